@@ -1,0 +1,1 @@
+//! The embedded sync database in which the server has the last word.

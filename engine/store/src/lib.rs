@@ -1,0 +1,1 @@
+//! The oplog and the state folded from it.

@@ -1,0 +1,2 @@
+//! The Lastword binary.
+fn main() {}
