@@ -1,0 +1,62 @@
+//! Every limit of the product, in one place.
+//!
+//! Sizes are encoded bytes unless the name says otherwise. The relations between limits that other
+//! code relies on are checked when the crate is compiled (at the end of this file).
+
+/// Longest workspace or table name, in bytes.
+pub const MAX_NAME_BYTES: usize = 64;
+/// Longest record key, in bytes of UTF-8.
+pub const MAX_KEY_BYTES: usize = 1024;
+/// Longest field name, in bytes of UTF-8.
+pub const MAX_FIELD_NAME_BYTES: usize = 1024;
+/// Most fields in one record, and most entries in one nested map.
+pub const MAX_FIELDS: usize = 4096;
+/// Deepest nesting of lists and maps inside one field; a plain value has depth 1.
+pub const MAX_DEPTH: usize = 32;
+/// Largest encoded record.
+pub const MAX_RECORD_BYTES: usize = 256 * 1024;
+/// Most ops in one batch.
+pub const MAX_BATCH_OPS: usize = 500;
+/// Largest encoded list of ops of one batch.
+pub const MAX_BATCH_BYTES: usize = 768 * 1024;
+/// Most former device ids that a batch can name.
+pub const MAX_FORMER_DEVICES: usize = 64;
+/// Largest decided batch in the authority's log, conflict rows included.
+pub const MAX_DECIDED_BYTES: usize = 8 * 1024 * 1024;
+/// Largest protocol message.
+pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+/// Encoded size at which a page of changes is closed; one record may pass it.
+pub const PAGE_BYTES: usize = 512 * 1024;
+/// Most entries in one page of changes.
+pub const MAX_PAGE_ENTRIES: usize = 16 * 1024;
+/// Most pages that an authority sends ahead of the replica's acknowledgement.
+pub const MAX_PAGES_IN_FLIGHT: u32 = 8;
+/// Most batches that a replica sends ahead of their verdicts.
+pub const MAX_BATCHES_IN_FLIGHT: usize = 32;
+/// Most decisions that one `Attached` carries.
+pub const MAX_ATTACHED_DECISIONS: usize = 256;
+/// Most workspaces attached on one connection.
+pub const MAX_ATTACHMENTS: usize = 64;
+/// Longest token in a `Hello`, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
+/// Longest human text in a message (a reason, an error).
+pub const MAX_TEXT_BYTES: usize = 4 * 1024;
+/// Largest disputed field that a conflict row holds inline.
+pub const MAX_CONFLICT_INLINE_BYTES: usize = 4 * 1024;
+/// Most restore ranges in one `Attached`.
+pub const MAX_LINEAGE: usize = 256;
+/// Largest encoded schema entry.
+pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
+/// How long decisions, losing values and conflict rows are kept: 30 days in milliseconds.
+pub const HISTORY_WINDOW_MS: i64 = 30 * 24 * 3600 * 1000;
+/// Most versions that one history answer lists.
+pub const MAX_HISTORY: usize = 1000;
+/// Shortest wait before a reconnect, in milliseconds.
+pub const RETRY_MIN_MS: u64 = 100;
+/// Longest wait before a reconnect, in milliseconds.
+pub const RETRY_MAX_MS: u64 = 15_000;
+
+const _: () = assert!(MAX_RECORD_BYTES + MAX_KEY_BYTES + MAX_NAME_BYTES < MAX_BATCH_BYTES);
+const _: () = assert!(MAX_BATCH_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
+const _: () = assert!(PAGE_BYTES + MAX_RECORD_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
+const _: () = assert!(MAX_BATCH_BYTES < MAX_DECIDED_BYTES);

@@ -1,0 +1,16 @@
+//! The sync protocol: messages and the two sessions that speak it, without any I/O.
+//!
+//! One law drives both sessions: feed one input, drain all outputs, wait. `docs/protocol.md` has
+//! the messages byte by byte and the order in which they may come.
+
+pub mod message;
+
+pub use message::{
+    Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
+    Role, Welcome,
+};
+
+/// The WebSocket subprotocol of this version.
+pub const SUBPROTOCOL: &str = "lastword.v1";
+/// The protocol version that this build speaks.
+pub const VERSION: u64 = 1;

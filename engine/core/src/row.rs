@@ -1,0 +1,164 @@
+//! A row: the state of one record, with every stamp that later decisions need.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder, to_bytes};
+use crate::hlc::Hlc;
+use crate::id::{BatchId, Key, TableName};
+use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_FIELDS};
+use crate::stamp::Mark;
+use crate::value::Record;
+
+/// Who changed one field after the last write of the whole record; removed fields too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FieldMark {
+    /// The field.
+    pub name: String,
+    /// Its last writer.
+    pub mark: Mark,
+}
+
+/// State of one record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Row {
+    /// True for a tombstone; the record is then the value that an undelete brings back.
+    pub deleted: bool,
+    /// The newest op that changed the row.
+    pub last: Mark,
+    /// Server time of that op, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// The create that began this life.
+    pub born: Mark,
+    /// The newest write of the whole record.
+    pub full: Mark,
+    /// Fields changed after `full`.
+    pub fields: Vec<FieldMark>,
+    /// The writer's edit counter in the newest op.
+    pub revision: u64,
+    /// The writer's clock in the newest op.
+    pub hlc: Hlc,
+    /// Batch of the newest op; breaks ties between equal (revision, hlc).
+    pub op_id: BatchId,
+    /// The value.
+    pub record: Record,
+}
+
+/// 128-bit digest of a row bound to its table and key; a workspace's digest is their sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Digest(pub u128);
+
+impl Row {
+    /// The mark that covers one field: its own, or that of the last whole write.
+    #[must_use]
+    pub fn field_mark(&self, name: &str) -> Mark {
+        self.fields.iter().find(|field| field.name == name).map_or(self.full, |field| field.mark)
+    }
+
+    /// The digest of this row under its name.
+    #[must_use]
+    pub fn digest(&self, table: &TableName, key: &Key) -> Digest {
+        let mut out = Encoder::default();
+        table.encode(&mut out);
+        key.encode(&mut out);
+        out.raw(&to_bytes(self));
+        let hash = blake3::hash(&out.into_bytes());
+        let half = hash.as_bytes().first_chunk().expect("invariant: a hash has 32 bytes");
+        Digest(u128::from_le_bytes(*half))
+    }
+}
+
+impl Digest {
+    /// The sum with one row more.
+    #[must_use]
+    pub fn plus(self, row: Digest) -> Digest {
+        Digest(self.0.wrapping_add(row.0))
+    }
+
+    /// The sum with one row less.
+    #[must_use]
+    pub fn minus(self, row: Digest) -> Digest {
+        Digest(self.0.wrapping_sub(row.0))
+    }
+}
+
+impl core::fmt::Display for Digest {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl Encode for FieldMark {
+    fn encode(&self, out: &mut Encoder) {
+        out.str(&self.name);
+        self.mark.encode(out);
+    }
+}
+
+impl Decode for FieldMark {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let name = from.str("field name", MAX_FIELD_NAME_BYTES)?.into();
+        Ok(Self { name, mark: Mark::decode(from)? })
+    }
+}
+
+const DELETED: u8 = 1;
+const FULL_IS_LAST: u8 = 2;
+const BORN_IS_LAST: u8 = 4;
+const BORN_IS_FULL: u8 = 8;
+
+/// Most rows were written once, so equal marks are stored once and named by a flag.
+impl Encode for Row {
+    fn encode(&self, out: &mut Encoder) {
+        let full_is_last = self.full == self.last;
+        let born_is_last = self.born == self.last;
+        let born_is_full = !born_is_last && self.born == self.full;
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        out.u8(flag(self.deleted, DELETED)
+            | flag(full_is_last, FULL_IS_LAST)
+            | flag(born_is_last, BORN_IS_LAST)
+            | flag(born_is_full, BORN_IS_FULL));
+        self.last.encode(out);
+        out.i64(self.time_ms);
+        if !full_is_last {
+            self.full.encode(out);
+        }
+        if !born_is_last && !born_is_full {
+            self.born.encode(out);
+        }
+        out.list(&self.fields);
+        out.u64(self.revision);
+        out.u64(self.hlc.0);
+        self.op_id.encode(out);
+        self.record.encode(out);
+    }
+}
+
+impl Decode for Row {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let flags = from.u8()?;
+        if flags & !(DELETED | FULL_IS_LAST | BORN_IS_LAST | BORN_IS_FULL) != 0 {
+            return Err(from.invalid("row flags"));
+        }
+        let last = Mark::decode(from)?;
+        let time_ms = from.i64()?;
+        let full = if flags & FULL_IS_LAST != 0 { last } else { Mark::decode(from)? };
+        let born = match (flags & BORN_IS_LAST != 0, flags & BORN_IS_FULL != 0) {
+            (true, _) => last,
+            (false, true) => full,
+            (false, false) => Mark::decode(from)?,
+        };
+        Ok(Self {
+            deleted: flags & DELETED != 0,
+            last,
+            time_ms,
+            born,
+            full,
+            fields: from.list("field marks", 2 * MAX_FIELDS)?,
+            revision: from.u64()?,
+            hlc: Hlc(from.u64()?),
+            op_id: BatchId::decode(from)?,
+            record: Record::decode(from)?,
+        })
+    }
+}

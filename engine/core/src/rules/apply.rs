@@ -1,0 +1,88 @@
+//! Carrying out a verdict.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::At;
+use crate::id::DeviceId;
+use crate::op::{Action, Op};
+use crate::row::{FieldMark, Row};
+use crate::stamp::Mark;
+use crate::value::Record;
+
+/// The row after an applied op. `dropped` are the fields that its verdict names. The result is
+/// `row` unchanged where the op cannot apply (an edit without a row): the authority never logs
+/// such a verdict.
+#[must_use]
+pub fn apply(
+    row: Option<&Row>,
+    op: &Op,
+    writer: DeviceId,
+    at: &At,
+    dropped: &[String],
+) -> Option<Row> {
+    let mark = Mark { seq: at.seq, writer };
+    let mut next = match (&op.action, row) {
+        (Action::Create { record, .. }, _) => begin(record.clone(), mark),
+        // Under the revision policy a put or delete may be the first thing known of a record.
+        (Action::Put { record }, None) => begin(record.clone(), mark),
+        (Action::Delete, None) => Row { deleted: true, ..begin(Record::default(), mark) },
+        (Action::Put { record }, Some(row)) => {
+            let born = if row.deleted { mark } else { row.born };
+            Row { born, ..begin(record.clone(), mark) }
+        }
+        (Action::Patch { set, remove }, Some(row)) => patch(row, set, remove, mark, dropped),
+        (Action::Delete, Some(row)) => Row { deleted: true, last: mark, ..row.clone() },
+        (Action::Undelete { .. }, Some(row)) => {
+            Row { born: row.born, ..begin(row.record.clone(), mark) }
+        }
+        (Action::Patch { .. } | Action::Undelete { .. }, None) => return None,
+    };
+    next.time_ms = at.time_ms;
+    next.revision = op.revision;
+    next.hlc = op.hlc;
+    next.op_id = at.op_id;
+    Some(next)
+}
+
+fn begin(record: Record, mark: Mark) -> Row {
+    Row {
+        deleted: false,
+        last: mark,
+        time_ms: 0,
+        born: mark,
+        full: mark,
+        fields: Vec::new(),
+        revision: 0,
+        hlc: crate::hlc::Hlc::default(),
+        op_id: crate::id::BatchId::default(),
+        record,
+    }
+}
+
+fn patch(
+    row: &Row,
+    set: &[crate::value::Field],
+    remove: &[String],
+    mark: Mark,
+    dropped: &[String],
+) -> Row {
+    let mut next = row.clone();
+    next.last = mark;
+    for field in set.iter().filter(|field| !dropped.contains(&field.name)) {
+        next.record.set(field.clone());
+        touch(&mut next.fields, &field.name, mark);
+    }
+    for name in remove.iter().filter(|name| !dropped.contains(name)) {
+        next.record.remove(name);
+        touch(&mut next.fields, name, mark);
+    }
+    next
+}
+
+fn touch(fields: &mut Vec<FieldMark>, name: &str, mark: Mark) {
+    match fields.iter_mut().find(|field| field.name == name) {
+        Some(field) => field.mark = mark,
+        None => fields.push(FieldMark { name: name.into(), mark }),
+    }
+}

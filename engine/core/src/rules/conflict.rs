@@ -1,0 +1,260 @@
+//! Conflicts: what a row of `_conflicts` says, and under which key.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::{At, Policy};
+use crate::codec::Encoder;
+use crate::id::{DeviceId, Key, TableName};
+use crate::limits::{HISTORY_WINDOW_MS, MAX_CONFLICT_INLINE_BYTES, MAX_DEPTH};
+use crate::op::{Action, Op};
+use crate::row::Row;
+use crate::stamp::{Mark, Superseded};
+use crate::value::{Field, Record, Value};
+
+/// Inline values of one conflict row stop here, so that it fits a message whatever the record.
+const MAX_INLINE_TOTAL_BYTES: usize = 16 * MAX_CONFLICT_INLINE_BYTES;
+
+/// One writer's value gave way to another's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The version that stands; seq 0 if the record is gone and forgotten.
+    pub winner: Mark,
+    /// The version that gave way.
+    pub loser: Mark,
+    /// Why, in one word: `overwritten`, or the reason of the superseded op.
+    pub reason: &'static str,
+    /// True if the loser wanted the record deleted.
+    pub loser_deletes: bool,
+    /// True if the record is deleted in the version that stands.
+    pub winner_deletes: bool,
+    /// Fields whose values differ.
+    pub fields: Vec<Disputed>,
+}
+
+/// One field with both values, encoded; `None` where a side has no such field.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Disputed {
+    /// The field.
+    pub name: String,
+    /// Its value in the version that stands.
+    pub winning: Option<Vec<u8>>,
+    /// Its value in the version that gave way.
+    pub losing: Option<Vec<u8>>,
+}
+
+fn value_of(record: &Record, name: &str) -> Option<Vec<u8>> {
+    record.field(name).map(|field| field.value.clone())
+}
+
+/// Conflicts, one per losing device, of an op that applies although it had not seen the marks that
+/// `unseen` picks.
+pub(super) fn overwritten(
+    old: &Row,
+    new: Option<&Row>,
+    writer: DeviceId,
+    at: &At,
+    unseen: &dyn Fn(Mark) -> bool,
+) -> Vec<Conflict> {
+    let deletes = new.is_none_or(|row| row.deleted);
+    let empty = Record::default();
+    let kept = new.filter(|row| !row.deleted).map_or(&empty, |row| &row.record);
+    let mut conflicts: Vec<Conflict> = Vec::new();
+    for name in field_names(old, kept) {
+        let mark = old.field_mark(name);
+        let (winning, losing) = (value_of(kept, name), value_of(&old.record, name));
+        if !unseen(mark) || (winning == losing && !deletes) {
+            continue;
+        }
+        let disputed = Disputed { name: name.into(), winning, losing };
+        match conflicts.iter_mut().find(|c| c.loser.writer == mark.writer) {
+            Some(conflict) => {
+                conflict.loser.seq = conflict.loser.seq.max(mark.seq);
+                conflict.fields.push(disputed);
+            }
+            None => conflicts.push(Conflict {
+                winner: Mark { seq: at.seq, writer },
+                loser: mark,
+                reason: "overwritten",
+                loser_deletes: old.deleted,
+                winner_deletes: deletes,
+                fields: alloc::vec![disputed],
+            }),
+        }
+    }
+    conflicts
+}
+
+/// Every field that either side has or the old row remembers as removed, each once.
+fn field_names<'a>(old: &'a Row, new: &'a Record) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    let old_names = old.record.fields().iter().map(|field| field.name.as_str());
+    let new_names = new.fields().iter().map(|field| field.name.as_str());
+    let mut seen = alloc::collections::BTreeSet::new();
+    for name in old_names.chain(new_names) {
+        if seen.insert(name) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// The conflict of an op that was superseded, unless it asked for what is there already.
+pub(super) fn lost(
+    row: Option<&Row>,
+    op: &Op,
+    writer: DeviceId,
+    at: &At,
+    reason: Superseded,
+) -> Option<Conflict> {
+    let live = row.filter(|row| !row.deleted);
+    let empty = Record::default();
+    let stands = live.map_or(&empty, |row| &row.record);
+    let wanted = wanted_fields(op, stands);
+    let fields: Vec<Disputed> = wanted
+        .into_iter()
+        .map(|(name, losing)| Disputed { winning: value_of(stands, &name), name, losing })
+        .filter(|disputed| disputed.winning != disputed.losing)
+        .collect();
+    let loser_deletes = op.action == Action::Delete;
+    let wants_what_stands = fields.is_empty() && live.is_some() && !loser_deletes;
+    (!wants_what_stands).then(|| Conflict {
+        winner: row.map_or(Mark::default(), |row| row.last),
+        loser: Mark { seq: at.seq, writer },
+        reason: reason.as_str(),
+        loser_deletes,
+        winner_deletes: live.is_none(),
+        fields,
+    })
+}
+
+/// The conflict of a patch that applies without its stale fields.
+pub(super) fn dropped(
+    row: &Row,
+    op: &Op,
+    writer: DeviceId,
+    at: &At,
+    stale: &[String],
+) -> Option<Conflict> {
+    let mut winner = Mark::default();
+    let mut fields = Vec::new();
+    for (name, losing) in wanted_fields(op, &row.record) {
+        let winning = value_of(&row.record, &name);
+        if !stale.contains(&name) || winning == losing {
+            continue;
+        }
+        let mark = row.field_mark(&name);
+        winner = if mark.seq > winner.seq { mark } else { winner };
+        fields.push(Disputed { name, winning, losing });
+    }
+    (!fields.is_empty()).then(|| Conflict {
+        winner,
+        loser: Mark { seq: at.seq, writer },
+        reason: "dropped",
+        loser_deletes: false,
+        winner_deletes: false,
+        fields,
+    })
+}
+
+/// What the op wanted each field to be; a whole write also wants the others gone.
+fn wanted_fields(op: &Op, stands: &Record) -> Vec<(String, Option<Vec<u8>>)> {
+    let some = |field: &Field| (field.name.clone(), Some(field.value.clone()));
+    match &op.action {
+        Action::Create { record, .. } | Action::Put { record } => {
+            let gone = stands.fields().iter().filter(|field| record.field(&field.name).is_none());
+            let gone = gone.map(|field| (field.name.clone(), None));
+            record.fields().iter().map(some).chain(gone).collect()
+        }
+        Action::Patch { set, remove } => {
+            set.iter().map(some).chain(remove.iter().map(|name| (name.clone(), None))).collect()
+        }
+        Action::Delete | Action::Undelete { .. } => Vec::new(),
+    }
+}
+
+/// The key under which a conflict is recorded: the same conflict always has the same key, and keys
+/// sort by the seq that won.
+#[must_use]
+pub fn conflict_key(table: &TableName, key: &Key, conflict: &Conflict) -> Key {
+    let mut out = Encoder::default();
+    out.str(table.as_str());
+    out.str(key.as_str());
+    out.raw(&conflict.loser.writer.0);
+    let hash = blake3::hash(&out.into_bytes()).to_hex();
+    let tail: String = hash.chars().take(16).collect();
+    let newer = conflict.winner.seq.max(conflict.loser.seq);
+    let older = conflict.winner.seq.min(conflict.loser.seq);
+    let text = alloc::format!("{newer:016x}-{older:016x}-{tail}");
+    Key::new(&text).expect("invariant: 50 hexadecimal digits are a key")
+}
+
+/// The value of a conflict row.
+#[must_use]
+pub fn conflict_record(
+    table: &TableName,
+    key: &Key,
+    conflict: &Conflict,
+    policy: Policy,
+    time_ms: i64,
+) -> Record {
+    let mut budget = MAX_INLINE_TOTAL_BYTES;
+    let fields = conflict.fields.iter().map(|disputed| {
+        let mut sides = Vec::new();
+        for (side, value, seq) in [
+            ("winning", &disputed.winning, conflict.winner.seq),
+            ("losing", &disputed.losing, conflict.loser.seq),
+        ] {
+            if let Some(value) = value {
+                sides.push((side.into(), side_value(value, seq, &mut budget)));
+            }
+        }
+        (disputed.name.clone(), Value::Map(sides))
+    });
+    let text = |text: &str| Value::Text(text.into());
+    let int = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let entries: Vec<(String, Value)> = [
+        ("table", text(table.as_str())),
+        ("key", text(key.as_str())),
+        ("reason", text(conflict.reason)),
+        ("policy", text(policy.as_str())),
+        ("winning_seq", int(conflict.winner.seq)),
+        ("winning_device", text(&alloc::format!("{}", conflict.winner.writer))),
+        ("losing_seq", int(conflict.loser.seq)),
+        ("losing_device", text(&alloc::format!("{}", conflict.loser.writer))),
+        ("winning_deletes", Value::Bool(conflict.winner_deletes)),
+        ("losing_deletes", Value::Bool(conflict.loser_deletes)),
+        ("fields", Value::Map(fields.collect())),
+        ("time_ms", Value::Int(time_ms)),
+        ("expires_ms", Value::Int(time_ms.saturating_add(HISTORY_WINDOW_MS))),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.into(), value))
+    .collect();
+    Record::from_fields(entries.iter().map(|(name, value)| Field::new(name, value)).collect())
+}
+
+/// A value in place if it is small and shallow enough, else where to read it.
+fn side_value(encoded: &[u8], seq: u64, budget: &mut usize) -> Value {
+    let small = encoded.len() <= MAX_CONFLICT_INLINE_BYTES && encoded.len() <= *budget;
+    let inline = small.then(|| crate::codec::from_bytes::<Value>(encoded).ok()).flatten();
+    // Two levels (field, side) are added around the value.
+    if let Some(value) = inline.filter(|value| depth(value) + 2 <= MAX_DEPTH) {
+        *budget -= encoded.len();
+        return value;
+    }
+    let size = i64::try_from(encoded.len()).unwrap_or(i64::MAX);
+    let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+    Value::Map(alloc::vec![
+        ("seq".into(), Value::Int(seq)),
+        ("size_bytes".into(), Value::Int(size)),
+    ])
+}
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::List(items) => 1 + items.iter().map(depth).max().unwrap_or(0),
+        Value::Map(entries) => 1 + entries.iter().map(|(_, v)| depth(v)).max().unwrap_or(0),
+        _ => 1,
+    }
+}

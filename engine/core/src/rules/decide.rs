@@ -1,0 +1,195 @@
+//! What an op does to its row.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use super::conflict::{self, Conflict};
+use super::{At, Policy, Writer, apply};
+use crate::limits::MAX_FIELDS;
+use crate::op::{Action, Op, TombstoneRef};
+use crate::row::Row;
+use crate::stamp::{Mark, Superseded, Verdict};
+use crate::value::ValueError;
+
+/// The result of judging one op.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// What is logged and told to the writer.
+    pub verdict: Verdict,
+    /// The new row, if it changed.
+    pub row: Option<Row>,
+    /// Conflicts to record, one per losing device.
+    pub conflicts: Vec<Conflict>,
+}
+
+/// Judges `op` against the newest row of its record.
+///
+/// # Errors
+/// [`ValueError`] if the resulting record would break a limit; the authority then refuses the
+/// whole batch.
+pub fn decide(
+    row: Option<&Row>,
+    op: &Op,
+    writer: &Writer<'_>,
+    at: &At,
+    policy: Policy,
+) -> Result<Outcome, ValueError> {
+    let case = Case { row, op, writer, at, policy };
+    let outcome = match policy {
+        Policy::Revision => case.by_revision(),
+        Policy::Arrival | Policy::ServerWins => case.by_arrival(),
+    };
+    if let Some(next) = &outcome.row {
+        next.record.check_size()?;
+        if next.fields.len() > 2 * MAX_FIELDS {
+            let len = next.fields.len();
+            let limit = 2 * MAX_FIELDS;
+            return Err(ValueError::TooMany { path: "changed fields".into(), len, limit });
+        }
+    }
+    Ok(outcome)
+}
+
+struct Case<'a> {
+    row: Option<&'a Row>,
+    op: &'a Op,
+    writer: &'a Writer<'a>,
+    at: &'a At,
+    policy: Policy,
+}
+
+impl Case<'_> {
+    fn by_arrival(&self) -> Outcome {
+        match (&self.op.action, self.row) {
+            (Action::Create { replace, .. }, row) => self.create(row, *replace),
+            (Action::Undelete { tombstone }, row) => self.undelete(row, *tombstone),
+            (_, None) => self.superseded(Superseded::Dead),
+            (_, Some(row)) if row.deleted => self.superseded(Superseded::Dead),
+            (_, Some(row)) if self.writer.unseen(row.born, self.op.base) => {
+                self.superseded(Superseded::EarlierLife)
+            }
+            (Action::Patch { set, remove }, Some(row)) => {
+                let names: Vec<&String> = set.iter().map(|f| &f.name).chain(remove).collect();
+                self.patch(row, &names)
+            }
+            (Action::Put { .. } | Action::Delete, Some(row)) => self.whole(row),
+        }
+    }
+
+    fn create(&self, row: Option<&Row>, replace: bool) -> Outcome {
+        let Some(row) = row else { return self.applied(Vec::new()) };
+        if self.writer.strict {
+            return self.superseded(Superseded::Exists);
+        }
+        if row.deleted {
+            return self.applied(Vec::new());
+        }
+        match replace {
+            false => self.superseded(Superseded::Exists),
+            true if self.any_unseen(row) => self.superseded(Superseded::Stale),
+            true => self.applied(Vec::new()),
+        }
+    }
+
+    fn undelete(&self, row: Option<&Row>, tombstone: TombstoneRef) -> Outcome {
+        let current = row.filter(|row| row.deleted).is_some_and(|row| match tombstone {
+            TombstoneRef::Seq(seq) => row.last.seq == seq,
+            TombstoneRef::Batch(batch) => row.op_id == batch,
+        });
+        match current {
+            true => self.applied(Vec::new()),
+            false => self.superseded(Superseded::NotThatTombstone),
+        }
+    }
+
+    fn whole(&self, row: &Row) -> Outcome {
+        let stale = self.any_unseen(row);
+        if stale && (self.writer.strict || self.policy == Policy::ServerWins) {
+            return self.superseded(Superseded::Stale);
+        }
+        let conflicts = if stale { self.overwritten(row) } else { Vec::new() };
+        self.applied(conflicts)
+    }
+
+    fn patch(&self, row: &Row, names: &[&String]) -> Outcome {
+        let stale: Vec<String> = names
+            .iter()
+            .filter(|name| self.writer.unseen(row.field_mark(name), self.op.base))
+            .map(|name| String::clone(name))
+            .collect();
+        if stale.is_empty() {
+            return self.applied(Vec::new());
+        }
+        if self.writer.strict {
+            return self.superseded(Superseded::Stale);
+        }
+        match self.policy {
+            Policy::ServerWins if stale.len() == names.len() => self.superseded(Superseded::Stale),
+            Policy::ServerWins => {
+                let lost = conflict::dropped(row, self.op, self.writer.device, self.at, &stale);
+                let mut outcome = self.applied(lost.into_iter().collect());
+                outcome.row = apply(self.row, self.op, self.writer.device, self.at, &stale);
+                outcome.verdict = Verdict::Applied { dropped: stale };
+                outcome
+            }
+            _ => self.applied(self.overwritten(row)),
+        }
+    }
+
+    fn by_revision(&self) -> Outcome {
+        let (Action::Create { .. } | Action::Put { .. } | Action::Delete) = &self.op.action else {
+            return self.superseded(Superseded::LowerRevision);
+        };
+        let Some(row) = self.row else { return self.applied(Vec::new()) };
+        let ours = (self.op.revision, self.op.hlc, self.at.op_id);
+        if ours <= (row.revision, row.hlc, row.op_id) {
+            return self.superseded(Superseded::LowerRevision);
+        }
+        let contested = self.op.revision <= row.revision;
+        self.applied(if contested { self.overwritten_all(row) } else { Vec::new() })
+    }
+
+    fn any_unseen(&self, row: &Row) -> bool {
+        let base = self.op.base;
+        [row.last, row.full, row.born]
+            .into_iter()
+            .chain(row.fields.iter().map(|field| field.mark))
+            .any(|mark| self.writer.unseen(mark, base))
+    }
+
+    fn next_row(&self) -> Option<Row> {
+        apply(self.row, self.op, self.writer.device, self.at, &[])
+    }
+
+    fn applied(&self, conflicts: Vec<Conflict>) -> Outcome {
+        let verdict = Verdict::Applied { dropped: Vec::new() };
+        Outcome { verdict, row: self.next_row(), conflicts }
+    }
+
+    /// What others wrote unseen and this op takes away.
+    fn overwritten(&self, row: &Row) -> Vec<Conflict> {
+        let unseen = |mark: Mark| self.writer.unseen(mark, self.op.base);
+        conflict::overwritten(row, self.next_row().as_ref(), self.writer.device, self.at, &unseen)
+    }
+
+    fn overwritten_all(&self, row: &Row) -> Vec<Conflict> {
+        let others = |mark: Mark| !self.writer.owns(mark);
+        conflict::overwritten(row, self.next_row().as_ref(), self.writer.device, self.at, &others)
+    }
+
+    fn superseded(&self, reason: Superseded) -> Outcome {
+        let by = self.row.map_or(0, |row| row.last.seq);
+        let dead = self.row.is_none_or(|row| row.deleted);
+        let silent = match &self.op.action {
+            Action::Undelete { .. } => true,
+            Action::Delete => dead,
+            _ => false,
+        };
+        let lost = match silent {
+            true => None,
+            false => conflict::lost(self.row, self.op, self.writer.device, self.at, reason),
+        };
+        let verdict = Verdict::Superseded { by, reason };
+        Outcome { verdict, row: None, conflicts: lost.into_iter().collect() }
+    }
+}

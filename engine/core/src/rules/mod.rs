@@ -1,0 +1,83 @@
+//! The rules of sync: the only place where versions are compared.
+//!
+//! [`decide`] says what an op does to its row; the authority calls it when it gives the seq, a
+//! replica to predict what its own undecided ops will do. [`apply`] carries a verdict out and never
+//! decides, so replaying a log gives the same rows for ever. [`overlay`] is what a replica shows:
+//! the authority's row with the device's own ops on top. `docs/semantics.md` states each rule with
+//! an example.
+
+mod apply;
+mod conflict;
+mod decide;
+mod overlay;
+
+pub use apply::apply;
+pub use conflict::{Conflict, Disputed, conflict_key, conflict_record};
+pub use decide::{Outcome, decide};
+pub use overlay::{PENDING_SEQ, PendingOp, PendingState, overlay};
+
+use crate::id::{BatchId, DeviceId};
+use crate::stamp::Mark;
+
+/// How a table treats a stale op.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Policy {
+    /// It applies (the later seq wins) and a conflict is recorded.
+    #[default]
+    Arrival,
+    /// Its stale fields are dropped; it is superseded if nothing is left.
+    ServerWins,
+    /// The greater (revision, hlc, op id) wins and nothing else decides.
+    Revision,
+}
+
+impl Policy {
+    /// The name used in schemas and conflict rows.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Policy::Arrival => "arrival",
+            Policy::ServerWins => "server_wins",
+            Policy::Revision => "revision",
+        }
+    }
+}
+
+/// Who wrote the op that is being judged.
+#[derive(Debug, Clone, Copy)]
+pub struct Writer<'a> {
+    /// The device of its batch.
+    pub device: DeviceId,
+    /// Device ids that the same store had before.
+    pub former: &'a [DeviceId],
+    /// Supersede it if it is stale at all.
+    pub strict: bool,
+}
+
+impl Writer<'_> {
+    /// True if the mark was left by this store, now or under an earlier device id.
+    #[must_use]
+    pub fn owns(&self, mark: Mark) -> bool {
+        mark.writer == self.device || self.former.contains(&mark.writer)
+    }
+
+    fn is_authority(&self) -> bool {
+        self.device == DeviceId::AUTHORITY
+    }
+
+    /// A change that the writer cannot have seen when its base was `base`.
+    fn unseen(&self, mark: Mark, base: u64) -> bool {
+        !self.is_authority() && mark.seq > base && !self.owns(mark)
+    }
+}
+
+/// The stamp that an op gets if it takes effect.
+#[derive(Debug, Clone, Copy)]
+pub struct At {
+    /// Its seq.
+    pub seq: u64,
+    /// Server time, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// Its batch.
+    pub op_id: BatchId,
+}
