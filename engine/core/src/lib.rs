@@ -31,14 +31,14 @@
 
 extern crate alloc;
 
-pub mod codec;
-pub mod hlc;
-pub mod id;
-pub mod json;
 pub mod limits;
+pub mod codec;
+pub mod id;
+pub mod hlc;
+pub mod value;
+pub mod json;
 pub mod op;
-pub mod protocol;
+pub mod stamp;
 pub mod row;
 pub mod rules;
-pub mod stamp;
-pub mod value;
+pub mod protocol;
