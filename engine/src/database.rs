@@ -1,0 +1,176 @@
+//! A database: one device's store, opened by one process.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{DeviceId, TableName, WorkspaceName};
+use lastword_store::payload::Identity;
+use lastword_store::{OpenReport, View, read};
+
+use crate::error::Result;
+use crate::live::Watchers;
+use crate::open::{self, OpenOptions, OpenedStore};
+use crate::workspace::Workspace;
+use crate::writer::Writer;
+
+/// Batches without a verdict beyond which [`crate::Error::OutboxFull`] stops writes.
+pub const DEFAULT_MAX_UNDECIDED: u64 = 100_000;
+
+/// One device's store. Cheap to clone; all clones are the same database. The last clone that goes
+/// closes it.
+#[derive(Clone)]
+pub struct Database {
+    pub(crate) inner: Arc<DatabaseInner>,
+}
+
+pub(crate) struct DatabaseInner {
+    pub(crate) opened: OpenedStore,
+    pub(crate) writer: Writer,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) local_tables: BTreeSet<TableName>,
+    pub(crate) max_undecided: u64,
+    pub(crate) app_schema: u64,
+    pub(crate) last_hlc: Arc<Mutex<Hlc>>,
+}
+
+/// Settings of a database that is about to be opened.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    local_tables: BTreeSet<TableName>,
+    max_undecided: Option<u64>,
+    app_schema: u64,
+}
+
+impl Builder {
+    /// Declares a table that never leaves this device.
+    #[must_use]
+    pub fn local_table(mut self, table: TableName) -> Self {
+        self.local_tables.insert(table);
+        self
+    }
+
+    /// States the app's schema number, so that a server can freeze apps that are too old.
+    #[must_use]
+    pub fn schema_version(mut self, number: u64) -> Self {
+        self.app_schema = number;
+        self
+    }
+
+    /// Sets how many batches may wait for the server, instead of [`DEFAULT_MAX_UNDECIDED`].
+    #[must_use]
+    pub fn max_undecided(mut self, batches: u64) -> Self {
+        self.max_undecided = Some(batches);
+        self
+    }
+
+    /// Opens or creates the database in directory `dir`. Blocks until it is recovered; needs no
+    /// network.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`] if the directory is locked (with the process id), damaged, of a
+    /// newer format or not ours; [`crate::Error::OtherRole`] if it holds a server's data.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Database> {
+        let (opened, store) = open::open(dir.as_ref(), &OpenOptions::replica())?;
+        let watchers: Arc<Watchers> = Arc::default();
+        let told = Arc::clone(&watchers);
+        let writer =
+            Writer::start(store, "writer", Box::new(move |view| told.published(view)))?;
+        Ok(Database {
+            inner: Arc::new(DatabaseInner {
+                opened,
+                writer,
+                watchers,
+                local_tables: self.local_tables,
+                max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
+                app_schema: self.app_schema,
+                last_hlc: Arc::default(),
+            }),
+        })
+    }
+}
+
+impl Database {
+    /// Settings for opening a database.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Opens or creates the database in directory `dir` with default settings.
+    ///
+    /// # Errors
+    /// As [`Builder::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Database> {
+        Self::builder().open(dir)
+    }
+
+    /// A workspace by name; works before the server has heard of it.
+    ///
+    /// # Errors
+    /// [`crate::Error::Name`] if the name is not valid.
+    pub fn workspace(&self, name: &str) -> Result<Workspace> {
+        Ok(Workspace::new(self.clone(), WorkspaceName::new(name)?))
+    }
+
+    /// Every workspace that this store holds something of.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`] if the disk fails.
+    pub fn workspaces(&self) -> Result<Vec<Workspace>> {
+        let names = read::workspaces(&*self.view())?;
+        Ok(names.into_iter().map(|(name, _)| Workspace::new(self.clone(), name)).collect())
+    }
+
+    /// The device that writes with this store.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        self.inner.opened.identity.device
+    }
+
+    /// The directory that it was opened in.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.inner.opened.dir
+    }
+
+    /// What opening found: how much was replayed, cut or rebuilt.
+    #[must_use]
+    pub fn open_report(&self) -> &OpenReport {
+        &self.inner.opened.report
+    }
+
+    /// Finishes queued writes and closes the store cleanly; later calls answer
+    /// [`crate::Error::Closed`]. Dropping the last clone does the same but cannot report errors.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`] if the last sync fails.
+    pub fn close(&self) -> Result<()> {
+        let closed = self.inner.writer.close();
+        self.inner.watchers.close();
+        closed
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.inner.writer.view()
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.inner.opened.identity
+    }
+}
+
+impl Drop for DatabaseInner {
+    fn drop(&mut self) {
+        if let Err(error) = self.writer.close() {
+            tracing::error!(%error, "the database did not close cleanly; the log has every write");
+        }
+        self.watchers.close();
+    }
+}
+
+/// Locks a mutex whose holders never panic half way through a change.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,137 @@
+//! Dead letters: batches that the server refused, kept with their reason.
+//!
+//! A refused batch and every later one that touches a record which it (transitively) wrote leave
+//! the outbox as one unit, in one local step; the rest is renumbered and goes on. Nothing is lost:
+//! the ops stay in the log, and a row of `_dead_letters` per batch says where and why.
+
+use std::collections::BTreeSet;
+
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
+use lastword_core::op::{Action, Op};
+use lastword_core::protocol::Decided;
+use lastword_core::stamp::Decision;
+use lastword_core::value::{Field, Record, Value};
+use lastword_store::keys::{self, OutboxEntry};
+use lastword_store::payload::DeadLetters;
+use lastword_store::read::{self, ReadState};
+
+use crate::environment::now_ms;
+use crate::error::Result;
+use crate::tables;
+
+/// One refused batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its identity.
+    pub batch_id: BatchId,
+    /// The refused batch that this one went down with; the same for the whole unit.
+    pub unit: BatchId,
+    /// Its workspace.
+    pub workspace: String,
+    /// Why, in one word.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// When the refusal was stored, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// The records that it names, as `table/key`.
+    pub records: Vec<String>,
+}
+
+/// The frame that takes a refused batch and what depends on it out of the outbox.
+pub(crate) fn unit<S: ReadState>(
+    state: &S,
+    workspace: &WorkspaceName,
+    refused: &Decided,
+) -> Result<DeadLetters> {
+    let waiting = read::outbox(state, workspace, refused.counter, usize::MAX)?;
+    let mut touched: BTreeSet<(TableName, Key)> = BTreeSet::new();
+    let (mut counters, mut renumbered, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    let mut next = refused.counter + 1;
+    for (counter, entry) in waiting {
+        let is_refused = counter == refused.counter;
+        if is_refused || entry.records.iter().any(|record| touched.contains(record)) {
+            rows.push(letter(workspace, refused, counters.len(), &entry));
+            counters.push(counter);
+            touched.extend(entry.records);
+        } else {
+            if counter != next {
+                renumbered.push((counter, next));
+            }
+            next += 1;
+        }
+    }
+    let (workspace, refused) = (workspace.clone(), refused.clone());
+    Ok(DeadLetters { workspace, refused, counters, renumbered, rows })
+}
+
+fn letter(workspace: &WorkspaceName, refused: &Decided, place: usize, entry: &OutboxEntry) -> Op {
+    let (code, message) = match &refused.decision {
+        Decision::Refused { code, message, .. } => (code.as_str(), message.as_str()),
+        Decision::Accepted { .. } => ("accepted", ""),
+    };
+    let records = entry.records.iter().map(|(table, key)| Value::Text(format!("{table}/{key}")));
+    let int = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
+    let fields = [
+        ("unit", Value::Text(refused.batch_id.to_string())),
+        ("place", int(place as u64)),
+        ("workspace", Value::Text(workspace.as_str().into())),
+        ("code", Value::Text(code.into())),
+        ("message", Value::Text(message.into())),
+        ("time_ms", Value::Int(now_ms())),
+        ("created_ms", Value::Int(entry.created_ms)),
+        ("position", int(entry.position)),
+        ("records", Value::List(records.collect())),
+    ];
+    let fields = fields.iter().map(|(name, value)| Field::new(name, value)).collect();
+    Op {
+        table: tables::dead_letters(),
+        key: Key::new(&entry.batch_id.to_string()).expect("invariant: an id is a key"),
+        base: 0,
+        revision: 1,
+        hlc: Hlc::default().next(now_ms()),
+        action: Action::Create { record: Record::from_fields(fields), replace: false },
+    }
+}
+
+/// The dead letter of one batch.
+pub(crate) fn find<S: ReadState>(state: &S, batch_id: BatchId) -> Result<Option<DeadLetter>> {
+    let key = Key::new(&batch_id.to_string())?;
+    let row_key = keys::row_key(&read::store_workspace(), 0, &tables::dead_letters(), &key);
+    let row = read::row(state, &row_key)?.filter(|stored| !stored.row.deleted);
+    Ok(row.map(|stored| from_record(&key, &stored.row.record)))
+}
+
+/// All dead letters of this device, in no particular order.
+pub(crate) fn all<S: ReadState>(state: &S) -> Result<Vec<DeadLetter>> {
+    let prefix = keys::table_prefix(&read::store_workspace(), 0, &tables::dead_letters());
+    let rows = read::table_rows(state, &prefix, &[], None, false, usize::MAX)?;
+    Ok(rows.into_iter().map(|(_, key, stored)| from_record(&key, &stored.row.record)).collect())
+}
+
+fn from_record(key: &Key, record: &Record) -> DeadLetter {
+    let text = |name: &str| match record.get(name) {
+        Some(Value::Text(text)) => text,
+        _ => String::new(),
+    };
+    let records = match record.get("records") {
+        Some(Value::List(items)) => items
+            .into_iter()
+            .filter_map(|item| if let Value::Text(text) = item { Some(text) } else { None })
+            .collect(),
+        _ => Vec::new(),
+    };
+    DeadLetter {
+        batch_id: BatchId::parse(key.as_str()).unwrap_or_default(),
+        unit: BatchId::parse(&text("unit")).unwrap_or_default(),
+        workspace: text("workspace"),
+        code: text("code"),
+        message: text("message"),
+        time_ms: match record.get("time_ms") {
+            Some(Value::Int(time_ms)) => time_ms,
+            _ => 0,
+        },
+        records,
+    }
+}

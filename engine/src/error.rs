@@ -1,0 +1,120 @@
+//! The errors of the engine.
+
+use std::path::PathBuf;
+
+use lastword_core::id::{NameError, TableName, WorkspaceName};
+use lastword_core::json::JsonError;
+use lastword_core::op::BatchError;
+use lastword_core::value::ValueError;
+use lastword_store::StoreError;
+
+/// Anything that a call of the engine can fail with.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store: locked, damaged, too new, not ours, full, poisoned.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A name or key is not valid.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A value cannot be stored.
+    #[error(transparent)]
+    Value(#[from] ValueError),
+    /// A batch breaks a limit.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+    /// Text is not a record.
+    #[error(transparent)]
+    Json(#[from] JsonError),
+    /// A record cannot be turned into the app's type, or back.
+    #[error("{table}/{key}: {reason}")]
+    Record {
+        /// Its table.
+        table: String,
+        /// Its key.
+        key: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// An edit, patch or delete names a record that is not there.
+    #[error("{table}/{key} does not exist")]
+    NotFound {
+        /// Its table.
+        table: String,
+        /// Its key.
+        key: String,
+    },
+    /// An undelete names a record that is not deleted.
+    #[error("{table}/{key} is not deleted")]
+    NotDeleted {
+        /// Its table.
+        table: String,
+        /// Its key.
+        key: String,
+    },
+    /// Too many batches wait for the server; reads go on.
+    #[error(
+        "the outbox is full: {batches} batches wait for the server, the limit is {limit}; \
+         connect to the server to drain it"
+    )]
+    OutboxFull {
+        /// Batches without a verdict.
+        batches: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The table belongs to the product.
+    #[error("table {table} belongs to Lastword and is read-only")]
+    Reserved {
+        /// The table.
+        table: TableName,
+    },
+    /// The directory holds the other kind of store.
+    #[error("{dir} holds {found}, not {wanted}; use another --data directory")]
+    OtherRole {
+        /// The directory.
+        dir: PathBuf,
+        /// What it holds.
+        found: &'static str,
+        /// What was wanted.
+        wanted: &'static str,
+    },
+    /// The workspace exists here under another history.
+    #[error("workspace {workspace} is unknown here")]
+    UnknownWorkspace {
+        /// The workspace.
+        workspace: WorkspaceName,
+    },
+    /// A batch of the outbox is not where the log should have it.
+    #[error("workspace {workspace}: batch {counter} of the outbox is not in the log; run verify")]
+    Outbox {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Counter of the batch.
+        counter: u64,
+    },
+    /// The closure of a write said no; nothing was written.
+    #[error("{0}")]
+    Aborted(String),
+    /// A file beside the store cannot be read or written.
+    #[error("{path}: {reason}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The database is closed.
+    #[error("the database is closed")]
+    Closed,
+    /// The operating system gave no thread.
+    #[error("no thread for the writer: {reason}")]
+    Thread {
+        /// The system's reason.
+        reason: String,
+    },
+}
+
+/// What the engine's calls return.
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,153 @@
+//! History: every version of a record that this store's log holds, newest first.
+//!
+//! A logged op stores the position of the record's previous frame, so history needs no index.
+
+use lastword_core::id::{DeviceId, Key, TableName};
+use lastword_core::limits::MAX_HISTORY;
+use lastword_core::op::{Action, Op};
+use lastword_core::protocol::Entry;
+use lastword_core::stamp::{Decision, Verdict};
+use lastword_core::value::Record;
+use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, RemotePage};
+use lastword_store::ViewHandle;
+
+use crate::error::Result;
+use crate::workspace::WorkspaceView;
+
+/// One version of a record in the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Version {
+    /// Position of its frame in this store's log.
+    pub position: u64,
+    /// Authority seq; none for a local write, whose verdict comes later.
+    pub seq: Option<u64>,
+    /// When: server time, or local time for a local write; milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// Who wrote it; all zero is the server.
+    pub device: DeviceId,
+    /// What it was: `create`, `put`, `patch`, `delete`, `undelete`, or `received` for a row that
+    /// came from the server.
+    pub what: &'static str,
+    /// What the server decided, where this frame says so.
+    pub verdict: Option<Verdict>,
+    /// The value it wrote: the whole record, or the fields of a patch.
+    pub record: Option<Record>,
+}
+
+/// Versions of one record, newest first, at most [`MAX_HISTORY`].
+pub(crate) fn history(
+    view: &WorkspaceView,
+    log: &ViewHandle,
+    table: &TableName,
+    key: &Key,
+) -> Result<Vec<Version>> {
+    let mut position = view.stored(table, key)?.map_or(0, |stored| stored.position);
+    let name = (table, key);
+    let mut versions = Vec::new();
+    while position != 0 && versions.len() < MAX_HISTORY {
+        let frame = log.read_frame(position)?;
+        let Ok(payload) = Payload::from_frame(frame.kind, &frame.payload) else { break };
+        let found = match payload {
+            Payload::Local(local) => of_local(position, &local, name),
+            Payload::Decided(decided) => of_decided(position, &decided, name),
+            Payload::Remote(page) => of_remote(position, page, name),
+            _ => None,
+        };
+        let Some((version, previous)) = found else { break };
+        versions.push(version);
+        // Positions fall along the chain; anything else would be a loop.
+        position = if previous < position { previous } else { 0 };
+    }
+    Ok(versions)
+}
+
+type Name<'a> = (&'a TableName, &'a Key);
+
+fn place(ops: &[Op], (table, key): Name<'_>) -> Option<usize> {
+    ops.iter().position(|op| &op.table == table && &op.key == key)
+}
+
+fn of_local(position: u64, frame: &LocalBatch, name: Name<'_>) -> Option<(Version, u64)> {
+    let batch = frame.batch.as_ref();
+    let synced = batch.map_or(&[][..], |batch| batch.ops.as_slice());
+    let (op, at) = match place(synced, name) {
+        Some(at) => (synced.get(at)?, at),
+        None => {
+            let at = place(&frame.local, name)?;
+            (frame.local.get(at)?, synced.len() + at)
+        }
+    };
+    let version = Version {
+        position,
+        seq: None,
+        time_ms: i64::try_from(op.hlc.ms()).unwrap_or(i64::MAX),
+        device: batch.map_or(DeviceId::AUTHORITY, |batch| batch.device),
+        what: what(&op.action),
+        verdict: None,
+        record: written(&op.action),
+    };
+    Some((version, *frame.previous.get(at)?))
+}
+
+fn of_decided(position: u64, frame: &DecidedBatch, name: Name<'_>) -> Option<(Version, u64)> {
+    let Decision::Accepted { first_seq, time_ms, verdicts, .. } = &frame.decision else {
+        return None;
+    };
+    let client_ops = frame.batch.ops.len();
+    let (op, at) = match place(&frame.batch.ops, name) {
+        Some(at) => (frame.batch.ops.get(at)?, at),
+        None => {
+            let at = place(&frame.own, name)?;
+            (frame.own.get(at)?, client_ops + at)
+        }
+    };
+    let device = if at < client_ops { frame.batch.device } else { DeviceId::AUTHORITY };
+    let version = Version {
+        position,
+        seq: Some(first_seq + at as u64),
+        time_ms: *time_ms,
+        device,
+        what: what(&op.action),
+        verdict: verdicts.get(at).cloned(),
+        record: written(&op.action),
+    };
+    Some((version, *frame.previous.get(at)?))
+}
+
+fn of_remote(position: u64, page: RemotePage, (table, key): Name<'_>) -> Option<(Version, u64)> {
+    let named = |entry: &Entry| {
+        let Entry::Row { table: its_table, key: its_key, .. } = entry;
+        its_table == table && its_key == key
+    };
+    let at = page.entries.iter().position(named)?;
+    let previous = *page.previous.get(at)?;
+    let Entry::Row { row, .. } = page.entries.into_iter().nth(at)?;
+    let version = Version {
+        position,
+        seq: Some(row.last.seq),
+        time_ms: row.time_ms,
+        device: row.last.writer,
+        what: if row.deleted { "delete" } else { "received" },
+        verdict: None,
+        record: (!row.deleted).then_some(row.record),
+    };
+    Some((version, previous))
+}
+
+fn what(action: &Action) -> &'static str {
+    match action {
+        Action::Create { .. } => "create",
+        Action::Put { .. } => "put",
+        Action::Patch { .. } => "patch",
+        Action::Delete => "delete",
+        Action::Undelete { .. } => "undelete",
+    }
+}
+
+fn written(action: &Action) -> Option<Record> {
+    match action {
+        Action::Create { record, .. } | Action::Put { record } => Some(record.clone()),
+        Action::Patch { set, .. } => Some(Record::from_fields(set.clone())),
+        Action::Delete | Action::Undelete { .. } => None,
+    }
+}

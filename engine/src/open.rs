@@ -1,0 +1,75 @@
+//! Opening a store directory: lock, recover, and check that it plays the wanted part.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lastword_core::id::DeviceId;
+use lastword_store::apply::ApplyPayload;
+use lastword_store::payload::{Identity, Payload, StoreRole};
+use lastword_store::{DirLock, OpenReport, Options, RealDisk, Store, read};
+
+use crate::environment::{now_ms, random};
+use crate::error::{Error, Result};
+
+/// How a store is opened.
+pub(crate) struct OpenOptions {
+    role: StoreRole,
+    store: Options,
+}
+
+impl OpenOptions {
+    pub(crate) fn authority() -> Self {
+        Self { role: StoreRole::Authority, store: Options::authority(random()) }
+    }
+
+    pub(crate) fn replica() -> Self {
+        Self { role: StoreRole::Replica, store: Options::device(random()) }
+    }
+}
+
+/// An open directory; the lock is held as long as this lives.
+pub(crate) struct OpenedStore {
+    pub(crate) dir: PathBuf,
+    pub(crate) identity: Identity,
+    pub(crate) report: OpenReport,
+    _lock: DirLock,
+}
+
+/// Locks, recovers and identifies the store in `dir`, creating it if there is none.
+pub(crate) fn open(dir: &Path, options: &OpenOptions) -> Result<(OpenedStore, Store)> {
+    let lock = DirLock::acquire(dir)?;
+    let disk = Arc::new(RealDisk::open(dir, options.store.zero_step)?);
+    let (mut store, report) = Store::open(disk, options.store.clone(), Arc::new(ApplyPayload))?;
+    let known = read::identity(&store.newest())?;
+    let identity = match known {
+        Some(identity) => identity,
+        None => introduce(&mut store, options.role)?,
+    };
+    if identity.role != options.role {
+        return Err(Error::OtherRole {
+            dir: dir.to_path_buf(),
+            found: holds(identity.role),
+            wanted: holds(options.role),
+        });
+    }
+    Ok((OpenedStore { dir: dir.to_path_buf(), identity, report, _lock: lock }, store))
+}
+
+fn introduce(store: &mut Store, role: StoreRole) -> Result<Identity> {
+    let device = match role {
+        StoreRole::Authority => DeviceId::AUTHORITY,
+        StoreRole::Replica => DeviceId(random()),
+    };
+    let identity = Identity { role, device, former: Vec::new(), created_ms: now_ms() };
+    let payload = Payload::Identity(identity.clone());
+    store.append(payload.kind(), &payload.to_bytes())?;
+    store.commit()?;
+    Ok(identity)
+}
+
+fn holds(role: StoreRole) -> &'static str {
+    match role {
+        StoreRole::Authority => "a server's data",
+        StoreRole::Replica => "a device's copy",
+    }
+}

@@ -1,0 +1,367 @@
+//! A workspace of a database: reads, writes, live reads.
+
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
+use lastword_core::row::Row;
+use lastword_core::rules::PENDING_SEQ;
+use lastword_core::stamp::Decision;
+use lastword_core::value::Record;
+use lastword_store::keys::{self, StoredRow};
+use lastword_store::read::{self, ReadState};
+use lastword_store::View;
+
+use crate::database::{Database, lock};
+use crate::error::{Error, Result};
+use crate::write::{self, Appended, Author, Tx};
+
+/// How often a write runs its closure again because another write moved one of its records.
+const MAX_WRITE_ATTEMPTS: usize = 1000;
+
+/// A workspace of one database. Cheap to clone and to send between threads.
+#[derive(Clone)]
+pub struct Workspace {
+    db: Database,
+    name: WorkspaceName,
+}
+
+/// A live record as it is shown now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// Its table.
+    pub table: TableName,
+    /// Its key.
+    pub key: Key,
+    /// Its value.
+    pub record: Record,
+    /// Authority seq of the version; none while it is only a prediction of this device.
+    pub seq: Option<u64>,
+}
+
+impl Shown {
+    pub(crate) fn from_row(table: TableName, key: Key, row: Row) -> Self {
+        let seq = (row.last.seq != PENDING_SEQ).then_some(row.last.seq);
+        Self { table, key, record: row.record, seq }
+    }
+
+    /// True while the server has not decided this version.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.seq.is_none()
+    }
+}
+
+/// Proof of a durable local write.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    workspace: Workspace,
+    counter: Option<u64>,
+    batch_id: Option<BatchId>,
+}
+
+impl std::fmt::Debug for Workspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Workspace({} in {})", self.name, self.db.dir().display())
+    }
+}
+
+impl Workspace {
+    pub(crate) fn new(db: Database, name: WorkspaceName) -> Self {
+        Self { db, name }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &WorkspaceName {
+        &self.name
+    }
+
+    /// The database that holds it.
+    #[must_use]
+    pub fn database(&self) -> &Database {
+        &self.db
+    }
+
+    /// Writes one atomic batch: everything that `edit` does with the transaction is durable when
+    /// this returns, or nothing is. Never waits for a network. `edit` runs again if another write
+    /// changed one of its records meanwhile, so it should have no other effect.
+    ///
+    /// # Errors
+    /// Whatever `edit` returns; [`Error::Batch`] or [`Error::Value`] beyond the limits;
+    /// [`Error::OutboxFull`]; [`Error::Store`] if the disk fails. Nothing is written then, except
+    /// that after a failed sync the outcome is unknown until the database is opened again.
+    pub fn write(&self, mut edit: impl FnMut(&mut Tx) -> Result<()>) -> Result<Receipt> {
+        for _ in 0..MAX_WRITE_ATTEMPTS {
+            let mut tx = Tx::new(&self.name, self.db.view())?;
+            edit(&mut tx)?;
+            let draft = tx.into_draft();
+            let inner = &self.db.inner;
+            let (local, max_undecided) = (inner.local_tables.clone(), inner.max_undecided);
+            let clock = Arc::clone(&inner.last_hlc);
+            let appended = inner.writer.run(move |store| {
+                let is_local = |table: &TableName| local.contains(table);
+                let mut last_hlc = lock(&clock);
+                let author =
+                    Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
+                write::append(store, &draft, author)
+            })?;
+            let (counter, batch_id) = match appended {
+                Appended::Moved => continue,
+                Appended::Nothing => (None, None),
+                Appended::Batch { counter, batch_id } => (counter, counter.map(|_| batch_id)),
+            };
+            return Ok(Receipt { workspace: self.clone(), counter, batch_id });
+        }
+        Err(Error::Aborted(format!(
+            "other writes changed the same records {MAX_WRITE_ATTEMPTS} times in a row"
+        )))
+    }
+
+    /// A live record as it is shown now, own unsent writes included.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or the row is damaged.
+    pub fn get_record(&self, table: &TableName, key: &Key) -> Result<Option<Shown>> {
+        self.read()?.get_record(table, key)
+    }
+
+    /// A consistent view over all tables; later writes do not change it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn read(&self) -> Result<WorkspaceView> {
+        WorkspaceView::new(self.name.clone(), self.db.view())
+    }
+
+    /// Waits until something after `view` is published; false if the database was closed or
+    /// `timeout` is over.
+    #[must_use]
+    pub fn wait_after(&self, view: &WorkspaceView, timeout: Option<Duration>) -> bool {
+        self.db.inner.watchers.wait_after(view.view.position(), timeout)
+    }
+
+    /// A future that is ready once something after `view` is published or the database is closed.
+    pub async fn changed_after(&self, view: &WorkspaceView) {
+        let seen = view.view.position();
+        std::future::poll_fn(|context| {
+            match self.db.inner.watchers.poll_after(seen, context.waker()) {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        })
+        .await;
+    }
+}
+
+/// A consistent view of one workspace.
+#[derive(Clone)]
+pub struct WorkspaceView {
+    name: WorkspaceName,
+    view: Arc<View>,
+    generation: u32,
+}
+
+impl WorkspaceView {
+    pub(crate) fn new(name: WorkspaceName, view: Arc<View>) -> Result<Self> {
+        let generation = read::meta(&*view, &name)?.generation;
+        Ok(Self { name, view, generation })
+    }
+
+    pub(crate) fn state(&self) -> &View {
+        &self.view
+    }
+
+    pub(crate) fn row_key(&self, table: &TableName, key: &Key) -> Vec<u8> {
+        keys::row_key(&self.name, self.generation, table, key)
+    }
+
+    pub(crate) fn stored(&self, table: &TableName, key: &Key) -> Result<Option<StoredRow>> {
+        Ok(read::row(&*self.view, &self.row_key(table, key))?)
+    }
+
+    /// A live record.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or the row is damaged.
+    pub fn get_record(&self, table: &TableName, key: &Key) -> Result<Option<Shown>> {
+        let stored = self.stored(table, key)?.filter(|stored| !stored.row.deleted);
+        Ok(stored.map(|stored| Shown::from_row(table.clone(), key.clone(), stored.row)))
+    }
+
+    /// Live records of one table with keys between `from` and `to`, in key order (bytes of UTF-8)
+    /// or backwards, at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a row is damaged.
+    pub fn range(
+        &self,
+        table: &TableName,
+        (from, to): (Bound<&str>, Bound<&str>),
+        reverse: bool,
+        limit: usize,
+    ) -> Result<Vec<Shown>> {
+        let prefix = keys::table_prefix(&self.name, self.generation, table);
+        // The key after `k` in byte order is `k` with a zero byte.
+        let after = |key: &str| [key.as_bytes(), &[0]].concat();
+        let from = match from {
+            Bound::Included(key) => key.as_bytes().to_vec(),
+            Bound::Excluded(key) => after(key),
+            Bound::Unbounded => Vec::new(),
+        };
+        let to = match to {
+            Bound::Included(key) => Some(after(key)),
+            Bound::Excluded(key) => Some(key.as_bytes().to_vec()),
+            Bound::Unbounded => None,
+        };
+        let rows =
+            read::table_rows(&*self.view, &prefix, &from, to.as_deref(), reverse, limit)?;
+        Ok(rows
+            .into_iter()
+            .map(|(table, key, stored)| Shown::from_row(table, key, stored.row))
+            .collect())
+    }
+
+    /// Calls `visit` for every record of the workspace in (table, key) order; `deleted` tells
+    /// tombstones, whose value is the one that an undelete brings back.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a row is damaged, and those of `visit`.
+    pub fn visit_all(&self, visit: &mut dyn FnMut(Shown, bool) -> Result<()>) -> Result<()> {
+        let prefix = keys::rows_prefix(&self.name, self.generation);
+        let mut stopped = Ok(());
+        read::visit_range(
+            &*self.view,
+            keys::ROWS,
+            &prefix,
+            &keys::prefix_end(&prefix),
+            &mut |row_key, _| {
+                let Some((table, key)) = keys::split_row_key(row_key, prefix.len()) else {
+                    return Ok(true);
+                };
+                let Some(stored) = read::row(&*self.view, row_key)? else { return Ok(true) };
+                let deleted = stored.row.deleted;
+                stopped = visit(Shown::from_row(table, key, stored.row), deleted);
+                Ok(stopped.is_ok())
+            },
+        )?;
+        stopped
+    }
+
+    /// Names of the tables that hold a live record or a tombstone.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn tables(&self) -> Result<Vec<TableName>> {
+        let prefix = keys::rows_prefix(&self.name, self.generation);
+        let end = keys::prefix_end(&prefix);
+        let (mut from, mut found) = (prefix.clone(), Vec::new());
+        while let Some((row_key, _)) =
+            self.view.range(keys::ROWS, &from, &end, false, 1)?.into_iter().next()
+        {
+            let Some((table, _)) = keys::split_row_key(&row_key, prefix.len()) else { break };
+            from = keys::prefix_end(&keys::table_prefix(&self.name, self.generation, &table));
+            found.push(table);
+        }
+        Ok(found)
+    }
+}
+
+/// What is known of a written batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settled {
+    /// It touched local tables only, or nothing: there is nothing to wait for.
+    Local,
+    /// The server decided it, and this device has stored the verdict.
+    Decided(Decision),
+    /// The server refused it; it is a dead letter now.
+    Refused {
+        /// Why, in one word.
+        code: String,
+        /// For people.
+        message: String,
+    },
+    /// The stream has shown it already, so its verdict is no longer kept here.
+    Shown,
+}
+
+impl Receipt {
+    /// True if the write has something to sync.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        self.counter.is_some()
+    }
+
+    /// The batch, if the write has something to sync.
+    #[must_use]
+    pub fn batch_id(&self) -> Option<BatchId> {
+        self.batch_id
+    }
+
+    /// The verdict if this device has it durably; `None` while the batch waits.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn verdict(&self) -> Result<Option<Settled>> {
+        let (Some(counter), Some(batch_id)) = (self.counter, self.batch_id) else {
+            return Ok(Some(Settled::Local));
+        };
+        let view = self.workspace.db.view();
+        let name = &self.workspace.name;
+        // A batch may have been renumbered, so its id decides.
+        let entry = match read::outbox_entry(&*view, name, counter)? {
+            Some(entry) if entry.batch_id == batch_id => Some(entry),
+            _ => {
+                let all = read::outbox(&*view, name, 0, usize::MAX)?;
+                all.into_iter().map(|(_, entry)| entry).find(|entry| entry.batch_id == batch_id)
+            }
+        };
+        if let Some(entry) = entry {
+            return Ok(entry.settled.map(Settled::Decided));
+        }
+        let letter = crate::dead_letter::find(&view, batch_id)?;
+        Ok(Some(match letter {
+            Some(letter) => Settled::Refused { code: letter.code, message: letter.message },
+            None => Settled::Shown,
+        }))
+    }
+
+    /// Waits until the verdict is durable on this device; `None` if `timeout` is over or the
+    /// database was closed first.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<Settled>> {
+        let until = timeout.map(|timeout| std::time::Instant::now() + timeout);
+        loop {
+            let view = self.workspace.read()?;
+            if let Some(settled) = self.verdict()? {
+                return Ok(Some(settled));
+            }
+            let left =
+                until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
+            if !self.workspace.wait_after(&view, left) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Resolves once the verdict is durable on this device, refusals too; `None` if the database
+    /// was closed first.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub async fn settled(&self) -> Result<Option<Settled>> {
+        loop {
+            let view = self.workspace.read()?;
+            if let Some(settled) = self.verdict()? {
+                return Ok(Some(settled));
+            }
+            self.workspace.changed_after(&view).await;
+            if self.workspace.read()?.view.position() == view.view.position() {
+                return Ok(None);
+            }
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Local writes: one closure becomes one atomic batch.
+//!
+//! The closure runs on the caller's thread over a consistent view and collects one intent per
+//! record. The writer thread then checks that none of those records moved since (else the closure
+//! runs again), gives counter and bases, and appends one frame.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
+use lastword_core::op::{Action, Batch, Op, TombstoneRef};
+use lastword_core::row::Row;
+use lastword_core::rules::PENDING_SEQ;
+use lastword_core::value::{Field, Record};
+use lastword_store::keys::{self, StoredRow};
+use lastword_store::payload::{LocalBatch, Payload};
+use lastword_store::read::{self, ReadState};
+use lastword_store::{Store, View};
+
+use crate::environment::{now_ms, random};
+use crate::error::{Error, Result};
+
+type Name = (TableName, Key);
+
+/// One write in the making; every change in it is durable and synced together or not at all.
+pub struct Tx {
+    workspace: WorkspaceName,
+    view: Arc<View>,
+    generation: u32,
+    records: BTreeMap<Name, Working>,
+}
+
+/// One record inside a write.
+struct Working {
+    /// Position of the newest frame of the record when it was read, 0 = none.
+    observed: u64,
+    /// The row in the view.
+    before: Option<Row>,
+    intent: Option<Intent>,
+}
+
+/// What the closure wants done to one record, folded so far.
+#[derive(Clone)]
+enum Intent {
+    Create { record: Record, replace: bool },
+    Put { record: Record },
+    Patch { set: Vec<Field>, remove: Vec<String> },
+    Delete,
+    Undelete { tombstone: TombstoneRef },
+}
+
+impl Working {
+    /// The live value that the closure sees.
+    fn record(&self) -> Option<Record> {
+        let before = self.before.as_ref();
+        let live = || before.filter(|row| !row.deleted).map(|row| row.record.clone());
+        match &self.intent {
+            None => live(),
+            Some(Intent::Create { record, .. } | Intent::Put { record }) => Some(record.clone()),
+            Some(Intent::Patch { set, remove }) => {
+                let mut record = live()?;
+                apply_patch(&mut record, set, remove);
+                Some(record)
+            }
+            Some(Intent::Delete) => None,
+            Some(Intent::Undelete { .. }) => before.map(|row| row.record.clone()),
+        }
+    }
+
+    fn is_live_before(&self) -> bool {
+        self.before.as_ref().is_some_and(|row| !row.deleted)
+    }
+}
+
+fn apply_patch(record: &mut Record, set: &[Field], remove: &[String]) {
+    set.iter().for_each(|field| record.set(field.clone()));
+    remove.iter().for_each(|name| record.remove(name));
+}
+
+impl Tx {
+    pub(crate) fn new(workspace: &WorkspaceName, view: Arc<View>) -> Result<Self> {
+        let generation = read::meta(&*view, workspace)?.generation;
+        Ok(Self { workspace: workspace.clone(), view, generation, records: BTreeMap::new() })
+    }
+
+    fn working(&mut self, table: &TableName, key: &Key) -> Result<&mut Working> {
+        let name = (table.clone(), key.clone());
+        if !self.records.contains_key(&name) {
+            let row_key = keys::row_key(&self.workspace, self.generation, table, key);
+            let stored = read::row(&*self.view, &row_key)?;
+            let working = Working {
+                observed: stored.as_ref().map_or(0, |stored| stored.position),
+                before: stored.map(|stored| stored.row),
+                intent: None,
+            };
+            self.records.insert(name.clone(), working);
+        }
+        Ok(self.records.get_mut(&name).expect("invariant: it was just inserted"))
+    }
+
+    fn writable(table: &TableName) -> Result<()> {
+        if table.is_reserved() { Err(Error::Reserved { table: table.clone() }) } else { Ok(()) }
+    }
+
+    /// The record as this write sees it: its own changes included, deleted records not.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn get_record(&mut self, table: &TableName, key: &Key) -> Result<Option<Record>> {
+        Ok(self.working(table, key)?.record())
+    }
+
+    /// Writes the whole record: creates it, or replaces every field of it.
+    ///
+    /// # Errors
+    /// [`Error::Reserved`] for a product table, [`Error::Value`] beyond the size limit.
+    pub fn put_record(&mut self, table: &TableName, key: &Key, record: Record) -> Result<()> {
+        Self::writable(table)?;
+        record.check_size()?;
+        let working = self.working(table, key)?;
+        let intent = match (&working.intent, working.is_live_before()) {
+            (Some(Intent::Create { replace, .. }), _) => {
+                Intent::Create { record, replace: *replace }
+            }
+            (Some(Intent::Delete), true) => Intent::Create { record, replace: true },
+            (Some(Intent::Undelete { .. }), _) => return Err(undelete_and_edit(table, key)),
+            (_, true) => Intent::Put { record },
+            (_, false) => Intent::Create { record, replace: false },
+        };
+        working.intent = Some(intent);
+        Ok(())
+    }
+
+    /// Sets and removes fields of a live record; its other fields stay, also if another device
+    /// changes them meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such record, [`Error::Value`] beyond the size limit.
+    pub fn patch_record(
+        &mut self,
+        table: &TableName,
+        key: &Key,
+        set: Vec<Field>,
+        remove: Vec<String>,
+    ) -> Result<()> {
+        Self::writable(table)?;
+        let working = self.working(table, key)?;
+        let Some(mut record) = working.record() else { return Err(not_found(table, key)) };
+        apply_patch(&mut record, &set, &remove);
+        record.check_size()?;
+        let intent = match working.intent.take() {
+            Some(Intent::Create { replace, .. }) => Intent::Create { record, replace },
+            Some(Intent::Put { .. }) => Intent::Put { record },
+            Some(Intent::Undelete { .. }) => return Err(undelete_and_edit(table, key)),
+            Some(Intent::Patch { set: mut earlier, remove: mut gone }) => {
+                earlier.retain(|field| !remove.contains(&field.name));
+                gone.retain(|name| !set.iter().any(|field| &field.name == name));
+                gone.retain(|name| !remove.contains(name));
+                earlier.retain(|old| !set.iter().any(|field| field.name == old.name));
+                earlier.extend(set);
+                gone.extend(remove);
+                Intent::Patch { set: earlier, remove: gone }
+            }
+            Some(Intent::Delete) | None => Intent::Patch { set, remove },
+        };
+        working.intent = Some(intent);
+        Ok(())
+    }
+
+    /// Edits a live record in place; what changed is written as a patch, so fields that this app
+    /// does not know survive.
+    ///
+    /// # Errors
+    /// As [`Tx::patch_record`].
+    pub fn update_record(
+        &mut self,
+        table: &TableName,
+        key: &Key,
+        edit: impl FnOnce(&mut Record),
+    ) -> Result<()> {
+        let Some(before) = self.get_record(table, key)? else { return Err(not_found(table, key)) };
+        let mut after = before.clone();
+        edit(&mut after);
+        let (set, remove) = difference(&before, &after);
+        if set.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
+        self.patch_record(table, key, set, remove)
+    }
+
+    /// Deletes a live record; its value is kept and can be brought back until retention ends.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is no such record.
+    pub fn delete_record(&mut self, table: &TableName, key: &Key) -> Result<()> {
+        Self::writable(table)?;
+        let working = self.working(table, key)?;
+        if working.record().is_none() {
+            return Err(not_found(table, key));
+        }
+        working.intent = match &working.intent {
+            Some(Intent::Create { replace: false, .. } | Intent::Undelete { .. }) => None,
+            _ => Some(Intent::Delete),
+        };
+        Ok(())
+    }
+
+    /// Brings back exactly the value of a deleted record.
+    ///
+    /// # Errors
+    /// [`Error::NotDeleted`] if the record is live or was never known.
+    pub fn undelete_record(&mut self, table: &TableName, key: &Key) -> Result<()> {
+        Self::writable(table)?;
+        let working = self.working(table, key)?;
+        if let Some(Intent::Delete) = working.intent {
+            working.intent = None;
+            return Ok(());
+        }
+        let tombstone = working.before.as_ref().filter(|row| row.deleted && working.intent.is_none());
+        let Some(row) = tombstone else {
+            let (table, key) = (table.as_str().into(), key.as_str().into());
+            return Err(Error::NotDeleted { table, key });
+        };
+        // An own delete without a verdict has no seq yet; its batch names it.
+        let tombstone = match row.last.seq {
+            PENDING_SEQ => TombstoneRef::Batch(row.op_id),
+            seq => TombstoneRef::Seq(seq),
+        };
+        working.intent = Some(Intent::Undelete { tombstone });
+        Ok(())
+    }
+
+    pub(crate) fn into_draft(self) -> Draft {
+        let intents = self.records.into_iter().filter_map(|((table, key), working)| {
+            let Working { observed, before, intent } = working;
+            intent.map(|intent| DraftOp { table, key, observed, revision: next(before), intent })
+        });
+        Draft { workspace: self.workspace, ops: intents.collect() }
+    }
+}
+
+fn next(before: Option<Row>) -> u64 {
+    before.map_or(1, |row| row.revision.saturating_add(1))
+}
+
+fn not_found(table: &TableName, key: &Key) -> Error {
+    Error::NotFound { table: table.as_str().into(), key: key.as_str().into() }
+}
+
+fn undelete_and_edit(table: &TableName, key: &Key) -> Error {
+    Error::Record {
+        table: table.as_str().into(),
+        key: key.as_str().into(),
+        reason: "an undelete and an edit of one record need two writes".into(),
+    }
+}
+
+/// Fields to set and names to remove that turn `before` into `after`.
+fn difference(before: &Record, after: &Record) -> (Vec<Field>, Vec<String>) {
+    let changed = |field: &&Field| before.field(&field.name) != Some(field);
+    let set = after.fields().iter().filter(changed).cloned().collect();
+    let gone = before.fields().iter().filter(|field| after.field(&field.name).is_none());
+    (set, gone.map(|field| field.name.clone()).collect())
+}
+
+/// A finished closure: what the writer thread turns into a batch.
+pub(crate) struct Draft {
+    workspace: WorkspaceName,
+    ops: Vec<DraftOp>,
+}
+
+struct DraftOp {
+    table: TableName,
+    key: Key,
+    observed: u64,
+    revision: u64,
+    intent: Intent,
+}
+
+/// What became of a draft on the writer thread.
+pub(crate) enum Appended {
+    /// Nothing to write.
+    Nothing,
+    /// A record moved since the closure read it; run the closure again.
+    Moved,
+    /// It is appended. `counter` is none if it touched local tables only.
+    Batch {
+        counter: Option<u64>,
+        batch_id: BatchId,
+    },
+}
+
+/// What the writer thread needs besides the draft.
+pub(crate) struct Author<'a> {
+    pub(crate) is_local: &'a dyn Fn(&TableName) -> bool,
+    pub(crate) last_hlc: &'a mut Hlc,
+    pub(crate) max_undecided: u64,
+}
+
+/// Checks that nothing moved, gives counter, bases and clock, and appends the frame.
+pub(crate) fn append(store: &mut Store, draft: &Draft, author: Author<'_>) -> Result<Appended> {
+    if draft.ops.is_empty() {
+        return Ok(Appended::Nothing);
+    }
+    let newest = store.newest();
+    let identity = read::identity(&newest)?.ok_or(Error::Closed)?;
+    let meta = read::meta(&newest, &draft.workspace)?;
+    let (now, batch_id) = (now_ms(), BatchId(random()));
+    let (mut synced, mut local) = (Vec::new(), Vec::new());
+    for draft_op in &draft.ops {
+        let row_key =
+            keys::row_key(&draft.workspace, meta.generation, &draft_op.table, &draft_op.key);
+        let stored = read::row(&newest, &row_key)?;
+        let position = stored.as_ref().map_or(0, |stored| stored.position);
+        if position != draft_op.observed {
+            return Ok(Appended::Moved);
+        }
+        *author.last_hlc = author.last_hlc.next(now);
+        let is_local = (author.is_local)(&draft_op.table);
+        let base = if is_local { 0 } else { base_of(&newest, &row_key, stored.as_ref())? };
+        let op = Op {
+            table: draft_op.table.clone(),
+            key: draft_op.key.clone(),
+            base,
+            revision: draft_op.revision,
+            hlc: *author.last_hlc,
+            action: draft_op.intent.action(),
+        };
+        if is_local { &mut local } else { &mut synced }.push((op, position));
+    }
+    let undecided = meta.written - meta.decided;
+    if !synced.is_empty() && undecided >= author.max_undecided {
+        return Err(Error::OutboxFull { batches: undecided, limit: author.max_undecided });
+    }
+    let (ops, mut previous): (Vec<Op>, Vec<u64>) = synced.into_iter().unzip();
+    let (local, previous_local): (Vec<Op>, Vec<u64>) = local.into_iter().unzip();
+    previous.extend(previous_local);
+    let batch = (!ops.is_empty()).then(|| Batch {
+        device: identity.device,
+        counter: meta.written + 1,
+        batch_id,
+        created_ms: now,
+        strict: false,
+        former: identity.former,
+        ops,
+    });
+    if let Some(batch) = &batch {
+        batch.check_limits()?;
+    }
+    let counter = batch.as_ref().map(|batch| batch.counter);
+    drop(newest);
+    let frame = LocalBatch { workspace: draft.workspace.clone(), batch, local, previous };
+    let payload = Payload::Local(frame);
+    store.append(payload.kind(), &payload.to_bytes())?;
+    Ok(Appended::Batch { counter, batch_id })
+}
+
+impl Intent {
+    fn action(&self) -> Action {
+        match self.clone() {
+            Intent::Create { record, replace } => Action::Create { record, replace },
+            Intent::Put { record } => Action::Put { record },
+            Intent::Patch { set, remove } => Action::Patch { set, remove },
+            Intent::Delete => Action::Delete,
+            Intent::Undelete { tombstone } => Action::Undelete { tombstone },
+        }
+    }
+}
+
+/// An op on a record with own ops under way inherits the base of the first of them, unless all of
+/// them are predicted to lose, so that the user saw the authority's row.
+fn base_of<S: ReadState>(state: &S, row_key: &[u8], seen: Option<&StoredRow>) -> Result<u64> {
+    let pending = read::pending(state, row_key)?;
+    let Some(first) = pending.first() else {
+        return Ok(seen.map_or(0, |stored| stored.row.last.seq));
+    };
+    let authority = read::authority_row(state, row_key)?;
+    let shows_authority = match (&authority, seen) {
+        (Some(authority), Some(seen)) => authority.row == seen.row,
+        (None, None) => true,
+        _ => false,
+    };
+    Ok(match shows_authority {
+        true => authority.map_or(0, |stored| stored.row.last.seq),
+        false => first.op.base,
+    })
+}

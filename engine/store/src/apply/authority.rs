@@ -1,0 +1,111 @@
+//! What a decided batch does to the authority's state.
+
+use lastword_core::id::DeviceId;
+use lastword_core::op::Op;
+use lastword_core::rules::{self, At};
+use lastword_core::stamp::{Decision, Verdict};
+
+use super::{count, put, put_meta};
+use crate::error::StoreError;
+use crate::keys::{
+    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, GRAVES, ROWS, StoredDecision, StoredRow,
+    WorkspaceMeta,
+};
+use crate::payload::DecidedBatch;
+use crate::read;
+use crate::store::StateTxn;
+
+pub(super) fn decided(
+    state: &mut StateTxn<'_>,
+    position: u64,
+    frame: &DecidedBatch,
+) -> Result<(), StoreError> {
+    let workspace = &frame.workspace;
+    let mut meta = read::meta(state, workspace)?;
+    remember(state, frame);
+    match &frame.decision {
+        Decision::Accepted { first_seq, last_seq, time_ms, verdicts } => {
+            let mut place = Place { frame, position, time_ms: *time_ms, meta: &mut meta };
+            let mut seq = *first_seq;
+            for (op, verdict) in frame.batch.ops.iter().zip(verdicts) {
+                place.op(state, op, frame.batch.device, seq, verdict)?;
+                seq += 1;
+            }
+            let applied = Verdict::Applied { dropped: Vec::new() };
+            for op in &frame.own {
+                place.op(state, op, DeviceId::AUTHORITY, seq, &applied)?;
+                seq += 1;
+            }
+            meta.head = *last_seq;
+            meta.time_ms = meta.time_ms.max(*time_ms);
+        }
+        Decision::Refused { time_ms, .. } => meta.time_ms = meta.time_ms.max(*time_ms),
+    }
+    put_meta(state, workspace, &meta);
+    Ok(())
+}
+
+/// The decision by batch id, and the device's counter. A batch that came under another counter
+/// before keeps its first decision.
+fn remember(state: &mut StateTxn<'_>, frame: &DecidedBatch) {
+    let (workspace, batch) = (&frame.workspace, &frame.batch);
+    if batch.device == DeviceId::AUTHORITY {
+        return;
+    }
+    let stored = StoredDecision {
+        device: batch.device,
+        counter: batch.counter,
+        payload_hash: frame.payload_hash,
+        decision: frame.decision.clone(),
+    };
+    put(state, DECISIONS, &keys::identified(workspace, &batch.batch_id.0), &stored);
+    put(state, COUNTERS, &keys::identified(workspace, &batch.device.0), &batch.counter);
+    let by_counter = keys::by_counter_key(workspace, batch.device, batch.counter);
+    put(state, BY_COUNTER, &by_counter, &batch.batch_id);
+}
+
+struct Place<'a> {
+    frame: &'a DecidedBatch,
+    position: u64,
+    time_ms: i64,
+    meta: &'a mut WorkspaceMeta,
+}
+
+impl Place<'_> {
+    fn op(
+        &mut self,
+        state: &mut StateTxn<'_>,
+        op: &Op,
+        writer: DeviceId,
+        seq: u64,
+        verdict: &Verdict,
+    ) -> Result<(), StoreError> {
+        let workspace = &self.frame.workspace;
+        let row_key = keys::row_key(workspace, self.meta.generation, &op.table, &op.key);
+        let old = read::row(state, &row_key)?;
+        let new = match verdict {
+            Verdict::Applied { dropped } => {
+                let op_id = self.frame.batch.batch_id;
+                let at = At { seq, time_ms: self.time_ms, op_id };
+                rules::apply(old.as_ref().map(|old| &old.row), op, writer, &at, dropped)
+            }
+            Verdict::Superseded { .. } => {
+                // The loser joins the record's history; its row stays as it is.
+                if let Some(old) = old {
+                    put(state, ROWS, &row_key, &StoredRow { position: self.position, ..old });
+                }
+                return Ok(());
+            }
+        };
+        let Some(new) = new else { return Ok(()) };
+        count(self.meta, &op.table, &op.key, old.as_ref().map(|old| &old.row), Some(&new));
+        let record = keys::record_bytes(&op.table, &op.key);
+        let by_seq = keys::numbered(workspace, seq);
+        if new.deleted || op.table.is_reserved() {
+            state.put(GRAVES, &by_seq, record.clone());
+        }
+        state.put(BY_SEQ, &by_seq, record);
+        put(state, ROWS, &row_key, &StoredRow { position: self.position, row: new });
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Applying a frame to the state: the same steps when it is appended and when it is replayed.
+//!
+//! Nothing here decides. A decided op carries its verdict, a received row is what the authority
+//! says, and a replica's prediction is computed from what the frames before it left.
+
+mod authority;
+mod replica;
+
+use lastword_core::codec::{Encode, to_bytes};
+use lastword_core::id::{Key, TableName, WorkspaceName};
+use lastword_core::row::Row;
+use lastword_core::rules::Policy;
+
+use crate::error::StoreError;
+use crate::keys::{META, WorkspaceMeta};
+use crate::payload::{Identity, Payload, Sums};
+use crate::read;
+use crate::state::Space;
+use crate::store::{Apply, FrameRef, StateTxn};
+
+/// The policy of a table: `arrival`, unless a schema says otherwise.
+#[must_use]
+pub fn policy_of(_table: &TableName) -> Policy {
+    Policy::Arrival
+}
+
+/// Applies the payloads of [`crate::payload`].
+#[derive(Debug, Default)]
+pub struct ApplyPayload;
+
+impl Apply for ApplyPayload {
+    fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), StoreError> {
+        let payload = Payload::from_frame(frame.kind, frame.payload).map_err(|error| {
+            StoreError::Payload {
+                position: frame.position,
+                kind: frame.kind,
+                reason: error.to_string(),
+            }
+        })?;
+        match payload {
+            Payload::Identity(identity) => put_identity(state, &identity),
+            Payload::Local(local) => replica::local(state, frame.position, &local),
+            Payload::Decided(decided) => authority::decided(state, frame.position, &decided),
+            Payload::Remote(page) => replica::remote(state, frame.position, page),
+            Payload::Verdicts(verdicts) => replica::verdicts(state, &verdicts),
+            Payload::Attachment(attachment) => replica::attachment(state, &attachment),
+            Payload::DeadLetters(letters) => replica::dead_letters(state, frame.position, &letters),
+            Payload::Sums(sums) => check_sums(state, frame.position, &sums),
+        }
+    }
+}
+
+fn put<T: Encode>(state: &mut StateTxn<'_>, space: Space, key: &[u8], value: &T) {
+    state.put(space, key, to_bytes(value));
+}
+
+fn put_meta(state: &mut StateTxn<'_>, workspace: &WorkspaceName, meta: &WorkspaceMeta) {
+    put(state, META, workspace.as_str().as_bytes(), meta);
+}
+
+fn put_identity(state: &mut StateTxn<'_>, identity: &Identity) -> Result<(), StoreError> {
+    put(state, META, b"", identity);
+    Ok(())
+}
+
+/// Keeps row count and digest sum of the authority's state true when one row takes another's place.
+fn count(
+    meta: &mut WorkspaceMeta,
+    table: &TableName,
+    key: &Key,
+    old: Option<&Row>,
+    new: Option<&Row>,
+) {
+    if table.is_reserved() {
+        return;
+    }
+    if let Some(old) = old {
+        meta.digest = meta.digest.minus(old.digest(table, key));
+        meta.rows -= u64::from(!old.deleted);
+    }
+    if let Some(new) = new {
+        meta.digest = meta.digest.plus(new.digest(table, key));
+        meta.rows += u64::from(!new.deleted);
+    }
+}
+
+/// A sums frame states what the state must be at its position; another result means that the log
+/// or the fold of it is wrong, and going on would hide it.
+fn check_sums(state: &StateTxn<'_>, position: u64, sums: &Sums) -> Result<(), StoreError> {
+    for (workspace, rows, digest) in &sums.workspaces {
+        let meta = read::meta(state, workspace)?;
+        if (meta.rows, meta.digest.0) != (*rows, *digest) {
+            return Err(StoreError::Sums {
+                workspace: workspace.as_str().into(),
+                position,
+                expected_rows: *rows,
+                found_rows: meta.rows,
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,401 @@
+//! Spaces of the state, their keys and their values: one function pair per persisted kind.
+//!
+//! | space | key | value | on |
+//! |---|---|---|---|
+//! | `META` | workspace, or empty | [`WorkspaceMeta`], or the identity | both |
+//! | `ROWS` | row key | [`StoredRow`]: what readers see | both |
+//! | `SHADOW` | row key | the authority's row under own pending ops | replica |
+//! | `PENDING` | length, row key, counter | own op not yet passed by the cursor | replica |
+//! | `OUTBOX` | workspace 00 counter | [`OutboxEntry`] | replica |
+//! | `STAGED` | row key | row of a page that waits for its consistent end | replica |
+//! | `BY_SEQ` | workspace 00 seq | table 00 key | authority |
+//! | `DECISIONS` | workspace 00 batch id | [`StoredDecision`] | authority |
+//! | `COUNTERS` | workspace 00 device | last decided counter | authority |
+//! | `BY_COUNTER` | workspace 00 device counter | batch id | authority |
+//! | `GRAVES` | workspace 00 seq | table 00 key of a tombstone or conflict row | authority |
+//!
+//! A row key is `workspace 00 generation table 00 key` with the generation as four bytes
+//! big-endian; names hold no 00, so keys sort by workspace, generation, table, then key bytes.
+
+use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
+use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
+use lastword_core::limits::MAX_BATCH_OPS;
+use lastword_core::op::Op;
+use lastword_core::protocol::Role;
+use lastword_core::row::{Digest, Row};
+use lastword_core::rules::{PendingOp, PendingState};
+use lastword_core::stamp::{Decision, Verdict};
+
+use crate::state::Space;
+
+/// Facts about each workspace and about the store.
+pub const META: Space = Space(0);
+/// Visible rows.
+pub const ROWS: Space = Space(1);
+/// The authority's rows under own pending ops.
+pub const SHADOW: Space = Space(2);
+/// Own ops on top of shadow rows.
+pub const PENDING: Space = Space(3);
+/// Own batches that the stream has not shown yet.
+pub const OUTBOX: Space = Space(4);
+/// Rows of pages that wait for a consistent end.
+pub const STAGED: Space = Space(5);
+/// Records in seq order.
+pub const BY_SEQ: Space = Space(6);
+/// Remembered decisions.
+pub const DECISIONS: Space = Space(7);
+/// Last decided counter of each device.
+pub const COUNTERS: Space = Space(8);
+/// Decided batches of a device in counter order.
+pub const BY_COUNTER: Space = Space(9);
+/// Tombstones and conflict rows in seq order.
+pub const GRAVES: Space = Space(10);
+
+/// `workspace 00 generation table 00 key`.
+#[must_use]
+pub fn row_key(workspace: &WorkspaceName, generation: u32, table: &TableName, key: &Key) -> Vec<u8> {
+    let mut out = table_prefix(workspace, generation, table);
+    out.extend_from_slice(key.as_str().as_bytes());
+    out
+}
+
+/// The part of a row key that all rows of one table share.
+#[must_use]
+pub fn table_prefix(workspace: &WorkspaceName, generation: u32, table: &TableName) -> Vec<u8> {
+    let mut out = rows_prefix(workspace, generation);
+    out.extend_from_slice(table.as_str().as_bytes());
+    out.push(0);
+    out
+}
+
+/// The part of a row key that all rows of one workspace share.
+#[must_use]
+pub fn rows_prefix(workspace: &WorkspaceName, generation: u32) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.extend_from_slice(&generation.to_be_bytes());
+    out
+}
+
+/// `workspace 00`.
+#[must_use]
+pub fn workspace_prefix(workspace: &WorkspaceName) -> Vec<u8> {
+    let mut out = workspace.as_str().as_bytes().to_vec();
+    out.push(0);
+    out
+}
+
+/// Table and key of a row key, with the length of the prefix that [`rows_prefix`] gives.
+#[must_use]
+pub fn split_row_key(row_key: &[u8], prefix_len: usize) -> Option<(TableName, Key)> {
+    split_record(row_key.get(prefix_len..)?)
+}
+
+/// `table 00 key`.
+#[must_use]
+pub fn record_bytes(table: &TableName, key: &Key) -> Vec<u8> {
+    let mut out = table.as_str().as_bytes().to_vec();
+    out.push(0);
+    out.extend_from_slice(key.as_str().as_bytes());
+    out
+}
+
+/// Reads what [`record_bytes`] wrote.
+#[must_use]
+pub fn split_record(bytes: &[u8]) -> Option<(TableName, Key)> {
+    let end = bytes.iter().position(|byte| *byte == 0)?;
+    let table = std::str::from_utf8(bytes.get(..end)?).ok()?;
+    let key = std::str::from_utf8(bytes.get(end + 1..)?).ok()?;
+    Some((TableName::new(table).ok()?, Key::new(key).ok()?))
+}
+
+/// `workspace 00 number`, the number as eight bytes big-endian: seqs and counters.
+#[must_use]
+pub fn numbered(workspace: &WorkspaceName, number: u64) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.extend_from_slice(&number.to_be_bytes());
+    out
+}
+
+/// The number at the end of a [`numbered`] or [`pending_key`] key.
+#[must_use]
+pub fn number_of(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// `workspace 00 id`: a batch or a device.
+#[must_use]
+pub fn identified(workspace: &WorkspaceName, id: &[u8; 16]) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.extend_from_slice(id);
+    out
+}
+
+/// `workspace 00 device counter`.
+#[must_use]
+pub fn by_counter_key(workspace: &WorkspaceName, device: DeviceId, counter: u64) -> Vec<u8> {
+    let mut out = identified(workspace, &device.0);
+    out.extend_from_slice(&counter.to_be_bytes());
+    out
+}
+
+/// The part of a pending key that all ops on one record share. The length comes first because a
+/// key may hold any byte, so no separator could end it.
+#[must_use]
+pub fn pending_prefix(row_key: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(row_key.len()).expect("invariant: names and keys are short");
+    let mut out = len.to_be_bytes().to_vec();
+    out.extend_from_slice(row_key);
+    out
+}
+
+/// Key of one own op on one record.
+#[must_use]
+pub fn pending_key(row_key: &[u8], counter: u64) -> Vec<u8> {
+    let mut out = pending_prefix(row_key);
+    out.extend_from_slice(&counter.to_be_bytes());
+    out
+}
+
+/// The end of the range of keys that begin with `prefix`.
+#[must_use]
+pub fn prefix_end(prefix: &[u8]) -> Vec<u8> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    end
+}
+
+/// A row with the place of its newest frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRow {
+    /// Position of the newest frame that names the record.
+    pub position: u64,
+    /// The row.
+    pub row: Row,
+}
+
+impl Encode for StoredRow {
+    fn encode(&self, out: &mut Encoder) {
+        out.u64(self.position);
+        self.row.encode(out);
+    }
+}
+
+impl Decode for StoredRow {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { position: from.u64()?, row: Row::decode(from)? })
+    }
+}
+
+/// The shadow of a record: the authority's row, or the fact that it has none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shadow(pub Option<StoredRow>);
+
+impl Encode for Shadow {
+    fn encode(&self, out: &mut Encoder) {
+        out.option(self.0.as_ref());
+    }
+}
+
+impl Decode for Shadow {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        from.option().map(Self)
+    }
+}
+
+/// What a store knows about one workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WorkspaceMeta {
+    /// Epoch of its history; none on a replica that never met the authority.
+    pub epoch: Option<Epoch>,
+    /// Which full copy of the rows is the visible one.
+    pub generation: u32,
+    /// Authority: last seq given. Replica: last seq of which it knows.
+    pub head: u64,
+    /// Replica: last consistent seq applied.
+    pub cursor: u64,
+    /// Replica: last seq whose page is durable.
+    pub received_to: u64,
+    /// Replica: true once a consistent point was reached; before it rows show as they come.
+    pub bootstrapped: bool,
+    /// Oldest cursor that can catch up incrementally.
+    pub horizon: u64,
+    /// Replica: last counter given to a batch.
+    pub written: u64,
+    /// Replica: last counter whose decision is stored.
+    pub decided: u64,
+    /// Live rows of the authority's state, product tables left out.
+    pub rows: u64,
+    /// Digest sum of the authority's state, tombstones included, product tables left out.
+    pub digest: Digest,
+    /// Largest server time in the log; server time never goes back behind it.
+    pub time_ms: i64,
+    /// Replica: the user's role at the last attach.
+    pub role: Option<Role>,
+}
+
+impl Encode for WorkspaceMeta {
+    fn encode(&self, out: &mut Encoder) {
+        out.option(self.epoch.as_ref());
+        out.u64(u64::from(self.generation));
+        for number in [self.head, self.cursor, self.received_to] {
+            out.u64(number);
+        }
+        out.bool(self.bootstrapped);
+        for number in [self.horizon, self.written, self.decided, self.rows] {
+            out.u64(number);
+        }
+        out.raw(&self.digest.0.to_le_bytes());
+        out.i64(self.time_ms);
+        out.option(self.role.as_ref());
+    }
+}
+
+impl Decode for WorkspaceMeta {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: from.option()?,
+            generation: u32::try_from(from.u64()?).map_err(|_| from.invalid("generation"))?,
+            head: from.u64()?,
+            cursor: from.u64()?,
+            received_to: from.u64()?,
+            bootstrapped: from.bool()?,
+            horizon: from.u64()?,
+            written: from.u64()?,
+            decided: from.u64()?,
+            rows: from.u64()?,
+            digest: Digest(u128::from_le_bytes(from.array()?)),
+            time_ms: from.i64()?,
+            role: from.option()?,
+        })
+    }
+}
+
+/// One batch of the outbox; its ops are in the log at `position`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutboxEntry {
+    /// Its identity.
+    pub batch_id: BatchId,
+    /// BLAKE3 of its ops as pushed.
+    pub payload_hash: [u8; 32],
+    /// Position of the frame that holds it.
+    pub position: u64,
+    /// When it was written, milliseconds since 1970 UTC.
+    pub created_ms: i64,
+    /// The records it names.
+    pub records: Vec<(TableName, Key)>,
+    /// Its decision once it is settled.
+    pub settled: Option<Decision>,
+}
+
+impl Encode for OutboxEntry {
+    fn encode(&self, out: &mut Encoder) {
+        self.batch_id.encode(out);
+        out.raw(&self.payload_hash);
+        out.u64(self.position);
+        out.i64(self.created_ms);
+        out.len_of(self.records.len());
+        for (table, key) in &self.records {
+            table.encode(out);
+            key.encode(out);
+        }
+        out.option(self.settled.as_ref());
+    }
+}
+
+impl Decode for OutboxEntry {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let batch_id = BatchId::decode(from)?;
+        let payload_hash = from.array()?;
+        let (position, created_ms) = (from.u64()?, from.i64()?);
+        let len = from.len("records", MAX_BATCH_OPS)?;
+        let mut records = Vec::new();
+        for _ in 0..len {
+            records.push((TableName::decode(from)?, Key::decode(from)?));
+        }
+        let settled = from.option()?;
+        Ok(Self { batch_id, payload_hash, position, created_ms, records, settled })
+    }
+}
+
+/// A decision that the authority remembers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredDecision {
+    /// The device that sent the batch first.
+    pub device: DeviceId,
+    /// Its counter there.
+    pub counter: u64,
+    /// BLAKE3 of its ops.
+    pub payload_hash: [u8; 32],
+    /// What was decided.
+    pub decision: Decision,
+}
+
+impl Encode for StoredDecision {
+    fn encode(&self, out: &mut Encoder) {
+        self.device.encode(out);
+        out.u64(self.counter);
+        out.raw(&self.payload_hash);
+        self.decision.encode(out);
+    }
+}
+
+impl Decode for StoredDecision {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            device: DeviceId::decode(from)?,
+            counter: from.u64()?,
+            payload_hash: from.array()?,
+            decision: Decision::decode(from)?,
+        })
+    }
+}
+
+/// A pending op as it is stored; its counter is in the key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredPending(pub PendingOp);
+
+impl Encode for StoredPending {
+    fn encode(&self, out: &mut Encoder) {
+        let PendingOp { counter, batch_id, created_ms, strict, op, state } = &self.0;
+        out.u64(*counter);
+        batch_id.encode(out);
+        out.i64(*created_ms);
+        out.bool(*strict);
+        op.encode(out);
+        match state {
+            PendingState::Undecided => out.u64(0),
+            PendingState::Settled { seq, time_ms, verdict } => {
+                out.u64(1);
+                out.u64(*seq);
+                out.i64(*time_ms);
+                verdict.encode(out);
+            }
+        }
+    }
+}
+
+impl Decode for StoredPending {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self(PendingOp {
+            counter: from.u64()?,
+            batch_id: BatchId::decode(from)?,
+            created_ms: from.i64()?,
+            strict: from.bool()?,
+            op: Op::decode(from)?,
+            state: match from.u64()? {
+                0 => PendingState::Undecided,
+                1 => PendingState::Settled {
+                    seq: from.u64()?,
+                    time_ms: from.i64()?,
+                    verdict: Verdict::decode(from)?,
+                },
+                _ => return Err(from.invalid("pending state")),
+            },
+        }))
+    }
+}

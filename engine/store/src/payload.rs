@@ -1,0 +1,421 @@
+//! What the frames of the log say: one type per frame kind, each a plain statement of what was
+//! written, received or decided. Replaying them gives the state; none of them asks for a decision.
+
+use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder, from_bytes, to_bytes};
+use lastword_core::id::{DeviceId, Epoch, WorkspaceName};
+use lastword_core::limits::{
+    MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_DECIDED_BYTES, MAX_FORMER_DEVICES,
+    MAX_PAGE_ENTRIES, MAX_TEXT_BYTES,
+};
+use lastword_core::op::{Batch, Op};
+use lastword_core::protocol::{Decided, Entry, Role};
+use lastword_core::stamp::Decision;
+
+/// Frame kinds of the layer above the log. 24 purge, 25 staged walk page, 26 flip, 27 erasure and
+/// 28 survivors are reserved.
+pub mod kind {
+    /// [`super::Identity`].
+    pub const IDENTITY: u8 = 16;
+    /// [`super::LocalBatch`].
+    pub const LOCAL: u8 = 17;
+    /// [`super::DecidedBatch`].
+    pub const DECIDED: u8 = 18;
+    /// [`super::RemotePage`].
+    pub const REMOTE: u8 = 19;
+    /// [`super::Verdicts`].
+    pub const VERDICTS: u8 = 20;
+    /// [`super::Attachment`].
+    pub const ATTACHMENT: u8 = 21;
+    /// [`super::DeadLetters`].
+    pub const DEAD_LETTERS: u8 = 22;
+    /// [`super::Sums`].
+    pub const SUMS: u8 = 23;
+}
+
+/// The part that a store plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreRole {
+    /// The copy of one device.
+    Replica,
+    /// The party that orders a workspace's ops.
+    Authority,
+}
+
+/// First frame of a store, and again after a salvage, restore or fork: who this store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// Its part.
+    pub role: StoreRole,
+    /// The device that writes with it; all zero for an authority.
+    pub device: DeviceId,
+    /// Device ids it had before.
+    pub former: Vec<DeviceId>,
+    /// When it got this identity, milliseconds since 1970 UTC.
+    pub created_ms: i64,
+}
+
+/// A batch written on this device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalBatch {
+    /// Its workspace.
+    pub workspace: WorkspaceName,
+    /// The ops to be synced; none if the batch touches local tables only.
+    pub batch: Option<Batch>,
+    /// Ops on local tables: applied here, never pushed.
+    pub local: Vec<Op>,
+    /// For each op of `batch`, then of `local`: position of the record's previous frame, 0 = none.
+    pub previous: Vec<u64>,
+}
+
+/// A batch that the authority decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecidedBatch {
+    /// Its workspace.
+    pub workspace: WorkspaceName,
+    /// The batch as sent; a refused one keeps no ops.
+    pub batch: Batch,
+    /// BLAKE3 of the ops as pushed.
+    pub payload_hash: [u8; 32],
+    /// What was decided.
+    pub decision: Decision,
+    /// The authority's own ops in the same batch (conflict rows); their seqs follow.
+    pub own: Vec<Op>,
+    /// For each op of `batch`, then of `own`: position of the record's previous frame, 0 = none.
+    pub previous: Vec<u64>,
+}
+
+/// A page of changes that a replica received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemotePage {
+    /// Its workspace.
+    pub workspace: WorkspaceName,
+    /// Seq after which the page begins.
+    pub from: u64,
+    /// Last seq it covers.
+    pub to: u64,
+    /// Set on the last page: the cursor after it.
+    pub consistent_at: Option<u64>,
+    /// The changes.
+    pub entries: Vec<Entry>,
+    /// For each entry: position of the record's previous frame, 0 = none.
+    pub previous: Vec<u64>,
+}
+
+/// Verdicts that a replica received for its own batches.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdicts {
+    /// Their workspace.
+    pub workspace: WorkspaceName,
+    /// The decisions, in counter order; refusals are in [`DeadLetters`] instead.
+    pub decisions: Vec<Decided>,
+}
+
+/// A replica's workspace met its authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// Epoch of its history.
+    pub epoch: Epoch,
+    /// The user's role.
+    pub role: Role,
+    /// The authority's horizon.
+    pub horizon: u64,
+}
+
+/// A refused batch and every later one that depends on it leave the outbox as one unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetters {
+    /// Their workspace.
+    pub workspace: WorkspaceName,
+    /// The decision that began it.
+    pub refused: Decided,
+    /// Counters that leave the outbox, the refused one first.
+    pub counters: Vec<u64>,
+    /// Batches that stay: (old counter, new counter), ascending.
+    pub renumbered: Vec<(u64, u64)>,
+    /// The rows of `_dead_letters`, one per batch, for workspace `_store`.
+    pub rows: Vec<Op>,
+}
+
+/// Row counts and digest sums of all workspaces at one position, to check a rebuild with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sums {
+    /// Per workspace: live rows and digest sum.
+    pub workspaces: Vec<(WorkspaceName, u64, u128)>,
+}
+
+/// Most batches in one dead-letter unit or renumbering; an outbox beyond it is full.
+pub const MAX_OUTBOX_BATCHES: usize = 1_000_000;
+/// Most workspaces in one store.
+pub const MAX_WORKSPACES: usize = 1_000_000;
+
+/// A frame payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// Who this store is.
+    Identity(Identity),
+    /// A batch written here.
+    Local(LocalBatch),
+    /// A batch decided here.
+    Decided(DecidedBatch),
+    /// Changes received.
+    Remote(RemotePage),
+    /// Verdicts received.
+    Verdicts(Verdicts),
+    /// The authority was met.
+    Attachment(Attachment),
+    /// Batches left the outbox unsent or refused.
+    DeadLetters(DeadLetters),
+    /// Sums to check a rebuild with.
+    Sums(Sums),
+}
+
+impl Payload {
+    /// The frame kind that holds it.
+    #[must_use]
+    pub fn kind(&self) -> u8 {
+        match self {
+            Payload::Identity(_) => kind::IDENTITY,
+            Payload::Local(_) => kind::LOCAL,
+            Payload::Decided(_) => kind::DECIDED,
+            Payload::Remote(_) => kind::REMOTE,
+            Payload::Verdicts(_) => kind::VERDICTS,
+            Payload::Attachment(_) => kind::ATTACHMENT,
+            Payload::DeadLetters(_) => kind::DEAD_LETTERS,
+            Payload::Sums(_) => kind::SUMS,
+        }
+    }
+
+    /// The encoded payload.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        match self {
+            Payload::Identity(body) => to_bytes(body),
+            Payload::Local(body) => to_bytes(body),
+            Payload::Decided(body) => to_bytes(body),
+            Payload::Remote(body) => to_bytes(body),
+            Payload::Verdicts(body) => to_bytes(body),
+            Payload::Attachment(body) => to_bytes(body),
+            Payload::DeadLetters(body) => to_bytes(body),
+            Payload::Sums(body) => to_bytes(body),
+        }
+    }
+
+    /// Reads the payload of a frame of that kind.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if the bytes or the kind make no sense.
+    pub fn from_frame(kind: u8, bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(match kind {
+            kind::IDENTITY => Payload::Identity(from_bytes(bytes)?),
+            kind::LOCAL => Payload::Local(from_bytes(bytes)?),
+            kind::DECIDED => Payload::Decided(from_bytes(bytes)?),
+            kind::REMOTE => Payload::Remote(from_bytes(bytes)?),
+            kind::VERDICTS => Payload::Verdicts(from_bytes(bytes)?),
+            kind::ATTACHMENT => Payload::Attachment(from_bytes(bytes)?),
+            kind::DEAD_LETTERS => Payload::DeadLetters(from_bytes(bytes)?),
+            kind::SUMS => Payload::Sums(from_bytes(bytes)?),
+            _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
+        })
+    }
+}
+
+impl Encode for Identity {
+    fn encode(&self, out: &mut Encoder) {
+        out.u64(match self.role {
+            StoreRole::Replica => 0,
+            StoreRole::Authority => 1,
+        });
+        self.device.encode(out);
+        out.list(&self.former);
+        out.i64(self.created_ms);
+    }
+}
+
+impl Decode for Identity {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let offset = from.offset();
+        let role = match from.u64()? {
+            0 => StoreRole::Replica,
+            1 => StoreRole::Authority,
+            _ => return Err(DecodeError::Invalid { what: "store role", offset }),
+        };
+        Ok(Self {
+            role,
+            device: DeviceId::decode(from)?,
+            former: from.list("former devices", MAX_FORMER_DEVICES)?,
+            created_ms: from.i64()?,
+        })
+    }
+}
+
+impl Encode for LocalBatch {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        out.option(self.batch.as_ref());
+        out.list(&self.local);
+        out.list(&self.previous);
+    }
+}
+
+impl Decode for LocalBatch {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            workspace: WorkspaceName::decode(from)?,
+            batch: from.option()?,
+            local: from.list("local ops", MAX_BATCH_OPS)?,
+            previous: from.list("positions", 2 * MAX_BATCH_OPS)?,
+        })
+    }
+}
+
+/// One client op leaves at most one conflict row per device that wrote unseen.
+const MAX_OWN_OPS: usize = MAX_DECIDED_BYTES / 64;
+
+impl Encode for DecidedBatch {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        self.batch.encode(out);
+        out.raw(&self.payload_hash);
+        self.decision.encode(out);
+        out.list(&self.own);
+        out.list(&self.previous);
+    }
+}
+
+impl Decode for DecidedBatch {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            workspace: WorkspaceName::decode(from)?,
+            batch: Batch::decode(from)?,
+            payload_hash: from.array()?,
+            decision: Decision::decode(from)?,
+            own: from.list("own ops", MAX_OWN_OPS)?,
+            previous: from.list("positions", MAX_OWN_OPS + MAX_BATCH_OPS)?,
+        })
+    }
+}
+
+impl Encode for RemotePage {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        out.u64(self.from);
+        out.u64(self.to);
+        out.option(self.consistent_at.as_ref());
+        out.list(&self.entries);
+        out.list(&self.previous);
+    }
+}
+
+impl Decode for RemotePage {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            workspace: WorkspaceName::decode(from)?,
+            from: from.u64()?,
+            to: from.u64()?,
+            consistent_at: from.option()?,
+            entries: from.list("entries", MAX_PAGE_ENTRIES)?,
+            previous: from.list("positions", MAX_PAGE_ENTRIES)?,
+        })
+    }
+}
+
+impl Encode for Verdicts {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        out.list(&self.decisions);
+    }
+}
+
+impl Decode for Verdicts {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            workspace: WorkspaceName::decode(from)?,
+            decisions: from.list("decisions", MAX_ATTACHED_DECISIONS)?,
+        })
+    }
+}
+
+impl Encode for Attachment {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        self.epoch.encode(out);
+        self.role.encode(out);
+        out.u64(self.horizon);
+    }
+}
+
+impl Decode for Attachment {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            workspace: WorkspaceName::decode(from)?,
+            epoch: Epoch::decode(from)?,
+            role: Role::decode(from)?,
+            horizon: from.u64()?,
+        })
+    }
+}
+
+impl Encode for DeadLetters {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        self.refused.encode(out);
+        out.list(&self.counters);
+        out.len_of(self.renumbered.len());
+        for (old, new) in &self.renumbered {
+            out.u64(*old);
+            out.u64(*new);
+        }
+        out.list(&self.rows);
+    }
+}
+
+impl Decode for DeadLetters {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let workspace = WorkspaceName::decode(from)?;
+        let refused = Decided::decode(from)?;
+        let counters = from.list("counters", MAX_OUTBOX_BATCHES)?;
+        let len = from.len("renumbered", MAX_OUTBOX_BATCHES)?;
+        let mut renumbered = Vec::new();
+        for _ in 0..len {
+            renumbered.push((from.u64()?, from.u64()?));
+        }
+        let rows = from.list("dead letters", MAX_OUTBOX_BATCHES)?;
+        Ok(Self { workspace, refused, counters, renumbered, rows })
+    }
+}
+
+impl Encode for Sums {
+    fn encode(&self, out: &mut Encoder) {
+        out.len_of(self.workspaces.len());
+        for (workspace, rows, digest) in &self.workspaces {
+            workspace.encode(out);
+            out.u64(*rows);
+            out.raw(&digest.to_le_bytes());
+        }
+    }
+}
+
+impl Decode for Sums {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let len = from.len("workspaces", MAX_WORKSPACES)?;
+        let mut workspaces = Vec::new();
+        for _ in 0..len {
+            let workspace = WorkspaceName::decode(from)?;
+            workspaces.push((workspace, from.u64()?, u128::from_le_bytes(from.array()?)));
+        }
+        Ok(Self { workspaces })
+    }
+}
+
+/// Text of a reason, cut to what a payload may hold.
+#[must_use]
+pub fn cut_text(text: &str) -> String {
+    let mut end = text.len().min(MAX_TEXT_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default().to_owned()
+}
+

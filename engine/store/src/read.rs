@@ -1,0 +1,320 @@
+//! Typed reads of the state: the same functions over a published view, over the writer's newest
+//! state, and inside the application of a frame.
+
+use std::sync::Arc;
+
+use lastword_core::codec::{Decode, DecodeError, from_bytes};
+use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
+use lastword_core::limits::{MAX_PAGE_ENTRIES, PAGE_BYTES};
+use lastword_core::protocol::{Decided, Entry};
+use lastword_core::rules::PendingOp;
+
+use crate::error::StoreError;
+use crate::keys::{
+    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, META, OUTBOX, OutboxEntry, PENDING, ROWS,
+    SHADOW, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
+};
+use crate::payload::Identity;
+use crate::state::Space;
+
+/// One key and its value.
+pub type Pair = (Vec<u8>, Arc<[u8]>);
+
+/// Anything that the state can be read from.
+pub trait ReadState {
+    /// The newest value of one key.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails or the value is damaged.
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError>;
+
+    /// At most `limit` pairs with keys in `from..to`, ascending, or descending if `reverse`.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the disk fails or a value is damaged.
+    fn range(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError>;
+}
+
+/// How many pairs one call of [`ReadState::range`] brings where everything is wanted.
+const CHUNK: usize = 512;
+
+/// Calls `visit` for every pair with a key in `from..to`, ascending, until it returns false.
+///
+/// # Errors
+/// Those of the state and of `visit`.
+pub fn visit_range<S: ReadState + ?Sized>(
+    state: &S,
+    space: Space,
+    from: &[u8],
+    to: &[u8],
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
+) -> Result<(), StoreError> {
+    let mut from = from.to_vec();
+    loop {
+        let pairs = state.range(space, &from, to, false, CHUNK)?;
+        for (key, value) in &pairs {
+            if !visit(key, value)? {
+                return Ok(());
+            }
+        }
+        match pairs.last() {
+            Some((last, _)) if pairs.len() == CHUNK => {
+                from.clone_from(last);
+                from.push(0);
+            }
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// A stored value that does not decode is damage, with its space and key in the error.
+fn decoded<T: Decode>(space: Space, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
+    from_bytes(value).map_err(|error| damaged(space, key, &error))
+}
+
+fn damaged(space: Space, key: &[u8], error: &DecodeError) -> StoreError {
+    let key = String::from_utf8_lossy(key).into_owned();
+    StoreError::StateDamaged { space: space.0, key, reason: error.to_string() }
+}
+
+fn typed<S: ReadState + ?Sized, T: Decode>(
+    state: &S,
+    space: Space,
+    key: &[u8],
+) -> Result<Option<T>, StoreError> {
+    state.get(space, key)?.map(|value| decoded(space, key, &value)).transpose()
+}
+
+/// Who this store is; `None` before its first frame.
+///
+/// # Errors
+/// Those of [`ReadState::get`]; so for all functions below.
+pub fn identity<S: ReadState + ?Sized>(state: &S) -> Result<Option<Identity>, StoreError> {
+    typed(state, META, b"")
+}
+
+/// What is known about a workspace; the default for one never seen.
+pub fn meta<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+) -> Result<WorkspaceMeta, StoreError> {
+    Ok(typed(state, META, workspace.as_str().as_bytes())?.unwrap_or_default())
+}
+
+/// All workspaces of the store, `_store` left out.
+pub fn workspaces<S: ReadState + ?Sized>(
+    state: &S,
+) -> Result<Vec<(WorkspaceName, WorkspaceMeta)>, StoreError> {
+    let mut found = Vec::new();
+    visit_range(state, META, &[1], &[u8::MAX], &mut |key, value| {
+        let name = std::str::from_utf8(key).ok().and_then(|name| WorkspaceName::new(name).ok());
+        if let Some(name) = name.filter(|name| name.as_str() != STORE_WORKSPACE) {
+            found.push((name, decoded(META, key, value)?));
+        }
+        Ok(true)
+    })?;
+    Ok(found)
+}
+
+/// The workspace of a store's own tables; it is never synced.
+pub const STORE_WORKSPACE: &str = "_store";
+
+/// The name of [`STORE_WORKSPACE`].
+#[must_use]
+pub fn store_workspace() -> WorkspaceName {
+    WorkspaceName::new(STORE_WORKSPACE).expect("invariant: the name is valid")
+}
+
+/// The visible row of a record, tombstones included.
+pub fn row<S: ReadState + ?Sized>(
+    state: &S,
+    row_key: &[u8],
+) -> Result<Option<StoredRow>, StoreError> {
+    typed(state, ROWS, row_key)
+}
+
+/// The authority's row of a record on a replica: the shadow if there is one, else the visible row.
+pub fn authority_row<S: ReadState + ?Sized>(
+    state: &S,
+    row_key: &[u8],
+) -> Result<Option<StoredRow>, StoreError> {
+    match typed::<S, Shadow>(state, SHADOW, row_key)? {
+        Some(Shadow(row)) => Ok(row),
+        None => row(state, row_key),
+    }
+}
+
+/// True if the record has own ops that the cursor has not passed.
+pub fn has_shadow<S: ReadState + ?Sized>(state: &S, row_key: &[u8]) -> Result<bool, StoreError> {
+    Ok(state.get(SHADOW, row_key)?.is_some())
+}
+
+/// Own ops on one record that the cursor has not passed, in counter order.
+pub fn pending<S: ReadState + ?Sized>(
+    state: &S,
+    row_key: &[u8],
+) -> Result<Vec<PendingOp>, StoreError> {
+    let prefix = keys::pending_prefix(row_key);
+    let mut found = Vec::new();
+    visit_range(state, PENDING, &prefix, &keys::prefix_end(&prefix), &mut |key, value| {
+        found.push(decoded::<StoredPending>(PENDING, key, value)?.0);
+        Ok(true)
+    })?;
+    Ok(found)
+}
+
+/// Outbox entries with a counter of at least `from`, at most `limit`, in counter order.
+pub fn outbox<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    from: u64,
+    limit: usize,
+) -> Result<Vec<(u64, OutboxEntry)>, StoreError> {
+    let end = keys::prefix_end(&keys::workspace_prefix(workspace));
+    let pairs = state.range(OUTBOX, &keys::numbered(workspace, from), &end, false, limit)?;
+    pairs
+        .iter()
+        .map(|(key, value)| {
+            Ok((keys::number_of(key).unwrap_or_default(), decoded(OUTBOX, key, value)?))
+        })
+        .collect()
+}
+
+/// One outbox entry.
+pub fn outbox_entry<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    counter: u64,
+) -> Result<Option<OutboxEntry>, StoreError> {
+    typed(state, OUTBOX, &keys::numbered(workspace, counter))
+}
+
+/// The remembered decision of a batch.
+pub fn decision<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    batch: BatchId,
+) -> Result<Option<StoredDecision>, StoreError> {
+    typed(state, DECISIONS, &keys::identified(workspace, &batch.0))
+}
+
+/// The last counter of a device that was decided; 0 before its first batch.
+pub fn last_counter<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    device: DeviceId,
+) -> Result<u64, StoreError> {
+    Ok(typed(state, COUNTERS, &keys::identified(workspace, &device.0))?.unwrap_or(0))
+}
+
+/// Decisions of a device after `counter`, at most `limit`, in counter order.
+pub fn decisions_after<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    device: DeviceId,
+    counter: u64,
+    limit: usize,
+) -> Result<Vec<Decided>, StoreError> {
+    let from = keys::by_counter_key(workspace, device, counter.saturating_add(1));
+    let end = keys::prefix_end(&keys::identified(workspace, &device.0));
+    let mut found = Vec::new();
+    for (key, value) in state.range(BY_COUNTER, &from, &end, false, limit)? {
+        let batch_id: BatchId = decoded(BY_COUNTER, &key, &value)?;
+        let counter = keys::number_of(&key).unwrap_or_default();
+        if let Some(stored) = decision(state, workspace, batch_id)? {
+            found.push(Decided { counter, batch_id, decision: stored.decision });
+        }
+    }
+    Ok(found)
+}
+
+/// What [`changes`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChangesPage {
+    /// Last seq that the page covers.
+    pub to: u64,
+    /// The head of this state if the page reached it.
+    pub consistent_at: Option<u64>,
+    /// Each record once, at its newest seq.
+    pub entries: Vec<Entry>,
+}
+
+/// One page of what changed after `after`: each record once, at its newest seq.
+pub fn changes<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    after: u64,
+) -> Result<ChangesPage, StoreError> {
+    let meta = meta(state, workspace)?;
+    let mut page =
+        ChangesPage { to: meta.head, consistent_at: Some(meta.head), entries: Vec::new() };
+    let from = keys::numbered(workspace, after.saturating_add(1));
+    let end = keys::prefix_end(&keys::workspace_prefix(workspace));
+    let mut size_bytes = 0;
+    visit_range(state, BY_SEQ, &from, &end, &mut |seq_key, record| {
+        let seq = keys::number_of(seq_key).unwrap_or_default();
+        let Some((table, key)) = keys::split_record(record) else {
+            let reason = "the entry names no record".into();
+            let key = format!("{workspace} seq {seq}");
+            return Err(StoreError::StateDamaged { space: BY_SEQ.0, key, reason });
+        };
+        if size_bytes >= PAGE_BYTES || page.entries.len() >= MAX_PAGE_ENTRIES {
+            page.to = seq - 1;
+            page.consistent_at = None;
+            return Ok(false);
+        }
+        let row_key = keys::row_key(workspace, meta.generation, &table, &key);
+        let stored = state.get(ROWS, &row_key)?;
+        let Some(bytes) = stored else { return Ok(true) };
+        let StoredRow { row, .. } = decoded(ROWS, &row_key, &bytes)?;
+        // The index is insert-only: an entry whose row has moved on counts at the newer seq.
+        if row.last.seq == seq {
+            size_bytes += bytes.len() + record.len() + 16;
+            page.entries.push(Entry::Row { table, key, row });
+        }
+        Ok(true)
+    })?;
+    Ok(page)
+}
+
+/// Visible rows of one table whose key is in `from..to`, at most `limit`, tombstones left out.
+pub fn table_rows<S: ReadState + ?Sized>(
+    state: &S,
+    prefix: &[u8],
+    from: &[u8],
+    to: Option<&[u8]>,
+    reverse: bool,
+    limit: usize,
+) -> Result<Vec<(TableName, Key, StoredRow)>, StoreError> {
+    let mut low = [prefix, from].concat();
+    let mut high = to.map_or_else(|| keys::prefix_end(prefix), |to| [prefix, to].concat());
+    let workspace_len = prefix.iter().position(|byte| *byte == 0).map_or(0, |end| end + 5);
+    let mut found = Vec::new();
+    loop {
+        let pairs = state.range(ROWS, &low, &high, reverse, CHUNK)?;
+        for (row_key, value) in &pairs {
+            let stored: StoredRow = decoded(ROWS, row_key, value)?;
+            let name = keys::split_row_key(row_key, workspace_len);
+            if let Some((table, key)) = name.filter(|_| !stored.row.deleted) {
+                if found.len() == limit {
+                    return Ok(found);
+                }
+                found.push((table, key, stored));
+            }
+        }
+        match pairs.last() {
+            Some((last, _)) if pairs.len() == CHUNK => match reverse {
+                true => high.clone_from(last),
+                false => low = [last.as_slice(), &[0]].concat(),
+            },
+            _ => return Ok(found),
+        }
+    }
+}
