@@ -9,10 +9,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lastword_core::hlc::Hlc;
-use lastword_core::id::{DeviceId, Epoch, WorkspaceName};
+use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_ATTACHED_DECISIONS, MAX_DECIDED_BYTES};
 use lastword_core::op::{Action, Batch, Op};
 use lastword_core::protocol::{Attached, Role};
+use lastword_core::row::Digest;
 use lastword_core::rules::{self, At, Policy, Writer as OpWriter};
 use lastword_core::stamp::{Decision, RefusalCode, Verdict};
 use lastword_store::apply::policy_of;
@@ -23,7 +24,10 @@ use lastword_store::{Store, View};
 
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
+use crate::history::{self, Version};
+use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
+use crate::workspace::WorkspaceView;
 use crate::writer::Writer;
 
 /// What the authority says to one pushed batch.
@@ -142,6 +146,52 @@ impl Authority {
         Ok(read::changes(&*self.view(), workspace, after)?)
     }
 
+    /// State of every workspace.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn status(&self) -> Result<Vec<AuthorityStatus>> {
+        let workspaces = read::workspaces(&*self.view())?;
+        let status = |(workspace, meta): (WorkspaceName, keys::WorkspaceMeta)| AuthorityStatus {
+            workspace: workspace.as_str().into(),
+            epoch: meta.epoch.unwrap_or_default(),
+            head: meta.head,
+            rows: meta.rows,
+            digest: meta.digest,
+        };
+        Ok(workspaces.into_iter().map(status).collect())
+    }
+
+    /// A consistent view of one workspace.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn read(&self, workspace: &WorkspaceName) -> Result<WorkspaceView> {
+        WorkspaceView::new(workspace.clone(), self.view())
+    }
+
+    /// At most `limit` frames of the log from position `from`, and where to go on.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a frame is damaged.
+    pub fn log(&self, from: u64, limit: usize) -> Result<(Vec<LogLine>, u64)> {
+        log::read(self.inner.writer.views(), from, limit)
+    }
+
+    /// Every version of a record that the log holds, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a frame is damaged.
+    pub fn history(
+        &self,
+        workspace: &WorkspaceName,
+        table: &TableName,
+        key: &Key,
+    ) -> Result<Vec<Version>> {
+        let newest = self.read(workspace)?.stored(table, key)?.map_or(0, |stored| stored.position);
+        history::history(self.inner.writer.views(), newest, table, key)
+    }
+
     /// Closes the store cleanly; later calls answer [`Error::Closed`].
     ///
     /// # Errors
@@ -149,10 +199,21 @@ impl Authority {
     pub fn close(&self) -> Result<()> {
         self.inner.writer.close()
     }
+}
 
-    pub(crate) fn writer(&self) -> &Writer {
-        &self.inner.writer
-    }
+/// State of one workspace at the authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuthorityStatus {
+    /// Its name.
+    pub workspace: String,
+    /// Epoch of its history.
+    pub epoch: Epoch,
+    /// Last seq given.
+    pub head: u64,
+    /// Live records, product tables left out.
+    pub rows: u64,
+    /// Digest sum of its rows, equal on every device that has caught up.
+    pub digest: Digest,
 }
 
 /// What a device says about itself when it attaches.

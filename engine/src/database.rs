@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, TableName, WorkspaceName};
@@ -11,6 +11,7 @@ use lastword_store::{OpenReport, View, read};
 
 use crate::error::Result;
 use crate::live::Watchers;
+use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
 use crate::workspace::Workspace;
 use crate::writer::Writer;
@@ -141,6 +142,14 @@ impl Database {
         &self.inner.opened.report
     }
 
+    /// At most `limit` frames of this store's log from position `from`, and where to go on.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`] if the disk fails or a frame is damaged.
+    pub fn log(&self, from: u64, limit: usize) -> Result<(Vec<LogLine>, u64)> {
+        log::read(self.inner.writer.views(), from, limit)
+    }
+
     /// Finishes queued writes and closes the store cleanly; later calls answer
     /// [`crate::Error::Closed`]. Dropping the last clone does the same but cannot report errors.
     ///
@@ -168,9 +177,4 @@ impl Drop for DatabaseInner {
         }
         self.watchers.close();
     }
-}
-
-/// Locks a mutex whose holders never panic half way through a change.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

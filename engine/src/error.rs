@@ -1,12 +1,13 @@
 //! The errors of the engine.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lastword_core::id::{NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
 use lastword_core::value::ValueError;
-use lastword_store::StoreError;
+use lastword_store::{DiskError, LockError, StoreError};
 
 /// Anything that a call of the engine can fail with.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -15,6 +16,9 @@ pub enum Error {
     /// The store: locked, damaged, too new, not ours, full, poisoned.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The directory is open in another process, or is not ours.
+    #[error(transparent)]
+    Lock(#[from] Arc<LockError>),
     /// A name or key is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -105,6 +109,14 @@ pub enum Error {
         /// What went wrong.
         reason: String,
     },
+    /// A server address that cannot be used.
+    #[error("server address {url:?} is not valid: {reason}")]
+    Url {
+        /// The address as given.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// The database is closed.
     #[error("the database is closed")]
     Closed,
@@ -118,3 +130,15 @@ pub enum Error {
 
 /// What the engine's calls return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl From<LockError> for Error {
+    fn from(error: LockError) -> Self {
+        Error::Lock(Arc::new(error))
+    }
+}
+
+impl From<DiskError> for Error {
+    fn from(error: DiskError) -> Self {
+        Error::Store(StoreError::Disk(error))
+    }
+}

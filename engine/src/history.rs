@@ -12,7 +12,6 @@ use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, RemotePage};
 use lastword_store::ViewHandle;
 
 use crate::error::Result;
-use crate::workspace::WorkspaceView;
 
 /// One version of a record in the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,14 +33,14 @@ pub struct Version {
     pub record: Option<Record>,
 }
 
-/// Versions of one record, newest first, at most [`MAX_HISTORY`].
+/// Versions of one record, newest first, at most [`MAX_HISTORY`], from the frame at `newest` on.
 pub(crate) fn history(
-    view: &WorkspaceView,
     log: &ViewHandle,
+    newest: u64,
     table: &TableName,
     key: &Key,
 ) -> Result<Vec<Version>> {
-    let mut position = view.stored(table, key)?.map_or(0, |stored| stored.position);
+    let mut position = newest;
     let name = (table, key);
     let mut versions = Vec::new();
     while position != 0 && versions.len() < MAX_HISTORY {

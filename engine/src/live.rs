@@ -3,12 +3,11 @@
 //! A watcher is woken after a group was published and evaluates its query on the new view, so it
 //! never sees half a batch; groups that come while it works are seen together at its next turn.
 
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use lastword_store::View;
 
-use crate::database::lock;
 
 /// The newest published position, and those who wait for a later one.
 #[derive(Debug, Default)]
@@ -43,6 +42,10 @@ impl Watchers {
         self.changed.notify_all();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.state).closed
+    }
+
     /// Waits until something after `seen` is published; false if the database was closed or the
     /// time is over.
     pub(crate) fn wait_after(&self, seen: u64, timeout: Option<Duration>) -> bool {
@@ -53,12 +56,12 @@ impl Watchers {
                 Some(Duration::ZERO) => return false,
                 Some(left) => {
                     let waited = self.changed.wait_timeout(state, left);
-                    waited.unwrap_or_else(std::sync::PoisonError::into_inner).0
+                    waited.unwrap_or_else(PoisonError::into_inner).0
                 }
                 None => self
                     .changed
                     .wait(state)
-                    .unwrap_or_else(std::sync::PoisonError::into_inner),
+                    .unwrap_or_else(PoisonError::into_inner),
             };
         }
         state.position > seen
@@ -75,4 +78,9 @@ impl Watchers {
         }
         false
     }
+}
+
+/// Locks a mutex whose holders never panic half way through a change.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

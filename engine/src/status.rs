@@ -150,7 +150,8 @@ impl Workspace {
     /// [`crate::Error::Store`] if the disk fails or a frame is damaged.
     pub fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Version>> {
         let log = self.database().inner.writer.views();
-        history::history(&self.read()?, log, table, key)
+        let newest = self.read()?.stored(table, key)?.map_or(0, |stored| stored.position);
+        history::history(log, newest, table, key)
     }
 
     /// Why a record is as it is, and what it waits for.

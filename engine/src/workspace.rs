@@ -13,8 +13,9 @@ use lastword_store::keys::{self, StoredRow};
 use lastword_store::read::{self, ReadState};
 use lastword_store::View;
 
-use crate::database::{Database, lock};
+use crate::database::Database;
 use crate::error::{Error, Result};
+use crate::live::lock;
 use crate::write::{self, Appended, Author, Tx};
 
 /// How often a write runs its closure again because another write moved one of its records.

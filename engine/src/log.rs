@@ -1,0 +1,151 @@
+//! A readable listing of a store's log, for people who want to see what happened.
+
+use lastword_core::op::{Action, Op};
+use lastword_core::protocol::Entry;
+use lastword_core::stamp::{Decision, Verdict};
+use lastword_store::ViewHandle;
+use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, StoreRole};
+
+use crate::error::Result;
+
+/// One frame of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    /// Its byte position in the log.
+    pub position: u64,
+    /// What kind of frame it is, in one word.
+    pub kind: &'static str,
+    /// Its workspace, if it has one.
+    pub workspace: Option<String>,
+    /// What it says, on one line.
+    pub text: String,
+}
+
+/// At most `limit` frames from the one at `from`, in log order; the store's own proof and close
+/// marks are left out. The second value is where to go on.
+pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<LogLine>, u64)> {
+    let (frames, next) = log.read_frames(from, limit)?;
+    let lines = frames.into_iter().map(|frame| {
+        let position = frame.position;
+        match Payload::from_frame(frame.kind, &frame.payload) {
+            Ok(payload) => line(position, payload),
+            Err(error) => LogLine {
+                position,
+                kind: "unreadable",
+                workspace: None,
+                text: format!("kind {}: {error}", frame.kind),
+            },
+        }
+    });
+    Ok((lines.collect(), next))
+}
+
+fn line(position: u64, payload: Payload) -> LogLine {
+    let (kind, workspace, text) = match payload {
+        Payload::Identity(identity) => {
+            let role = match identity.role {
+                StoreRole::Replica => format!("device {}", identity.device),
+                StoreRole::Authority => "authority".into(),
+            };
+            ("identity", None, role)
+        }
+        Payload::Local(local) => ("local", Some(local.workspace.clone()), local_text(&local)),
+        Payload::Decided(frame) => {
+            ("decided", Some(frame.workspace.clone()), decided_text(&frame))
+        }
+        Payload::Remote(page) => {
+            let end = match page.consistent_at {
+                Some(seq) => format!("consistent at {seq}"),
+                None => "more follows".into(),
+            };
+            let rows: Vec<String> = page.entries.iter().map(entry_text).collect();
+            let text = format!("({}, {}] {end}: {}", page.from, page.to, list(&rows));
+            ("remote", Some(page.workspace), text)
+        }
+        Payload::Verdicts(verdicts) => {
+            let text: Vec<String> = verdicts
+                .decisions
+                .iter()
+                .map(|decided| {
+                    format!("batch {} {}", decided.counter, decision_text(&decided.decision))
+                })
+                .collect();
+            ("verdicts", Some(verdicts.workspace), list(&text))
+        }
+        Payload::Attachment(attachment) => {
+            let text = format!("epoch {}, role {}", attachment.epoch, attachment.role);
+            ("attached", Some(attachment.workspace), text)
+        }
+        Payload::DeadLetters(letters) => {
+            let text = format!(
+                "batch {} {}; {} batches left the outbox, {} renumbered",
+                letters.refused.counter,
+                decision_text(&letters.refused.decision),
+                letters.counters.len(),
+                letters.renumbered.len()
+            );
+            ("dead letters", Some(letters.workspace), text)
+        }
+        Payload::Sums(sums) => {
+            ("sums", None, format!("row counts and digests of {} workspaces", sums.workspaces.len()))
+        }
+    };
+    LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
+}
+
+fn local_text(local: &LocalBatch) -> String {
+    let counter = local.batch.as_ref().map_or_else(
+        || "local tables".to_owned(),
+        |batch| format!("batch {}", batch.counter),
+    );
+    let ops = local.batch.iter().flat_map(|batch| &batch.ops).chain(&local.local);
+    format!("{counter}: {}", list(&ops.map(op_text).collect::<Vec<_>>()))
+}
+
+fn decided_text(frame: &DecidedBatch) -> String {
+    let from = format!("device {} batch {}", frame.batch.device.short(), frame.batch.counter);
+    let ops = frame.batch.ops.iter().chain(&frame.own).map(op_text).collect::<Vec<_>>();
+    format!("{from} {}: {}", decision_text(&frame.decision), list(&ops))
+}
+
+fn decision_text(decision: &Decision) -> String {
+    match decision {
+        Decision::Refused { code, message, .. } => format!("refused ({code}: {message})"),
+        Decision::Accepted { first_seq, last_seq, verdicts, .. } => {
+            let lost =
+                verdicts.iter().filter(|v| matches!(v, Verdict::Superseded { .. })).count();
+            let seqs = match first_seq == last_seq {
+                true => format!("seq {first_seq}"),
+                false => format!("seq {first_seq} to {last_seq}"),
+            };
+            if lost == 0 { seqs } else { format!("{seqs}, {lost} superseded") }
+        }
+    }
+}
+
+fn op_text(op: &Op) -> String {
+    let what = match op.action {
+        Action::Create { .. } => "create",
+        Action::Put { .. } => "put",
+        Action::Patch { .. } => "patch",
+        Action::Delete => "delete",
+        Action::Undelete { .. } => "undelete",
+    };
+    format!("{what} {}/{}", op.table, op.key)
+}
+
+fn entry_text(entry: &Entry) -> String {
+    let Entry::Row { table, key, row } = entry;
+    let mark = if row.deleted { " deleted" } else { "" };
+    format!("{table}/{key} at {}{mark}", row.last.seq)
+}
+
+/// A long list is cut: a frame can name hundreds of records.
+fn list(items: &[String]) -> String {
+    const SHOWN: usize = 4;
+    let shown = items.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match items.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

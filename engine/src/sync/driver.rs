@@ -1,0 +1,428 @@
+//! The driver: one thread, one socket, one session. Feed one input, drain all outputs, wait.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::{SinkExt, StreamExt};
+use lastword_core::id::WorkspaceName;
+use lastword_core::limits::MAX_MESSAGE_BYTES;
+use lastword_core::protocol::replica::{Config, Input, Output, ReplicaSession, SyncStatus};
+use lastword_core::protocol::{Decided, SUBPROTOCOL};
+use lastword_core::stamp::{Decision, Verdict};
+use lastword_store::read;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+use super::Remote;
+use super::board::Board;
+use crate::database::Database;
+use crate::environment::random;
+use crate::error::{Error, Result};
+use crate::replicator::{self, Stored};
+
+/// A connection attempt that takes longer has failed.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// A silent connection is asked for a sign of life this often.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A connection that is silent this long is dead.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the handle and the writer thread tell the driver.
+pub(super) enum Command {
+    Attach(WorkspaceName),
+    Answer(Input),
+    Failed(Error),
+    Stop,
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Socket, String>>>>;
+
+pub(super) fn spawn(
+    db: Database,
+    remote: Remote,
+    board: Arc<Board>,
+    commands: mpsc::UnboundedSender<Command>,
+    received: mpsc::UnboundedReceiver<Command>,
+) -> Result<std::thread::JoinHandle<()>> {
+    let no_thread = |error: std::io::Error| Error::Thread { reason: error.to_string() };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
+    std::thread::Builder::new()
+        .name("lastword sync".into())
+        .spawn(move || runtime.block_on(Driver::new(db, remote, board, commands).run(received)))
+        .map_err(no_thread)
+}
+
+struct Driver {
+    db: Database,
+    remote: Remote,
+    board: Arc<Board>,
+    commands: mpsc::UnboundedSender<Command>,
+    session: ReplicaSession,
+    started: Instant,
+    socket: Option<Socket>,
+    connecting: Option<Connecting>,
+    wake_at: Option<u64>,
+    /// Last counter of each attached workspace that the session was told of.
+    told: BTreeMap<WorkspaceName, u64>,
+    seen_position: u64,
+    heard: Instant,
+    pinged: Instant,
+}
+
+enum Turn {
+    Go,
+    Stop,
+}
+
+impl Driver {
+    fn new(
+        db: Database,
+        remote: Remote,
+        board: Arc<Board>,
+        commands: mpsc::UnboundedSender<Command>,
+    ) -> Self {
+        let config = Config {
+            device: db.device(),
+            nonce: random(),
+            app_schema: db.inner.app_schema,
+            agent: concat!("lastword/", env!("CARGO_PKG_VERSION")).into(),
+            seed: u64::from_le_bytes(random()),
+        };
+        let now = Instant::now();
+        Self {
+            db,
+            remote,
+            board,
+            commands,
+            session: ReplicaSession::new(config),
+            started: now,
+            socket: None,
+            connecting: None,
+            wake_at: None,
+            told: BTreeMap::new(),
+            seen_position: 0,
+            heard: now,
+            pinged: now,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn input(&mut self, input: Input) {
+        let now_ms = self.now_ms();
+        self.session.input(now_ms, input);
+    }
+
+    async fn run(mut self, mut received: mpsc::UnboundedReceiver<Command>) {
+        self.input(Input::Start);
+        loop {
+            if let Err(error) = self.drain().await {
+                return self.give_up(&error);
+            }
+            match self.wait(&mut received).await {
+                Ok(Turn::Go) => {}
+                Ok(Turn::Stop) => {
+                    self.input(Input::Stop);
+                    if let Err(error) = self.drain().await {
+                        tracing::warn!(%error, "sync stopped with an error");
+                    }
+                    if let Some(mut socket) = self.socket.take() {
+                        // The peer may be gone already.
+                        let _ = socket.close(None).await;
+                    }
+                    return;
+                }
+                Err(error) => return self.give_up(&error),
+            }
+        }
+    }
+
+    /// The store failed: nothing can be made durable, so nothing may be said any more.
+    fn give_up(&self, error: &Error) {
+        tracing::error!(%error, "sync ends because the store failed");
+        for workspace in self.told.keys() {
+            let why = format!("the local store failed: {error}");
+            self.board.set(workspace, SyncStatus::Offline { why, retry_at_ms: u64::MAX });
+        }
+    }
+
+    async fn wait(&mut self, received: &mut mpsc::UnboundedReceiver<Command>) -> Result<Turn> {
+        let wake = self.wake_at.map(|at| self.started + Duration::from_millis(at));
+        let keep_alive = self.socket.is_some().then(|| self.pinged + PING_INTERVAL);
+        let sleep_until = [wake, keep_alive].into_iter().flatten().min();
+        let watchers = Arc::clone(&self.db.inner.watchers);
+        let seen = self.seen_position;
+        let published = std::future::poll_fn(|context| {
+            match watchers.poll_after(seen, context.waker()) {
+                true => std::task::Poll::Ready(()),
+                false => std::task::Poll::Pending,
+            }
+        });
+        tokio::select! {
+            biased;
+            command = received.recv() => return self.command(command),
+            message = next_message(&mut self.socket) => self.message(message),
+            connected = next_connection(&mut self.connecting) => self.connected(connected),
+            () = published => return self.published(),
+            () = sleep(sleep_until) => self.time().await,
+        }
+        Ok(Turn::Go)
+    }
+
+    fn command(&mut self, command: Option<Command>) -> Result<Turn> {
+        match command {
+            None | Some(Command::Stop) => return Ok(Turn::Stop),
+            Some(Command::Failed(error)) => return Err(error),
+            Some(Command::Answer(input)) => self.input(input),
+            Some(Command::Attach(workspace)) => {
+                let state = replicator::workspace_state(&*self.db.view(), &workspace)?;
+                self.told.insert(workspace.clone(), state.written);
+                self.input(Input::Attach { workspace, state });
+            }
+        }
+        Ok(Turn::Go)
+    }
+
+    /// Local writes show in the view; the session hears of their counters.
+    fn published(&mut self) -> Result<Turn> {
+        if self.db.inner.watchers.is_closed() {
+            return Ok(Turn::Stop);
+        }
+        let view = self.db.view();
+        self.seen_position = view.position();
+        let mut news = Vec::new();
+        for (workspace, told) in &mut self.told {
+            let written = read::meta(&*view, workspace)?.written;
+            if written != *told {
+                *told = written;
+                news.push((workspace.clone(), written));
+            }
+        }
+        for (workspace, counter) in news {
+            self.input(Input::Written { workspace, counter });
+        }
+        self.board.wake();
+        Ok(Turn::Go)
+    }
+
+    fn message(&mut self, message: Option<Result<Message, SocketError>>) {
+        self.heard = Instant::now();
+        match message {
+            Some(Ok(Message::Binary(bytes))) => self.input(Input::Message(bytes.to_vec())),
+            Some(Ok(Message::Close(frame))) => {
+                let reason = frame.map_or_else(
+                    || "the server closed the connection".to_owned(),
+                    |frame| format!("the server closed the connection: {}", frame.reason),
+                );
+                self.disconnected(reason);
+            }
+            Some(Ok(_)) => {}
+            Some(Err(error)) => self.disconnected(error.to_string()),
+            None => self.disconnected("the connection ended".into()),
+        }
+    }
+
+    fn disconnected(&mut self, reason: String) {
+        self.socket = None;
+        self.connecting = None;
+        self.input(Input::Disconnected { reason });
+    }
+
+    fn connected(&mut self, connected: Result<Socket, String>) {
+        self.connecting = None;
+        match connected {
+            Ok(socket) => {
+                self.heard = Instant::now();
+                self.pinged = self.heard;
+                self.socket = Some(socket);
+                self.input(Input::Connected);
+            }
+            Err(reason) => self.disconnected(reason),
+        }
+    }
+
+    async fn time(&mut self) {
+        if let Some(socket) = &mut self.socket
+            && self.pinged.elapsed() >= PING_INTERVAL
+        {
+            self.pinged = Instant::now();
+            if self.heard.elapsed() > SILENCE_LIMIT {
+                return self.disconnected("the server is silent".into());
+            }
+            if let Err(error) = socket.send(Message::Ping(Default::default())).await {
+                return self.disconnected(error.to_string());
+            }
+        }
+        if self.wake_at.is_some_and(|at| at <= self.now_ms()) {
+            self.wake_at = None;
+            self.input(Input::Time);
+        }
+    }
+
+    async fn drain(&mut self) -> Result<()> {
+        let mut unflushed = false;
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Connect => {
+                    self.connecting = Some(Box::pin(connect(self.remote.clone())));
+                }
+                Output::Send(bytes) => {
+                    let Some(socket) = &mut self.socket else { continue };
+                    unflushed = true;
+                    if let Err(error) = socket.feed(Message::Binary(bytes.into())).await {
+                        self.disconnected(error.to_string());
+                    }
+                }
+                Output::Close { code, reason } => {
+                    if let Some(mut socket) = self.socket.take() {
+                        let frame = CloseFrame { code: code.into(), reason: reason.into() };
+                        // The peer may be gone already.
+                        let _ = socket.close(Some(frame)).await;
+                    }
+                    self.connecting = None;
+                }
+                Output::FetchToken => {
+                    let token = self.remote.secret().to_owned();
+                    self.input(Input::Token(Ok(token)));
+                }
+                Output::WakeAt(at) => self.wake_at = Some(at),
+                Output::Status { workspace, status } => self.board.set(&workspace, status),
+                Output::ReadOutbox { workspace, after, max } => {
+                    let batches = replicator::read_outbox(&self.db, &workspace, after, max)?;
+                    self.input(Input::Outbox { workspace, batches });
+                }
+                output => self.store(output)?,
+            }
+        }
+        if unflushed && let Some(socket) = &mut self.socket {
+            if let Err(error) = socket.flush().await {
+                self.disconnected(error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Outputs that need a durable step: queued for the writer, answered later.
+    fn store(&mut self, output: Output) -> Result<()> {
+        let commands = self.commands.clone();
+        let answer = move |result: Result<Input>| {
+            let command = match result {
+                Ok(input) => Command::Answer(input),
+                Err(error) => Command::Failed(error),
+            };
+            // A driver that has ended does not need the answer.
+            let _ = commands.send(command);
+        };
+        let writer = &self.db.inner.writer;
+        match output {
+            Output::StoreAttached { workspace, attached } => {
+                self.count_decisions(&workspace, &attached.decisions);
+                let job = move |store: &mut _| {
+                    let (refused, state) =
+                        replicator::store_attached(store, &workspace, attached)?;
+                    Ok(Input::AttachStored { workspace, state, refused })
+                };
+                writer.submit(job, answer)
+            }
+            Output::StoreChanges { workspace, page } => {
+                let rows = page.entries.len() as u64;
+                self.board.count(&workspace, |counts| counts.received += rows);
+                let job = move |store: &mut _| {
+                    let (received_to, cursor) =
+                        replicator::store_changes(store, &workspace, page)?;
+                    Ok(Input::ChangesStored { workspace, received_to, cursor })
+                };
+                writer.submit(job, answer)
+            }
+            Output::StoreDecisions { workspace, decisions } => {
+                self.count_decisions(&workspace, &decisions);
+                let job = move |store: &mut _| {
+                    Ok(match replicator::store_decisions(store, &workspace, decisions)? {
+                        Stored::Decisions { decided } => {
+                            Input::DecisionsStored { workspace, decided }
+                        }
+                        Stored::DeadLettered { refused, decided, written } => {
+                            Input::DeadLettered { workspace, refused, decided, written }
+                        }
+                    })
+                };
+                writer.submit(job, answer)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn count_decisions(&self, workspace: &WorkspaceName, decisions: &[Decided]) {
+        self.board.count(workspace, |counts| {
+            for decided in decisions {
+                counts.sent_batches += 1;
+                match &decided.decision {
+                    Decision::Refused { .. } => counts.refused += 1,
+                    Decision::Accepted { verdicts, .. }
+                        if verdicts.iter().all(|v| matches!(v, Verdict::Applied { .. })) =>
+                    {
+                        counts.applied += 1;
+                    }
+                    Decision::Accepted { .. } => counts.superseded += 1,
+                }
+            }
+        });
+    }
+}
+
+async fn sleep(until: Option<Instant>) {
+    match until {
+        Some(until) => tokio::time::sleep_until(until.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_message(socket: &mut Option<Socket>) -> Option<Result<Message, SocketError>> {
+    match socket {
+        Some(socket) => socket.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn next_connection(connecting: &mut Option<Connecting>) -> Result<Socket, String> {
+    match connecting {
+        Some(connecting) => connecting.await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn connect(remote: Remote) -> Result<Socket, String> {
+    let mut request = remote.url().into_client_request().map_err(|error| error.to_string())?;
+    let subprotocol = SUBPROTOCOL.parse().expect("invariant: the name is a header value");
+    request.headers_mut().insert("sec-websocket-protocol", subprotocol);
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MAX_MESSAGE_BYTES))
+        .max_frame_size(Some(MAX_MESSAGE_BYTES))
+        .max_write_buffer_size(4 * MAX_MESSAGE_BYTES);
+    let connecting = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
+    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
+        Ok(Ok((socket, _))) => Ok(socket),
+        Ok(Err(SocketError::Io(error))) => Err(plain(&error)),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer in {} s", CONNECT_TIMEOUT.as_secs())),
+    }
+}
+
+/// "connection refused" says enough; the system's error number does not help anybody.
+fn plain(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,195 @@
+//! Sync: keeps workspaces of a database in step with a server, on a thread of its own.
+//!
+//! [`Database::connect`] returns at once, also offline. The sans-IO session of the core decides
+//! what to send and when to try again; the driver here only carries its wishes out.
+
+mod board;
+mod driver;
+mod remote;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lastword_core::id::WorkspaceName;
+use lastword_core::protocol::replica::{StopReason, SyncStatus};
+use lastword_store::read;
+use tokio::sync::mpsc;
+
+pub use remote::Remote;
+
+use crate::database::Database;
+use crate::error::{Error, Result};
+use crate::workspace::Workspace;
+use board::Board;
+use driver::Command;
+
+/// A running connection to a server. Cheap to clone; it ends when the last clone goes.
+#[derive(Clone)]
+pub struct Sync {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    commands: mpsc::UnboundedSender<Command>,
+    board: Arc<Board>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What one catch-up did.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SyncReport {
+    /// Batches that got a verdict.
+    pub sent_batches: u64,
+    /// Of those: every op applied.
+    pub applied: u64,
+    /// Of those: an op was superseded.
+    pub superseded: u64,
+    /// Of those: refused, now dead letters.
+    pub refused: u64,
+    /// Rows received.
+    pub received: u64,
+    /// Last consistent seq applied.
+    pub cursor: u64,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Why a catch-up did not end.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum SyncFailure {
+    /// The server cannot be reached.
+    #[error("server not reachable ({why})")]
+    Offline {
+        /// Why.
+        why: String,
+    },
+    /// The server or this device said no; trying again would not help.
+    #[error("{message}")]
+    Stopped {
+        /// Why, in one word.
+        why: StopReason,
+        /// For people: what to do.
+        message: String,
+    },
+    /// The time was over first.
+    #[error("not caught up in time")]
+    TimedOut {
+        /// Where it stood.
+        status: SyncStatus,
+    },
+    /// The database failed.
+    #[error(transparent)]
+    Engine(#[from] Error),
+}
+
+impl Database {
+    /// Connects to a server in the background; returns at once, also offline.
+    ///
+    /// # Errors
+    /// [`Error::Thread`] if the system gives no thread.
+    pub fn connect(&self, remote: Remote) -> Result<Sync> {
+        let (commands, received) = mpsc::unbounded_channel();
+        let board: Arc<Board> = Arc::default();
+        let thread =
+            driver::spawn(self.clone(), remote, Arc::clone(&board), commands.clone(), received)?;
+        Ok(Sync { inner: Arc::new(Inner { commands, board, thread: Some(thread) }) })
+    }
+}
+
+impl Sync {
+    /// Keeps this workspace in step from now on.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the driver has ended.
+    pub fn attach(&self, workspace: &Workspace) -> Result<()> {
+        let command = Command::Attach(workspace.name().clone());
+        self.inner.commands.send(command).map_err(|_| Error::Closed)
+    }
+
+    /// How one workspace stands.
+    #[must_use]
+    pub fn status(&self, workspace: &WorkspaceName) -> SyncStatus {
+        self.inner.board.status(workspace)
+    }
+
+    /// Waits until the workspace's status pleases `until`; `None` if `timeout` is over first.
+    #[must_use]
+    pub fn wait_status(
+        &self,
+        workspace: &WorkspaceName,
+        timeout: Option<Duration>,
+        until: impl FnMut(&SyncStatus) -> bool,
+    ) -> Option<SyncStatus> {
+        self.inner.board.wait(workspace, timeout.map(|t| Instant::now() + t), until)
+    }
+
+    /// Waits until all batches written before this call have a verdict and have come back in the
+    /// stream, and the cursor has reached the server's head.
+    ///
+    /// # Errors
+    /// [`SyncFailure::Offline`] after the first failed attempt to reach the server,
+    /// [`SyncFailure::Stopped`] if the server said no, [`SyncFailure::TimedOut`].
+    pub fn wait_caught_up(
+        &self,
+        workspace: &Workspace,
+        timeout: Option<Duration>,
+    ) -> Result<SyncReport, SyncFailure> {
+        let begun = Instant::now();
+        let until = timeout.map(|timeout| begun + timeout);
+        let name = workspace.name();
+        let before = self.inner.board.counts(name);
+        let written = read::meta(workspace.read()?.state(), name).map_err(Error::from)?.written;
+        let settled = |status: &SyncStatus| match status {
+            SyncStatus::Live { .. } => caught_up(workspace, written),
+            SyncStatus::Offline { .. } | SyncStatus::Stopped { .. } => true,
+            _ => false,
+        };
+        match self.inner.board.wait(name, until, settled) {
+            Some(SyncStatus::Offline { why, .. }) => Err(SyncFailure::Offline { why }),
+            Some(SyncStatus::Stopped { why, message }) => {
+                Err(SyncFailure::Stopped { why, message })
+            }
+            Some(_) => {
+                let meta = read::meta(workspace.read()?.state(), name).map_err(Error::from)?;
+                let counts = self.inner.board.counts(name);
+                Ok(SyncReport {
+                    sent_batches: counts.sent_batches - before.sent_batches,
+                    applied: counts.applied - before.applied,
+                    superseded: counts.superseded - before.superseded,
+                    refused: counts.refused - before.refused,
+                    received: counts.received - before.received,
+                    cursor: meta.cursor,
+                    elapsed: begun.elapsed(),
+                })
+            }
+            None => Err(SyncFailure::TimedOut { status: self.status(name) }),
+        }
+    }
+
+    /// Ends the connection; what is not sent stays in the outbox.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+/// True once no batch up to `written` waits in the outbox. An error of the disk ends the wait: the
+/// caller's next read reports it.
+fn caught_up(workspace: &Workspace, written: u64) -> bool {
+    let Ok(view) = workspace.read() else { return true };
+    match read::outbox(view.state(), workspace.name(), 0, 1) {
+        Ok(first) => first.first().is_none_or(|(counter, _)| *counter > written),
+        Err(_) => true,
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // A driver that has ended already does not need to hear it.
+        let _ = self.commands.send(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the sync thread panicked");
+        }
+    }
+}

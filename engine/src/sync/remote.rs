@@ -1,0 +1,73 @@
+//! Where a server is and how to prove who we are.
+
+use crate::error::{Error, Result};
+
+/// A server's address and the token for it.
+#[derive(Clone)]
+pub struct Remote {
+    url: String,
+    token: String,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Remote({})", self.url)
+    }
+}
+
+impl Remote {
+    /// A server by its URL: `ws://host:port`, with or without `/sync`; `http://` means the same.
+    ///
+    /// # Errors
+    /// [`Error::Url`] if it is none of these.
+    pub fn new(url: &str) -> Result<Self> {
+        let bad = |reason: &str| Error::Url { url: url.into(), reason: reason.into() };
+        let rest = url
+            .strip_prefix("ws://")
+            .or_else(|| url.strip_prefix("http://"))
+            .ok_or_else(|| bad("it must begin with ws:// or http://"))?;
+        let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if host.is_empty() || rest.contains(['?', '#', '@', ' ']) {
+            return Err(bad("it must be ws://host:port, without query or user"));
+        }
+        let path = match path.trim_end_matches('/') {
+            "" => "sync",
+            path => path,
+        };
+        Ok(Self { url: format!("ws://{host}/{path}"), token: String::new() })
+    }
+
+    /// Sets the token that the server knows the user by; it is sent in the first message and never
+    /// in the URL.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Self {
+        self.token = token.into();
+        self
+    }
+
+    /// The URL that is connected to.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn secret(&self) -> &str {
+        &self.token
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Remote;
+
+    /// A user types the address as it was printed, in whatever form.
+    #[test]
+    fn addresses_are_taken_in_every_usual_form() {
+        for url in ["ws://h:1", "ws://h:1/", "ws://h:1/sync", "http://h:1", "http://h:1/sync/"] {
+            assert_eq!(Remote::new(url).expect(url).url(), "ws://h:1/sync");
+        }
+        for url in ["", "h:1", "wss://h", "ws://", "ws://h/sync?token=x", "ws://me@h"] {
+            assert!(Remote::new(url).is_err(), "{url}");
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! One connection: a WebSocket, an authority session, and the store's answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use lastword::core::id::WorkspaceName;
+use lastword::core::protocol::authority::{AuthoritySession, Input, Output, Principal};
+use lastword::core::protocol::{Attach, AttachRefusal, Changes};
+use lastword::{AttachRequest, Error, PushAnswer};
+use tokio::sync::mpsc;
+
+use crate::hub::{Claim, Hub};
+
+/// A peer that does not take a message for this long is gone.
+const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// A silent peer is asked for a sign of life this often.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A peer that is silent this long is gone.
+const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+
+static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+
+/// What reaches a connection from outside its socket.
+pub enum Event {
+    /// An answer of the store.
+    Answer(Input),
+    /// Another connection took over, or the membership ended.
+    Evict {
+        /// The attachment.
+        attachment: u64,
+        /// Why.
+        code: AttachRefusal,
+        /// For people.
+        message: String,
+    },
+    /// The server stops.
+    Shutdown,
+}
+
+/// Serves one socket until it closes.
+pub async fn serve(socket: WebSocket, hub: Arc<Hub>, mut shutdown: tokio::sync::watch::Receiver<bool>) {
+    let (events, mut received) = mpsc::unbounded_channel();
+    let mut published = hub.published();
+    let mut connection = Connection {
+        id: CONNECTIONS.fetch_add(1, Ordering::Relaxed),
+        hub,
+        socket,
+        session: AuthoritySession::new(),
+        started: Instant::now(),
+        events,
+        user: None,
+        device: None,
+        attached: BTreeMap::new(),
+        wake_at: None,
+        heard: Instant::now(),
+        pinged: Instant::now(),
+        closed: false,
+    };
+    connection.input(Input::Time);
+    while connection.drain().await {
+        let wake = connection.next_wake();
+        tokio::select! {
+            biased;
+            Some(event) = received.recv() => connection.event(event),
+            message = connection.socket.recv() => connection.message(message),
+            _ = published.changed() => connection.published(),
+            _ = shutdown.changed() => connection.event(Event::Shutdown),
+            () = tokio::time::sleep_until(wake.into()) => connection.time().await,
+        }
+    }
+}
+
+struct Connection {
+    id: u64,
+    hub: Arc<Hub>,
+    socket: WebSocket,
+    session: AuthoritySession,
+    started: Instant,
+    events: mpsc::UnboundedSender<Event>,
+    user: Option<String>,
+    device: Option<lastword::core::id::DeviceId>,
+    /// Workspace of each attachment, and the head that the session was told of.
+    attached: BTreeMap<u64, (WorkspaceName, u64)>,
+    wake_at: Option<u64>,
+    heard: Instant,
+    pinged: Instant,
+    closed: bool,
+}
+
+impl Connection {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn input(&mut self, input: Input) {
+        let now_ms = self.now_ms();
+        self.session.input(now_ms, input);
+    }
+
+    fn next_wake(&self) -> Instant {
+        let ping = self.pinged + PING_INTERVAL;
+        let wake = self.wake_at.map(|at| self.started + Duration::from_millis(at));
+        wake.map_or(ping, |wake| wake.min(ping))
+    }
+
+    fn event(&mut self, event: Event) {
+        match event {
+            Event::Answer(input) => {
+                if let Input::AttachAnswer { attachment, result: Ok(attached) } = &input
+                    && let Some((_, head)) = self.attached.get_mut(attachment)
+                {
+                    *head = attached.head;
+                }
+                self.input(input);
+            }
+            Event::Evict { attachment, code, message } => {
+                self.input(Input::Evict { attachment, code, message });
+            }
+            Event::Shutdown => self.input(Input::Shutdown),
+        }
+    }
+
+    fn message(&mut self, message: Option<Result<Message, axum::Error>>) {
+        self.heard = Instant::now();
+        match message {
+            Some(Ok(Message::Binary(bytes))) => self.input(Input::Message(bytes.to_vec())),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            Some(Ok(Message::Text(_))) => {
+                // An empty message decodes to nothing: the session answers with its protocol error.
+                self.input(Input::Message(Vec::new()));
+            }
+            Some(Ok(Message::Close(_)) | Err(_)) | None => self.closed = true,
+        }
+    }
+
+    /// Tells the session the new head of each workspace that moved.
+    fn published(&mut self) {
+        let view = self.hub.view();
+        let mut moved = Vec::new();
+        for (attachment, (workspace, told)) in &mut self.attached {
+            match lastword::store::read::meta(&*view, workspace) {
+                Ok(meta) if meta.head > *told => {
+                    *told = meta.head;
+                    moved.push((*attachment, meta.head));
+                }
+                Ok(_) => {}
+                Err(error) => tracing::error!(%error, %workspace, "cannot read the head"),
+            }
+        }
+        for (attachment, head) in moved {
+            self.input(Input::Head { attachment, head });
+        }
+    }
+
+    async fn time(&mut self) {
+        if self.pinged.elapsed() >= PING_INTERVAL {
+            self.pinged = Instant::now();
+            let alive = self.heard.elapsed() <= SILENCE_LIMIT;
+            let sent = self.socket.send(Message::Ping(Default::default()));
+            if !alive || !matches!(tokio::time::timeout(SEND_TIMEOUT, sent).await, Ok(Ok(()))) {
+                self.closed = true;
+            }
+        }
+        if self.wake_at.is_some_and(|at| at <= self.now_ms()) {
+            self.wake_at = None;
+            self.input(Input::Time);
+        }
+    }
+
+    /// Carries out what the session wants; false once the connection is over.
+    async fn drain(&mut self) -> bool {
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Send(bytes) => {
+                    let sent = self.socket.send(Message::Binary(bytes.into()));
+                    if !matches!(tokio::time::timeout(SEND_TIMEOUT, sent).await, Ok(Ok(()))) {
+                        self.closed = true;
+                    }
+                }
+                Output::Close { code, reason } => {
+                    let frame = CloseFrame { code, reason: reason.into() };
+                    let sent = self.socket.send(Message::Close(Some(frame)));
+                    // Either way the connection is over.
+                    let _ = tokio::time::timeout(SEND_TIMEOUT, sent).await;
+                    self.closed = true;
+                }
+                Output::WakeAt(at) => self.wake_at = Some(at),
+                Output::Authenticate { hello } => {
+                    let answer = self.hub.members.authenticate(&hello.token);
+                    self.device = Some(hello.device);
+                    self.user = answer.clone().ok();
+                    self.input(Input::Authenticated(answer.map(|user| Principal { user })));
+                }
+                Output::Attach { attach } => self.attach(attach),
+                Output::Detached { attachment } => {
+                    self.attached.remove(&attachment);
+                }
+                Output::Decide { attachment, batch } => self.decide(attachment, batch),
+                Output::ReadPage { attachment, workspace, after, .. } => {
+                    self.read_page(attachment, &workspace, after);
+                }
+            }
+            if self.closed {
+                break;
+            }
+        }
+        !self.closed
+    }
+
+    fn refuse(&mut self, attachment: u64, code: AttachRefusal, message: String) {
+        self.input(Input::AttachAnswer { attachment, result: Err((code, message)) });
+    }
+
+    fn attach(&mut self, attach: Attach) {
+        let Attach { attachment, workspace, nonce, decided, .. } = attach;
+        let (Some(user), Some(device)) = (self.user.clone(), self.device) else {
+            let message = "not authenticated".into();
+            return self.refuse(attachment, AttachRefusal::Forbidden, message);
+        };
+        // Unknown workspaces get the same answer, so a stranger learns nothing.
+        let Some(role) = self.hub.members.role(&user, &workspace) else {
+            let message = format!("user {user} is no member of workspace {workspace}");
+            return self.refuse(attachment, AttachRefusal::Forbidden, message);
+        };
+        let events = self.events.clone();
+        let claim = Claim { connection: self.id, attachment, nonce, events };
+        if let Err(code) = self.hub.claim(&workspace, device, claim) {
+            let message = format!("device {device} is used by two stores");
+            return self.refuse(attachment, code, message);
+        }
+        self.attached.insert(attachment, (workspace.clone(), u64::MAX));
+        let request = AttachRequest { attachment, device, decided, role, create: true };
+        let events = self.events.clone();
+        let submitted = self.hub.authority.attach(workspace, request, move |result| {
+            let result =
+                result.map_err(|error| (AttachRefusal::Unavailable, error.to_string()));
+            // A connection that is gone does not need the answer.
+            let _ = events.send(Event::Answer(Input::AttachAnswer { attachment, result }));
+        });
+        if let Err(error) = submitted {
+            self.refuse(attachment, AttachRefusal::Unavailable, error.to_string());
+        }
+    }
+
+    fn decide(&mut self, attachment: u64, batch: lastword::core::op::Batch) {
+        let Some((workspace, _)) = self.attached.get(&attachment) else { return };
+        let workspace = workspace.clone();
+        let (counter, batch_id) = (batch.counter, batch.batch_id);
+        let events = self.events.clone();
+        let decided = move |result: Result<PushAnswer, Error>| {
+            let answer = result.unwrap_or_else(|error| not_now(&error));
+            let input = Input::Decided { attachment, counter, batch_id, answer };
+            // A connection that is gone does not need the answer.
+            let _ = events.send(Event::Answer(input));
+        };
+        if let Err(error) = self.hub.authority.decide(workspace, batch, decided) {
+            let answer = not_now(&error);
+            self.input(Input::Decided { attachment, counter, batch_id, answer });
+        }
+    }
+
+    fn read_page(&mut self, attachment: u64, workspace: &WorkspaceName, after: u64) {
+        let view = self.hub.view();
+        match lastword::store::read::changes(&*view, workspace, after) {
+            Ok(page) => {
+                let lastword::store::read::ChangesPage { to, consistent_at, entries } = page;
+                let page = Changes { attachment, from: after, to, consistent_at, entries };
+                self.input(Input::Page { attachment, page });
+            }
+            Err(error) => {
+                tracing::error!(%error, %workspace, "cannot read changes");
+                let (code, message) = (AttachRefusal::Unavailable, "the server failed".into());
+                self.input(Input::Evict { attachment, code, message });
+            }
+        }
+    }
+}
+
+/// A failure of the store decides nothing: the device keeps its batch and tries again.
+fn not_now(error: &Error) -> PushAnswer {
+    tracing::error!(%error, "a batch could not be decided");
+    let message = "the server cannot store batches now; it keeps trying".into();
+    PushAnswer::NotNow { retry_ms: 5_000, message }
+}
