@@ -1,0 +1,63 @@
+# `make` alone lists the targets.
+DENY   := 0.20.2
+ROUNDS ?= 200
+CASES  ?= 20000
+TARGET ?= message
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check soak bench fuzz sim fmt doc tidy lint no-std deny slow deps
+
+help: ## Print this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+run: ## Build and run the demo: two devices, one server, no set-up
+	cargo run --release -- demo
+
+test: deps ## Run every test (at most 5 minutes after the build)
+	cargo test --workspace
+
+check: deps lint no-std deny slow ## Everything that must pass before a change lands, beyond `make test`
+
+soak: ## Kill the store in the middle of writes, ROUNDS times, and check what it recovers
+	LASTWORD_KILL_ROUNDS=$(ROUNDS) cargo test --release --workspace -- kills --nocapture
+
+bench: ## Measure speed
+	cargo bench -p lastword-benches
+
+fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz)
+	cargo +nightly fuzz run $(TARGET)
+
+sim: ## Run the model tests of sync with CASES random cases each
+	PROPTEST_CASES=$(CASES) cargo test --release -p lastword-core -- model
+
+fmt: ## Format the code
+	cargo fmt --all
+
+doc: ## Build the API documentation and open it
+	cargo doc --workspace --no-deps --open
+
+tidy: ## Check sizes, layers, manifests and names (part of `make test`)
+	cargo test -p lastword --test tidy
+
+lint: ## Formatting, clippy and rustdoc, warnings denied
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
+
+no-std: tidy ## Build core without std; tidy keeps std from coming in by hand
+	cargo build -p lastword-core --no-default-features
+
+deny: ## Licences, banned crates, sources, and advisories if their database can be fetched
+	@cargo deny --version 2>/dev/null | grep -qF "$(DENY)" || { echo "Installing cargo-deny $(DENY)."; cargo install cargo-deny --version $(DENY) --locked; }
+	cargo deny check --hide-inclusion-graph licenses bans sources
+	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; else echo "Advisories were skipped: their database cannot be fetched from here."; fi
+
+slow: ## The tests that kill and the model tests, longer than in `make test`
+	LASTWORD_KILL_ROUNDS=20 cargo test --workspace -- kills
+	PROPTEST_CASES=2000 cargo test -p lastword-core -- model
+
+deps: ## Install what the tests need beyond Rust (today: Node)
+	@command -v node >/dev/null && exit 0; \
+	[ "$$(id -u)" = 0 ] || { echo "The tests need Node 18 or later: please install it."; exit 1; }; \
+	echo "Installing nodejs: some tests compare results with a Node script."; \
+	apt-get update -qq && apt-get install -qq -y --no-install-recommends nodejs
