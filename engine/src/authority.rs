@@ -6,12 +6,14 @@
 //! all, and its decision is found again whenever the device asks.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_ATTACHED_DECISIONS, MAX_DECIDED_BYTES};
 use lastword_core::op::{Action, Batch, Op};
+use lastword_core::protocol::authority::PushAnswer;
 use lastword_core::protocol::{Attached, Role};
 use lastword_core::row::Digest;
 use lastword_core::rules::{self, At, Policy, Writer as OpWriter};
@@ -30,23 +32,27 @@ use crate::open::{self, OpenOptions, OpenedStore};
 use crate::workspace::WorkspaceView;
 use crate::writer::Writer;
 
-/// What the authority says to one pushed batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PushAnswer {
-    /// It is decided, durably.
-    Decided(Decision),
-    /// Not now: nothing was decided and no counter used.
-    NotNow {
-        /// How long to wait, in milliseconds.
-        retry_ms: u64,
-        /// For people.
-        message: String,
-    },
-    /// The device id is used by two stores, or a batch id came with other bytes.
-    Forked {
-        /// For people.
-        message: String,
-    },
+/// Whether batches of one attachment are decided. Batches come faster than their verdicts, so when
+/// one is refused or cannot be decided, those already queued behind it must not be looked at: the
+/// writer closes the gate in the same step.
+#[derive(Debug, Clone, Default)]
+pub struct PushGate {
+    closed: Arc<AtomicBool>,
+}
+
+impl PushGate {
+    /// Batches that are queued from here on are decided again.
+    pub fn open(&self) {
+        self.closed.store(false, Ordering::SeqCst);
+    }
+
+    fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
 }
 
 /// Called with the new view whenever something was published.
@@ -100,8 +106,7 @@ impl Authority {
     /// Calls `listener` on the writer thread after every group that was published; it must not
     /// block.
     pub fn on_publish(&self, listener: impl Fn(&Arc<View>) + Send + 'static) {
-        let mut listeners =
-            self.inner.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listeners = self.inner.listeners.lock().unwrap_or_else(PoisonError::into_inner);
         listeners.push(Box::new(listener));
     }
 
@@ -119,7 +124,7 @@ impl Authority {
         self.inner.writer.submit(move |store| attach_now(store, &workspace, &attach), done)
     }
 
-    /// Decides one batch. `done` is called on the writer thread once the decision is durable.
+    /// Decides one batch, unless `gate` was closed before. `done` is called on the writer thread once the decision is durable.
     ///
     /// # Errors
     /// [`Error::Closed`] if the authority is closed; then `done` is not called.
@@ -127,13 +132,27 @@ impl Authority {
         &self,
         workspace: WorkspaceName,
         batch: Batch,
+        gate: PushGate,
         done: impl FnOnce(Result<PushAnswer>) + Send + 'static,
     ) -> Result<()> {
         // Hashing is left to the caller's thread: the writer is the scarce one.
         let payload_hash = batch.payload_hash();
         let checked = batch.check_untrusted().map_err(|error| error.to_string());
         self.inner.writer.submit(
-            move |store| decide_now(store, &workspace, batch, payload_hash, checked),
+            move |store| {
+                if gate.is_closed() {
+                    return Ok(PushAnswer::Ignored);
+                }
+                let answer = decide_now(store, &workspace, batch, payload_hash, checked);
+                let goes_on = matches!(
+                    answer,
+                    Ok(PushAnswer::Decided(Decision::Accepted { .. }) | PushAnswer::Ignored)
+                );
+                if !goes_on {
+                    gate.close();
+                }
+                answer
+            },
             done,
         )
     }
@@ -359,14 +378,8 @@ fn judge(
     previous.extend(own.iter().map(|_| 0));
     let last_seq = meta.head + (batch.ops.len() + own.len()) as u64;
     let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };
-    let frame = DecidedBatch {
-        workspace: workspace.clone(),
-        batch,
-        payload_hash,
-        decision,
-        own,
-        previous,
-    };
+    let frame =
+        DecidedBatch { workspace: workspace.clone(), batch, payload_hash, decision, own, previous };
     let size = lastword_core::codec::to_bytes(&frame).len();
     if size > MAX_DECIDED_BYTES {
         let message = format!(
@@ -403,8 +416,7 @@ impl<'a> Judged<'a> {
     ) -> Result<std::result::Result<(), String>> {
         let row_key = keys::row_key(self.workspace, self.generation, &op.table, &op.key);
         let stored = read::row(state, &row_key)?;
-        let writer =
-            OpWriter { device: batch.device, former: &batch.former, strict: batch.strict };
+        let writer = OpWriter { device: batch.device, former: &batch.former, strict: batch.strict };
         let at = At { seq, time_ms: self.time_ms, op_id: batch.batch_id };
         let policy = policy_of(&op.table);
         let row = stored.as_ref().map(|stored| &stored.row);
@@ -435,4 +447,3 @@ fn conflict_op(op: &Op, conflict: &rules::Conflict, policy: Policy, time_ms: i64
         },
     }
 }
-

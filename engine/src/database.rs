@@ -76,8 +76,7 @@ impl Builder {
         let (opened, store) = open::open(dir.as_ref(), &OpenOptions::replica())?;
         let watchers: Arc<Watchers> = Arc::default();
         let told = Arc::clone(&watchers);
-        let writer =
-            Writer::start(store, "writer", Box::new(move |view| told.published(view)))?;
+        let writer = Writer::start(store, "writer", Box::new(move |view| told.published(view)))?;
         Ok(Database {
             inner: Arc::new(DatabaseInner {
                 opened,

@@ -8,8 +8,8 @@ use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_core::value::Record;
-use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, RemotePage};
 use lastword_store::ViewHandle;
+use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, RemotePage};
 
 use crate::error::Result;
 

@@ -48,11 +48,13 @@ mod sync;
 pub use lastword_core as core;
 pub use lastword_store as store;
 
-pub use authority::{AttachRequest, Authority, AuthorityStatus, PushAnswer};
+pub use authority::{AttachRequest, Authority, AuthorityStatus, PushGate};
 pub use database::{Builder, DEFAULT_MAX_UNDECIDED, Database};
 pub use dead_letter::DeadLetter;
+pub use environment::now_ms;
 pub use error::{Error, Result};
 pub use history::Version;
+pub use lastword_core::protocol::authority::PushAnswer;
 pub use lastword_core::protocol::replica::{StopReason, SyncStatus};
 pub use log::LogLine;
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};

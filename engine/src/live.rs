@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use lastword_store::View;
 
-
 /// The newest published position, and those who wait for a later one.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
@@ -58,10 +57,7 @@ impl Watchers {
                     let waited = self.changed.wait_timeout(state, left);
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
-                None => self
-                    .changed
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
             };
         }
         state.position > seen

@@ -50,9 +50,7 @@ fn line(position: u64, payload: Payload) -> LogLine {
             ("identity", None, role)
         }
         Payload::Local(local) => ("local", Some(local.workspace.clone()), local_text(&local)),
-        Payload::Decided(frame) => {
-            ("decided", Some(frame.workspace.clone()), decided_text(&frame))
-        }
+        Payload::Decided(frame) => ("decided", Some(frame.workspace.clone()), decided_text(&frame)),
         Payload::Remote(page) => {
             let end = match page.consistent_at {
                 Some(seq) => format!("consistent at {seq}"),
@@ -86,18 +84,20 @@ fn line(position: u64, payload: Payload) -> LogLine {
             );
             ("dead letters", Some(letters.workspace), text)
         }
-        Payload::Sums(sums) => {
-            ("sums", None, format!("row counts and digests of {} workspaces", sums.workspaces.len()))
-        }
+        Payload::Sums(sums) => (
+            "sums",
+            None,
+            format!("row counts and digests of {} workspaces", sums.workspaces.len()),
+        ),
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
 }
 
 fn local_text(local: &LocalBatch) -> String {
-    let counter = local.batch.as_ref().map_or_else(
-        || "local tables".to_owned(),
-        |batch| format!("batch {}", batch.counter),
-    );
+    let counter = local
+        .batch
+        .as_ref()
+        .map_or_else(|| "local tables".to_owned(), |batch| format!("batch {}", batch.counter));
     let ops = local.batch.iter().flat_map(|batch| &batch.ops).chain(&local.local);
     format!("{counter}: {}", list(&ops.map(op_text).collect::<Vec<_>>()))
 }
@@ -112,8 +112,7 @@ fn decision_text(decision: &Decision) -> String {
     match decision {
         Decision::Refused { code, message, .. } => format!("refused ({code}: {message})"),
         Decision::Accepted { first_seq, last_seq, verdicts, .. } => {
-            let lost =
-                verdicts.iter().filter(|v| matches!(v, Verdict::Superseded { .. })).count();
+            let lost = verdicts.iter().filter(|v| matches!(v, Verdict::Superseded { .. })).count();
             let seqs = match first_seq == last_seq {
                 true => format!("seq {first_seq}"),
                 false => format!("seq {first_seq} to {last_seq}"),

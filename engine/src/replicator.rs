@@ -5,13 +5,13 @@
 
 use lastword_core::id::WorkspaceName;
 use lastword_core::op::Batch;
-use lastword_core::protocol::{Attached, Changes, Decided, Entry};
 use lastword_core::protocol::replica::WorkspaceState;
+use lastword_core::protocol::{Attached, Changes, Decided, Entry};
 use lastword_core::stamp::Decision;
+use lastword_store::Store;
 use lastword_store::keys;
 use lastword_store::payload::{Attachment, Payload, RemotePage, Verdicts};
 use lastword_store::read::{self, ReadState};
-use lastword_store::Store;
 
 use crate::database::Database;
 use crate::dead_letter;
@@ -70,20 +70,16 @@ pub(crate) fn store_attached(
     store: &mut Store,
     workspace: &WorkspaceName,
     attached: Attached,
-) -> Result<(Option<u64>, WorkspaceState)> {
+) -> Result<WorkspaceState> {
     let meta = read::meta(&store.newest(), workspace)?;
     let Attached { epoch, role, horizon, decisions, .. } = attached;
     if (meta.epoch, meta.role, meta.horizon) != (Some(epoch), Some(role), horizon) {
         let frame = Attachment { workspace: workspace.clone(), epoch, role, horizon };
         append(store, Payload::Attachment(frame))?;
     }
-    let stored = store_decisions(store, workspace, decisions)?;
-    let refused = match stored {
-        Stored::DeadLettered { refused, .. } => Some(refused),
-        Stored::Decisions { .. } => None,
-    };
-    let state = workspace_state(&store.newest(), workspace)?;
-    Ok((refused, state))
+    // A refusal among them needs no Resume: a new attachment halts nothing.
+    store_decisions(store, workspace, decisions)?;
+    workspace_state(&store.newest(), workspace)
 }
 
 /// Stores decisions in counter order; the first refusal ends the run, since nothing after it was

@@ -9,9 +9,9 @@ use lastword_core::row::Row;
 use lastword_core::rules::PENDING_SEQ;
 use lastword_core::stamp::Decision;
 use lastword_core::value::Record;
+use lastword_store::View;
 use lastword_store::keys::{self, StoredRow};
 use lastword_store::read::{self, ReadState};
-use lastword_store::View;
 
 use crate::database::Database;
 use crate::error::{Error, Result};
@@ -104,8 +104,7 @@ impl Workspace {
             let appended = inner.writer.run(move |store| {
                 let is_local = |table: &TableName| local.contains(table);
                 let mut last_hlc = lock(&clock);
-                let author =
-                    Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
+                let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
                 write::append(store, &draft, author)
             })?;
             let (counter, batch_id) = match appended {
@@ -216,8 +215,7 @@ impl WorkspaceView {
             Bound::Excluded(key) => Some(key.as_bytes().to_vec()),
             Bound::Unbounded => None,
         };
-        let rows =
-            read::table_rows(&*self.view, &prefix, &from, to.as_deref(), reverse, limit)?;
+        let rows = read::table_rows(&*self.view, &prefix, &from, to.as_deref(), reverse, limit)?;
         Ok(rows
             .into_iter()
             .map(|(table, key, stored)| Shown::from_row(table, key, stored.row))

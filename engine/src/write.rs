@@ -217,7 +217,8 @@ impl Tx {
             working.intent = None;
             return Ok(());
         }
-        let tombstone = working.before.as_ref().filter(|row| row.deleted && working.intent.is_none());
+        let tombstone =
+            working.before.as_ref().filter(|row| row.deleted && working.intent.is_none());
         let Some(row) = tombstone else {
             let (table, key) = (table.as_str().into(), key.as_str().into());
             return Err(Error::NotDeleted { table, key });
@@ -285,10 +286,7 @@ pub(crate) enum Appended {
     /// A record moved since the closure read it; run the closure again.
     Moved,
     /// It is appended. `counter` is none if it touched local tables only.
-    Batch {
-        counter: Option<u64>,
-        batch_id: BatchId,
-    },
+    Batch { counter: Option<u64>, batch_id: BatchId },
 }
 
 /// What the writer thread needs besides the draft.

@@ -144,8 +144,7 @@ impl WriterLoop {
         let start = self.store.next_position();
         let mut answers = vec![first(&mut self.store)];
         let (mut close, mut drained) = (None, false);
-        while answers.len() < MAX_GROUP_JOBS
-            && self.store.next_position() - start < MAX_GROUP_BYTES
+        while answers.len() < MAX_GROUP_JOBS && self.store.next_position() - start < MAX_GROUP_BYTES
         {
             match self.jobs.try_recv() {
                 Ok(Message::Job(job)) => answers.push(job(&mut self.store)),
@@ -182,12 +181,11 @@ impl WriterLoop {
         }
         let Some(job) = self.store.begin_checkpoint() else { return };
         let back = self.back.clone();
-        let spawned = std::thread::Builder::new().name("lastword checkpoint".into()).spawn(
-            move || {
+        let spawned =
+            std::thread::Builder::new().name("lastword checkpoint".into()).spawn(move || {
                 // A closed queue means that the store is being closed, which checkpoints itself.
                 let _ = back.send(Message::Checkpointed(Box::new(job.run())));
-            },
-        );
+            });
         self.checkpointing = spawned.is_ok();
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread for a checkpoint; the next one tries again");

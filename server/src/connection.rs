@@ -9,7 +9,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use lastword::core::id::WorkspaceName;
 use lastword::core::protocol::authority::{AuthoritySession, Input, Output, Principal};
 use lastword::core::protocol::{Attach, AttachRefusal, Changes};
-use lastword::{AttachRequest, Error, PushAnswer};
+use lastword::{AttachRequest, Error, PushAnswer, PushGate};
 use tokio::sync::mpsc;
 
 use crate::hub::{Claim, Hub};
@@ -82,12 +82,19 @@ struct Connection {
     events: mpsc::UnboundedSender<Event>,
     user: Option<String>,
     device: Option<lastword::core::id::DeviceId>,
-    /// Workspace of each attachment, and the head that the session was told of.
-    attached: BTreeMap<u64, (WorkspaceName, u64)>,
+    attached: BTreeMap<u64, Attachment>,
     wake_at: Option<u64>,
     heard: Instant,
     pinged: Instant,
     closed: bool,
+}
+
+/// One attachment of the connection.
+struct Attachment {
+    workspace: WorkspaceName,
+    /// The head that the session was told of.
+    told: u64,
+    gate: PushGate,
 }
 
 impl Connection {
@@ -110,9 +117,9 @@ impl Connection {
         match event {
             Event::Answer(input) => {
                 if let Input::AttachAnswer { attachment, result: Ok(attached) } = &input
-                    && let Some((_, head)) = self.attached.get_mut(attachment)
+                    && let Some(known) = self.attached.get_mut(attachment)
                 {
-                    *head = attached.head;
+                    known.told = attached.head;
                 }
                 self.input(input);
             }
@@ -140,14 +147,14 @@ impl Connection {
     fn published(&mut self) {
         let view = self.hub.view();
         let mut moved = Vec::new();
-        for (attachment, (workspace, told)) in &mut self.attached {
-            match lastword::store::read::meta(&*view, workspace) {
-                Ok(meta) if meta.head > *told => {
-                    *told = meta.head;
+        for (attachment, known) in &mut self.attached {
+            match lastword::store::read::meta(&*view, &known.workspace) {
+                Ok(meta) if meta.head > known.told => {
+                    known.told = meta.head;
                     moved.push((*attachment, meta.head));
                 }
                 Ok(_) => {}
-                Err(error) => tracing::error!(%error, %workspace, "cannot read the head"),
+                Err(error) => tracing::error!(%error, "cannot read the head of a workspace"),
             }
         }
         for (attachment, head) in moved {
@@ -192,14 +199,21 @@ impl Connection {
                     let answer = self.hub.members.authenticate(&hello.token);
                     self.device = Some(hello.device);
                     self.user = answer.clone().ok();
-                    self.input(Input::Authenticated(answer.map(|user| Principal { user })));
+                    let server_time_ms = lastword::now_ms();
+                    let result = answer.map(|user| Principal { user });
+                    self.input(Input::Authenticated { result, server_time_ms });
                 }
                 Output::Attach { attach } => self.attach(attach),
                 Output::Detached { attachment } => {
                     self.attached.remove(&attachment);
                 }
                 Output::Decide { attachment, batch } => self.decide(attachment, batch),
-                Output::ReadPage { attachment, workspace, after, .. } => {
+                Output::OpenGate { attachment } => {
+                    if let Some(attached) = self.attached.get(&attachment) {
+                        attached.gate.open();
+                    }
+                }
+                Output::ReadPage { attachment, workspace, after } => {
                     self.read_page(attachment, &workspace, after);
                 }
             }
@@ -231,7 +245,10 @@ impl Connection {
             let message = format!("device {device} is used by two stores");
             return self.refuse(attachment, code, message);
         }
-        self.attached.insert(attachment, (workspace.clone(), u64::MAX));
+        // Until the answer is there, the head counts as told.
+        let (told, gate) = (u64::MAX, PushGate::default());
+        let known = Attachment { workspace: workspace.clone(), told, gate };
+        self.attached.insert(attachment, known);
         let request = AttachRequest { attachment, device, decided, role, create: true };
         let events = self.events.clone();
         let submitted = self.hub.authority.attach(workspace, request, move |result| {
@@ -246,8 +263,8 @@ impl Connection {
     }
 
     fn decide(&mut self, attachment: u64, batch: lastword::core::op::Batch) {
-        let Some((workspace, _)) = self.attached.get(&attachment) else { return };
-        let workspace = workspace.clone();
+        let Some(known) = self.attached.get(&attachment) else { return };
+        let (workspace, gate) = (known.workspace.clone(), known.gate.clone());
         let (counter, batch_id) = (batch.counter, batch.batch_id);
         let events = self.events.clone();
         let decided = move |result: Result<PushAnswer, Error>| {
@@ -256,7 +273,7 @@ impl Connection {
             // A connection that is gone does not need the answer.
             let _ = events.send(Event::Answer(input));
         };
-        if let Err(error) = self.hub.authority.decide(workspace, batch, decided) {
+        if let Err(error) = self.hub.authority.decide(workspace, batch, gate, decided) {
             let answer = not_now(&error);
             self.input(Input::Decided { attachment, counter, batch_id, answer });
         }

@@ -163,12 +163,11 @@ impl Driver {
         let sleep_until = [wake, keep_alive].into_iter().flatten().min();
         let watchers = Arc::clone(&self.db.inner.watchers);
         let seen = self.seen_position;
-        let published = std::future::poll_fn(|context| {
-            match watchers.poll_after(seen, context.waker()) {
+        let published =
+            std::future::poll_fn(|context| match watchers.poll_after(seen, context.waker()) {
                 true => std::task::Poll::Ready(()),
                 false => std::task::Poll::Pending,
-            }
-        });
+            });
         tokio::select! {
             biased;
             command = received.recv() => return self.command(command),
@@ -329,9 +328,8 @@ impl Driver {
             Output::StoreAttached { workspace, attached } => {
                 self.count_decisions(&workspace, &attached.decisions);
                 let job = move |store: &mut _| {
-                    let (refused, state) =
-                        replicator::store_attached(store, &workspace, attached)?;
-                    Ok(Input::AttachStored { workspace, state, refused })
+                    let state = replicator::store_attached(store, &workspace, attached)?;
+                    Ok(Input::AttachStored { workspace, state })
                 };
                 writer.submit(job, answer)
             }
@@ -339,8 +337,7 @@ impl Driver {
                 let rows = page.entries.len() as u64;
                 self.board.count(&workspace, |counts| counts.received += rows);
                 let job = move |store: &mut _| {
-                    let (received_to, cursor) =
-                        replicator::store_changes(store, &workspace, page)?;
+                    let (received_to, cursor) = replicator::store_changes(store, &workspace, page)?;
                     Ok(Input::ChangesStored { workspace, received_to, cursor })
                 };
                 writer.submit(job, answer)

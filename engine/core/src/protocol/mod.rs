@@ -4,6 +4,9 @@
 //! the messages byte by byte and the order in which they may come.
 
 pub mod message;
+mod retry;
+pub mod authority;
+pub mod replica;
 
 pub use message::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,

@@ -1,0 +1,501 @@
+//! The authority's side of one connection.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use super::VERSION;
+use super::message::{
+    Attach, AttachRefusal, Attached, Changes, Decided, ErrorCode, Hello, Message, Notice, Role,
+    Welcome,
+};
+use crate::codec::{from_bytes, to_bytes};
+use crate::id::{BatchId, DeviceId, WorkspaceName};
+use crate::limits::{
+    MAX_ATTACHMENTS, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES,
+    MAX_PAGES_IN_FLIGHT, MAX_RECORD_BYTES,
+};
+use crate::op::Batch;
+use crate::stamp::Decision;
+
+/// How long a connection may take to say who it is, in milliseconds.
+const HELLO_TIMEOUT_MS: u64 = 5_000;
+/// How long a read-only member is told to wait before it pushes again, in milliseconds.
+const READ_ONLY_RETRY_MS: u64 = 60_000;
+
+/// An authenticated user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Principal {
+    /// The user's name.
+    pub user: String,
+}
+
+/// What the store says to one pushed batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PushAnswer {
+    /// It is decided, durably.
+    Decided(Decision),
+    /// Not now: nothing was decided and no counter used. The store ignores what comes after it
+    /// until [`Output::OpenGate`].
+    NotNow {
+        /// How long to wait, in milliseconds.
+        retry_ms: u64,
+        /// For people.
+        message: String,
+    },
+    /// The device id is used by two stores, or a batch id came with other bytes.
+    Forked {
+        /// For people.
+        message: String,
+    },
+    /// It came after a refusal or a `NotNow` and was not looked at.
+    Ignored,
+}
+
+/// What the session is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A message arrived.
+    Message(Vec<u8>),
+    /// Answer to [`Output::Authenticate`].
+    Authenticated {
+        /// Who it is, or a sentence for the device.
+        result: Result<Principal, String>,
+        /// Server time, milliseconds since 1970 UTC.
+        server_time_ms: i64,
+    },
+    /// Answer to [`Output::Attach`].
+    AttachAnswer {
+        /// The attachment.
+        attachment: u64,
+        /// What to tell the replica.
+        result: Result<Attached, (AttachRefusal, String)>,
+    },
+    /// Answer to [`Output::Decide`], in the order of the requests.
+    Decided {
+        /// The attachment.
+        attachment: u64,
+        /// Counter of the batch.
+        counter: u64,
+        /// The batch.
+        batch_id: BatchId,
+        /// What the store said.
+        answer: PushAnswer,
+    },
+    /// Answer to [`Output::ReadPage`].
+    Page {
+        /// The attachment.
+        attachment: u64,
+        /// The page.
+        page: Changes,
+    },
+    /// Something new was published.
+    Head {
+        /// The attachment.
+        attachment: u64,
+        /// Last seq that pages can show now.
+        head: u64,
+    },
+    /// The attachment must end.
+    Evict {
+        /// The attachment.
+        attachment: u64,
+        /// Why.
+        code: AttachRefusal,
+        /// For people.
+        message: String,
+    },
+    /// The server stops.
+    Shutdown,
+    /// Time has passed.
+    Time,
+}
+
+/// What the session wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Send one message.
+    Send(Vec<u8>),
+    /// Check the token.
+    Authenticate {
+        /// Who it claims to be.
+        hello: Hello,
+    },
+    /// Check membership and make the device's attachment the only one.
+    Attach {
+        /// What it asked for.
+        attach: Attach,
+    },
+    /// Decide one batch.
+    Decide {
+        /// The attachment.
+        attachment: u64,
+        /// The batch.
+        batch: Batch,
+    },
+    /// From here on batches of this attachment are decided again after a refusal or `NotNow`.
+    OpenGate {
+        /// The attachment.
+        attachment: u64,
+    },
+    /// Read one page of changes.
+    ReadPage {
+        /// The attachment.
+        attachment: u64,
+        /// Its workspace.
+        workspace: WorkspaceName,
+        /// Seq after which it begins.
+        after: u64,
+    },
+    /// The attachment is over.
+    Detached {
+        /// The attachment.
+        attachment: u64,
+    },
+    /// Close the connection.
+    Close {
+        /// WebSocket close code.
+        code: u16,
+        /// For people.
+        reason: String,
+    },
+    /// Send [`Input::Time`] at this time.
+    WakeAt(u64),
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Nothing said yet.
+    New,
+    /// The token is being checked.
+    Authenticating,
+    /// Authenticated.
+    Open,
+    /// Over.
+    Closed,
+}
+
+/// One attachment.
+#[derive(Debug)]
+struct Served {
+    workspace: WorkspaceName,
+    open: bool,
+    role: Role,
+    /// Seq up to which pages were sent.
+    sent_to: u64,
+    /// Last seq that pages can show.
+    head: u64,
+    /// Ends of pages sent and not acknowledged: the credit used.
+    unacknowledged: VecDeque<u64>,
+    reading: bool,
+    gate: Gate,
+}
+
+/// Whether pushes are passed on.
+#[derive(Debug, PartialEq, Eq)]
+enum Gate {
+    Open,
+    /// A refusal was sent; only its Resume opens.
+    Refused(u64),
+    /// A batch could not be decided; only the same batch opens.
+    NotNow(u64),
+}
+
+/// The authority's side of one connection. Feed one input, drain all outputs, wait.
+#[derive(Debug)]
+pub struct AuthoritySession {
+    phase: Phase,
+    device: DeviceId,
+    deadline: Option<u64>,
+    served: BTreeMap<u64, Served>,
+    outputs: VecDeque<Output>,
+}
+
+impl Default for AuthoritySession {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl AuthoritySession {
+    /// A session for a connection that was just accepted; tell it the time at once.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            phase: Phase::New,
+            device: DeviceId::AUTHORITY,
+            deadline: None,
+            served: BTreeMap::new(),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// The next thing to do; call it again after every input until it gives nothing.
+    #[must_use]
+    pub fn poll(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// Takes one input at time `now_ms` of any clock that does not go back.
+    pub fn input(&mut self, now_ms: u64, input: Input) {
+        if matches!(self.phase, Phase::Closed) {
+            return;
+        }
+        if self.deadline.is_none() {
+            self.deadline = Some(now_ms + HELLO_TIMEOUT_MS);
+            self.outputs.push_back(Output::WakeAt(now_ms + HELLO_TIMEOUT_MS));
+        }
+        match input {
+            Input::Message(bytes) => self.message(&bytes),
+            Input::Authenticated { result, server_time_ms } => {
+                self.authenticated(result, server_time_ms);
+            }
+            Input::AttachAnswer { attachment, result } => self.attach_answer(attachment, result),
+            Input::Decided { attachment, counter, batch_id, answer } => {
+                self.decided(attachment, counter, batch_id, answer);
+            }
+            Input::Page { attachment, page } => self.page(attachment, page),
+            Input::Head { attachment, head } => {
+                if let Some(served) = self.served.get_mut(&attachment) {
+                    served.head = served.head.max(head);
+                }
+                self.read_more(attachment);
+            }
+            Input::Evict { attachment, code, message } => self.evict(attachment, code, message),
+            Input::Shutdown => {
+                self.send(&Message::Notice(Notice::ShuttingDown));
+                self.close(1012, "the server restarts");
+            }
+            Input::Time => {
+                let late = self.deadline.is_some_and(|deadline| now_ms >= deadline);
+                if late && matches!(self.phase, Phase::New | Phase::Authenticating) {
+                    self.fail(ErrorCode::Timeout, "no Hello in time");
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, message: &Message) {
+        self.outputs.push_back(Output::Send(to_bytes(message)));
+    }
+
+    fn close(&mut self, code: u16, reason: &str) {
+        for attachment in core::mem::take(&mut self.served).into_keys() {
+            self.outputs.push_back(Output::Detached { attachment });
+        }
+        self.outputs.push_back(Output::Close { code, reason: reason.into() });
+        self.phase = Phase::Closed;
+    }
+
+    fn fail(&mut self, code: ErrorCode, message: &str) {
+        self.send(&Message::Error { code, message: message.into() });
+        self.close(code.close_code(), message);
+    }
+
+    fn message(&mut self, bytes: &[u8]) {
+        if bytes.len() > MAX_MESSAGE_BYTES {
+            return self.fail(ErrorCode::TooBig, "the message is too big");
+        }
+        match self.phase {
+            // Before the token is checked nothing but a Hello is even decoded.
+            Phase::New if bytes.first() != Some(&0) => {
+                self.fail(ErrorCode::Unauthenticated, "say Hello first");
+            }
+            Phase::Authenticating => self.fail(ErrorCode::Protocol, "wait for Welcome"),
+            _ => match from_bytes::<Message>(bytes) {
+                Ok(message) => self.decoded(message),
+                Err(error) => self.fail(ErrorCode::Protocol, &error.to_string()),
+            },
+        }
+    }
+
+    fn decoded(&mut self, message: Message) {
+        match message {
+            Message::Hello(hello) if matches!(self.phase, Phase::New) => self.hello(hello),
+            Message::Attach(attach) => self.attach(attach),
+            Message::Push { attachment, batch } => self.push(attachment, batch),
+            Message::Resume { attachment, counter } => {
+                if let Some(served) = self.served.get_mut(&attachment)
+                    && served.gate == Gate::Refused(counter)
+                {
+                    served.gate = Gate::Open;
+                    self.outputs.push_back(Output::OpenGate { attachment });
+                }
+            }
+            Message::Received { attachment, received_to, .. } => {
+                if let Some(served) = self.served.get_mut(&attachment) {
+                    while served.unacknowledged.front().is_some_and(|to| *to <= received_to) {
+                        served.unacknowledged.pop_front();
+                    }
+                }
+                self.read_more(attachment);
+            }
+            Message::Detach { attachment } => {
+                if self.served.remove(&attachment).is_some() {
+                    self.outputs.push_back(Output::Detached { attachment });
+                }
+            }
+            // The token was checked when the connection began; tokens of this version of the
+            // server do not expire.
+            Message::Refresh { .. } => {}
+            Message::Error { message, .. } => self.close(1000, &message),
+            _ => self.fail(ErrorCode::Protocol, "this message is not for a server"),
+        }
+    }
+
+    fn hello(&mut self, hello: Hello) {
+        if !(hello.min_version..=hello.max_version).contains(&VERSION) {
+            let text = alloc::format!("this server speaks protocol version {VERSION}");
+            return self.fail(ErrorCode::Version, &text);
+        }
+        if hello.device == DeviceId::AUTHORITY {
+            return self.fail(ErrorCode::Protocol, "a device id must not be zero");
+        }
+        self.device = hello.device;
+        self.phase = Phase::Authenticating;
+        self.outputs.push_back(Output::Authenticate { hello });
+    }
+
+    fn authenticated(&mut self, result: Result<Principal, String>, server_time_ms: i64) {
+        match result {
+            Err(reason) => self.fail(ErrorCode::Unauthenticated, &reason),
+            Ok(_) => {
+                self.phase = Phase::Open;
+                self.send(&Message::Welcome(Welcome {
+                    version: VERSION,
+                    server_time_ms,
+                    max_message_bytes: MAX_MESSAGE_BYTES as u64,
+                    max_record_bytes: MAX_RECORD_BYTES as u64,
+                    max_batch_bytes: MAX_BATCH_BYTES as u64,
+                    max_batch_ops: MAX_BATCH_OPS as u64,
+                    max_batches_in_flight: MAX_BATCHES_IN_FLIGHT as u64,
+                }));
+            }
+        }
+    }
+
+    fn attach(&mut self, attach: Attach) {
+        let attachment = attach.attachment;
+        let taken = self.served.contains_key(&attachment)
+            || self.served.values().any(|served| served.workspace == attach.workspace);
+        if taken {
+            return self.fail(ErrorCode::Protocol, "the workspace is attached already");
+        }
+        if self.served.len() >= MAX_ATTACHMENTS {
+            let code = AttachRefusal::TooMany;
+            let message = alloc::format!("at most {MAX_ATTACHMENTS} workspaces on a connection");
+            return self.send(&Message::Refused { attachment, code, message });
+        }
+        let served = Served {
+            workspace: attach.workspace.clone(),
+            open: false,
+            role: Role::Viewer,
+            sent_to: attach.received_to,
+            head: 0,
+            unacknowledged: VecDeque::new(),
+            reading: false,
+            gate: Gate::Open,
+        };
+        self.served.insert(attachment, served);
+        self.outputs.push_back(Output::Attach { attach });
+    }
+
+    fn attach_answer(
+        &mut self,
+        attachment: u64,
+        result: Result<Attached, (AttachRefusal, String)>,
+    ) {
+        let Some(served) = self.served.get_mut(&attachment) else { return };
+        match result {
+            Ok(attached) => {
+                served.open = true;
+                served.role = attached.role;
+                served.head = served.head.max(attached.head);
+                self.send(&Message::Attached(attached));
+                self.read_more(attachment);
+            }
+            Err((code, message)) => self.evict(attachment, code, message),
+        }
+    }
+
+    fn evict(&mut self, attachment: u64, code: AttachRefusal, message: String) {
+        if self.served.remove(&attachment).is_some() {
+            self.outputs.push_back(Output::Detached { attachment });
+            self.send(&Message::Refused { attachment, code, message });
+        }
+    }
+
+    fn push(&mut self, attachment: u64, batch: Batch) {
+        if batch.device != self.device {
+            return self.fail(ErrorCode::Protocol, "the batch names another device");
+        }
+        // An attachment that just ended may still have pushes under way.
+        let Some(served) = self.served.get_mut(&attachment).filter(|served| served.open) else {
+            return;
+        };
+        match served.gate {
+            Gate::Refused(_) => return,
+            Gate::NotNow(counter) if counter != batch.counter => return,
+            Gate::NotNow(_) => {
+                served.gate = Gate::Open;
+                self.outputs.push_back(Output::OpenGate { attachment });
+            }
+            Gate::Open => {}
+        }
+        if served.role == Role::Viewer {
+            let message = "your role in this workspace is viewer: it is read-only".into();
+            let retry_ms = READ_ONLY_RETRY_MS;
+            return self.not_now(attachment, batch.counter, retry_ms, message);
+        }
+        self.outputs.push_back(Output::Decide { attachment, batch });
+    }
+
+    fn not_now(&mut self, attachment: u64, counter: u64, retry_ms: u64, message: String) {
+        if let Some(served) = self.served.get_mut(&attachment) {
+            served.gate = Gate::NotNow(counter);
+            let notice = Notice::RetryAfter { attachment, counter, retry_ms, message };
+            self.send(&Message::Notice(notice));
+        }
+    }
+
+    fn decided(&mut self, attachment: u64, counter: u64, batch_id: BatchId, answer: PushAnswer) {
+        let Some(served) = self.served.get_mut(&attachment) else { return };
+        match answer {
+            PushAnswer::Decided(decision) => {
+                if matches!(decision, Decision::Refused { .. }) {
+                    served.gate = Gate::Refused(counter);
+                }
+                let decisions = alloc::vec![Decided { counter, batch_id, decision }];
+                self.send(&Message::Ack { attachment, decisions });
+            }
+            PushAnswer::NotNow { retry_ms, message } => {
+                self.not_now(attachment, counter, retry_ms, message);
+            }
+            PushAnswer::Forked { message } => {
+                self.evict(attachment, AttachRefusal::DeviceForked, message);
+            }
+            PushAnswer::Ignored => {}
+        }
+    }
+
+    fn page(&mut self, attachment: u64, page: Changes) {
+        let Some(served) = self.served.get_mut(&attachment) else { return };
+        served.reading = false;
+        served.sent_to = page.to;
+        served.unacknowledged.push_back(page.to);
+        self.send(&Message::Changes(page));
+        self.read_more(attachment);
+    }
+
+    /// Reads a page if there is something new and credit for it; so nothing piles up for a slow
+    /// reader.
+    fn read_more(&mut self, attachment: u64) {
+        let Some(served) = self.served.get_mut(&attachment) else { return };
+        let credit = served.unacknowledged.len() < MAX_PAGES_IN_FLIGHT as usize;
+        if served.open && !served.reading && credit && served.sent_to < served.head {
+            served.reading = true;
+            let (workspace, after) = (served.workspace.clone(), served.sent_to);
+            self.outputs.push_back(Output::ReadPage { attachment, workspace, after });
+        }
+    }
+}
