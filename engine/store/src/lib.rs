@@ -1,1 +1,53 @@
-//! The oplog and the state folded from it.
+//! The oplog and the state folded from it, over one [`Disk`] trait.
+//!
+//! The oplog is the truth: opaque, checksummed frames, appended in groups and durable before
+//! anyone is told. The state is a cache of it: named spaces of rows that a [`Fold`] derives from
+//! the frames, newest in memory, the rest in redb, thrown away and folded again whenever in doubt.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use lastword_store::{Fold, FoldError, FrameRef, MemoryDisk, Options, Space, StateTxn, Store};
+//!
+//! const LAST: Space = Space::new(0);
+//! struct KeepLast;
+//! impl Fold for KeepLast {
+//!     fn fold(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), FoldError> {
+//!         Ok(state.put(LAST, b"last", frame.payload)?)
+//!     }
+//! }
+//!
+//! let disk = Arc::new(MemoryDisk::new(1 << 20));
+//! let (mut store, _) = Store::open(disk, Options::default(), Arc::new(KeepLast))?;
+//! store.append(16, b"hello")?;
+//! store.commit()?;
+//! assert_eq!(store.view().get(LAST, b"last")?.as_deref(), Some(&b"hello"[..]));
+//! store.close()?;
+//! # Ok::<(), lastword_store::StoreError>(())
+//! ```
+#![forbid(unsafe_code)]
+
+// Lowest first: a module uses only those above it.
+pub mod limits;
+
+mod error;
+
+mod header;
+
+mod disk;
+
+mod oplog;
+
+mod state;
+
+mod store;
+
+#[cfg(any(unix, windows))]
+pub use disk::{DirLock, RealDisk};
+pub use disk::{Disk, Fault, File, FileInfo, FileKind, MemoryDisk, Survival, Ticket, read_header};
+pub use error::{DiskError, FoldError, LockError, StoreError};
+pub use header::{FORMAT, Header, HeaderKind};
+pub use oplog::{Commit, CommitDone, FrameRef, OwnedFrame};
+pub use state::{
+    CheckpointDone, CheckpointJob, Direction, Fold, KeyRange, KeyValue, Scan, Space, StateTxn, View,
+};
+pub use store::{Durability, OpenReport, Options, Store, ViewHandle};

@@ -1,0 +1,328 @@
+//! A disk in memory that can fail and lose power, for tests, demos and simulation.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::disk::classify;
+use crate::disk::traits::{Disk, File, FileInfo, FileKind};
+use crate::error::DiskError;
+
+const SECTOR: usize = 512;
+
+/// What happens at the operation a fault is set for. Operations are writes, syncs and changes of
+/// length of any file, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Only this operation fails; it has no effect.
+    Once,
+    /// This and every later operation fails, as if the power were cut before it.
+    PowerCut,
+}
+
+/// What becomes of unsynced writes when the power is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Survival {
+    /// None reaches the medium.
+    Dropped,
+    /// All reach the medium.
+    Kept,
+    /// Each sector of each write is kept or lost, decided by this seed.
+    Torn(u64),
+}
+
+/// The in-memory [`Disk`]. Clones share their files.
+#[derive(Debug, Clone)]
+pub struct MemoryDisk {
+    files: Arc<Mutex<Files>>,
+    faults: Arc<Mutex<Faults>>,
+    spare_bytes: u64,
+}
+
+#[derive(Debug, Default)]
+struct Files {
+    by_number: BTreeMap<u64, Arc<MemoryFile>>,
+    next_number: u64,
+    spares_left: Option<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Faults {
+    operations: u64,
+    fault: Option<(u64, Fault)>,
+}
+
+#[derive(Debug)]
+struct MemoryFile {
+    number: u64,
+    state: bool,
+    faults: Arc<Mutex<Faults>>,
+    content: Mutex<Content>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Content {
+    current: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<Change>,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    SetLen(usize),
+}
+
+impl MemoryDisk {
+    /// An empty disk whose spares are `spare_bytes` long.
+    pub fn new(spare_bytes: u64) -> Self {
+        let files = Files { next_number: 1, ..Files::default() };
+        MemoryDisk { files: Arc::new(Mutex::new(files)), faults: Arc::default(), spare_bytes }
+    }
+
+    /// Operations done so far; the number a fault for the next one needs.
+    pub fn operations(&self) -> u64 {
+        lock(&self.faults).operations
+    }
+
+    /// Sets the fault at operation `at`, or takes the present one away.
+    pub fn set_fault(&self, fault: Option<(u64, Fault)>) {
+        lock(&self.faults).fault = fault;
+    }
+
+    /// Limits how many more spares can be made, `None` for no limit.
+    pub fn set_spares_left(&self, spares: Option<usize>) {
+        lock(&self.files).spares_left = spares;
+    }
+
+    /// What the medium holds after a power cut now, as a disk of its own without faults.
+    pub fn after_power_cut(&self, survival: Survival) -> MemoryDisk {
+        let disk = MemoryDisk::new(self.spare_bytes);
+        let mut random = match survival {
+            Survival::Torn(seed) => seed | 1,
+            _ => 1,
+        };
+        let files = lock(&self.files);
+        let mut copies = lock(&disk.files);
+        copies.next_number = files.next_number;
+        for (number, file) in &files.by_number {
+            let durable = lock(&file.content).survivor(survival, &mut random);
+            let content = Content { current: durable.clone(), durable, unsynced: Vec::new() };
+            let copy = MemoryFile {
+                number: *number,
+                state: file.state,
+                faults: disk.faults.clone(),
+                content: Mutex::new(content),
+            };
+            copies.by_number.insert(*number, Arc::new(copy));
+        }
+        drop(copies);
+        disk
+    }
+
+    /// The bytes of a file as a reader sees them now.
+    pub fn bytes(&self, number: u64) -> Option<Vec<u8>> {
+        let file = lock(&self.files).by_number.get(&number)?.clone();
+        let bytes = lock(&file.content).current.clone();
+        Some(bytes)
+    }
+
+    /// Replaces the durable bytes of a file: damage, a cut tail, an old copy.
+    pub fn replace(&self, number: u64, bytes: Vec<u8>) {
+        if let Some(file) = lock(&self.files).by_number.get(&number) {
+            let content = Content { current: bytes.clone(), durable: bytes, unsynced: Vec::new() };
+            *lock(&file.content) = content;
+        }
+    }
+
+    fn create(&self, state: bool, zeros: usize) -> u64 {
+        let mut files = lock(&self.files);
+        let number = files.next_number;
+        files.next_number += 1;
+        let content =
+            Content { current: vec![0; zeros], durable: vec![0; zeros], unsynced: Vec::new() };
+        let faults = self.faults.clone();
+        let file = MemoryFile { number, state, faults, content: Mutex::new(content) };
+        files.by_number.insert(number, Arc::new(file));
+        number
+    }
+
+    fn file(&self, number: u64) -> Result<Arc<MemoryFile>, DiskError> {
+        let file = lock(&self.files).by_number.get(&number).cloned();
+        file.ok_or(DiskError::NotFound { file: number })
+    }
+}
+
+impl Disk for MemoryDisk {
+    fn list(&self) -> Result<Vec<FileInfo>, DiskError> {
+        let files: Vec<_> = lock(&self.files).by_number.values().cloned().collect();
+        let info = |file: Arc<MemoryFile>| {
+            let kind = match file.state {
+                true => FileKind::State,
+                false => classify::kind_of(file.number, &*file)?,
+            };
+            Ok(FileInfo { number: file.number, kind, len: file.len()? })
+        };
+        files.into_iter().map(info).collect()
+    }
+
+    fn take_spare(&self) -> Result<u64, DiskError> {
+        {
+            let mut files = lock(&self.files);
+            match &mut files.spares_left {
+                Some(0) => return Err(DiskError::NoSpare { needed: self.spare_bytes }),
+                Some(left) => *left -= 1,
+                None => {}
+            }
+        }
+        Ok(self.create(false, self.spare_bytes as usize))
+    }
+
+    fn create_state(&self) -> Result<u64, DiskError> {
+        Ok(self.create(true, 0))
+    }
+
+    fn open(&self, number: u64) -> Result<Arc<dyn File>, DiskError> {
+        Ok(self.file(number)?)
+    }
+
+    fn remove(&self, number: u64) -> Result<(), DiskError> {
+        match lock(&self.files).by_number.remove(&number) {
+            Some(_) => Ok(()),
+            None => Err(DiskError::NotFound { file: number }),
+        }
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        lock(&self.files).spares_left.map(|spares| spares as u64 * self.spare_bytes)
+    }
+}
+
+impl MemoryFile {
+    /// Counts an operation and fails it if a fault is set for it.
+    fn operate(&self, action: &'static str, offset: u64) -> Result<(), DiskError> {
+        let mut faults = lock(&self.faults);
+        let now = faults.operations;
+        faults.operations += 1;
+        let fails = match faults.fault {
+            Some((at, Fault::Once)) => now == at,
+            Some((at, Fault::PowerCut)) => now >= at,
+            None => false,
+        };
+        match fails {
+            true => Err(DiskError::io(action, self.number, offset, io::Error::other("fault"))),
+            false => Ok(()),
+        }
+    }
+}
+
+impl File for MemoryFile {
+    fn len(&self) -> Result<u64, DiskError> {
+        Ok(lock(&self.content).current.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        let content = lock(&self.content);
+        let start = usize::try_from(offset).ok();
+        let bytes = start.and_then(|start| content.current.get(start..start + buf.len()));
+        match bytes {
+            Some(bytes) => buf.copy_from_slice(bytes),
+            None => {
+                let end = io::Error::from(io::ErrorKind::UnexpectedEof);
+                return Err(DiskError::io("read", self.number, offset, end));
+            }
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DiskError> {
+        self.operate("write", offset)?;
+        let change = Change::Write { offset: offset as usize, bytes: buf.to_vec() };
+        lock(&self.content).change(change);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), DiskError> {
+        self.operate("resize", len)?;
+        lock(&self.content).change(Change::SetLen(len as usize));
+        Ok(())
+    }
+
+    fn sync(&self) -> Result<(), DiskError> {
+        self.operate("sync", 0)?;
+        let mut content = lock(&self.content);
+        let Content { durable, unsynced, .. } = &mut *content;
+        for change in unsynced.drain(..) {
+            change.apply(durable);
+        }
+        Ok(())
+    }
+}
+
+impl Content {
+    fn change(&mut self, change: Change) {
+        change.apply(&mut self.current);
+        self.unsynced.push(change);
+    }
+
+    fn survivor(&self, survival: Survival, random: &mut u64) -> Vec<u8> {
+        match survival {
+            Survival::Dropped => self.durable.clone(),
+            Survival::Kept => self.current.clone(),
+            Survival::Torn(_) => {
+                let mut image = self.durable.clone();
+                for change in &self.unsynced {
+                    change.tear(&mut image, random);
+                }
+                image
+            }
+        }
+    }
+}
+
+impl Change {
+    fn apply(&self, image: &mut Vec<u8>) {
+        match self {
+            Change::Write { offset, bytes } => write(image, *offset, bytes),
+            Change::SetLen(len) => image.resize(*len, 0),
+        }
+    }
+
+    fn tear(&self, image: &mut Vec<u8>, random: &mut u64) {
+        match self {
+            Change::Write { offset, bytes } => {
+                // Sectors are those of the medium, so the first piece may be shorter.
+                let mut at = 0;
+                while at < bytes.len() {
+                    let end = bytes.len().min(at + SECTOR - (offset + at) % SECTOR);
+                    if coin(random) {
+                        write(image, offset + at, &bytes[at..end]);
+                    }
+                    at = end;
+                }
+            }
+            Change::SetLen(len) if coin(random) => image.resize(*len, 0),
+            Change::SetLen(_) => {}
+        }
+    }
+}
+
+fn write(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if image.len() < end {
+        image.resize(end, 0);
+    }
+    image[offset..end].copy_from_slice(bytes);
+}
+
+/// One bit of a xorshift generator.
+fn coin(random: &mut u64) -> bool {
+    *random ^= *random << 13;
+    *random ^= *random >> 7;
+    *random ^= *random << 17;
+    *random >> 40 & 1 == 1
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,213 @@
+//! The errors of the store. Each says where it happened and what to do next.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// An error of a [`Disk`](crate::Disk) or one of its files.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum DiskError {
+    /// The operating system refused an operation.
+    #[error("cannot {action} file {file} at byte {offset}: {source}")]
+    Io {
+        /// What was tried: `read`, `write`, `sync`, `resize`, `create`, `open`, `remove`, `list`.
+        action: &'static str,
+        /// File number; 0 for the directory itself.
+        file: u64,
+        /// Byte offset of the operation, 0 where it has none.
+        offset: u64,
+        /// The system's own error, shared so that every waiter can be told.
+        source: Arc<std::io::Error>,
+    },
+    /// No prepared file is left and none can be made.
+    #[error("no spare file of {needed} bytes can be made: free disk space, then retry")]
+    NoSpare {
+        /// Bytes a spare needs.
+        needed: u64,
+    },
+    /// The file number is not in this directory.
+    #[error("file {file} does not exist: was it removed while the store was open?")]
+    NotFound {
+        /// File number.
+        file: u64,
+    },
+    /// A file holds data under a header that is not valid.
+    #[error("file {file} is damaged at byte {offset}: {reason}; run verify, then restore a backup")]
+    Damaged {
+        /// File number.
+        file: u64,
+        /// Byte offset in the file.
+        offset: u64,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// A newer release wrote this file.
+    #[error(
+        "file {file} has format {found}, this release reads up to {supported}: use a newer release"
+    )]
+    TooNew {
+        /// File number.
+        file: u64,
+        /// Format version in the file.
+        found: u16,
+        /// Newest format version this release reads.
+        supported: u16,
+    },
+    /// The directory holds something else.
+    #[error("{} is not empty and not a Lastword store: choose another directory", dir.display())]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+    },
+}
+
+impl DiskError {
+    /// An [`Io`](DiskError::Io) error from its parts.
+    pub fn io(action: &'static str, file: u64, offset: u64, source: std::io::Error) -> Self {
+        DiskError::Io { action, file, offset, source: Arc::new(source) }
+    }
+}
+
+/// Why a directory could not be locked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LockError {
+    /// Another process has the store open.
+    #[error(
+        "{} is in use by process {pid} ({command}): stop it, or ask its server instead of opening the files",
+        dir.display()
+    )]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// Process id of the holder, 0 if it has not written it yet.
+        pid: u32,
+        /// Command line of the holder.
+        command: String,
+    },
+    /// The directory holds something else.
+    #[error("{} is not empty and not a Lastword store: choose another directory", dir.display())]
+    NotOurs {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot lock {}: {source}", dir.display())]
+    Io {
+        /// The directory.
+        dir: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
+}
+
+/// Why a [`Fold`](crate::Fold) refused a frame.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FoldError {
+    /// The layer above refused the frame.
+    #[error("{0}")]
+    Refused(Box<dyn std::error::Error + Send + Sync>),
+    /// Reading the state failed.
+    #[error(transparent)]
+    Store(#[from] Box<StoreError>),
+}
+
+impl From<StoreError> for FoldError {
+    fn from(error: StoreError) -> Self {
+        FoldError::Store(Box::new(error))
+    }
+}
+
+/// An error of the [`Store`](crate::Store).
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// The disk refused, before any byte of a frame was written; retry after its cause is gone.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// There is no room for the frame; nothing was written and the store goes on.
+    #[error("no space to append at position {position}: {source}")]
+    NoSpace {
+        /// Position the frame would have had.
+        position: u64,
+        /// What the disk said.
+        source: DiskError,
+    },
+    /// A log file holds bytes that were durable once and are not what was written.
+    #[error(
+        "log file {file} is damaged at byte {offset} (position {position}): {reason}; \
+         restore a backup, or salvage what is readable"
+    )]
+    Damaged {
+        /// File number.
+        file: u64,
+        /// Byte offset in the file.
+        offset: u64,
+        /// Log position of that byte.
+        position: u64,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// A row of the state, or the file it lives in, is not what was written.
+    #[error("state file {file} is damaged ({reason}): open the store with `rebuild_state`")]
+    StateDamaged {
+        /// File number of the state.
+        file: u64,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The payload is longer than a frame may be.
+    #[error("payload of {len} bytes is over the limit of {limit}: split the batch")]
+    TooLarge {
+        /// Bytes of the payload.
+        len: usize,
+        /// Most bytes allowed.
+        limit: usize,
+    },
+    /// Too many bytes wait for the next commit.
+    #[error("{waiting} bytes wait for a commit, the limit is {limit}: commit, then append again")]
+    GroupFull {
+        /// Bytes waiting.
+        waiting: usize,
+        /// Most bytes allowed.
+        limit: usize,
+    },
+    /// Frame kinds below 16 belong to the store.
+    #[error("frame kind {kind} is reserved: use 16 or above")]
+    ReservedKind {
+        /// The kind asked for.
+        kind: u8,
+    },
+    /// A write or sync failed while these frames were made durable: they may or may not survive.
+    #[error("outcome unknown, {source}: reopen the store to learn what was kept")]
+    OutcomeUnknown {
+        /// What failed.
+        source: DiskError,
+    },
+    /// An earlier write or sync failed; the store takes no writes.
+    #[error("the store takes no writes since {cause}: reopen it")]
+    Poisoned {
+        /// The first failure.
+        cause: DiskError,
+    },
+    /// The position is not in the published log.
+    #[error("position {position} is outside the log, which is readable from 0 up to {end}")]
+    OutOfRange {
+        /// The position asked for.
+        position: u64,
+        /// First position that is not readable.
+        end: u64,
+    },
+    /// The layer above refused a frame; the state is as it was and the frame is not in the log.
+    #[error("frame at position {position} was not folded: {source}")]
+    Fold {
+        /// Position of the frame.
+        position: u64,
+        /// Why.
+        source: Arc<FoldError>,
+    },
+    /// The log ran out of group numbers, which cannot happen in practice.
+    #[error("the log has used all group numbers: copy its content into a new store")]
+    Exhausted,
+}

@@ -1,0 +1,30 @@
+//! Every maximum and fixed length of the store, and the relations between them.
+
+/// Bytes of the header at the start of each log file and pack.
+pub const HEADER_LEN: usize = 128;
+/// Bytes of a frame before its payload.
+pub const FRAME_HEADER_LEN: usize = 24;
+/// Frames start at multiples of this many bytes.
+pub const FRAME_ALIGN: usize = 8;
+/// Longest payload of one frame in bytes: a decided batch of 8 MiB and its envelope.
+pub const MAX_FRAME: usize = 8 * 1024 * 1024 + 64 * 1024;
+/// Most bytes that may wait for one commit; a group stays in one segment and one buffer.
+pub const MAX_GROUP: usize = 32 * 1024 * 1024;
+/// Number of spaces a state can hold.
+pub const MAX_SPACES: usize = 16;
+/// Longest key of a row in bytes.
+pub const MAX_KEY: usize = 64 * 1024;
+/// Bytes a scan of the log reads at a time.
+pub const SCAN_CHUNK: usize = 1024 * 1024;
+/// Rows a scan takes from a delta while it holds the delta's lock.
+pub const SCAN_ROWS: usize = 64;
+/// Largest group number (48 bits on disk).
+pub const MAX_GROUP_NUMBER: u64 = (1 << 48) - 1;
+/// Spares a disk keeps ready.
+pub const SPARES: usize = 2;
+
+const _: () = assert!(HEADER_LEN.is_multiple_of(FRAME_ALIGN));
+const _: () = assert!(FRAME_HEADER_LEN.is_multiple_of(FRAME_ALIGN));
+const _: () = assert!(MAX_FRAME.is_multiple_of(FRAME_ALIGN));
+const _: () = assert!(MAX_FRAME + FRAME_HEADER_LEN <= MAX_GROUP);
+const _: () = assert!(MAX_FRAME <= u32::MAX as usize);

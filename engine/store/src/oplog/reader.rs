@@ -1,0 +1,168 @@
+//! Reads frames: one by its position, or all from a position on.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use crate::error::StoreError;
+use crate::limits::{FRAME_HEADER_LEN, SCAN_CHUNK};
+use crate::oplog::frame::{self, FrameRef, OwnedFrame};
+use crate::oplog::segment::Segment;
+
+/// First read for one frame: most frames fit.
+const GUESS: u64 = 1024;
+
+/// The segments of a log, in order, shared by its writer and all readers.
+#[derive(Debug, Clone)]
+pub(crate) struct LogReader {
+    segments: Arc<RwLock<Vec<Arc<Segment>>>>,
+}
+
+impl LogReader {
+    pub(crate) fn new(segments: Vec<Arc<Segment>>) -> Self {
+        LogReader { segments: Arc::new(RwLock::new(segments)) }
+    }
+
+    pub(crate) fn push(&self, segment: Arc<Segment>) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
+    }
+
+    /// The segment `position` lies in, and where it ends if another follows.
+    pub(crate) fn locate(&self, position: u64) -> Option<(Arc<Segment>, Option<u64>)> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        let after = segments.partition_point(|segment| segment.first_position() <= position);
+        let segment = segments.get(after.checked_sub(1)?)?.clone();
+        Some((segment, segments.get(after).map(|next| next.first_position())))
+    }
+
+    /// The frame at `position`, verified. `end` is the first position that is not readable.
+    pub(crate) fn read_frame(&self, position: u64, end: u64) -> Result<OwnedFrame, StoreError> {
+        let outside = StoreError::OutOfRange { position, end };
+        if position >= end {
+            return Err(outside);
+        }
+        let (segment, next) = self.locate(position).ok_or(outside)?;
+        let end = end.min(next.unwrap_or(u64::MAX)).min(segment.capacity_end()?);
+        let room = end.saturating_sub(position);
+        let mut bytes = vec![0; room.min(GUESS) as usize];
+        segment.file.read_at(segment.offset(position), &mut bytes)?;
+        let bad = || segment.damaged(position, "no valid frame begins here");
+        let len = frame::frame_len(frame::stated_len(&bytes, position).ok_or_else(bad)?);
+        if len as u64 > room {
+            return Err(bad());
+        }
+        let have = bytes.len();
+        if len > have {
+            bytes.resize(len, 0);
+            let (_, rest) = bytes.split_at_mut(have);
+            segment.file.read_at(segment.offset(position) + have as u64, rest)?;
+        }
+        Ok(frame::decode(&bytes, segment.seed, position).ok_or_else(bad)?.to_owned())
+    }
+
+    /// Hands every frame from `from`, a frame's position, up to `end` to `visit`.
+    pub(crate) fn scan(
+        &self,
+        from: u64,
+        end: u64,
+        mut visit: impl FnMut(FrameRef<'_>) -> Result<ControlFlow<()>, StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut at = from;
+        while at < end {
+            let (segment, next) =
+                self.locate(at).ok_or(StoreError::OutOfRange { position: at, end })?;
+            let limit = next.unwrap_or(end).min(end);
+            let mut scan = Scan::new(&segment, at, limit)?;
+            while let Some(frame) = scan.next()? {
+                if visit(frame)?.is_break() {
+                    return Ok(());
+                }
+            }
+            at = scan.position();
+            if at < limit {
+                return Err(segment.damaged(at, "no valid frame begins here"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A walk over the frames of one segment that reads in large chunks.
+pub(crate) struct Scan<'a> {
+    segment: &'a Segment,
+    position: u64,
+    /// First position that is not read.
+    limit: u64,
+    buffer: Vec<u8>,
+    /// Log position of the first byte of the buffer.
+    buffer_at: u64,
+}
+
+impl<'a> Scan<'a> {
+    /// A walk from `from` up to `limit`, or to the end of the file if that comes first.
+    pub(crate) fn new(segment: &'a Segment, from: u64, limit: u64) -> Result<Self, StoreError> {
+        let limit = limit.min(segment.capacity_end()?);
+        Ok(Scan { segment, position: from, limit, buffer: Vec::new(), buffer_at: from })
+    }
+
+    /// Where the next frame should begin.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The next frame, or `None` where no valid frame begins.
+    pub(crate) fn next(&mut self) -> Result<Option<FrameRef<'_>>, StoreError> {
+        let at = self.position;
+        let header = self.window(at, FRAME_HEADER_LEN)?;
+        let Some(len) = header.and_then(|bytes| frame::stated_len(bytes, at)) else {
+            return Ok(None);
+        };
+        let seed = self.segment.seed;
+        if self.window(at, frame::frame_len(len))?.is_none() {
+            return Ok(None);
+        }
+        // Looked up again because the borrow checker cannot follow a borrow that is returned on
+        // one path only; the window is in the buffer, so nothing is read twice.
+        let start = (at - self.buffer_at) as usize;
+        let frame = self.buffer.get(start..).and_then(|bytes| frame::decode(bytes, seed, at));
+        if let Some(frame) = &frame {
+            self.position = frame.end();
+        }
+        Ok(frame)
+    }
+
+    /// The first valid frame after `from` that `matches`: where the log goes on after a bad frame.
+    pub(crate) fn find(
+        &mut self,
+        from: u64,
+        matches: impl Fn(&FrameRef<'_>) -> bool,
+    ) -> Result<Option<u64>, StoreError> {
+        let mut at = from + 8;
+        while let Some(bytes) = self.window(at, FRAME_HEADER_LEN)? {
+            if frame::stated_len(bytes, at).is_some() {
+                self.position = at;
+                if self.next()?.is_some_and(|frame| matches(&frame)) {
+                    return Ok(Some(at));
+                }
+            }
+            at += 8;
+        }
+        Ok(None)
+    }
+
+    /// `len` bytes of the log from `at`, or `None` if the limit comes first.
+    fn window(&mut self, at: u64, len: usize) -> Result<Option<&[u8]>, StoreError> {
+        let Some(room) = self.limit.checked_sub(at).filter(|room| *room >= len as u64) else {
+            return Ok(None);
+        };
+        let start = at.checked_sub(self.buffer_at).and_then(|start| usize::try_from(start).ok());
+        let held = start.is_some_and(|start| start + len <= self.buffer.len());
+        if !held {
+            let take = room.min(SCAN_CHUNK.max(len) as u64) as usize;
+            self.buffer.resize(take, 0);
+            self.segment.file.read_at(self.segment.offset(at), &mut self.buffer)?;
+            self.buffer_at = at;
+        }
+        let start = (at - self.buffer_at) as usize;
+        Ok(self.buffer.get(start..start + len))
+    }
+}

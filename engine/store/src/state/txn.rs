@@ -1,0 +1,70 @@
+//! How a frame changes the state.
+
+use std::sync::Arc;
+
+use crate::error::{FoldError, StoreError};
+use crate::limits::MAX_KEY;
+use crate::oplog::FrameRef;
+use crate::state::delta::Delta;
+use crate::state::scan::Scan;
+use crate::state::space::{Direction, KeyRange, Space};
+use crate::state::view::View;
+
+/// What the layer above makes of a frame.
+pub trait Fold: Send + Sync {
+    /// Changes the state as `frame` says. It runs when the frame is appended and again when the
+    /// log is replayed, so its result must follow from the frame and the state alone. If it fails
+    /// at append, the state stays as it was and the frame is not in the log.
+    fn fold(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), FoldError>;
+}
+
+/// The newest state with the changes of one frame on top.
+#[derive(Debug)]
+pub struct StateTxn<'a> {
+    newest: &'a View,
+    changes: &'a Arc<Delta>,
+    /// Position of the frame; it orders its changes behind all others.
+    position: u64,
+}
+
+impl<'a> StateTxn<'a> {
+    pub(crate) fn new(newest: &'a View, changes: &'a Arc<Delta>, position: u64) -> Self {
+        StateTxn { newest, changes, position }
+    }
+
+    /// The value of a row, own changes included. Errors: [`StoreError::StateDamaged`].
+    pub fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        match self.changes.get(space, key, u64::MAX) {
+            Some(row) => Ok(row),
+            None => self.newest.get(space, key),
+        }
+    }
+
+    /// Sets a row. Errors: [`StoreError::TooLarge`] for a key over 64 KiB.
+    pub fn put(&mut self, space: Space, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        if key.len() > MAX_KEY {
+            return Err(StoreError::TooLarge { len: key.len(), limit: MAX_KEY });
+        }
+        self.changes.put(space, Arc::from(key), self.position, Some(Arc::from(value)));
+        Ok(())
+    }
+
+    /// Removes a row; one that is not there is no error.
+    pub fn delete(&mut self, space: Space, key: &[u8]) {
+        self.changes.put(space, Arc::from(key), self.position, None);
+    }
+
+    /// The rows of a range in key order, own changes included. Changes made while the scan is
+    /// held may or may not show in it. Errors: [`StoreError::StateDamaged`].
+    pub fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        direction: Direction,
+    ) -> Result<Scan, StoreError> {
+        let mut scan = Scan::new(direction);
+        scan.add_delta(self.changes, space, range, u64::MAX);
+        self.newest.add_to(&mut scan, space, range)?;
+        Ok(scan)
+    }
+}
