@@ -82,6 +82,7 @@ impl Authority {
         let told = Arc::clone(&listeners);
         let writer = Writer::start(
             store,
+            opened.delta_cap_bytes,
             "authority",
             Box::new(move |view| {
                 let listeners = told.lock().unwrap_or_else(PoisonError::into_inner);
@@ -255,7 +256,7 @@ fn attach_now(
     workspace: &WorkspaceName,
     request: &AttachRequest,
 ) -> Result<Attached> {
-    let mut meta = read::meta(&store.newest(), workspace)?;
+    let mut meta = read::meta(store.newest(), workspace)?;
     if meta.epoch.is_none() {
         if !request.create {
             return Err(Error::UnknownWorkspace { workspace: workspace.clone() });
@@ -265,12 +266,12 @@ fn attach_now(
             Attachment { workspace: workspace.clone(), epoch, role: Role::Owner, horizon: 0 };
         let payload = Payload::Attachment(made);
         store.append(payload.kind(), &payload.to_bytes())?;
-        meta = read::meta(&store.newest(), workspace)?;
+        meta = read::meta(store.newest(), workspace)?;
     }
     let newest = store.newest();
     let limit = MAX_ATTACHED_DECISIONS;
     let decisions =
-        read::decisions_after(&newest, workspace, request.device, request.decided, limit)?;
+        read::decisions_after(newest, workspace, request.device, request.decided, limit)?;
     Ok(Attached {
         attachment: request.attachment,
         epoch: meta.epoch.expect("invariant: set above"),
@@ -279,7 +280,7 @@ fn attach_now(
         head: meta.head,
         horizon: meta.horizon,
         role: request.role,
-        last_counter: read::last_counter(&newest, workspace, request.device)?,
+        last_counter: read::last_counter(newest, workspace, request.device)?,
         decisions,
     })
 }
@@ -292,13 +293,12 @@ fn decide_now(
     checked: std::result::Result<(), String>,
 ) -> Result<PushAnswer> {
     let newest = store.newest();
-    let expected = read::last_counter(&newest, workspace, batch.device)? + 1;
-    if let Some(known) = read::decision(&newest, workspace, batch.batch_id)? {
+    let expected = read::last_counter(newest, workspace, batch.device)? + 1;
+    if let Some(known) = read::decision(newest, workspace, batch.batch_id)? {
         if known.payload_hash != payload_hash {
             let message = format!("batch {} came again with other content", batch.batch_id);
             return Ok(PushAnswer::Forked { message });
         }
-        drop(newest);
         if batch.counter == expected {
             consume(store, workspace, batch, payload_hash, known.decision.clone())?;
         }
@@ -311,7 +311,6 @@ fn decide_now(
         );
         return Ok(PushAnswer::Forked { message });
     }
-    drop(newest);
     let frame = judge(store, workspace, batch, payload_hash, checked)?;
     let decision = frame.decision.clone();
     let payload = Payload::Decided(frame);
@@ -348,7 +347,7 @@ fn judge(
     checked: std::result::Result<(), String>,
 ) -> Result<DecidedBatch> {
     let newest = store.newest();
-    let meta = read::meta(&newest, workspace)?;
+    let meta = read::meta(newest, workspace)?;
     let time_ms = now_ms().max(meta.time_ms);
     let refused = |batch: Batch, code: RefusalCode, message: String| DecidedBatch {
         workspace: workspace.clone(),
@@ -369,7 +368,7 @@ fn judge(
         Judged { workspace, generation: meta.generation, time_ms, ..Judged::new(workspace) };
     let first_seq = meta.head + 1;
     for (op, seq) in batch.ops.iter().zip(first_seq..) {
-        if let Err(reason) = judged.op(&newest, &batch, op, seq)? {
+        if let Err(reason) = judged.op(newest, &batch, op, seq)? {
             let message = format!("{}/{}: {reason}", op.table, op.key);
             return Ok(refused(batch, RefusalCode::ResultTooBig, message));
         }

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, TableName, WorkspaceName};
-use lastword_store::payload::Identity;
 use lastword_store::{OpenReport, View, read};
 
 use crate::error::Result;
@@ -76,7 +75,12 @@ impl Builder {
         let (opened, store) = open::open(dir.as_ref(), &OpenOptions::replica())?;
         let watchers: Arc<Watchers> = Arc::default();
         let told = Arc::clone(&watchers);
-        let writer = Writer::start(store, "writer", Box::new(move |view| told.published(view)))?;
+        let writer = Writer::start(
+            store,
+            opened.delta_cap_bytes,
+            "writer",
+            Box::new(move |view| told.published(view)),
+        )?;
         Ok(Database {
             inner: Arc::new(DatabaseInner {
                 opened,
@@ -162,10 +166,6 @@ impl Database {
 
     pub(crate) fn view(&self) -> Arc<View> {
         self.inner.writer.view()
-    }
-
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.inner.opened.identity
     }
 }
 

@@ -1,10 +1,12 @@
 //! A readable listing of a store's log, for people who want to see what happened.
 
+use std::ops::ControlFlow;
+
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::ViewHandle;
-use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, StoreRole};
+use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, StoreRole, kind};
 
 use crate::error::Result;
 
@@ -24,20 +26,26 @@ pub struct LogLine {
 /// At most `limit` frames from the one at `from`, in log order; the store's own proof and close
 /// marks are left out. The second value is where to go on.
 pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<LogLine>, u64)> {
-    let (frames, next) = log.read_frames(from, limit)?;
-    let lines = frames.into_iter().map(|frame| {
+    let (mut lines, mut next) = (Vec::new(), from);
+    log.scan_frames(from, |frame| {
+        if lines.len() == limit {
+            return ControlFlow::Break(());
+        }
+        next = frame.end();
         let position = frame.position;
-        match Payload::from_frame(frame.kind, &frame.payload) {
-            Ok(payload) => line(position, payload),
-            Err(error) => LogLine {
+        match Payload::from_frame(frame.kind, frame.payload) {
+            Ok(payload) => lines.push(line(position, payload)),
+            Err(_) if frame.kind < kind::IDENTITY => {}
+            Err(error) => lines.push(LogLine {
                 position,
                 kind: "unreadable",
                 workspace: None,
                 text: format!("kind {}: {error}", frame.kind),
-            },
+            }),
         }
-    });
-    Ok((lines.collect(), next))
+        ControlFlow::Continue(())
+    })?;
+    Ok((lines, next))
 }
 
 fn line(position: u64, payload: Payload) -> LogLine {

@@ -19,28 +19,37 @@ pub(crate) struct OpenOptions {
 
 impl OpenOptions {
     pub(crate) fn authority() -> Self {
-        Self { role: StoreRole::Authority, store: Options::authority(random()) }
+        let store = Options {
+            segment_size: 64 << 20,
+            zero_step: 4 << 20,
+            delta_cap_bytes: 256 << 20,
+            cache_bytes: 256 << 20,
+            entropy: random(),
+            ..Options::default()
+        };
+        Self { role: StoreRole::Authority, store }
     }
 
     pub(crate) fn replica() -> Self {
-        Self { role: StoreRole::Replica, store: Options::device(random()) }
+        let store = Options { entropy: random(), ..Options::default() };
+        Self { role: StoreRole::Replica, store }
     }
 }
 
-/// An open directory; the lock is held as long as this lives.
+/// What is known of an open directory; the store holds its lock.
 pub(crate) struct OpenedStore {
     pub(crate) dir: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) report: OpenReport,
-    _lock: DirLock,
+    pub(crate) delta_cap_bytes: usize,
 }
 
 /// Locks, recovers and identifies the store in `dir`, creating it if there is none.
 pub(crate) fn open(dir: &Path, options: &OpenOptions) -> Result<(OpenedStore, Store)> {
     let lock = DirLock::acquire(dir)?;
-    let disk = Arc::new(RealDisk::open(dir, options.store.zero_step)?);
+    let disk = Arc::new(RealDisk::open(lock, options.store.zero_step)?);
     let (mut store, report) = Store::open(disk, options.store.clone(), Arc::new(ApplyPayload))?;
-    let known = read::identity(&store.newest())?;
+    let known = read::identity(store.newest())?;
     let identity = match known {
         Some(identity) => identity,
         None => introduce(&mut store, options.role)?,
@@ -52,7 +61,8 @@ pub(crate) fn open(dir: &Path, options: &OpenOptions) -> Result<(OpenedStore, St
             wanted: holds(options.role),
         });
     }
-    Ok((OpenedStore { dir: dir.to_path_buf(), identity, report, _lock: lock }, store))
+    let delta_cap_bytes = options.store.delta_cap_bytes;
+    Ok((OpenedStore { dir: dir.to_path_buf(), identity, report, delta_cap_bytes }, store))
 }
 
 fn introduce(store: &mut Store, role: StoreRole) -> Result<Identity> {

@@ -71,7 +71,7 @@ pub(crate) fn store_attached(
     workspace: &WorkspaceName,
     attached: Attached,
 ) -> Result<WorkspaceState> {
-    let meta = read::meta(&store.newest(), workspace)?;
+    let meta = read::meta(store.newest(), workspace)?;
     let Attached { epoch, role, horizon, decisions, .. } = attached;
     if (meta.epoch, meta.role, meta.horizon) != (Some(epoch), Some(role), horizon) {
         let frame = Attachment { workspace: workspace.clone(), epoch, role, horizon };
@@ -79,7 +79,7 @@ pub(crate) fn store_attached(
     }
     // A refusal among them needs no Resume: a new attachment halts nothing.
     store_decisions(store, workspace, decisions)?;
-    workspace_state(&store.newest(), workspace)
+    workspace_state(store.newest(), workspace)
 }
 
 /// Stores decisions in counter order; the first refusal ends the run, since nothing after it was
@@ -89,7 +89,7 @@ pub(crate) fn store_decisions(
     workspace: &WorkspaceName,
     decisions: Vec<Decided>,
 ) -> Result<Stored> {
-    let known = read::meta(&store.newest(), workspace)?.decided;
+    let known = read::meta(store.newest(), workspace)?.decided;
     let mut accepted = Vec::new();
     let mut refusal = None;
     for decided in decisions.into_iter().filter(|decided| decided.counter > known) {
@@ -106,10 +106,10 @@ pub(crate) fn store_decisions(
         append(store, Payload::Verdicts(frame))?;
     }
     if let Some(refused) = &refusal {
-        let unit = dead_letter::unit(&store.newest(), workspace, refused)?;
+        let unit = dead_letter::unit(store.newest(), workspace, refused)?;
         append(store, Payload::DeadLetters(unit))?;
     }
-    let meta = read::meta(&store.newest(), workspace)?;
+    let meta = read::meta(store.newest(), workspace)?;
     Ok(match refusal {
         None => Stored::Decisions { decided: meta.decided },
         Some(refused) => Stored::DeadLettered {
@@ -127,13 +127,12 @@ pub(crate) fn store_changes(
     page: Changes,
 ) -> Result<(u64, u64)> {
     let newest = store.newest();
-    let meta = read::meta(&newest, workspace)?;
+    let meta = read::meta(newest, workspace)?;
     let mut previous = Vec::with_capacity(page.entries.len());
     for Entry::Row { table, key, .. } in &page.entries {
         let row_key = keys::row_key(workspace, meta.generation, table, key);
-        previous.push(read::row(&newest, &row_key)?.map_or(0, |stored| stored.position));
+        previous.push(read::row(newest, &row_key)?.map_or(0, |stored| stored.position));
     }
-    drop(newest);
     let frame = RemotePage {
         workspace: workspace.clone(),
         from: page.from,
@@ -143,7 +142,7 @@ pub(crate) fn store_changes(
         previous,
     };
     append(store, Payload::Remote(frame))?;
-    let meta = read::meta(&store.newest(), workspace)?;
+    let meta = read::meta(store.newest(), workspace)?;
     Ok((meta.received_to, meta.cursor))
 }
 

@@ -8,12 +8,12 @@ fn table(name: &str) -> TableName {
 
 /// `_conflicts`: one row per conflict, written by the authority, in each workspace.
 #[must_use]
-pub fn conflicts() -> TableName {
+pub(crate) fn conflicts() -> TableName {
     table("_conflicts")
 }
 
 /// `_dead_letters`: refused batches of this device, in workspace `_store`.
 #[must_use]
-pub fn dead_letters() -> TableName {
+pub(crate) fn dead_letters() -> TableName {
     table("_dead_letters")
 }

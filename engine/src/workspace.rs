@@ -319,7 +319,7 @@ impl Receipt {
         if let Some(entry) = entry {
             return Ok(entry.settled.map(Settled::Decided));
         }
-        let letter = crate::dead_letter::find(&view, batch_id)?;
+        let letter = crate::dead_letter::find(&*view, batch_id)?;
         Ok(Some(match letter {
             Some(letter) => Settled::Refused { code: letter.code, message: letter.message },
             None => Settled::Shown,

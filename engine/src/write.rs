@@ -302,21 +302,21 @@ pub(crate) fn append(store: &mut Store, draft: &Draft, author: Author<'_>) -> Re
         return Ok(Appended::Nothing);
     }
     let newest = store.newest();
-    let identity = read::identity(&newest)?.ok_or(Error::Closed)?;
-    let meta = read::meta(&newest, &draft.workspace)?;
+    let identity = read::identity(newest)?.ok_or(Error::Closed)?;
+    let meta = read::meta(newest, &draft.workspace)?;
     let (now, batch_id) = (now_ms(), BatchId(random()));
     let (mut synced, mut local) = (Vec::new(), Vec::new());
     for draft_op in &draft.ops {
         let row_key =
             keys::row_key(&draft.workspace, meta.generation, &draft_op.table, &draft_op.key);
-        let stored = read::row(&newest, &row_key)?;
+        let stored = read::row(newest, &row_key)?;
         let position = stored.as_ref().map_or(0, |stored| stored.position);
         if position != draft_op.observed {
             return Ok(Appended::Moved);
         }
         *author.last_hlc = author.last_hlc.next(now);
         let is_local = (author.is_local)(&draft_op.table);
-        let base = if is_local { 0 } else { base_of(&newest, &row_key, stored.as_ref())? };
+        let base = if is_local { 0 } else { base_of(newest, &row_key, stored.as_ref())? };
         let op = Op {
             table: draft_op.table.clone(),
             key: draft_op.key.clone(),
@@ -347,7 +347,6 @@ pub(crate) fn append(store: &mut Store, draft: &Draft, author: Author<'_>) -> Re
         batch.check_limits()?;
     }
     let counter = batch.as_ref().map(|batch| batch.counter);
-    drop(newest);
     let frame = LocalBatch { workspace: draft.workspace.clone(), batch, local, previous };
     let payload = Payload::Local(frame);
     store.append(payload.kind(), &payload.to_bytes())?;

@@ -4,12 +4,14 @@
 //! and synced once (group commit without election). A job decides on the newest state; whoever
 //! asked is answered only after the sync, so nothing leaves the process before it is durable.
 
+use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use lastword_store::{CheckpointDone, Store, StoreError, View, ViewHandle};
+use lastword_store::payload::{Payload, Sums};
+use lastword_store::{CheckpointDone, Store, StoreError, View, ViewHandle, keys, read};
 
 use crate::error::Error;
 
@@ -45,13 +47,31 @@ pub(crate) struct Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(crate) fn start(store: Store, name: &str, on_publish: OnPublish) -> Result<Self, Error> {
+    pub(crate) fn start(
+        store: Store,
+        delta_cap_bytes: usize,
+        name: &str,
+        on_publish: OnPublish,
+    ) -> Result<Self, Error> {
         let views = store.view_handle();
         let (queue, jobs) = sync_channel(MAX_QUEUED_JOBS);
         let back = queue.clone();
+        let waiting = VecDeque::new();
+        let checkpointing = false;
         let thread = std::thread::Builder::new()
             .name(format!("lastword {name}"))
-            .spawn(move || WriterLoop { store, jobs, back, on_publish, checkpointing: false }.run())
+            .spawn(move || {
+                WriterLoop {
+                    store,
+                    jobs,
+                    back,
+                    on_publish,
+                    checkpointing,
+                    delta_cap_bytes,
+                    waiting,
+                }
+                .run();
+            })
             .map_err(|source| Error::Thread { reason: source.to_string() })?;
         Ok(Self { queue, views, thread: Mutex::new(Some(thread)) })
     }
@@ -117,12 +137,19 @@ struct WriterLoop {
     back: SyncSender<Message>,
     on_publish: OnPublish,
     checkpointing: bool,
+    delta_cap_bytes: usize,
+    /// Messages that came while the writer waited for a checkpoint, at most a queue full.
+    waiting: VecDeque<Message>,
 }
 
 impl WriterLoop {
     fn run(mut self) {
         loop {
-            match self.jobs.recv_timeout(IDLE) {
+            let next = match self.waiting.pop_front() {
+                Some(message) => Ok(message),
+                None => self.jobs.recv_timeout(IDLE),
+            };
+            match next {
                 Ok(Message::Job(job)) => {
                     if let Some(close) = self.group(job) {
                         return close(self.store.close());
@@ -130,6 +157,7 @@ impl WriterLoop {
                     if self.store.wants_checkpoint() {
                         self.checkpoint();
                     }
+                    self.make_room();
                 }
                 Ok(Message::Checkpointed(done)) => self.checkpointed(*done),
                 Ok(Message::Close(close)) => return close(self.store.close()),
@@ -160,7 +188,7 @@ impl WriterLoop {
             }
         }
         let changed = self.store.next_position() != start;
-        let committed = if changed { self.store.commit() } else { Ok(()) };
+        let committed = if changed { self.store.commit().map(|_| ()) } else { Ok(()) };
         let published = changed && committed.is_ok();
         for answer in answers {
             answer(committed.clone());
@@ -179,7 +207,14 @@ impl WriterLoop {
         if self.checkpointing {
             return;
         }
-        let Some(job) = self.store.begin_checkpoint() else { return };
+        let job = match self.append_sums().and_then(|()| self.store.begin_checkpoint()) {
+            Ok(Some(job)) => job,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::error!(%error, "no checkpoint can begin");
+                return;
+            }
+        };
         let back = self.back.clone();
         let spawned =
             std::thread::Builder::new().name("lastword checkpoint".into()).spawn(move || {
@@ -189,6 +224,30 @@ impl WriterLoop {
         self.checkpointing = spawned.is_ok();
         if let Err(error) = spawned {
             tracing::error!(%error, "no thread for a checkpoint; the next one tries again");
+        }
+    }
+
+    /// States row counts and digest sums in the log, so that a rebuild can prove itself.
+    fn append_sums(&mut self) -> Result<(), StoreError> {
+        let workspaces = read::workspaces(self.store.newest())?;
+        if workspaces.is_empty() || self.store.delta_bytes() == 0 {
+            return Ok(());
+        }
+        let sum = |(name, meta): (_, keys::WorkspaceMeta)| (name, meta.rows, meta.digest.0);
+        let sums = Sums { workspaces: workspaces.into_iter().map(sum).collect() };
+        let payload = Payload::Sums(sums);
+        self.store.append(payload.kind(), &payload.to_bytes())?;
+        self.store.commit().map(|_| ())
+    }
+
+    /// A full delta waits for the running checkpoint, so memory stays within its cap.
+    fn make_room(&mut self) {
+        while self.checkpointing && self.store.delta_bytes() >= self.delta_cap_bytes {
+            match self.jobs.recv() {
+                Ok(Message::Checkpointed(done)) => self.checkpointed(*done),
+                Ok(other) => self.waiting.push_back(other),
+                Err(_) => return,
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use lastword::core::protocol::{Attach, AttachRefusal, Changes};
 use lastword::{AttachRequest, Error, PushAnswer, PushGate};
 use tokio::sync::mpsc;
 
-use crate::hub::{Claim, Hub};
+use crate::hub::{Claim, Event, Hub};
 
 /// A peer that does not take a message for this long is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,25 +23,12 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
 static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
-/// What reaches a connection from outside its socket.
-pub enum Event {
-    /// An answer of the store.
-    Answer(Input),
-    /// Another connection took over, or the membership ended.
-    Evict {
-        /// The attachment.
-        attachment: u64,
-        /// Why.
-        code: AttachRefusal,
-        /// For people.
-        message: String,
-    },
-    /// The server stops.
-    Shutdown,
-}
-
 /// Serves one socket until it closes.
-pub async fn serve(socket: WebSocket, hub: Arc<Hub>, mut shutdown: tokio::sync::watch::Receiver<bool>) {
+pub async fn serve(
+    socket: WebSocket,
+    hub: Arc<Hub>,
+    mut shutdown: tokio::sync::watch::Receiver<bool>,
+) {
     let (events, mut received) = mpsc::unbounded_channel();
     let mut published = hub.published();
     let mut connection = Connection {
@@ -252,8 +239,7 @@ impl Connection {
         let request = AttachRequest { attachment, device, decided, role, create: true };
         let events = self.events.clone();
         let submitted = self.hub.authority.attach(workspace, request, move |result| {
-            let result =
-                result.map_err(|error| (AttachRefusal::Unavailable, error.to_string()));
+            let result = result.map_err(|error| (AttachRefusal::Unavailable, error.to_string()));
             // A connection that is gone does not need the answer.
             let _ = events.send(Event::Answer(Input::AttachAnswer { attachment, result }));
         });

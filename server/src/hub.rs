@@ -7,10 +7,27 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lastword::Authority;
 use lastword::core::id::{DeviceId, WorkspaceName};
 use lastword::core::protocol::AttachRefusal;
+use lastword::core::protocol::authority::Input;
 use tokio::sync::{mpsc, watch};
 
-use crate::connection::Event;
 use crate::members::Members;
+
+/// What reaches a connection from outside its socket.
+pub enum Event {
+    /// An answer of the store.
+    Answer(Input),
+    /// Another connection took over, or the membership ended.
+    Evict {
+        /// The attachment.
+        attachment: u64,
+        /// Why.
+        code: AttachRefusal,
+        /// For people.
+        message: String,
+    },
+    /// The server stops.
+    Shutdown,
+}
 
 /// How many replaced nonces of one device are remembered.
 const MAX_REPLACED_NONCES: usize = 64;

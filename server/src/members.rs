@@ -140,7 +140,8 @@ mod tests {
     /// R8.1: a token opens exactly the workspaces that its lines name, in the role they name.
     #[test]
     fn a_token_opens_what_its_lines_name() {
-        let tokens = parse(&["t1, ann, acme, owner", "t1, ann, beta, viewer", "t2,bob,acme,editor"]);
+        let tokens =
+            parse(&["t1, ann, acme, owner", "t1, ann, beta, viewer", "t2,bob,acme,editor"]);
         let members = Members::Tokens(tokens.expect("valid lines"));
         let acme = WorkspaceName::new("acme").expect("valid");
         let beta = WorkspaceName::new("beta").expect("valid");
@@ -154,7 +155,8 @@ mod tests {
     /// A mistyped line must stop the server, not quietly lock a user out.
     #[test]
     fn a_bad_line_is_an_error() {
-        for line in ["t1, ann, acme", "t1, ann, ac me, owner", "t1, ann, acme, boss", ",a,b,owner"] {
+        for line in ["t1, ann, acme", "t1, ann, ac me, owner", "t1, ann, acme, boss", ",a,b,owner"]
+        {
             assert!(parse(&[line]).is_err(), "{line}");
         }
         assert!(parse(&["t1, ann, acme, owner", "t1, bob, acme, owner"]).is_err());

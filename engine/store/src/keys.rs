@@ -29,31 +29,36 @@ use lastword_core::stamp::{Decision, Verdict};
 use crate::state::Space;
 
 /// Facts about each workspace and about the store.
-pub const META: Space = Space(0);
+pub const META: Space = Space::new(0);
 /// Visible rows.
-pub const ROWS: Space = Space(1);
+pub const ROWS: Space = Space::new(1);
 /// The authority's rows under own pending ops.
-pub const SHADOW: Space = Space(2);
+pub const SHADOW: Space = Space::new(2);
 /// Own ops on top of shadow rows.
-pub const PENDING: Space = Space(3);
+pub const PENDING: Space = Space::new(3);
 /// Own batches that the stream has not shown yet.
-pub const OUTBOX: Space = Space(4);
+pub const OUTBOX: Space = Space::new(4);
 /// Rows of pages that wait for a consistent end.
-pub const STAGED: Space = Space(5);
+pub const STAGED: Space = Space::new(5);
 /// Records in seq order.
-pub const BY_SEQ: Space = Space(6);
+pub const BY_SEQ: Space = Space::new(6);
 /// Remembered decisions.
-pub const DECISIONS: Space = Space(7);
+pub const DECISIONS: Space = Space::new(7);
 /// Last decided counter of each device.
-pub const COUNTERS: Space = Space(8);
+pub const COUNTERS: Space = Space::new(8);
 /// Decided batches of a device in counter order.
-pub const BY_COUNTER: Space = Space(9);
+pub const BY_COUNTER: Space = Space::new(9);
 /// Tombstones and conflict rows in seq order.
-pub const GRAVES: Space = Space(10);
+pub const GRAVES: Space = Space::new(10);
 
 /// `workspace 00 generation table 00 key`.
 #[must_use]
-pub fn row_key(workspace: &WorkspaceName, generation: u32, table: &TableName, key: &Key) -> Vec<u8> {
+pub fn row_key(
+    workspace: &WorkspaceName,
+    generation: u32,
+    table: &TableName,
+    key: &Key,
+) -> Vec<u8> {
     let mut out = table_prefix(workspace, generation, table);
     out.extend_from_slice(key.as_str().as_bytes());
     out

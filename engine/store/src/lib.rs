@@ -39,6 +39,14 @@ mod oplog;
 
 mod state;
 
+pub mod payload;
+
+pub mod keys;
+
+pub mod read;
+
+pub mod apply;
+
 mod store;
 
 #[cfg(any(unix, windows))]

@@ -4,8 +4,8 @@
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder, from_bytes, to_bytes};
 use lastword_core::id::{DeviceId, Epoch, WorkspaceName};
 use lastword_core::limits::{
-    MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_DECIDED_BYTES, MAX_FORMER_DEVICES,
-    MAX_PAGE_ENTRIES, MAX_TEXT_BYTES,
+    MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_DECIDED_BYTES, MAX_FORMER_DEVICES, MAX_PAGE_ENTRIES,
+    MAX_TEXT_BYTES,
 };
 use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::{Decided, Entry, Role};
@@ -418,4 +418,3 @@ pub fn cut_text(text: &str) -> String {
     }
     text.get(..end).unwrap_or_default().to_owned()
 }
-

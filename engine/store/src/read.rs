@@ -1,6 +1,7 @@
 //! Typed reads of the state: the same functions over a published view, over the writer's newest
 //! state, and inside the application of a frame.
 
+use std::ops::Bound;
 use std::sync::Arc;
 
 use lastword_core::codec::{Decode, DecodeError, from_bytes};
@@ -15,7 +16,7 @@ use crate::keys::{
     SHADOW, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
 };
 use crate::payload::Identity;
-use crate::state::Space;
+use crate::state::{Direction, KeyRange, Space, StateTxn, View};
 
 /// One key and its value.
 pub type Pair = (Vec<u8>, Arc<[u8]>);
@@ -40,6 +41,52 @@ pub trait ReadState {
         reverse: bool,
         limit: usize,
     ) -> Result<Vec<Pair>, StoreError>;
+}
+
+fn collect(scan: crate::state::Scan, limit: usize) -> Result<Vec<Pair>, StoreError> {
+    scan.take(limit).map(|row| row.map(|(key, value)| (key.to_vec(), value))).collect()
+}
+
+fn key_range(from: &[u8], to: &[u8]) -> KeyRange {
+    KeyRange::between(Bound::Included(from), Bound::Excluded(to))
+}
+
+fn direction(reverse: bool) -> Direction {
+    if reverse { Direction::Reverse } else { Direction::Forward }
+}
+
+impl ReadState for View {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        View::get(self, space, key)
+    }
+
+    fn range(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        collect(self.scan(space, &key_range(from, to), direction(reverse))?, limit)
+    }
+}
+
+impl ReadState for StateTxn<'_> {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        StateTxn::get(self, space, key)
+    }
+
+    fn range(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        reverse: bool,
+        limit: usize,
+    ) -> Result<Vec<Pair>, StoreError> {
+        collect(self.scan(space, &key_range(from, to), direction(reverse))?, limit)
+    }
 }
 
 /// How many pairs one call of [`ReadState::range`] brings where everything is wanted.
@@ -80,8 +127,14 @@ fn decoded<T: Decode>(space: Space, key: &[u8], value: &[u8]) -> Result<T, Store
 }
 
 fn damaged(space: Space, key: &[u8], error: &DecodeError) -> StoreError {
-    let key = String::from_utf8_lossy(key).into_owned();
-    StoreError::StateDamaged { space: space.0, key, reason: error.to_string() }
+    state_damaged(space, key, &error.to_string())
+}
+
+/// A stored value that makes no sense.
+pub(crate) fn state_damaged(space: Space, key: &[u8], what: &str) -> StoreError {
+    let key = String::from_utf8_lossy(key);
+    let reason = format!("space {}, key {key:?}: {what}", space.number());
+    StoreError::StateDamaged { file: 0, reason }
 }
 
 fn typed<S: ReadState + ?Sized, T: Decode>(
@@ -261,9 +314,7 @@ pub fn changes<S: ReadState + ?Sized>(
     visit_range(state, BY_SEQ, &from, &end, &mut |seq_key, record| {
         let seq = keys::number_of(seq_key).unwrap_or_default();
         let Some((table, key)) = keys::split_record(record) else {
-            let reason = "the entry names no record".into();
-            let key = format!("{workspace} seq {seq}");
-            return Err(StoreError::StateDamaged { space: BY_SEQ.0, key, reason });
+            return Err(state_damaged(BY_SEQ, seq_key, "the entry names no record"));
         };
         if size_bytes >= PAGE_BYTES || page.entries.len() >= MAX_PAGE_ENTRIES {
             page.to = seq - 1;

@@ -13,7 +13,7 @@ use crate::keys::{
 };
 use crate::payload::DecidedBatch;
 use crate::read;
-use crate::store::StateTxn;
+use crate::state::StateTxn;
 
 pub(super) fn decided(
     state: &mut StateTxn<'_>,
@@ -22,7 +22,7 @@ pub(super) fn decided(
 ) -> Result<(), StoreError> {
     let workspace = &frame.workspace;
     let mut meta = read::meta(state, workspace)?;
-    remember(state, frame);
+    remember(state, frame)?;
     match &frame.decision {
         Decision::Accepted { first_seq, last_seq, time_ms, verdicts } => {
             let mut place = Place { frame, position, time_ms: *time_ms, meta: &mut meta };
@@ -36,21 +36,21 @@ pub(super) fn decided(
                 place.op(state, op, DeviceId::AUTHORITY, seq, &applied)?;
                 seq += 1;
             }
-            meta.head = *last_seq;
+            meta.head = meta.head.max(*last_seq);
             meta.time_ms = meta.time_ms.max(*time_ms);
         }
         Decision::Refused { time_ms, .. } => meta.time_ms = meta.time_ms.max(*time_ms),
     }
-    put_meta(state, workspace, &meta);
+    put_meta(state, workspace, &meta)?;
     Ok(())
 }
 
 /// The decision by batch id, and the device's counter. A batch that came under another counter
 /// before keeps its first decision.
-fn remember(state: &mut StateTxn<'_>, frame: &DecidedBatch) {
+fn remember(state: &mut StateTxn<'_>, frame: &DecidedBatch) -> Result<(), StoreError> {
     let (workspace, batch) = (&frame.workspace, &frame.batch);
     if batch.device == DeviceId::AUTHORITY {
-        return;
+        return Ok(());
     }
     let stored = StoredDecision {
         device: batch.device,
@@ -58,10 +58,10 @@ fn remember(state: &mut StateTxn<'_>, frame: &DecidedBatch) {
         payload_hash: frame.payload_hash,
         decision: frame.decision.clone(),
     };
-    put(state, DECISIONS, &keys::identified(workspace, &batch.batch_id.0), &stored);
-    put(state, COUNTERS, &keys::identified(workspace, &batch.device.0), &batch.counter);
+    put(state, DECISIONS, &keys::identified(workspace, &batch.batch_id.0), &stored)?;
+    put(state, COUNTERS, &keys::identified(workspace, &batch.device.0), &batch.counter)?;
     let by_counter = keys::by_counter_key(workspace, batch.device, batch.counter);
-    put(state, BY_COUNTER, &by_counter, &batch.batch_id);
+    put(state, BY_COUNTER, &by_counter, &batch.batch_id)
 }
 
 struct Place<'a> {
@@ -92,7 +92,7 @@ impl Place<'_> {
             Verdict::Superseded { .. } => {
                 // The loser joins the record's history; its row stays as it is.
                 if let Some(old) = old {
-                    put(state, ROWS, &row_key, &StoredRow { position: self.position, ..old });
+                    put(state, ROWS, &row_key, &StoredRow { position: self.position, ..old })?;
                 }
                 return Ok(());
             }
@@ -102,10 +102,10 @@ impl Place<'_> {
         let record = keys::record_bytes(&op.table, &op.key);
         let by_seq = keys::numbered(workspace, seq);
         if new.deleted || op.table.is_reserved() {
-            state.put(GRAVES, &by_seq, record.clone());
+            state.put(GRAVES, &by_seq, &record)?;
         }
-        state.put(BY_SEQ, &by_seq, record);
-        put(state, ROWS, &row_key, &StoredRow { position: self.position, row: new });
+        state.put(BY_SEQ, &by_seq, &record)?;
+        put(state, ROWS, &row_key, &StoredRow { position: self.position, row: new })?;
         Ok(())
     }
 }

@@ -11,12 +11,13 @@ use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::row::Row;
 use lastword_core::rules::Policy;
 
-use crate::error::StoreError;
+use crate::error::{FoldError, StoreError};
 use crate::keys::{META, WorkspaceMeta};
+use crate::oplog::FrameRef;
 use crate::payload::{Identity, Payload, Sums};
 use crate::read;
 use crate::state::Space;
-use crate::store::{Apply, FrameRef, StateTxn};
+use crate::state::{Fold, StateTxn};
 
 /// The policy of a table: `arrival`, unless a schema says otherwise.
 #[must_use]
@@ -28,15 +29,10 @@ pub fn policy_of(_table: &TableName) -> Policy {
 #[derive(Debug, Default)]
 pub struct ApplyPayload;
 
-impl Apply for ApplyPayload {
-    fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), StoreError> {
-        let payload = Payload::from_frame(frame.kind, frame.payload).map_err(|error| {
-            StoreError::Payload {
-                position: frame.position,
-                kind: frame.kind,
-                reason: error.to_string(),
-            }
-        })?;
+impl Fold for ApplyPayload {
+    fn fold(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), FoldError> {
+        let payload = Payload::from_frame(frame.kind, frame.payload)
+            .map_err(|error| FoldError::Refused(Box::new(error)))?;
         match payload {
             Payload::Identity(identity) => put_identity(state, &identity),
             Payload::Local(local) => replica::local(state, frame.position, &local),
@@ -45,22 +41,31 @@ impl Apply for ApplyPayload {
             Payload::Verdicts(verdicts) => replica::verdicts(state, &verdicts),
             Payload::Attachment(attachment) => replica::attachment(state, &attachment),
             Payload::DeadLetters(letters) => replica::dead_letters(state, frame.position, &letters),
-            Payload::Sums(sums) => check_sums(state, frame.position, &sums),
-        }
+            Payload::Sums(sums) => return check_sums(state, &sums),
+        }?;
+        Ok(())
     }
 }
 
-fn put<T: Encode>(state: &mut StateTxn<'_>, space: Space, key: &[u8], value: &T) {
-    state.put(space, key, to_bytes(value));
+fn put<T: Encode>(
+    state: &mut StateTxn<'_>,
+    space: Space,
+    key: &[u8],
+    value: &T,
+) -> Result<(), StoreError> {
+    state.put(space, key, &to_bytes(value))
 }
 
-fn put_meta(state: &mut StateTxn<'_>, workspace: &WorkspaceName, meta: &WorkspaceMeta) {
-    put(state, META, workspace.as_str().as_bytes(), meta);
+fn put_meta(
+    state: &mut StateTxn<'_>,
+    workspace: &WorkspaceName,
+    meta: &WorkspaceMeta,
+) -> Result<(), StoreError> {
+    put(state, META, workspace.as_str().as_bytes(), meta)
 }
 
 fn put_identity(state: &mut StateTxn<'_>, identity: &Identity) -> Result<(), StoreError> {
-    put(state, META, b"", identity);
-    Ok(())
+    put(state, META, b"", identity)
 }
 
 /// Keeps row count and digest sum of the authority's state true when one row takes another's place.
@@ -84,18 +89,29 @@ fn count(
     }
 }
 
-/// A sums frame states what the state must be at its position; another result means that the log
-/// or the fold of it is wrong, and going on would hide it.
-fn check_sums(state: &StateTxn<'_>, position: u64, sums: &Sums) -> Result<(), StoreError> {
+/// A sums frame states what the state must be at its position.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "workspace {workspace} has {found_rows} rows where the log says {expected_rows}, or their \
+     digests differ; run verify"
+)]
+struct SumsError {
+    workspace: WorkspaceName,
+    expected_rows: u64,
+    found_rows: u64,
+}
+
+/// Another result than the log states means that the log or its replay is wrong, and going on would
+/// hide it.
+fn check_sums(state: &StateTxn<'_>, sums: &Sums) -> Result<(), FoldError> {
     for (workspace, rows, digest) in &sums.workspaces {
         let meta = read::meta(state, workspace)?;
         if (meta.rows, meta.digest.0) != (*rows, *digest) {
-            return Err(StoreError::Sums {
-                workspace: workspace.as_str().into(),
-                position,
+            return Err(FoldError::Refused(Box::new(SumsError {
+                workspace: workspace.clone(),
                 expected_rows: *rows,
                 found_rows: meta.rows,
-            });
+            })));
         }
     }
     Ok(())

@@ -18,17 +18,14 @@ use crate::keys::{
 };
 use crate::payload::{Attachment, DeadLetters, LocalBatch, RemotePage, Verdicts};
 use crate::read;
-use crate::store::StateTxn;
+use crate::state::StateTxn;
 
-pub(super) fn attachment(
-    state: &mut StateTxn<'_>,
-    frame: &Attachment,
-) -> Result<(), StoreError> {
+pub(super) fn attachment(state: &mut StateTxn<'_>, frame: &Attachment) -> Result<(), StoreError> {
     let mut meta = read::meta(state, &frame.workspace)?;
     meta.epoch = Some(frame.epoch);
     meta.role = Some(frame.role);
     meta.horizon = frame.horizon;
-    put_meta(state, &frame.workspace, &meta);
+    put_meta(state, &frame.workspace, &meta)?;
     Ok(())
 }
 
@@ -47,7 +44,7 @@ pub(super) fn local(
             let row_key = keys::row_key(workspace, meta.generation, &op.table, &op.key);
             if !read::has_shadow(state, &row_key)? {
                 let row = read::row(state, &row_key)?;
-                put(state, SHADOW, &row_key, &Shadow(row));
+                put(state, SHADOW, &row_key, &Shadow(row))?;
             }
             let own = PendingOp {
                 counter: batch.counter,
@@ -58,7 +55,7 @@ pub(super) fn local(
                 state: PendingState::Undecided,
             };
             let key = keys::pending_key(&row_key, batch.counter);
-            put(state, PENDING, &key, &StoredPending(own));
+            put(state, PENDING, &key, &StoredPending(own))?;
             show(state, &row_key, &op.table, position)?;
         }
         let entry = OutboxEntry {
@@ -69,10 +66,10 @@ pub(super) fn local(
             records,
             settled: None,
         };
-        put(state, OUTBOX, &keys::numbered(workspace, batch.counter), &entry);
+        put(state, OUTBOX, &keys::numbered(workspace, batch.counter), &entry)?;
         meta.written = batch.counter;
     }
-    put_meta(state, workspace, &meta);
+    put_meta(state, workspace, &meta)?;
     Ok(())
 }
 
@@ -91,7 +88,7 @@ fn local_ops(
         let at = At { seq: 0, time_ms, op_id: Default::default() };
         let old_row = old.as_ref().map(|old| &old.row);
         if let Some(row) = rules::apply(old_row, op, DeviceId::AUTHORITY, &at, &[]) {
-            put(state, ROWS, &row_key, &StoredRow { position, row });
+            put(state, ROWS, &row_key, &StoredRow { position, row })?;
         }
     }
     Ok(())
@@ -111,7 +108,7 @@ fn show(
     if pending.is_empty() {
         state.delete(SHADOW, row_key);
         match shadow {
-            Some(row) => put(state, ROWS, row_key, &StoredRow { position, ..row }),
+            Some(row) => put(state, ROWS, row_key, &StoredRow { position, ..row })?,
             None => state.delete(ROWS, row_key),
         }
         return Ok(());
@@ -120,7 +117,7 @@ fn show(
     let (device, former) = identity.map(|id| (id.device, id.former)).unwrap_or_default();
     let base = shadow.as_ref().map(|shadow| &shadow.row);
     match rules::overlay(base, &pending, device, &former, policy_of(table)) {
-        Some(row) => put(state, ROWS, row_key, &StoredRow { position, row }),
+        Some(row) => put(state, ROWS, row_key, &StoredRow { position, row })?,
         None => state.delete(ROWS, row_key),
     }
     Ok(())
@@ -144,7 +141,7 @@ pub(super) fn remote(
         meta.time_ms = meta.time_ms.max(row.time_ms);
         let stored = StoredRow { position, row };
         match stage {
-            true => put(state, STAGED, &row_key, &stored),
+            true => put(state, STAGED, &row_key, &stored)?,
             false => install(state, &mut meta, &row_key, &table, &key, stored)?,
         }
     }
@@ -155,7 +152,7 @@ pub(super) fn remote(
         meta.bootstrapped = true;
         retire(state, &workspace, &meta)?;
     }
-    put_meta(state, &workspace, &meta);
+    put_meta(state, &workspace, &meta)?;
     Ok(())
 }
 
@@ -175,9 +172,7 @@ fn install_staged(
         let name = keys::split_row_key(&row_key, prefix.len());
         let stored: Option<StoredRow> = from_bytes(&value).ok();
         let (Some((table, key)), Some(stored)) = (name, stored) else {
-            let key = String::from_utf8_lossy(&row_key).into_owned();
-            let reason = "a staged row does not decode".into();
-            return Err(StoreError::StateDamaged { space: STAGED.0, key, reason });
+            return Err(read::state_damaged(STAGED, &row_key, "a staged row does not decode"));
         };
         install(state, meta, &row_key, &table, &key, stored)?;
     }
@@ -197,10 +192,10 @@ fn install(
     count(meta, table, key, old.as_ref().map(|old| &old.row), Some(&stored.row));
     if read::has_shadow(state, row_key)? {
         let position = stored.position;
-        put(state, SHADOW, row_key, &Shadow(Some(stored)));
+        put(state, SHADOW, row_key, &Shadow(Some(stored)))?;
         show(state, row_key, table, position)
     } else {
-        put(state, ROWS, row_key, &stored);
+        put(state, ROWS, row_key, &stored)?;
         Ok(())
     }
 }
@@ -217,7 +212,7 @@ pub(super) fn verdicts(state: &mut StateTxn<'_>, frame: &Verdicts) -> Result<(),
         }
     }
     retire(state, workspace, &meta)?;
-    put_meta(state, workspace, &meta);
+    put_meta(state, workspace, &meta)?;
     Ok(())
 }
 
@@ -242,19 +237,21 @@ fn settle(
         if let Some(bytes) = state.get(PENDING, &pending_key)? {
             let own = from_bytes::<StoredPending>(&bytes);
             let Ok(StoredPending(mut own)) = own else {
-                let key = String::from_utf8_lossy(&pending_key).into_owned();
-                let reason = "a pending op does not decode".into();
-                return Err(StoreError::StateDamaged { space: PENDING.0, key, reason });
+                return Err(read::state_damaged(
+                    PENDING,
+                    &pending_key,
+                    "a pending op does not decode",
+                ));
             };
             let verdict = verdict.clone();
             own.state = PendingState::Settled { seq, time_ms: *time_ms, verdict };
-            put(state, PENDING, &pending_key, &StoredPending(own));
+            put(state, PENDING, &pending_key, &StoredPending(own))?;
             show(state, &row_key, table, entry.position)?;
         }
         seq += 1;
     }
     entry.settled = Some(decided.decision.clone());
-    put(state, OUTBOX, &outbox_key, &entry);
+    put(state, OUTBOX, &outbox_key, &entry)?;
     Ok(())
 }
 
@@ -265,7 +262,8 @@ fn retire(
     meta: &WorkspaceMeta,
 ) -> Result<(), StoreError> {
     loop {
-        let Some((counter, entry)) = read::outbox(state, workspace, 0, 1)?.into_iter().next() else {
+        let Some((counter, entry)) = read::outbox(state, workspace, 0, 1)?.into_iter().next()
+        else {
             return Ok(());
         };
         match &entry.settled {
@@ -310,7 +308,7 @@ pub(super) fn dead_letters(
     }
     meta.decided = meta.decided.max(frame.refused.counter);
     meta.written -= frame.counters.len() as u64 - 1;
-    put_meta(state, workspace, &meta);
+    put_meta(state, workspace, &meta)?;
     let store = read::store_workspace();
     local_ops(state, &store, 0, position, &frame.rows)
 }
@@ -326,13 +324,13 @@ fn renumber(
 ) -> Result<(), StoreError> {
     let Some(entry) = read::outbox_entry(state, workspace, old)? else { return Ok(()) };
     state.delete(OUTBOX, &keys::numbered(workspace, old));
-    put(state, OUTBOX, &keys::numbered(workspace, new), &entry);
+    put(state, OUTBOX, &keys::numbered(workspace, new), &entry)?;
     for (table, key) in &entry.records {
         let row_key = keys::row_key(workspace, generation, table, key);
         for own in read::pending(state, &row_key)?.into_iter().filter(|own| own.counter == old) {
             state.delete(PENDING, &keys::pending_key(&row_key, old));
             let own = PendingOp { counter: new, ..own };
-            put(state, PENDING, &keys::pending_key(&row_key, new), &StoredPending(own));
+            put(state, PENDING, &keys::pending_key(&row_key, new), &StoredPending(own))?;
         }
     }
     Ok(())
