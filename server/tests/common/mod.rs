@@ -1,0 +1,185 @@
+//! What the tests share: a server process, and devices in temporary directories.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use lastword::core::id::{Key, TableName};
+use lastword::core::json;
+use lastword::{Database, Remote, Sync, Workspace};
+
+/// Longest wait for anything in these tests; reaching it is a failure.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// A `lastword serve` process.
+pub struct Server {
+    child: Child,
+    pub url: String,
+    pub dir: PathBuf,
+    args: Vec<String>,
+}
+
+impl Server {
+    /// Starts a server that takes any token, with its data in `dir`, on a free port.
+    pub fn start(dir: &Path) -> Self {
+        Self::start_with(dir, &["--dev".into()], "127.0.0.1:0")
+    }
+
+    /// Starts a server with these access flags on this address.
+    pub fn start_with(dir: &Path, access: &[String], listen: &str) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lastword"))
+            .arg("serve")
+            .args(["--json", "--listen", listen, "--data"])
+            .arg(dir)
+            .args(access)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the server starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).expect("the server tells its address");
+        let told: serde_json::Value = serde_json::from_str(&line).expect("one JSON line");
+        let url = told["listening"].as_str().expect("an address").to_owned();
+        Self { child, url, dir: dir.into(), args: access.to_vec() }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Host and port.
+    pub fn address(&self) -> String {
+        self.url.trim_start_matches("ws://").trim_end_matches("/sync").to_owned()
+    }
+
+    /// Ends the process at once, as SIGKILL does, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("the server can be killed");
+        self.child.wait().expect("the server ends");
+    }
+
+    /// Kills it if it runs, and starts it again on the same port with the same data.
+    pub fn restart(&mut self) {
+        self.kill();
+        *self = Self::start_with(&self.dir.clone(), &self.args.clone(), &self.address());
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been killed by the test already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A device with one workspace, `main`.
+pub struct Device {
+    pub db: Database,
+    pub ws: Workspace,
+    pub sync: Option<Sync>,
+}
+
+impl Device {
+    pub fn open(dir: &Path) -> Self {
+        let db = Database::open(dir).expect("the device opens");
+        let ws = db.workspace("main").expect("a valid name");
+        Self { db, ws, sync: None }
+    }
+
+    pub fn connect(&mut self, url: &str, token: &str) {
+        let remote = Remote::new(url).expect("a valid address").token(token);
+        let sync = self.db.connect(remote).expect("a thread");
+        sync.attach(&self.ws).expect("the driver runs");
+        self.sync = Some(sync);
+    }
+
+    pub fn disconnect(&mut self) {
+        self.sync = None;
+    }
+
+    /// Connects, catches up once, and disconnects.
+    pub fn catch_up(&mut self, url: &str) -> lastword::SyncReport {
+        self.connect(url, "ann");
+        let report = self.caught_up();
+        self.disconnect();
+        report
+    }
+
+    pub fn caught_up(&self) -> lastword::SyncReport {
+        let sync = self.sync.as_ref().expect("connected");
+        sync.wait_caught_up(&self.ws, Some(LIMIT)).expect("the device catches up")
+    }
+
+    pub fn put(&self, table: &str, key: &str, json: &str) -> lastword::Receipt {
+        let (table, key) = name(table, key);
+        let record = json::parse_record(json).expect("a valid record");
+        self.ws
+            .write(|tx| tx.put_record(&table, &key, record.clone()))
+            .expect("the write is durable")
+    }
+
+    pub fn patch(&self, table: &str, key: &str, json: &str) -> lastword::Receipt {
+        let (table, key) = name(table, key);
+        let set = json::parse_record(json).expect("valid fields").fields().to_vec();
+        self.ws
+            .write(|tx| tx.patch_record(&table, &key, set.clone(), Vec::new()))
+            .expect("the write is durable")
+    }
+
+    pub fn delete(&self, table: &str, key: &str) -> lastword::Receipt {
+        let (table, key) = name(table, key);
+        self.ws.write(|tx| tx.delete_record(&table, &key)).expect("the write is durable")
+    }
+
+    pub fn undelete(&self, table: &str, key: &str) -> lastword::Receipt {
+        let (table, key) = name(table, key);
+        self.ws.write(|tx| tx.undelete_record(&table, &key)).expect("the write is durable")
+    }
+
+    /// The record as JSON, if it is live.
+    pub fn get(&self, table: &str, key: &str) -> Option<String> {
+        let (table, key) = name(table, key);
+        let shown = self.ws.get_record(&table, &key).expect("the store reads")?;
+        Some(json::record_to_string(&shown.record).expect("the record decodes"))
+    }
+
+    /// Waits until a record has this value.
+    pub fn wait_for(&self, table: &str, key: &str, json: Option<&str>) {
+        let until = std::time::Instant::now() + LIMIT;
+        loop {
+            let view = self.ws.read().expect("the store reads");
+            let value = self.get(table, key);
+            if value.as_deref() == json {
+                return;
+            }
+            let left = until.saturating_duration_since(std::time::Instant::now());
+            assert!(
+                self.ws.wait_after(&view, Some(left)),
+                "{table}/{key} is {value:?}, expected {json:?}"
+            );
+        }
+    }
+
+    /// All live rows of one table as (key, JSON).
+    pub fn rows(&self, table: &str) -> Vec<(String, String)> {
+        let (table, _) = name(table, "x");
+        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+        let view = self.ws.read().expect("the store reads");
+        let rows = view.range(&table, all, false, usize::MAX).expect("the rows read");
+        rows.into_iter()
+            .map(|row| {
+                let json = json::record_to_string(&row.record).expect("the record decodes");
+                (row.key.as_str().to_owned(), json)
+            })
+            .collect()
+    }
+}
+
+pub fn name(table: &str, key: &str) -> (TableName, Key) {
+    (TableName::new(table).expect("a valid table"), Key::new(key).expect("a valid key"))
+}

@@ -1,0 +1,146 @@
+//! Two devices, one server: what users see.
+
+use crate::common::{Device, Server};
+
+/// R2.2: a write on one device reaches another connected one by itself.
+#[test]
+fn a_write_reaches_the_other_device() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    let mut phone = Device::open(&dir.path().join("phone"));
+    let mut laptop = Device::open(&dir.path().join("laptop"));
+    phone.connect(&server.url, "ann");
+    laptop.connect(&server.url, "ann");
+    phone.put("notes", "n1", r#"{"text":"hi"}"#);
+    laptop.wait_for("notes", "n1", Some(r#"{"text":"hi"}"#));
+    phone.caught_up();
+    laptop.caught_up();
+    let (phone, laptop) = (phone.ws.status().expect("status"), laptop.ws.status().expect("status"));
+    assert_eq!(phone.digest, laptop.digest);
+    assert_eq!((phone.rows, phone.cursor, phone.undecided, phone.settled), (1, 1, 0, 0));
+}
+
+/// R1.1, R1.2: a device that starts with no server reads and writes; later all of it arrives, in
+/// the order it was written.
+#[test]
+fn offline_writes_queue_and_arrive_in_order() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut phone = Device::open(&dir.path().join("phone"));
+    for number in 0..300 {
+        phone.put("notes", &format!("n{:03}", number % 100), &format!(r#"{{"n":{number}}}"#));
+    }
+    assert_eq!(phone.get("notes", "n007").as_deref(), Some(r#"{"n":207}"#));
+    assert_eq!(phone.ws.status().expect("status").undecided, 300);
+
+    let server = Server::start(&dir.path().join("server"));
+    let report = phone.catch_up(&server.url);
+    assert_eq!((report.sent_batches, report.applied, report.refused), (300, 300, 0));
+    let mut laptop = Device::open(&dir.path().join("laptop"));
+    let report = laptop.catch_up(&server.url);
+    assert_eq!((report.received, report.cursor), (100, 300));
+    assert_eq!(laptop.rows("notes"), phone.rows("notes"));
+    assert_eq!(laptop.rows("_conflicts"), []);
+}
+
+/// B6: two devices that patch different fields while apart both keep their change, and nobody is
+/// bothered with a conflict.
+#[test]
+fn patches_of_different_fields_both_stay() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    let mut phone = Device::open(&dir.path().join("phone"));
+    let mut laptop = Device::open(&dir.path().join("laptop"));
+    phone.put("notes", "n1", r#"{"title":"a","body":"b"}"#);
+    phone.catch_up(&server.url);
+    laptop.catch_up(&server.url);
+    phone.patch("notes", "n1", r#"{"title":"phone"}"#);
+    laptop.patch("notes", "n1", r#"{"body":"laptop"}"#);
+    phone.catch_up(&server.url);
+    laptop.catch_up(&server.url);
+    phone.catch_up(&server.url);
+    let both = Some(r#"{"title":"phone","body":"laptop"}"#);
+    assert_eq!(phone.get("notes", "n1").as_deref(), both);
+    assert_eq!(laptop.get("notes", "n1").as_deref(), both);
+    assert_eq!(phone.rows("_conflicts"), []);
+}
+
+/// R2.4, R2.5: the same field on both: the later stamp wins on both devices, and exactly one row of
+/// `_conflicts` tells both values.
+#[test]
+fn the_later_stamp_wins_and_one_conflict_tells_both_values() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    let mut phone = Device::open(&dir.path().join("phone"));
+    let mut laptop = Device::open(&dir.path().join("laptop"));
+    phone.put("notes", "n1", r#"{"title":"a","body":"b"}"#);
+    phone.catch_up(&server.url);
+    laptop.catch_up(&server.url);
+    phone.patch("notes", "n1", r#"{"title":"phone"}"#);
+    laptop.patch("notes", "n1", r#"{"title":"laptop"}"#);
+    phone.catch_up(&server.url);
+    laptop.catch_up(&server.url);
+    phone.catch_up(&server.url);
+    for device in [&phone, &laptop] {
+        let later = Some(r#"{"title":"laptop","body":"b"}"#);
+        assert_eq!(device.get("notes", "n1").as_deref(), later);
+        let conflicts = device.rows("_conflicts");
+        assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+        let (_, conflict) = &conflicts[0];
+        assert!(
+            conflict.contains(r#""title":{"winning":"laptop","losing":"phone"}"#),
+            "{conflict}"
+        );
+    }
+    let (phone, laptop) = (phone.ws.status().expect("status"), laptop.ws.status().expect("status"));
+    assert_eq!(phone.digest, laptop.digest);
+}
+
+/// R7.4, B7: an edit made offline does not bring back what another device deleted; undelete brings
+/// back exactly the deleted value.
+#[test]
+fn a_stale_edit_does_not_bring_a_deleted_record_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    let mut phone = Device::open(&dir.path().join("phone"));
+    let mut laptop = Device::open(&dir.path().join("laptop"));
+    phone.put("notes", "n1", r#"{"text":"old"}"#);
+    phone.catch_up(&server.url);
+    laptop.catch_up(&server.url);
+    laptop.patch("notes", "n1", r#"{"text":"stale edit"}"#);
+    phone.delete("notes", "n1");
+    phone.catch_up(&server.url);
+    let report = laptop.catch_up(&server.url);
+    assert_eq!(report.superseded, 1);
+    assert_eq!(laptop.get("notes", "n1"), None);
+    assert_eq!(laptop.rows("_conflicts").len(), 1);
+    laptop.undelete("notes", "n1");
+    laptop.catch_up(&server.url);
+    phone.catch_up(&server.url);
+    assert_eq!(phone.get("notes", "n1").as_deref(), Some(r#"{"text":"old"}"#));
+}
+
+/// I1, I17: the server is killed and started again; every acknowledged write is there, writes made
+/// meanwhile arrive, and the device reconnects by itself.
+#[test]
+fn a_killed_server_loses_nothing() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut server = Server::start(&dir.path().join("server"));
+    let mut phone = Device::open(&dir.path().join("phone"));
+    phone.connect(&server.url, "ann");
+    for round in 0..3 {
+        phone.put("notes", &format!("n{round}"), r#"{"text":"before"}"#);
+        phone.caught_up();
+        server.kill();
+        phone.put("notes", &format!("m{round}"), r#"{"text":"meanwhile"}"#);
+        server.restart();
+        let sync = phone.sync.as_ref().expect("connected");
+        let live = |status: &lastword::SyncStatus| {
+            matches!(status, lastword::SyncStatus::Live { .. })
+                && phone.ws.status().expect("status").undecided == 0
+        };
+        sync.wait_status(phone.ws.name(), Some(crate::common::LIMIT), live).expect("reconnects");
+    }
+    let mut laptop = Device::open(&dir.path().join("laptop"));
+    let report = laptop.catch_up(&server.url);
+    assert_eq!((report.received, report.cursor), (6, 6));
+}
