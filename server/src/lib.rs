@@ -4,3 +4,4 @@ pub mod members;
 pub mod hub;
 pub mod connection;
 pub mod serve;
+pub mod demo;

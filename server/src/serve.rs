@@ -11,6 +11,7 @@ use axum::extract::ws::WebSocketUpgrade;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::serve::ListenerExt;
 use lastword::Authority;
 use lastword::core::limits::MAX_MESSAGE_BYTES;
 use lastword::core::protocol::SUBPROTOCOL;
@@ -102,6 +103,12 @@ async fn serve(options: &ServeOptions, hub: Arc<Hub>) -> Result<(), ServeError> 
         .route("/sync", get(sync))
         .route("/healthz", get(healthz))
         .with_state(Served { hub, stopping });
+    // Small messages must not wait for the acknowledgement of the one before.
+    let listener = listener.tap_io(|socket| {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::warn!(%error, "a connection may be slow");
+        }
+    });
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
             stop_signal().await;
