@@ -43,7 +43,8 @@ pub struct Options {
     pub durability: Durability,
     /// Seed of the log id and of salts; random, once per open.
     pub entropy: [u8; 32],
-    /// Discard the state and fold it from the log again.
+    /// Discard the state and fold it from the log again. What the state says about the length of
+    /// the log is then not compared with it.
     pub rebuild_state: bool,
 }
 
@@ -141,7 +142,10 @@ impl Store {
             segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
         }
         let log_id = segments.first().map_or([0; 16], |segment| segment.header.log_id);
-        let accept = |mark: &Watermark| !options.rebuild_state && is_in(mark, &segments);
+        let accept = |mark: &Watermark| match options.rebuild_state {
+            true => Ok(false),
+            false => is_in(mark, &segments),
+        };
         let (tables, base, fresh) = open_tables(&*disk, log_id, options.cache_bytes, accept)?;
         let start = base.watermark.map_or(Durable { end: 0, group: 0 }, |mark| mark.durable);
         let sizes =
@@ -324,14 +328,16 @@ impl Store {
     }
 }
 
-/// Whether the watermark is a position of this log.
-fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> bool {
-    let Some(index) = segments.iter().position(|segment| segment.header.salt == mark.salt) else {
-        return false;
+/// Whether the watermark is a position of this log. One that is not, and lies beyond the end of
+/// the log, tells of segments that are missing.
+fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> Result<bool, StoreError> {
+    let found = segments.iter().position(|segment| segment.header.salt == mark.salt);
+    let Some((index, segment)) = found.and_then(|index| Some((index, segments.get(index)?))) else {
+        oplog::check_reaches(segments, mark.durable.end)?;
+        return Ok(false);
     };
     let next = segments.get(index + 1).map_or(u64::MAX, |next| next.first_position());
-    let first = segments.get(index).map_or(u64::MAX, |segment| segment.first_position());
-    (first..=next).contains(&mark.durable.end)
+    Ok((segment.first_position()..=next).contains(&mark.durable.end))
 }
 
 /// Folds the log from where redb stands to its end, with checkpoints on the way.

@@ -103,23 +103,21 @@ impl std::fmt::Debug for Base {
 }
 
 /// Opens the state of log `log_id` if it can be trusted, else an empty one. `accept` judges the
-/// watermark; `cache_bytes` bounds redb's cache. The flag says whether the state is empty and new.
+/// watermark, and an error of its own leaves the file alone; `cache_bytes` bounds redb's cache. The flag says whether the state is empty and new.
 pub(crate) fn open_tables(
     disk: &dyn Disk,
     log_id: [u8; 16],
     cache_bytes: usize,
-    accept: impl Fn(&Watermark) -> bool,
+    accept: impl Fn(&Watermark) -> Result<bool, StoreError>,
 ) -> Result<(Tables, Base, bool), StoreError> {
     let mut opened = None;
     for info in disk.list()?.into_iter().filter(|info| info.kind == FileKind::State) {
-        if opened.is_none() {
-            opened = reopen(disk, info.number, log_id, cache_bytes)
-                .ok()
-                .flatten()
-                .filter(|(_, base)| base.watermark.as_ref().is_none_or(&accept));
-            if opened.is_some() {
-                continue;
-            }
+        if opened.is_none()
+            && let Ok(Some((tables, base))) = reopen(disk, info.number, log_id, cache_bytes)
+            && base.watermark.as_ref().map_or(Ok(true), &accept)?
+        {
+            opened = Some((tables, base));
+            continue;
         }
         disk.remove(info.number)?;
     }
