@@ -14,7 +14,8 @@ const SECTOR: usize = 512;
 /// length, and the making and removing of files, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Only this operation fails; it has no effect.
+    /// Only this operation fails; it has no effect. After a failed sync the writes it should have
+    /// covered read well and are lost to later syncs, as Linux has it.
     Once,
     /// This and every later operation fails, as if the power were cut before it.
     PowerCut,
@@ -208,6 +209,10 @@ impl MemoryFile {
 }
 
 impl Faults {
+    fn power_is_cut(&self) -> bool {
+        matches!(self.fault, Some((at, Fault::PowerCut)) if self.operations > at)
+    }
+
     /// Counts an operation and fails it if a fault is set for it.
     fn operate(&mut self, action: &'static str, file: u64, offset: u64) -> Result<(), DiskError> {
         let now = self.operations;
@@ -257,9 +262,15 @@ impl File for MemoryFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        self.operate("sync", 0)?;
+        let operated = self.operate("sync", 0);
         let mut content = lock(&self.content);
         let Content { durable, unsynced, .. } = &mut *content;
+        if let Err(error) = operated {
+            if !lock(&self.faults).power_is_cut() {
+                unsynced.clear();
+            }
+            return Err(error);
+        }
         for change in unsynced.drain(..) {
             change.apply(durable);
         }

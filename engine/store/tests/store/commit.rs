@@ -106,6 +106,7 @@ fn a_refused_fold_changes_nothing() {
     assert_eq!(store.newest().get(A, b"a").unwrap().as_deref(), Some(&b"1"[..]));
     write(&mut store, &put("b", "2"));
     assert_eq!(payloads(&store.view_handle()), [put("a", "1"), put("b", "2")]);
+    assert_eq!(dump(&store.view()), model(&[put("a", "1"), put("b", "2")]));
 }
 
 /// I8: after a failed write or sync no frame is acknowledged until reopen; reads go on.

@@ -1,5 +1,6 @@
 //! Power cuts at every operation, and inside recovery.
 
+use lastword_store::limits::HEADER_LEN;
 use lastword_store::{Fault, FileKind, MemoryDisk, Store, StoreError, Survival};
 
 use crate::support::*;
@@ -156,4 +157,42 @@ fn a_torn_first_group_of_a_segment_starts_over() {
     drop(store);
     assert_eq!(payloads(&open(&crashed).view_handle()), [put("b", "2")]);
     assert_eq!(files(&crashed, FileKind::Spare), []);
+}
+
+/// I3, I7: a frame of a torn group does not come back behind a new frame of the same length.
+#[test]
+fn a_torn_first_group_leaves_no_frame_behind() {
+    let disk = disk();
+    let mut store = open(&disk);
+    store.append(KIND, &put("a", "first")).unwrap();
+    store.append(KIND, &put("a", "stale")).unwrap();
+    store.commit().unwrap();
+    drop(store);
+    let log = files(&disk, FileKind::Log)[0];
+    let mut bytes = disk.bytes(log).unwrap();
+    bytes[HEADER_LEN + 24] ^= 0xff;
+    disk.replace(log, bytes);
+    let mut store = open(&disk);
+    assert_eq!(store.next_position(), 0);
+    write(&mut store, &put("a", "fresh"));
+    drop(store);
+    assert_eq!(payloads(&open(&disk).view_handle()), [put("a", "fresh")]);
+}
+
+/// I1, I8: what recovery has shown survives a power cut, also where a failed sync had left pages
+/// that read well and are on no medium.
+#[test]
+fn what_recovery_has_shown_is_durable() {
+    let disk = disk();
+    let mut store = open(&disk);
+    write(&mut store, &put("a", "1"));
+    store.append(KIND, &put("b", "2")).unwrap();
+    disk.set_fault(Some((disk.operations() + 1, Fault::Once)));
+    assert!(store.commit().is_err());
+    drop(store);
+    let store = open(&disk);
+    let shown = payloads(&store.view_handle());
+    assert_eq!(shown, [put("a", "1"), put("b", "2")]);
+    let store = open(&disk.after_power_cut(Survival::Dropped));
+    assert_eq!(payloads(&store.view_handle()), shown);
 }

@@ -109,7 +109,7 @@ fn a_log_that_ends_below_the_state_is_damage() {
     assert!(matches!(try_open(&disk), Err(StoreError::Damaged { .. })));
 }
 
-/// I15: a missing, swapped or foreign segment is named.
+/// I7, I15: a missing, swapped or changed segment is named.
 #[test]
 fn segments_that_do_not_follow_one_another_are_damage() {
     let disk = disk();
@@ -121,10 +121,20 @@ fn segments_that_do_not_follow_one_another_are_damage() {
     let disk = without_state(&disk);
     let logs = files(&disk, FileKind::Log);
     assert!(logs.len() >= 4);
-    for missing in 0..logs.len() - 1 {
+    for missing in &logs[..logs.len() - 1] {
         let disk = copy(&disk);
-        lastword_store::Disk::remove(&disk, logs[missing]).unwrap();
+        lastword_store::Disk::remove(&disk, *missing).unwrap();
         assert!(matches!(try_open(&disk), Err(StoreError::Damaged { .. })), "{missing}");
+    }
+    for changed in &logs[..logs.len() - 1] {
+        let disk = copy(&disk);
+        let mut bytes = disk.bytes(*changed).unwrap();
+        bytes[HEADER_LEN + 2100] ^= 1;
+        disk.replace(*changed, bytes);
+        match try_open(&disk) {
+            Err(StoreError::Damaged { file, .. }) => assert_eq!(file, *changed),
+            other => panic!("{other:?}"),
+        }
     }
     let swapped = copy(&disk);
     swapped.replace(logs[1], disk.bytes(logs[2]).unwrap());
