@@ -164,6 +164,8 @@ fn appends_go_on_while_a_sync_runs() {
     let commit = store.start_commit().unwrap().unwrap();
     let second = store.append(KIND, &put("a", "2")).unwrap();
     assert!(store.start_commit().unwrap().is_none());
+    assert!(matches!(store.commit(), Err(StoreError::Busy)));
+    assert!(matches!(store.sync(), Err(StoreError::Busy)));
     let done = std::thread::spawn(move || commit.wait()).join().unwrap();
     assert_eq!(store.finish_commit(done).unwrap(), second);
     assert_eq!(store.view().get(A, b"a").unwrap().as_deref(), Some(&b"1"[..]));

@@ -67,7 +67,7 @@ fn a_flipped_bit_is_damage_or_in_the_last_group() {
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     assert!(end > 64 << 10);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..400 {
+    for _ in 0..2500 {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
