@@ -53,12 +53,6 @@ pub enum DiskError {
         /// Newest format version this release reads.
         supported: u16,
     },
-    /// The directory holds something else.
-    #[error("{} is not empty and not a Lastword store: choose another directory", dir.display())]
-    NotOurs {
-        /// The directory.
-        dir: PathBuf,
-    },
 }
 
 impl DiskError {
