@@ -53,12 +53,6 @@ pub enum DiskError {
         /// Newest format version this release reads.
         supported: u16,
     },
-    /// The directory holds something else.
-    #[error("{} is not empty and not a Lastword store: choose another directory", dir.display())]
-    NotOurs {
-        /// The directory.
-        dir: PathBuf,
-    },
 }
 
 impl DiskError {
@@ -157,6 +151,14 @@ pub enum StoreError {
         /// What does not fit.
         reason: String,
     },
+    /// redb cannot be read or written; the log goes on.
+    #[error("state file {file} cannot be used now ({reason}): free disk space, then checkpoint")]
+    StateUnavailable {
+        /// File number of the state.
+        file: u64,
+        /// What failed.
+        reason: String,
+    },
     /// The payload is longer than a frame may be.
     #[error("payload of {len} bytes is over the limit of {limit}: split the batch")]
     TooLarge {
@@ -173,6 +175,9 @@ pub enum StoreError {
         /// Most bytes allowed.
         limit: usize,
     },
+    /// A commit is under way.
+    #[error("a commit is under way: hand its result to finish_commit first")]
+    Busy,
     /// Frame kinds below 16 belong to the store.
     #[error("frame kind {kind} is reserved: use 16 or above")]
     ReservedKind {

@@ -43,7 +43,8 @@ pub struct Options {
     pub durability: Durability,
     /// Seed of the log id and of salts; random, once per open.
     pub entropy: [u8; 32],
-    /// Discard the state and fold it from the log again.
+    /// Discard the state and fold it from the log again. What the state says about the length of
+    /// the log is then not compared with it.
     pub rebuild_state: bool,
 }
 
@@ -141,14 +142,17 @@ impl Store {
             segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
         }
         let log_id = segments.first().map_or([0; 16], |segment| segment.header.log_id);
-        let accept = |mark: &Watermark| !options.rebuild_state && is_in(mark, &segments);
-        let (tables, base, fresh) = open_tables(&*disk, log_id, options.cache_bytes, accept)?;
+        let accept = |mark: &Watermark| match options.rebuild_state {
+            true => Ok(false),
+            false => is_in(mark, &segments),
+        };
+        let (file, tables, base, fresh) = open_tables(&*disk, log_id, options.cache_bytes, accept)?;
         let start = base.watermark.map_or(Durable { end: 0, group: 0 }, |mark| mark.durable);
         let sizes =
             WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };
         let Recovered { writer, clean, cut_bytes } =
             oplog::recover(&disk, segments, entropy, sizes, start)?;
-        let mut state = LiveState::new(fold, tables, base);
+        let mut state = LiveState::new(fold, file, tables, base);
         let replayed_frames = replay(&mut state, &writer, options.delta_cap_bytes)?;
         let handle = ViewHandle {
             published: Arc::new(RwLock::new(Arc::new(state.newest().clone()))),
@@ -208,16 +212,19 @@ impl Store {
         Ok(end)
     }
 
-    /// Commits what waits, blocking; returns the published position.
+    /// Commits what waits, blocking; returns the published position. Errors: as `start_commit`, and
+    /// [`StoreError::Busy`] while a commit is under way.
     pub fn commit(&mut self) -> Result<u64, StoreError> {
+        self.writer.check_no_commit()?;
         match self.start_commit()? {
             Some(commit) => self.finish_commit(commit.wait()),
             None => Ok(self.view().position()),
         }
     }
 
-    /// Makes everything appended durable, whatever the durability, blocking.
+    /// Makes everything appended durable, whatever the durability, blocking. Errors: as `commit`.
     pub fn sync(&mut self) -> Result<u64, StoreError> {
+        self.writer.check_no_commit()?;
         match self.writer.start(true, true)? {
             Some(commit) => self.finish_commit(commit.wait()),
             None => Ok(self.view().position()),
@@ -275,17 +282,18 @@ impl Store {
         let segment = &self.writer.current().header;
         let durable = self.writer.durable();
         let job =
-            self.state.freeze(Watermark { log_id: segment.log_id, salt: segment.salt, durable });
+            self.state.freeze(Watermark { log_id: segment.log_id, salt: segment.salt, durable })?;
         self.publish(self.view().position());
         Ok(job)
     }
 
     /// Takes the result of a checkpoint in. An error leaves the log and all views as they were;
-    /// the delta stays frozen until a later checkpoint succeeds.
+    /// the delta stays frozen until a later checkpoint succeeds. Views taken before the failure may
+    /// answer [`StoreError::StateUnavailable`]; the latest view does not.
     pub fn finish_checkpoint(&mut self, done: CheckpointDone) -> Result<(), StoreError> {
-        self.state.finish(done)?;
+        let finished = self.state.finish(done);
         self.publish(self.view().position());
-        Ok(())
+        finished
     }
 
     /// Runs a checkpoint to its end, blocking, if there is anything to write.
@@ -298,7 +306,7 @@ impl Store {
 
     /// Commits what waits, checkpoints, ends the log so that the next open goes on in the same
     /// segment, and gives all spares but one back. A checkpoint that fails is not an error: the
-    /// next open folds the log instead.
+    /// next open folds the log instead. Errors: as `commit`.
     pub fn close(mut self) -> Result<(), StoreError> {
         self.sync()?;
         // The second freezes what a failed or running one had left behind.
@@ -324,14 +332,16 @@ impl Store {
     }
 }
 
-/// Whether the watermark is a position of this log.
-fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> bool {
-    let Some(index) = segments.iter().position(|segment| segment.header.salt == mark.salt) else {
-        return false;
+/// Whether the watermark is a position of this log. One that is not, and lies beyond the end of
+/// the log, tells of segments that are missing.
+fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> Result<bool, StoreError> {
+    let found = segments.iter().position(|segment| segment.header.salt == mark.salt);
+    let Some((index, segment)) = found.and_then(|index| Some((index, segments.get(index)?))) else {
+        oplog::check_reaches(segments, mark.durable.end)?;
+        return Ok(false);
     };
     let next = segments.get(index + 1).map_or(u64::MAX, |next| next.first_position());
-    let first = segments.get(index).map_or(u64::MAX, |segment| segment.first_position());
-    (first..=next).contains(&mark.durable.end)
+    Ok((segment.first_position()..=next).contains(&mark.durable.end))
 }
 
 /// Folds the log from where redb stands to its end, with checkpoints on the way.
@@ -350,7 +360,7 @@ fn replay(state: &mut LiveState, writer: &Writer, cap: usize) -> Result<u64, Sto
             if let Some((segment, _)) = log.locate(frame.position) {
                 let header = &segment.header;
                 let mark = Watermark { log_id: header.log_id, salt: header.salt, durable };
-                if let Some(job) = state.freeze(mark) {
+                if let Some(job) = state.freeze(mark)? {
                     state.finish(job.run())?;
                 }
             }

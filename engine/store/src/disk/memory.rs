@@ -10,11 +10,12 @@ use crate::error::DiskError;
 
 const SECTOR: usize = 512;
 
-/// What happens at the operation a fault is set for. Operations are writes, syncs and changes of
-/// length of any file, counted from 0.
+/// What happens at the operation a fault is set for. Operations are writes, syncs, changes of
+/// length, and the making and removing of files, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Only this operation fails; it has no effect.
+    /// Only this operation fails; it has no effect. After a failed sync the writes it should have
+    /// covered read well and are lost to later syncs, as Linux has it.
     Once,
     /// This and every later operation fails, as if the power were cut before it.
     PowerCut,
@@ -167,6 +168,7 @@ impl Disk for MemoryDisk {
     }
 
     fn take_spare(&self) -> Result<u64, DiskError> {
+        lock(&self.faults).operate("create", 0, 0)?;
         {
             let mut files = lock(&self.files);
             match &mut files.spares_left {
@@ -179,6 +181,7 @@ impl Disk for MemoryDisk {
     }
 
     fn create_state(&self) -> Result<u64, DiskError> {
+        lock(&self.faults).operate("create", 0, 0)?;
         Ok(self.create(true, 0))
     }
 
@@ -187,6 +190,7 @@ impl Disk for MemoryDisk {
     }
 
     fn remove(&self, number: u64) -> Result<(), DiskError> {
+        lock(&self.faults).operate("remove", number, 0)?;
         match lock(&self.files).by_number.remove(&number) {
             Some(_) => Ok(()),
             None => Err(DiskError::NotFound { file: number }),
@@ -199,18 +203,27 @@ impl Disk for MemoryDisk {
 }
 
 impl MemoryFile {
-    /// Counts an operation and fails it if a fault is set for it.
     fn operate(&self, action: &'static str, offset: u64) -> Result<(), DiskError> {
-        let mut faults = lock(&self.faults);
-        let now = faults.operations;
-        faults.operations += 1;
-        let fails = match faults.fault {
+        lock(&self.faults).operate(action, self.number, offset)
+    }
+}
+
+impl Faults {
+    fn power_is_cut(&self) -> bool {
+        matches!(self.fault, Some((at, Fault::PowerCut)) if self.operations > at)
+    }
+
+    /// Counts an operation and fails it if a fault is set for it.
+    fn operate(&mut self, action: &'static str, file: u64, offset: u64) -> Result<(), DiskError> {
+        let now = self.operations;
+        self.operations += 1;
+        let fails = match self.fault {
             Some((at, Fault::Once)) => now == at,
             Some((at, Fault::PowerCut)) => now >= at,
             None => false,
         };
         match fails {
-            true => Err(DiskError::io(action, self.number, offset, io::Error::other("fault"))),
+            true => Err(DiskError::io(action, file, offset, io::Error::other("fault"))),
             false => Ok(()),
         }
     }
@@ -249,9 +262,15 @@ impl File for MemoryFile {
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        self.operate("sync", 0)?;
+        let operated = self.operate("sync", 0);
         let mut content = lock(&self.content);
         let Content { durable, unsynced, .. } = &mut *content;
+        if let Err(error) = operated {
+            if !lock(&self.faults).power_is_cut() {
+                unsynced.clear();
+            }
+            return Err(error);
+        }
         for change in unsynced.drain(..) {
             change.apply(durable);
         }

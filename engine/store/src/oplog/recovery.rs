@@ -15,6 +15,8 @@ use crate::oplog::reader::{LogReader, Scan};
 use crate::oplog::segment::{Entropy, Segment, Template};
 use crate::oplog::writer::{Durable, Writer, WriterOptions};
 
+const TOO_SHORT: &str = "the log ends before the state it once made";
+
 /// A log that is ready to grow.
 #[derive(Debug)]
 pub(crate) struct Recovered {
@@ -84,6 +86,15 @@ pub(crate) fn create(
     Ok(Arc::new(segment))
 }
 
+/// Fails if the valid frames of the log end before `position`.
+pub(crate) fn check_reaches(segments: &[Arc<Segment>], position: u64) -> Result<(), StoreError> {
+    let tail = Tail::find(segments, Durable { end: 0, group: 0 })?;
+    match segments.last() {
+        Some(last) if tail.end < position => Err(last.damaged(tail.end, TOO_SHORT)),
+        _ => Ok(()),
+    }
+}
+
 /// Recovers the log in `segments` (not empty), reading from `start`, which is known to be durable.
 /// Nothing of the log may be used before this returns.
 pub(crate) fn recover(
@@ -98,9 +109,6 @@ pub(crate) fn recover(
     let cut_bytes = junk_behind(&last, tail.end)?;
     if cut_bytes > 0 {
         tail.check_torn(&last)?;
-    }
-    if tail.end < start.end {
-        return Err(last.damaged(tail.end, "the log ends before the state it once made"));
     }
     let empty = tail.end == last.first_position();
     let clean = tail.closed && cut_bytes == 0;
@@ -151,7 +159,7 @@ impl Tail {
             }
             tail.end = tail.end.max(segment.first_position());
             if segment.capacity_end()? < tail.end {
-                return Err(segment.damaged(tail.end, "the log ends before the state it once made"));
+                return Err(segment.damaged(tail.end, TOO_SHORT));
             }
             let mut scan = Scan::new(segment, tail.end, next.unwrap_or(u64::MAX))?;
             tail.group_at = tail.end;

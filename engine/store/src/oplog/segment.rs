@@ -112,3 +112,19 @@ pub(crate) struct Template {
     pub(crate) predecessor: [u8; 16],
     pub(crate) segment_size: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A store reopened with the same seed must not give two segments one salt.
+    #[test]
+    fn the_same_seed_draws_other_salts_elsewhere() {
+        let draw = |number, position| Entropy::new([1; 32]).draw(number, position);
+        assert_eq!(draw(1, 0), draw(1, 0));
+        assert_ne!(draw(1, 0), draw(2, 0));
+        assert_ne!(draw(1, 0), draw(1, 8));
+        let mut entropy = Entropy::new([1; 32]);
+        assert_ne!(entropy.draw(1, 0), entropy.draw(1, 0));
+    }
+}

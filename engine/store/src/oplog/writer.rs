@@ -319,6 +319,14 @@ impl Writer {
         }
     }
 
+    /// Errors: [`StoreError::Busy`] while a commit is under way.
+    pub(crate) fn check_no_commit(&self) -> Result<(), StoreError> {
+        match self.in_flight {
+            true => Err(StoreError::Busy),
+            false => Ok(()),
+        }
+    }
+
     fn poison(&mut self, source: DiskError) -> StoreError {
         self.cause = Some(source.clone());
         StoreError::OutcomeUnknown { source }

@@ -6,14 +6,16 @@ use crate::error::StoreError;
 use crate::oplog::FrameRef;
 use crate::state::checkpoint::{CheckpointDone, CheckpointJob};
 use crate::state::delta::Delta;
-use crate::state::tables::{Base, Tables, Watermark};
+use crate::state::tables::{Base, StateFile, Tables, Watermark};
 use crate::state::txn::{Fold, StateTxn};
 use crate::state::view::View;
 
 /// The newest state and its way into redb.
 pub(crate) struct LiveState {
     fold: Arc<dyn Fold>,
-    tables: Tables,
+    file: StateFile,
+    /// `None` after a failure that redb could not be opened from again yet.
+    tables: Option<Tables>,
     newest: View,
     /// Changes of the frame being folded; empty between frames.
     changes: Arc<Delta>,
@@ -32,13 +34,14 @@ impl std::fmt::Debug for LiveState {
 
 impl LiveState {
     /// The state redb holds, which is that of the log up to its watermark.
-    pub(crate) fn new(fold: Arc<dyn Fold>, tables: Tables, base: Base) -> Self {
+    pub(crate) fn new(fold: Arc<dyn Fold>, file: StateFile, tables: Tables, base: Base) -> Self {
         let reached = base.watermark.map_or(0, |watermark| watermark.durable.end);
         let active = Arc::default();
         let newest = View { position: reached, active, frozen: None, base: Arc::new(base) };
         LiveState {
             fold,
-            tables,
+            file,
+            tables: Some(tables),
             newest,
             changes: Arc::default(),
             frozen_at: None,
@@ -86,28 +89,61 @@ impl LiveState {
 
     /// Freezes what has been folded, which must be durable up to `watermark`, or takes up a frozen
     /// delta whose checkpoint failed. `None` while a checkpoint runs or if nothing has changed.
-    pub(crate) fn freeze(&mut self, watermark: Watermark) -> Option<CheckpointJob> {
+    /// Errors: redb has failed and cannot be opened again yet.
+    pub(crate) fn freeze(
+        &mut self,
+        watermark: Watermark,
+    ) -> Result<Option<CheckpointJob>, StoreError> {
         if self.running || !self.has_changes() && watermark.durable.end == self.reached {
-            return None;
+            return Ok(None);
         }
+        let tables = match &self.tables {
+            Some(tables) => tables.clone(),
+            None => self.recover()?,
+        };
         if self.frozen_at.is_none() {
             self.newest.frozen = Some(std::mem::take(&mut self.newest.active));
             self.frozen_at = Some(watermark);
         }
-        let watermark = self.frozen_at?;
-        let frozen = self.newest.frozen.clone()?;
+        let (Some(watermark), Some(frozen)) = (self.frozen_at, self.newest.frozen.clone()) else {
+            return Ok(None);
+        };
         self.running = true;
-        Some(CheckpointJob { tables: self.tables.clone(), frozen, watermark })
+        Ok(Some(CheckpointJob { tables, frozen, watermark }))
     }
 
     /// Takes the result in. A failed checkpoint leaves the frozen delta for the next try.
     pub(crate) fn finish(&mut self, done: CheckpointDone) -> Result<(), StoreError> {
         self.running = false;
-        let base = done.result?;
-        self.reached = base.watermark.map_or(self.reached, |watermark| watermark.durable.end);
+        match done.result {
+            Ok(base) => {
+                self.settle(base);
+                Ok(())
+            }
+            Err(error) => {
+                // redb refuses even reads after a failed write, so it is opened again at once. If
+                // that fails too, the next checkpoint tries once more.
+                self.tables = None;
+                let _ = self.recover();
+                Err(error)
+            }
+        }
+    }
+
+    fn recover(&mut self) -> Result<Tables, StoreError> {
+        let (tables, base) = self.file.recover()?;
+        self.tables = Some(tables.clone());
+        self.settle(base);
+        Ok(tables)
+    }
+
+    /// Reads from `base` on, and lets go of the frozen delta if it holds it.
+    fn settle(&mut self, base: Base) {
+        self.reached = base.watermark.map_or(0, |watermark| watermark.durable.end);
+        if base.watermark == self.frozen_at {
+            self.newest.frozen = None;
+            self.frozen_at = None;
+        }
         self.newest.base = Arc::new(base);
-        self.newest.frozen = None;
-        self.frozen_at = None;
-        Ok(())
     }
 }

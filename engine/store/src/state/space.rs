@@ -99,3 +99,18 @@ impl KeyRange {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The end of a prefix is the first key behind it, also where its last bytes cannot rise.
+    #[test]
+    fn a_prefix_ends_before_the_next_key() {
+        let upper = |prefix: &[u8]| KeyRange::prefix(prefix).upper;
+        assert_eq!(upper(b"ab"), Bound::Excluded(Arc::from(&b"ac"[..])));
+        assert_eq!(upper(b"a\xff"), Bound::Excluded(Arc::from(&b"b"[..])));
+        assert_eq!(upper(b"\xff\xff"), Bound::Unbounded);
+        assert_eq!(upper(b""), Bound::Unbounded);
+    }
+}

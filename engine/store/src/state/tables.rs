@@ -6,6 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use redb::{
     Builder, Database, Range, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition,
@@ -79,6 +80,16 @@ impl Watermark {
     }
 }
 
+/// The file redb lives in; it outlasts a database that has failed.
+#[derive(Debug, Clone)]
+pub(crate) struct StateFile {
+    number: u64,
+    file: Arc<dyn File>,
+    log_id: [u8; 16],
+    cache_bytes: usize,
+    sync_failed: Arc<AtomicBool>,
+}
+
 /// The open redb file.
 #[derive(Debug, Clone)]
 pub(crate) struct Tables {
@@ -103,65 +114,85 @@ impl std::fmt::Debug for Base {
 }
 
 /// Opens the state of log `log_id` if it can be trusted, else an empty one. `accept` judges the
-/// watermark; `cache_bytes` bounds redb's cache. The flag says whether the state is empty and new.
+/// watermark, and an error of its own leaves the file alone; `cache_bytes` bounds redb's cache. The flag says whether the state is empty and new.
 pub(crate) fn open_tables(
     disk: &dyn Disk,
     log_id: [u8; 16],
     cache_bytes: usize,
-    accept: impl Fn(&Watermark) -> bool,
-) -> Result<(Tables, Base, bool), StoreError> {
+    accept: impl Fn(&Watermark) -> Result<bool, StoreError>,
+) -> Result<(StateFile, Tables, Base, bool), StoreError> {
     let mut opened = None;
     for info in disk.list()?.into_iter().filter(|info| info.kind == FileKind::State) {
-        if opened.is_none() {
-            opened = reopen(disk, info.number, log_id, cache_bytes)
-                .ok()
-                .flatten()
-                .filter(|(_, base)| base.watermark.as_ref().is_none_or(&accept));
-            if opened.is_some() {
-                continue;
-            }
+        let file = StateFile::new(disk, info.number, log_id, cache_bytes)?;
+        if opened.is_none()
+            && let Ok(Some((tables, base))) = file.reopen()
+            && base.watermark.as_ref().map_or(Ok(true), &accept)?
+        {
+            opened = Some((file, tables, base, false));
+            continue;
         }
         disk.remove(info.number)?;
     }
-    let fresh = opened.is_none();
-    let (tables, base) = match opened {
-        Some(opened) => opened,
-        None => create(disk, log_id, cache_bytes)?,
-    };
-    Ok((tables, base, fresh))
+    if let Some(opened) = opened {
+        return Ok(opened);
+    }
+    let file = StateFile::new(disk, disk.create_state()?, log_id, cache_bytes)?;
+    file.mark(0)?;
+    let (tables, base) = file.open()?;
+    Ok((file, tables, base, true))
 }
 
-fn create(
-    disk: &dyn Disk,
-    log_id: [u8; 16],
-    cache_bytes: usize,
-) -> Result<(Tables, Base), StoreError> {
-    let number = disk.create_state()?;
-    let file = disk.open(number)?;
-    file.write_at(0, &page(log_id, 0))?;
-    file.sync()?;
-    open_redb(number, file, cache_bytes)
-}
+impl StateFile {
+    fn new(
+        disk: &dyn Disk,
+        number: u64,
+        log_id: [u8; 16],
+        cache_bytes: usize,
+    ) -> Result<Self, DiskError> {
+        let file = disk.open(number)?;
+        Ok(StateFile { number, file, log_id, cache_bytes, sync_failed: Arc::default() })
+    }
 
-/// `Ok(None)` if the file is not this log's or has failed too often.
-fn reopen(
-    disk: &dyn Disk,
-    number: u64,
-    log_id: [u8; 16],
-    cache_bytes: usize,
-) -> Result<Option<(Tables, Base)>, StoreError> {
-    let file = disk.open(number)?;
-    let mut found = [0; PAGE];
-    file.read_at(0, &mut found)?;
-    let Some(opens) = (0..MAX_OPENS).find(|opens| found == page(log_id, *opens)) else {
-        return Ok(None);
-    };
-    file.write_at(0, &page(log_id, opens + 1))?;
-    file.sync()?;
-    let opened = open_redb(number, file.clone(), cache_bytes)?;
-    file.write_at(0, &page(log_id, 0))?;
-    file.sync()?;
-    Ok(Some(opened))
+    /// `Ok(None)` if the file is not this log's or has failed too often.
+    fn reopen(&self) -> Result<Option<(Tables, Base)>, StoreError> {
+        let mut found = [0; PAGE];
+        self.file.read_at(0, &mut found)?;
+        let Some(opens) = (0..MAX_OPENS).find(|opens| found == page(self.log_id, *opens)) else {
+            return Ok(None);
+        };
+        self.mark(opens + 1)?;
+        let opened = self.open()?;
+        self.mark(0)?;
+        Ok(Some(opened))
+    }
+
+    /// Writes how many opens have not succeeded.
+    fn mark(&self, opens: u8) -> Result<(), DiskError> {
+        self.file.write_at(0, &page(self.log_id, opens))?;
+        self.file.sync()
+    }
+
+    /// Opens redb in the file, or makes it.
+    pub(crate) fn open(&self) -> Result<(Tables, Base), StoreError> {
+        let database = guard(self.number, || {
+            let behind = Behind { file: self.file.clone(), sync_failed: self.sync_failed.clone() };
+            let mut builder = Builder::new();
+            builder.set_cache_size(self.cache_bytes);
+            Ok(builder.create_with_backend(behind)?)
+        })?;
+        let tables = Tables { database: Arc::new(database), file: self.number };
+        let base = tables.base()?;
+        Ok((tables, base))
+    }
+
+    /// Opens redb again after a failure; its old database must be gone. If a sync had failed, pages
+    /// may read well now and be lost later, so the next open of the store is told to give up.
+    pub(crate) fn recover(&self) -> Result<(Tables, Base), StoreError> {
+        if self.sync_failed.load(Ordering::Acquire) {
+            self.mark(MAX_OPENS)?;
+        }
+        self.open()
+    }
 }
 
 fn page(log_id: [u8; 16], opens: u8) -> [u8; PAGE] {
@@ -172,21 +203,6 @@ fn page(log_id: [u8; 16], opens: u8) -> [u8; PAGE] {
     let digest = blake3::hash(&page[..32]);
     page[32..64].copy_from_slice(digest.as_bytes());
     page
-}
-
-fn open_redb(
-    number: u64,
-    file: Arc<dyn File>,
-    cache_bytes: usize,
-) -> Result<(Tables, Base), StoreError> {
-    let database = guard(number, || {
-        let mut builder = Builder::new();
-        builder.set_cache_size(cache_bytes);
-        Ok(builder.create_with_backend(Behind { file })?)
-    })?;
-    let tables = Tables { database: Arc::new(database), file: number };
-    let base = tables.base()?;
-    Ok((tables, base))
 }
 
 impl Tables {
@@ -340,6 +356,9 @@ fn present<T>(opened: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
 fn guard<T>(file: u64, call: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
     let reason = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error @ (redb::Error::Io(_) | redb::Error::PreviousIo))) => {
+            return Err(StoreError::StateUnavailable { file, reason: error.to_string() });
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "redb gave up on its content".to_owned(),
     };
@@ -350,6 +369,7 @@ fn guard<T>(file: u64, call: impl FnOnce() -> Result<T, redb::Error>) -> Result<
 #[derive(Debug)]
 struct Behind {
     file: Arc<dyn File>,
+    sync_failed: Arc<AtomicBool>,
 }
 
 impl StorageBackend for Behind {
@@ -366,7 +386,9 @@ impl StorageBackend for Behind {
     }
 
     fn sync_data(&self) -> Result<(), std::io::Error> {
-        self.file.sync().map_err(io)
+        let synced = self.file.sync();
+        self.sync_failed.fetch_or(synced.is_err(), Ordering::AcqRel);
+        synced.map_err(io)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {

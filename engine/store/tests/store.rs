@@ -1,0 +1,22 @@
+//! Every promise of the store, by the name of its invariant. One binary.
+
+// A helper of a test fails the test as the test itself would.
+#![allow(clippy::unwrap_used)]
+
+#[path = "store/support.rs"]
+mod support;
+
+#[path = "store/checkpoint.rs"]
+mod checkpoint;
+#[path = "store/commit.rs"]
+mod commit;
+#[path = "store/crash.rs"]
+mod crash;
+#[path = "store/damage.rs"]
+mod damage;
+#[path = "store/format.rs"]
+mod format;
+#[path = "store/real.rs"]
+mod real;
+#[path = "store/views.rs"]
+mod views;

@@ -1,0 +1,170 @@
+//! Cut, flipped and foreign bytes.
+
+use lastword_store::{
+    DiskError, FileKind, MemoryDisk, Options, StoreError, Survival, limits::HEADER_LEN,
+};
+
+use crate::support::*;
+
+/// A disk with one segment of `frames` groups of one frame, each proven but the last.
+fn small_log(frames: usize, value: usize) -> (MemoryDisk, u64) {
+    let disk = disk();
+    let big = Options { segment_size: 1 << 20, ..options() };
+    let (mut store, _) = open_with(&disk, big).unwrap();
+    for number in 0..frames {
+        write(&mut store, &put(&format!("k{number}"), &"v".repeat(value)));
+    }
+    store.prove().unwrap();
+    drop(store);
+    let log = files(&disk, FileKind::Log);
+    assert_eq!(log.len(), 1);
+    (disk, log[0])
+}
+
+/// The same log without the state, so that all of it is read.
+fn without_state(disk: &MemoryDisk) -> MemoryDisk {
+    use lastword_store::Disk;
+    let disk = copy(disk);
+    for state in files(&disk, FileKind::State) {
+        disk.remove(state).unwrap();
+    }
+    disk
+}
+
+/// I15, I7: every prefix of a log opens to a frame boundary, or to a typed error inside the header.
+#[test]
+fn every_prefix_of_a_log_opens_to_a_frame_boundary() {
+    let (disk, log) = small_log(6, 20);
+    let all = payloads(&open(&copy(&disk)).view_handle());
+    let disk = without_state(&disk);
+    let bytes = disk.bytes(log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let mut longest = 0;
+    for len in 0..=end {
+        let cut = copy(&disk);
+        cut.replace(log, bytes[..len].to_vec());
+        match try_open(&cut) {
+            Ok((store, _)) => {
+                let found = payloads(&store.view_handle());
+                assert!(all.starts_with(&found), "length {len}");
+                assert!(found.len() >= longest, "length {len}");
+                longest = found.len();
+            }
+            Err(StoreError::Disk(DiskError::Damaged { .. })) => assert!(len < HEADER_LEN),
+            Err(other) => panic!("length {len}: {other}"),
+        }
+    }
+    assert_eq!(longest, all.len());
+}
+
+/// I7, I15: a flipped bit anywhere in 64 KiB of log is found, or lies in the last group.
+#[test]
+fn a_flipped_bit_is_damage_or_in_the_last_group() {
+    let (disk, log) = small_log(120, 560);
+    let all = payloads(&open(&copy(&disk)).view_handle());
+    let disk = without_state(&disk);
+    let bytes = disk.bytes(log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    assert!(end > 64 << 10);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..2500 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let bit = random as usize % (end * 8);
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let disk = copy(&disk);
+        disk.replace(log, flipped);
+        match try_open(&disk) {
+            // Only the empty proof at the end can go unnoticed.
+            Ok((store, _)) => assert_eq!(payloads(&store.view_handle()), all, "bit {bit}"),
+            Err(StoreError::Damaged { file, offset, .. }) => {
+                assert_eq!(file, log);
+                assert!(offset <= bit as u64 / 8);
+            }
+            Err(StoreError::Disk(DiskError::Damaged { .. } | DiskError::TooNew { .. })) => {
+                assert!(bit / 8 < HEADER_LEN, "bit {bit}");
+            }
+            Err(other) => panic!("bit {bit}: {other}"),
+        }
+    }
+}
+
+/// I7: a log that ends below what redb has seen is damage, never a shorter log.
+#[test]
+fn a_log_that_ends_below_the_state_is_damage() {
+    let (disk, log) = small_log(10, 50);
+    let mut store = open(&disk);
+    store.checkpoint().unwrap();
+    drop(store);
+    let bytes = disk.bytes(log).unwrap();
+    disk.replace(log, bytes[..HEADER_LEN + 200].to_vec());
+    let second = files(&disk, FileKind::Log)[1];
+    lastword_store::Disk::remove(&disk, second).unwrap();
+    assert!(matches!(try_open(&disk), Err(StoreError::Damaged { .. })));
+    for file in files(&disk, FileKind::Log) {
+        lastword_store::Disk::remove(&disk, file).unwrap();
+    }
+    assert!(matches!(try_open(&disk), Err(StoreError::Damaged { .. })));
+}
+
+/// I7, I15: a missing, swapped or changed segment is named.
+#[test]
+fn segments_that_do_not_follow_one_another_are_damage() {
+    let disk = disk();
+    let mut store = open(&disk);
+    for _ in 0..30 {
+        write(&mut store, &put("k", &"v".repeat(2000)));
+    }
+    drop(store);
+    let disk = without_state(&disk);
+    let logs = files(&disk, FileKind::Log);
+    assert!(logs.len() >= 4);
+    for missing in &logs[..logs.len() - 1] {
+        let disk = copy(&disk);
+        lastword_store::Disk::remove(&disk, *missing).unwrap();
+        assert!(matches!(try_open(&disk), Err(StoreError::Damaged { .. })), "{missing}");
+    }
+    for changed in &logs[..logs.len() - 1] {
+        let disk = copy(&disk);
+        let mut bytes = disk.bytes(*changed).unwrap();
+        bytes[HEADER_LEN + 2100] ^= 1;
+        disk.replace(*changed, bytes);
+        match try_open(&disk) {
+            Err(StoreError::Damaged { file, .. }) => assert_eq!(file, *changed),
+            other => panic!("{other:?}"),
+        }
+    }
+    let swapped = copy(&disk);
+    swapped.replace(logs[1], disk.bytes(logs[2]).unwrap());
+    swapped.replace(logs[2], disk.bytes(logs[1]).unwrap());
+    assert!(matches!(try_open(&swapped), Err(StoreError::Disk(DiskError::Damaged { .. }))));
+}
+
+/// I15: a file of a later release is refused by its version.
+#[test]
+fn a_later_format_is_too_new() {
+    let (disk, log) = small_log(2, 10);
+    let mut bytes = disk.bytes(log).unwrap();
+    bytes[8..10].copy_from_slice(&9_u16.to_le_bytes());
+    disk.replace(log, bytes);
+    match try_open(&disk) {
+        Err(StoreError::Disk(DiskError::TooNew { found: 9, supported: 1, .. })) => {}
+        other => panic!("{other:?}"),
+    }
+}
+
+/// I7: damage in a group that was durable is not cut, even right before the end.
+#[test]
+fn a_proof_makes_damage_in_the_last_group_visible() {
+    let (disk, log) = small_log(3, 100);
+    let disk = without_state(&disk.after_power_cut(Survival::Kept));
+    let mut bytes = disk.bytes(log).unwrap();
+    let last = bytes.windows(5).rposition(|window| window == b"vvvvv").unwrap();
+    bytes[last] ^= 1;
+    disk.replace(log, bytes);
+    let error = try_open(&disk).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert!(error.to_string().contains("restore a backup"));
+}
