@@ -95,10 +95,10 @@ pub enum LockError {
     },
 }
 
-/// Why a [`Fold`](crate::Fold) refused a frame.
+/// Why a [`Apply`](crate::Apply) refused a frame.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum FoldError {
+pub enum ApplyError {
     /// The layer above refused the frame.
     #[error("{0}")]
     Refused(Box<dyn std::error::Error + Send + Sync>),
@@ -107,9 +107,9 @@ pub enum FoldError {
     Store(#[from] Box<StoreError>),
 }
 
-impl From<StoreError> for FoldError {
+impl From<StoreError> for ApplyError {
     fn from(error: StoreError) -> Self {
-        FoldError::Store(Box::new(error))
+        ApplyError::Store(Box::new(error))
     }
 }
 
@@ -205,12 +205,12 @@ pub enum StoreError {
         end: u64,
     },
     /// The layer above refused a frame; the state is as it was and the frame is not in the log.
-    #[error("frame at position {position} was not folded: {source}")]
-    Fold {
+    #[error("frame at position {position} could not be applied: {source}")]
+    Apply {
         /// Position of the frame.
         position: u64,
         /// Why.
-        source: Arc<FoldError>,
+        source: Arc<ApplyError>,
     },
     /// The log ran out of group numbers, which cannot happen in practice.
     #[error("the log has used all group numbers: copy its content into a new store")]

@@ -1,17 +1,17 @@
 //! The oplog and the state folded from it, over one [`Disk`] trait.
 //!
 //! The oplog is the truth: opaque, checksummed frames, appended in groups and durable before
-//! anyone is told. The state is a cache of it: named spaces of rows that a [`Fold`] derives from
+//! anyone is told. The state is a cache of it: named spaces of rows that a [`Apply`] derives from
 //! the frames, newest in memory, the rest in redb, thrown away and folded again whenever in doubt.
 //!
 //! ```
 //! use std::sync::Arc;
-//! use lastword_store::{Fold, FoldError, FrameRef, MemoryDisk, Options, Space, StateTxn, Store};
+//! use lastword_store::{Apply, ApplyError, FrameRef, MemoryDisk, Options, Space, StateTxn, Store};
 //!
 //! const LAST: Space = Space::new(0);
 //! struct KeepLast;
-//! impl Fold for KeepLast {
-//!     fn fold(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), FoldError> {
+//! impl Apply for KeepLast {
+//!     fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
 //!         Ok(state.put(LAST, b"last", frame.payload)?)
 //!     }
 //! }
@@ -52,10 +52,11 @@ mod store;
 #[cfg(any(unix, windows))]
 pub use disk::{DirLock, RealDisk};
 pub use disk::{Disk, Fault, File, FileInfo, FileKind, MemoryDisk, Survival, Ticket, read_header};
-pub use error::{DiskError, FoldError, LockError, StoreError};
+pub use error::{ApplyError, DiskError, LockError, StoreError};
 pub use header::{FORMAT, Header, HeaderKind};
 pub use oplog::{Commit, CommitDone, FrameRef, OwnedFrame};
 pub use state::{
-    CheckpointDone, CheckpointJob, Direction, Fold, KeyRange, KeyValue, Scan, Space, StateTxn, View,
+    Apply, CheckpointDone, CheckpointJob, Direction, KeyRange, KeyValue, Scan, Space, StateTxn,
+    View,
 };
 pub use store::{Durability, OpenReport, Options, Store, ViewHandle};

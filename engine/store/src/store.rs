@@ -13,7 +13,7 @@ use crate::oplog::{
     self, Commit, CommitDone, Durable, Entropy, FIRST_FREE_KIND, FrameRef, LogReader, OwnedFrame,
     Recovered, Segment, Writer, WriterOptions,
 };
-use crate::state::{CheckpointDone, CheckpointJob, Fold, LiveState, View, Watermark, open_tables};
+use crate::state::{Apply, CheckpointDone, CheckpointJob, LiveState, View, Watermark, open_tables};
 
 /// When a commit counts as done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,11 +129,11 @@ impl ViewHandle {
 impl Store {
     /// Recovers the log on `disk`, brings the state up to it and is ready to append. An empty
     /// disk becomes a new store. Errors: [`StoreError::Damaged`], [`StoreError::Disk`] with
-    /// `TooNew` or `NoSpare`, [`StoreError::Fold`] if a frame cannot be folded.
+    /// `TooNew` or `NoSpare`, [`StoreError::Apply`] if a frame cannot be applied.
     pub fn open(
         disk: Arc<dyn Disk>,
         options: Options,
-        fold: Arc<dyn Fold>,
+        apply: Arc<dyn Apply>,
     ) -> Result<(Store, OpenReport), StoreError> {
         let mut entropy = Entropy::new(options.entropy);
         let mut segments = oplog::load(&*disk)?;
@@ -152,7 +152,7 @@ impl Store {
             WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };
         let Recovered { writer, clean, cut_bytes } =
             oplog::recover(&disk, segments, entropy, sizes, start)?;
-        let mut state = LiveState::new(fold, file, tables, base);
+        let mut state = LiveState::new(apply, file, tables, base);
         let replayed_frames = replay(&mut state, &writer, options.delta_cap_bytes)?;
         let handle = ViewHandle {
             published: Arc::new(RwLock::new(Arc::new(state.newest().clone()))),
@@ -172,7 +172,7 @@ impl Store {
     /// Adds a frame to the group that waits for the next commit and folds it into the newest
     /// state; returns its position. On an error neither has changed. Errors:
     /// [`StoreError::TooLarge`], [`StoreError::GroupFull`], [`StoreError::NoSpace`],
-    /// [`StoreError::Fold`], [`StoreError::Poisoned`].
+    /// [`StoreError::Apply`], [`StoreError::Poisoned`].
     pub fn append(&mut self, kind: u8, payload: &[u8]) -> Result<u64, StoreError> {
         if kind < FIRST_FREE_KIND {
             return Err(StoreError::ReservedKind { kind });

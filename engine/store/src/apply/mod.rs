@@ -11,13 +11,13 @@ use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::row::Row;
 use lastword_core::rules::Policy;
 
-use crate::error::{FoldError, StoreError};
+use crate::error::{ApplyError, StoreError};
 use crate::keys::{META, WorkspaceMeta};
 use crate::oplog::FrameRef;
 use crate::payload::{Identity, Payload, Sums};
 use crate::read;
 use crate::state::Space;
-use crate::state::{Fold, StateTxn};
+use crate::state::{Apply, StateTxn};
 
 /// The policy of a table: `arrival`, unless a schema says otherwise.
 #[must_use]
@@ -29,10 +29,10 @@ pub fn policy_of(_table: &TableName) -> Policy {
 #[derive(Debug, Default)]
 pub struct ApplyPayload;
 
-impl Fold for ApplyPayload {
-    fn fold(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), FoldError> {
+impl Apply for ApplyPayload {
+    fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
         let payload = Payload::from_frame(frame.kind, frame.payload)
-            .map_err(|error| FoldError::Refused(Box::new(error)))?;
+            .map_err(|error| ApplyError::Refused(Box::new(error)))?;
         match payload {
             Payload::Identity(identity) => put_identity(state, &identity),
             Payload::Local(local) => replica::local(state, frame.position, &local),
@@ -103,11 +103,11 @@ struct SumsError {
 
 /// Another result than the log states means that the log or its replay is wrong, and going on would
 /// hide it.
-fn check_sums(state: &StateTxn<'_>, sums: &Sums) -> Result<(), FoldError> {
+fn check_sums(state: &StateTxn<'_>, sums: &Sums) -> Result<(), ApplyError> {
     for (workspace, rows, digest) in &sums.workspaces {
         let meta = read::meta(state, workspace)?;
         if (meta.rows, meta.digest.0) != (*rows, *digest) {
-            return Err(FoldError::Refused(Box::new(SumsError {
+            return Err(ApplyError::Refused(Box::new(SumsError {
                 workspace: workspace.clone(),
                 expected_rows: *rows,
                 found_rows: meta.rows,

@@ -7,12 +7,12 @@ use crate::oplog::FrameRef;
 use crate::state::checkpoint::{CheckpointDone, CheckpointJob};
 use crate::state::delta::Delta;
 use crate::state::tables::{Base, StateFile, Tables, Watermark};
-use crate::state::txn::{Fold, StateTxn};
+use crate::state::txn::{Apply, StateTxn};
 use crate::state::view::View;
 
 /// The newest state and its way into redb.
 pub(crate) struct LiveState {
-    fold: Arc<dyn Fold>,
+    apply: Arc<dyn Apply>,
     file: StateFile,
     /// `None` after a failure that redb could not be opened from again yet.
     tables: Option<Tables>,
@@ -34,12 +34,12 @@ impl std::fmt::Debug for LiveState {
 
 impl LiveState {
     /// The state redb holds, which is that of the log up to its watermark.
-    pub(crate) fn new(fold: Arc<dyn Fold>, file: StateFile, tables: Tables, base: Base) -> Self {
+    pub(crate) fn new(apply: Arc<dyn Apply>, file: StateFile, tables: Tables, base: Base) -> Self {
         let reached = base.watermark.map_or(0, |watermark| watermark.durable.end);
         let active = Arc::default();
         let newest = View { position: reached, active, frozen: None, base: Arc::new(base) };
         LiveState {
-            fold,
+            apply,
             file,
             tables: Some(tables),
             newest,
@@ -72,10 +72,10 @@ impl LiveState {
     /// Folds a frame: all of its changes or none.
     pub(crate) fn apply(&mut self, frame: FrameRef<'_>) -> Result<(), StoreError> {
         let mut txn = StateTxn::new(&self.newest, &self.changes, frame.position);
-        if let Err(source) = self.fold.fold(frame, &mut txn) {
+        if let Err(source) = self.apply.apply(frame, &mut txn) {
             self.changes.clear();
             let source = Arc::new(source);
-            return Err(StoreError::Fold { position: frame.position, source });
+            return Err(StoreError::Apply { position: frame.position, source });
         }
         self.newest.active.absorb(&self.changes);
         self.pass(frame.end());

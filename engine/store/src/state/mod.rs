@@ -14,5 +14,5 @@ pub(crate) use live::LiveState;
 pub use scan::{KeyValue, Scan};
 pub use space::{Direction, KeyRange, Space};
 pub(crate) use tables::{Watermark, open_tables};
-pub use txn::{Fold, StateTxn};
+pub use txn::{Apply, StateTxn};
 pub use view::View;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::{FoldError, StoreError};
+use crate::error::{ApplyError, StoreError};
 use crate::limits::MAX_KEY;
 use crate::oplog::FrameRef;
 use crate::state::delta::Delta;
@@ -11,11 +11,11 @@ use crate::state::space::{Direction, KeyRange, Space};
 use crate::state::view::View;
 
 /// What the layer above makes of a frame.
-pub trait Fold: Send + Sync {
+pub trait Apply: Send + Sync {
     /// Changes the state as `frame` says. It runs when the frame is appended and again when the
     /// log is replayed, so its result must follow from the frame and the state alone. If it fails
     /// at append, the state stays as it was and the frame is not in the log.
-    fn fold(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), FoldError>;
+    fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError>;
 }
 
 /// The newest state with the changes of one frame on top.

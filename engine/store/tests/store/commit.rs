@@ -101,7 +101,7 @@ fn a_refused_fold_changes_nothing() {
     write(&mut store, &put("a", "1"));
     let before = store.next_position();
     let refused = store.append(KIND, &op(b'!', A, b"a", b"2"));
-    assert!(matches!(refused, Err(StoreError::Fold { .. })));
+    assert!(matches!(refused, Err(StoreError::Apply { .. })));
     assert_eq!(store.next_position(), before);
     assert_eq!(store.newest().get(A, b"a").unwrap().as_deref(), Some(&b"1"[..]));
     write(&mut store, &put("b", "2"));

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use lastword_store::{
-    Direction, Disk, FileKind, Fold, FoldError, FrameRef, KeyRange, MemoryDisk, OpenReport,
+    Apply, ApplyError, Direction, Disk, FileKind, FrameRef, KeyRange, MemoryDisk, OpenReport,
     Options, Space, StateTxn, Store, StoreError, View, ViewHandle,
 };
 
@@ -18,15 +18,15 @@ pub(crate) type Rows = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
 #[derive(Debug)]
 pub(crate) struct KeepRows;
 
-impl Fold for KeepRows {
-    fn fold(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), FoldError> {
+impl Apply for KeepRows {
+    fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
         let (op, space, key, value) = split(frame.payload);
         match op {
             b'd' => state.delete(space, key),
             _ => state.put(space, key, value)?,
         }
         match op {
-            b'!' => Err(FoldError::Refused("refused by the test".into())),
+            b'!' => Err(ApplyError::Refused("refused by the test".into())),
             _ => Ok(()),
         }
     }
