@@ -125,7 +125,8 @@ impl Authority {
         self.inner.writer.submit(move |store| attach_now(store, &workspace, &attach), done)
     }
 
-    /// Decides one batch, unless `gate` was closed before. `done` is called on the writer thread once the decision is durable.
+    /// Decides one batch, unless `gate` was closed before. `done` is called on the writer thread
+    /// once the decision is durable.
     ///
     /// # Errors
     /// [`Error::Closed`] if the authority is closed; then `done` is not called.

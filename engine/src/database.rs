@@ -5,14 +5,13 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use lastword_core::hlc::Hlc;
-use lastword_core::id::{DeviceId, TableName, WorkspaceName};
-use lastword_store::{OpenReport, View, read};
+use lastword_core::id::{DeviceId, TableName};
+use lastword_store::{OpenReport, View};
 
 use crate::error::Result;
 use crate::live::Watchers;
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
-use crate::workspace::Workspace;
 use crate::writer::Writer;
 
 /// Batches without a verdict beyond which [`crate::Error::OutboxFull`] stops writes.
@@ -108,23 +107,6 @@ impl Database {
     /// As [`Builder::open`].
     pub fn open(dir: impl AsRef<Path>) -> Result<Database> {
         Self::builder().open(dir)
-    }
-
-    /// A workspace by name; works before the server has heard of it.
-    ///
-    /// # Errors
-    /// [`crate::Error::Name`] if the name is not valid.
-    pub fn workspace(&self, name: &str) -> Result<Workspace> {
-        Ok(Workspace::new(self.clone(), WorkspaceName::new(name)?))
-    }
-
-    /// Every workspace that this store holds something of.
-    ///
-    /// # Errors
-    /// [`crate::Error::Store`] if the disk fails.
-    pub fn workspaces(&self) -> Result<Vec<Workspace>> {
-        let names = read::workspaces(&*self.view())?;
-        Ok(names.into_iter().map(|(name, _)| Workspace::new(self.clone(), name)).collect())
     }
 
     /// The device that writes with this store.

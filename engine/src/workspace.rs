@@ -62,6 +62,25 @@ pub struct Receipt {
     batch_id: Option<BatchId>,
 }
 
+impl Database {
+    /// A workspace by name; works before the server has heard of it.
+    ///
+    /// # Errors
+    /// [`Error::Name`] if the name is not valid.
+    pub fn workspace(&self, name: &str) -> Result<Workspace> {
+        Ok(Workspace::new(self.clone(), WorkspaceName::new(name)?))
+    }
+
+    /// Every workspace that this store holds something of.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn workspaces(&self) -> Result<Vec<Workspace>> {
+        let names = read::workspaces(&*self.view())?;
+        Ok(names.into_iter().map(|(name, _)| Workspace::new(self.clone(), name)).collect())
+    }
+}
+
 impl std::fmt::Debug for Workspace {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Workspace({} in {})", self.name, self.db.dir().display())

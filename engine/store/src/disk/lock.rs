@@ -70,7 +70,7 @@ fn is_ours(dir: &Path) -> std::io::Result<bool> {
 
 fn locked(dir: PathBuf, mut file: fs::File) -> LockError {
     let mut line = Vec::new();
-    // The holder may be writing its line at this moment; what is readable is good enough to name it.
+    // The holder may be writing its line at this moment; what is readable is good enough.
     let _ = Read::by_ref(&mut file).take(4096).read_to_end(&mut line);
     let line = String::from_utf8_lossy(&line);
     let (pid, command) = line.trim_end().split_once(' ').unwrap_or((line.trim_end(), ""));

@@ -114,7 +114,8 @@ impl std::fmt::Debug for Base {
 }
 
 /// Opens the state of log `log_id` if it can be trusted, else an empty one. `accept` judges the
-/// watermark, and an error of its own leaves the file alone; `cache_bytes` bounds redb's cache. The flag says whether the state is empty and new.
+/// watermark, and an error of its own leaves the file alone; `cache_bytes` bounds redb's cache.
+/// The flag says whether the state is empty and new.
 pub(crate) fn open_tables(
     disk: &dyn Disk,
     log_id: [u8; 16],

@@ -62,7 +62,11 @@ fn space(b: bool) -> Space {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: 96,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     /// I12, I18: reads and scans over redb, frozen delta, delta and open frames equal an ordered
     /// map, forward and in reverse, for any range.

@@ -1,0 +1,236 @@
+//! What a replica session is told and what it wants done.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::id::{DeviceId, Epoch, WorkspaceName};
+use crate::op::Batch;
+use crate::protocol::message::{Attached, Changes, Decided};
+
+/// What a session is made with.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The device that writes.
+    pub device: DeviceId,
+    /// Random per opened store.
+    pub nonce: [u8; 16],
+    /// The app's schema number, 0 = none.
+    pub app_schema: u64,
+    /// Name and version of the software.
+    pub agent: String,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+/// What the store knows about one workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WorkspaceState {
+    /// Epoch of its history, if it ever met the authority.
+    pub epoch: Option<Epoch>,
+    /// Last consistent seq applied.
+    pub cursor: u64,
+    /// Last seq whose page is durable.
+    pub received_to: u64,
+    /// Last counter whose decision is stored.
+    pub decided: u64,
+    /// Last counter in the outbox; equal to `decided` if nothing waits.
+    pub written: u64,
+}
+
+/// How one workspace stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SyncStatus {
+    /// Not started.
+    Idle,
+    /// A connection is being made.
+    Connecting,
+    /// The server cannot be reached.
+    Offline {
+        /// Why.
+        why: String,
+        /// When the next attempt is made, on the session's clock in milliseconds.
+        retry_at_ms: u64,
+    },
+    /// Receiving what it missed.
+    CatchingUp {
+        /// Seqs received since the attach.
+        done: u64,
+        /// Seqs still to come.
+        to_go: u64,
+    },
+    /// In step; changes arrive as they happen.
+    Live {
+        /// Last consistent seq applied.
+        head: u64,
+    },
+    /// The server said no; trying again would not help.
+    Stopped {
+        /// Why, in one word.
+        why: StopReason,
+        /// For people: what happened and what to do.
+        message: String,
+    },
+}
+
+/// Why a workspace stopped syncing for good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// The token is wrong or expired.
+    Unauthenticated,
+    /// The user is no member.
+    Forbidden,
+    /// Another connection of this device took over.
+    Fenced,
+    /// The device id is used by two stores.
+    DeviceForked,
+    /// The server has another history of the workspace.
+    EpochChanged,
+    /// The app's schema number is too low.
+    AppTooOld,
+    /// The workspace is deleted.
+    WorkspaceDeleted,
+    /// No protocol version in common.
+    Version,
+    /// What this device missed is no longer kept.
+    BehindHorizon,
+}
+
+/// What the session is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// Be connected from now on.
+    Start,
+    /// Be disconnected from now on.
+    Stop,
+    /// Answer to [`Output::Connect`]: there is a connection.
+    Connected,
+    /// There is no connection, or it ended.
+    Disconnected {
+        /// Why, for people.
+        reason: String,
+    },
+    /// A message arrived.
+    Message(Vec<u8>),
+    /// Answer to [`Output::FetchToken`].
+    Token(Result<String, String>),
+    /// Keep this workspace in step.
+    Attach {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// What the store knows about it.
+        state: WorkspaceState,
+    },
+    /// Stop keeping it in step.
+    Detach {
+        /// The workspace.
+        workspace: WorkspaceName,
+    },
+    /// Local batches are durable up to this counter.
+    Written {
+        /// Their workspace.
+        workspace: WorkspaceName,
+        /// Last counter.
+        counter: u64,
+    },
+    /// Answer to [`Output::ReadOutbox`].
+    Outbox {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Undecided batches in counter order.
+        batches: Vec<Batch>,
+    },
+    /// Answer to [`Output::StoreAttached`].
+    AttachStored {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// What the store knows now.
+        state: WorkspaceState,
+    },
+    /// Answer to [`Output::StoreChanges`]: the page is durable.
+    ChangesStored {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Last seq whose page is durable.
+        received_to: u64,
+        /// Last consistent seq applied.
+        cursor: u64,
+    },
+    /// Answer to [`Output::StoreDecisions`]: all were accepted.
+    DecisionsStored {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Last counter whose decision is stored.
+        decided: u64,
+    },
+    /// Answer to [`Output::StoreDecisions`]: one was a refusal; what depends on it left the outbox
+    /// and the rest is renumbered.
+    DeadLettered {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Counter of the refused batch.
+        refused: u64,
+        /// Last counter whose decision is stored.
+        decided: u64,
+        /// Last counter in the outbox.
+        written: u64,
+    },
+    /// Time has passed.
+    Time,
+}
+
+/// What the session wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// Connect to the server.
+    Connect,
+    /// Send one message.
+    Send(Vec<u8>),
+    /// Close the connection, if there is one.
+    Close {
+        /// WebSocket close code.
+        code: u16,
+        /// For people.
+        reason: String,
+    },
+    /// Bring a token.
+    FetchToken,
+    /// Read undecided batches.
+    ReadOutbox {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Counter after which to begin.
+        after: u64,
+        /// Most batches to bring.
+        max: usize,
+    },
+    /// Store durably that the workspace met its authority, and the decisions that came with it.
+    StoreAttached {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// What the authority said.
+        attached: Attached,
+    },
+    /// Store a page of changes durably.
+    StoreChanges {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The page.
+        page: Changes,
+    },
+    /// Store decisions durably.
+    StoreDecisions {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The decisions, in counter order.
+        decisions: Vec<Decided>,
+    },
+    /// The status of a workspace changed.
+    Status {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// How it stands now.
+        status: SyncStatus,
+    },
+    /// Send [`Input::Time`] at this time.
+    WakeAt(u64),
+}
