@@ -368,7 +368,11 @@ impl Intent {
 /// An op on a record with own ops under way inherits the base of the first of them, unless all of
 /// them are predicted to lose, so that the user saw the authority's row.
 fn base_of<S: ReadState>(state: &S, row_key: &[u8], seen: Option<&StoredRow>) -> Result<u64> {
-    let pending = read::pending(state, row_key)?;
+    // Only a record with own ops under way has a shadow, and looking for one is cheap.
+    let pending = match read::has_shadow(state, row_key)? {
+        true => read::pending(state, row_key)?,
+        false => Vec::new(),
+    };
     let Some(first) = pending.first() else {
         return Ok(seen.map_or(0, |stored| stored.row.last.seq));
     };
