@@ -6,7 +6,7 @@
 //! all, and its decision is found again whenever the device asks.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lastword_core::hlc::Hlc;
@@ -33,25 +33,51 @@ use crate::workspace::WorkspaceView;
 use crate::writer::Writer;
 
 /// Whether batches of one attachment are decided. Batches come faster than their verdicts, so when
-/// one is refused or cannot be decided, those already queued behind it must not be looked at: the
-/// writer closes the gate in the same step.
-#[derive(Debug, Clone, Default)]
+/// one is refused or cannot be decided, those queued behind it must not be looked at, also if the
+/// device has answered the refusal before the writer gets to them: each is queued under the number
+/// of openings so far, and a refusal closes that number for good.
+#[derive(Debug, Clone)]
 pub struct PushGate {
-    closed: Arc<AtomicBool>,
+    state: Arc<GateState>,
+}
+
+#[derive(Debug)]
+struct GateState {
+    opened: AtomicU64,
+    closed: AtomicU64,
+    fenced: AtomicBool,
+}
+
+impl Default for PushGate {
+    fn default() -> Self {
+        let (opened, closed) = (AtomicU64::new(1), AtomicU64::new(0));
+        Self { state: Arc::new(GateState { opened, closed, fenced: AtomicBool::new(false) }) }
+    }
 }
 
 impl PushGate {
     /// Batches that are queued from here on are decided again.
     pub fn open(&self) {
-        self.closed.store(false, Ordering::SeqCst);
+        self.state.opened.fetch_add(1, Ordering::SeqCst);
     }
 
-    fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
+    /// No batch of this attachment is decided any more: a newer attachment of the device is told
+    /// what was decided, and nothing may be added to that behind its back.
+    pub fn fence(&self) {
+        self.state.fenced.store(true, Ordering::SeqCst);
     }
 
-    fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+    fn opening(&self) -> u64 {
+        self.state.opened.load(Ordering::SeqCst)
+    }
+
+    fn close(&self, opening: u64) {
+        self.state.closed.fetch_max(opening, Ordering::SeqCst);
+    }
+
+    fn is_closed(&self, opening: u64) -> bool {
+        self.state.fenced.load(Ordering::SeqCst)
+            || opening <= self.state.closed.load(Ordering::SeqCst)
     }
 }
 
@@ -140,9 +166,10 @@ impl Authority {
         // Hashing is left to the caller's thread: the writer is the scarce one.
         let payload_hash = batch.payload_hash();
         let checked = batch.check_untrusted().map_err(|error| error.to_string());
+        let opening = gate.opening();
         self.inner.writer.submit(
             move |store| {
-                if gate.is_closed() {
+                if gate.is_closed(opening) {
                     return Ok(PushAnswer::Ignored);
                 }
                 let answer = decide_now(store, &workspace, batch, payload_hash, checked);
@@ -151,7 +178,7 @@ impl Authority {
                     Ok(PushAnswer::Decided(Decision::Accepted { .. }) | PushAnswer::Ignored)
                 );
                 if !goes_on {
-                    gate.close();
+                    gate.close(opening);
                 }
                 answer
             },

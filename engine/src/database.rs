@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::live::Watchers;
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
+use crate::receipt::Receipts;
 use crate::writer::Writer;
 
 /// Batches without a verdict beyond which [`crate::Error::OutboxFull`] stops writes.
@@ -28,6 +29,7 @@ pub(crate) struct DatabaseInner {
     pub(crate) opened: OpenedStore,
     pub(crate) writer: Writer,
     pub(crate) watchers: Arc<Watchers>,
+    pub(crate) receipts: Arc<Receipts>,
     pub(crate) local_tables: BTreeSet<TableName>,
     pub(crate) max_undecided: u64,
     pub(crate) app_schema: u64,
@@ -85,6 +87,7 @@ impl Builder {
                 opened,
                 writer,
                 watchers,
+                receipts: Arc::default(),
                 local_tables: self.local_tables,
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 app_schema: self.app_schema,
@@ -143,6 +146,7 @@ impl Database {
     pub fn close(&self) -> Result<()> {
         let closed = self.inner.writer.close();
         self.inner.watchers.close();
+        self.inner.receipts.close();
         closed
     }
 
@@ -157,5 +161,6 @@ impl Drop for DatabaseInner {
             tracing::error!(%error, "the database did not close cleanly; the log has every write");
         }
         self.watchers.close();
+        self.receipts.close();
     }
 }

@@ -66,6 +66,13 @@ pub(crate) fn unit<S: ReadState>(
     Ok(DeadLetters { workspace, refused, counters, renumbered, rows })
 }
 
+/// What the writers of a unit's batches are told: each left the outbox, the later ones because they
+/// built on the refused one.
+pub(crate) fn verdicts(unit: &DeadLetters) -> Vec<(BatchId, Decision)> {
+    let batches = unit.rows.iter().filter_map(|row| BatchId::parse(row.key.as_str()));
+    batches.map(|batch_id| (batch_id, unit.refused.decision.clone())).collect()
+}
+
 fn letter(workspace: &WorkspaceName, refused: &Decided, place: usize, entry: &OutboxEntry) -> Op {
     let (code, message) = match &refused.decision {
         Decision::Refused { code, message, .. } => (code.as_str(), message.as_str()),
@@ -93,14 +100,6 @@ fn letter(workspace: &WorkspaceName, refused: &Decided, place: usize, entry: &Ou
         hlc: Hlc::default().next(now_ms()),
         action: Action::Create { record: Record::from_fields(fields), replace: false },
     }
-}
-
-/// The dead letter of one batch.
-pub(crate) fn find<S: ReadState>(state: &S, batch_id: BatchId) -> Result<Option<DeadLetter>> {
-    let key = Key::new(&batch_id.to_string())?;
-    let row_key = keys::row_key(&read::store_workspace(), 0, &tables::dead_letters(), &key);
-    let row = read::row(state, &row_key)?.filter(|stored| !stored.row.deleted);
-    Ok(row.map(|stored| from_record(&key, &stored.row.record)))
 }
 
 /// All dead letters of this device, in no particular order.

@@ -74,6 +74,12 @@ pub enum Error {
         /// The table.
         table: TableName,
     },
+    /// The workspace belongs to the product.
+    #[error("workspace names that begin with _ belong to Lastword; {workspace} is one")]
+    ReservedWorkspace {
+        /// The workspace.
+        workspace: WorkspaceName,
+    },
     /// The directory holds the other kind of store.
     #[error("{dir} holds {found}, not {wanted}; use another --data directory")]
     OtherRole {

@@ -37,6 +37,7 @@ mod history;
 mod log;
 mod dead_letter;
 mod live;
+mod receipt;
 mod database;
 mod workspace;
 mod status;
@@ -57,8 +58,9 @@ pub use history::Version;
 pub use lastword_core::protocol::authority::PushAnswer;
 pub use lastword_core::protocol::replica::{StopReason, SyncStatus};
 pub use log::LogLine;
+pub use receipt::{Receipt, Settled};
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};
 #[cfg(feature = "net")]
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
-pub use workspace::{Receipt, Settled, Shown, Workspace, WorkspaceView};
+pub use workspace::{Shown, Workspace, WorkspaceView};
 pub use write::Tx;

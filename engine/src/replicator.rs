@@ -3,7 +3,7 @@
 //! Every function here is one durable step. The driver calls them for the session's outputs and
 //! feeds the answers back.
 
-use lastword_core::id::WorkspaceName;
+use lastword_core::id::{BatchId, WorkspaceName};
 use lastword_core::op::Batch;
 use lastword_core::protocol::replica::WorkspaceState;
 use lastword_core::protocol::{Attached, Changes, Decided, Entry};
@@ -57,12 +57,15 @@ pub(crate) fn read_outbox(
     Ok(batches)
 }
 
-/// What a stored decision led to.
-pub(crate) enum Stored {
-    /// All were accepted.
-    Decisions { decided: u64 },
-    /// One was a refusal: its unit is in the dead letters, the rest is renumbered.
-    DeadLettered { refused: u64, decided: u64, written: u64 },
+/// What storing decisions led to.
+pub(crate) struct Stored {
+    /// Batches that left the undecided part of the outbox, each with what its writer is told.
+    pub(crate) settled: Vec<(BatchId, Decision)>,
+    /// What the store knows of the workspace now.
+    pub(crate) state: WorkspaceState,
+    /// Counter of the batch that was refused, if one was: its unit is in the dead letters and the
+    /// rest is renumbered.
+    pub(crate) refused: Option<u64>,
 }
 
 /// Stores that the workspace met its authority, then the decisions that came with it.
@@ -70,7 +73,7 @@ pub(crate) fn store_attached(
     store: &mut Store,
     workspace: &WorkspaceName,
     attached: Attached,
-) -> Result<WorkspaceState> {
+) -> Result<Stored> {
     let meta = read::meta(store.newest(), workspace)?;
     let Attached { epoch, role, horizon, decisions, .. } = attached;
     if (meta.epoch, meta.role, meta.horizon) != (Some(epoch), Some(role), horizon) {
@@ -78,8 +81,7 @@ pub(crate) fn store_attached(
         append(store, Payload::Attachment(frame))?;
     }
     // A refusal among them needs no Resume: a new attachment halts nothing.
-    store_decisions(store, workspace, decisions)?;
-    workspace_state(store.newest(), workspace)
+    store_decisions(store, workspace, decisions)
 }
 
 /// Stores decisions in counter order; the first refusal ends the run, since nothing after it was
@@ -101,23 +103,19 @@ pub(crate) fn store_decisions(
             }
         }
     }
+    let mut settled: Vec<(BatchId, Decision)> =
+        accepted.iter().map(|decided| (decided.batch_id, decided.decision.clone())).collect();
     if !accepted.is_empty() {
         let frame = Verdicts { workspace: workspace.clone(), decisions: accepted };
         append(store, Payload::Verdicts(frame))?;
     }
     if let Some(refused) = &refusal {
         let unit = dead_letter::unit(store.newest(), workspace, refused)?;
+        settled.extend(dead_letter::verdicts(&unit));
         append(store, Payload::DeadLetters(unit))?;
     }
-    let meta = read::meta(store.newest(), workspace)?;
-    Ok(match refusal {
-        None => Stored::Decisions { decided: meta.decided },
-        Some(refused) => Stored::DeadLettered {
-            refused: refused.counter,
-            decided: meta.decided,
-            written: meta.written,
-        },
-    })
+    let state = workspace_state(store.newest(), workspace)?;
+    Ok(Stored { settled, state, refused: refusal.map(|refused| refused.counter) })
 }
 
 /// Stores one page of changes; answers the new (received_to, cursor).

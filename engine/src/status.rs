@@ -133,6 +133,15 @@ impl Workspace {
         })
     }
 
+    /// Batches of this device that wait for a verdict; cheap.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`] if the disk fails.
+    pub fn waiting(&self) -> Result<u64> {
+        let meta = read::meta(self.read()?.state(), self.name())?;
+        Ok(meta.written.saturating_sub(meta.decided))
+    }
+
     /// Refused batches of this workspace.
     ///
     /// # Errors

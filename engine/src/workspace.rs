@@ -7,15 +7,16 @@ use std::time::Duration;
 use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_core::row::Row;
 use lastword_core::rules::PENDING_SEQ;
-use lastword_core::stamp::Decision;
 use lastword_core::value::Record;
 use lastword_store::View;
 use lastword_store::keys::{self, StoredRow};
 use lastword_store::read::{self, ReadState};
 
 use crate::database::Database;
+use crate::environment::random;
 use crate::error::{Error, Result};
 use crate::live::lock;
+use crate::receipt::Receipt;
 use crate::write::{self, Appended, Author, Tx};
 
 /// How often a write runs its closure again because another write moved one of its records.
@@ -54,21 +55,18 @@ impl Shown {
     }
 }
 
-/// Proof of a durable local write.
-#[derive(Debug, Clone)]
-pub struct Receipt {
-    workspace: Workspace,
-    counter: Option<u64>,
-    batch_id: Option<BatchId>,
-}
-
 impl Database {
     /// A workspace by name; works before the server has heard of it.
     ///
     /// # Errors
-    /// [`Error::Name`] if the name is not valid.
+    /// [`Error::Name`] if the name is not valid, [`Error::ReservedWorkspace`] if it begins with
+    /// `_`.
     pub fn workspace(&self, name: &str) -> Result<Workspace> {
-        Ok(Workspace::new(self.clone(), WorkspaceName::new(name)?))
+        let name = WorkspaceName::new(name)?;
+        match name.is_reserved() {
+            true => Err(Error::ReservedWorkspace { workspace: name }),
+            false => Ok(Workspace::new(self.clone(), name)),
+        }
     }
 
     /// Every workspace that this store holds something of.
@@ -119,19 +117,20 @@ impl Workspace {
             let draft = tx.into_draft();
             let inner = &self.db.inner;
             let (local, max_undecided) = (inner.local_tables.clone(), inner.max_undecided);
+            let batch_id = BatchId(random());
+            let held = inner.receipts.hold(batch_id);
             let clock = Arc::clone(&inner.last_hlc);
             let appended = inner.writer.run(move |store| {
                 let is_local = |table: &TableName| local.contains(table);
                 let mut last_hlc = lock(&clock);
                 let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
-                write::append(store, &draft, author)
+                write::append(store, &draft, batch_id, author)
             })?;
-            let (counter, batch_id) = match appended {
+            return Ok(match appended {
                 Appended::Moved => continue,
-                Appended::Nothing => (None, None),
-                Appended::Batch { counter, batch_id } => (counter, counter.map(|_| batch_id)),
-            };
-            return Ok(Receipt { workspace: self.clone(), counter, batch_id });
+                Appended::Local => Receipt::local(),
+                Appended::Synced => Receipt::synced(held),
+            });
         }
         Err(Error::Aborted(format!(
             "other writes changed the same records {MAX_WRITE_ATTEMPTS} times in a row"
@@ -209,6 +208,14 @@ impl WorkspaceView {
         Ok(stored.map(|stored| Shown::from_row(table.clone(), key.clone(), stored.row)))
     }
 
+    /// Whether a record is live; `None` if it was never known here, `Some(false)` if it is deleted.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or the row is damaged.
+    pub fn is_live(&self, table: &TableName, key: &Key) -> Result<Option<bool>> {
+        Ok(self.stored(table, key)?.map(|stored| !stored.row.deleted))
+    }
+
     /// Live records of one table with keys between `from` and `to`, in key order (bytes of UTF-8)
     /// or backwards, at most `limit`.
     ///
@@ -283,103 +290,5 @@ impl WorkspaceView {
             found.push(table);
         }
         Ok(found)
-    }
-}
-
-/// What is known of a written batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settled {
-    /// It touched local tables only, or nothing: there is nothing to wait for.
-    Local,
-    /// The server decided it, and this device has stored the verdict.
-    Decided(Decision),
-    /// The server refused it; it is a dead letter now.
-    Refused {
-        /// Why, in one word.
-        code: String,
-        /// For people.
-        message: String,
-    },
-    /// The stream has shown it already, so its verdict is no longer kept here.
-    Shown,
-}
-
-impl Receipt {
-    /// True if the write has something to sync.
-    #[must_use]
-    pub fn is_synced(&self) -> bool {
-        self.counter.is_some()
-    }
-
-    /// The batch, if the write has something to sync.
-    #[must_use]
-    pub fn batch_id(&self) -> Option<BatchId> {
-        self.batch_id
-    }
-
-    /// The verdict if this device has it durably; `None` while the batch waits.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails.
-    pub fn verdict(&self) -> Result<Option<Settled>> {
-        let (Some(counter), Some(batch_id)) = (self.counter, self.batch_id) else {
-            return Ok(Some(Settled::Local));
-        };
-        let view = self.workspace.db.view();
-        let name = &self.workspace.name;
-        // A batch may have been renumbered, so its id decides.
-        let entry = match read::outbox_entry(&*view, name, counter)? {
-            Some(entry) if entry.batch_id == batch_id => Some(entry),
-            _ => {
-                let all = read::outbox(&*view, name, 0, usize::MAX)?;
-                all.into_iter().map(|(_, entry)| entry).find(|entry| entry.batch_id == batch_id)
-            }
-        };
-        if let Some(entry) = entry {
-            return Ok(entry.settled.map(Settled::Decided));
-        }
-        let letter = crate::dead_letter::find(&*view, batch_id)?;
-        Ok(Some(match letter {
-            Some(letter) => Settled::Refused { code: letter.code, message: letter.message },
-            None => Settled::Shown,
-        }))
-    }
-
-    /// Waits until the verdict is durable on this device; `None` if `timeout` is over or the
-    /// database was closed first.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails.
-    pub fn wait(&self, timeout: Option<Duration>) -> Result<Option<Settled>> {
-        let until = timeout.map(|timeout| std::time::Instant::now() + timeout);
-        loop {
-            let view = self.workspace.read()?;
-            if let Some(settled) = self.verdict()? {
-                return Ok(Some(settled));
-            }
-            let left =
-                until.map(|until| until.saturating_duration_since(std::time::Instant::now()));
-            if !self.workspace.wait_after(&view, left) {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Resolves once the verdict is durable on this device, refusals too; `None` if the database
-    /// was closed first.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails.
-    pub async fn settled(&self) -> Result<Option<Settled>> {
-        loop {
-            let view = self.workspace.read()?;
-            if let Some(settled) = self.verdict()? {
-                return Ok(Some(settled));
-            }
-            self.workspace.changed_after(&view).await;
-            if self.workspace.read()?.view.position() == view.view.position() {
-                return Ok(None);
-            }
-        }
     }
 }

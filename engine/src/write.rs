@@ -4,21 +4,23 @@
 //! record. The writer thread then checks that none of those records moved since (else the closure
 //! runs again), gives counter and bases, and appends one frame.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
-use lastword_core::op::{Action, Batch, Op, TombstoneRef};
+use lastword_core::limits::MAX_BATCH_OPS;
+use lastword_core::op::{Action, Batch, BatchError, Op, TombstoneRef};
 use lastword_core::row::Row;
 use lastword_core::rules::PENDING_SEQ;
+use lastword_core::stamp::Mark;
 use lastword_core::value::{Field, Record};
 use lastword_store::keys::{self, StoredRow};
 use lastword_store::payload::{LocalBatch, Payload};
 use lastword_store::read::{self, ReadState};
 use lastword_store::{Store, View};
 
-use crate::environment::{now_ms, random};
+use crate::environment::now_ms;
 use crate::error::{Error, Result};
 
 type Name = (TableName, Key);
@@ -33,8 +35,8 @@ pub struct Tx {
 
 /// One record inside a write.
 struct Working {
-    /// Position of the newest frame of the record when it was read, 0 = none.
-    observed: u64,
+    /// Which version was read.
+    observed: Option<Observed>,
     /// The row in the view.
     before: Option<Row>,
     intent: Option<Intent>,
@@ -48,6 +50,23 @@ enum Intent {
     Patch { set: Vec<Field>, remove: Vec<String> },
     Delete,
     Undelete { tombstone: TombstoneRef },
+}
+
+/// Tells one visible version of a record from another. The position alone does not: a verdict on an
+/// own op changes what is shown, and adds nothing to the record's history.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Observed {
+    position: u64,
+    last: Mark,
+    op_id: BatchId,
+    deleted: bool,
+}
+
+impl Observed {
+    fn of(stored: &StoredRow) -> Self {
+        let StoredRow { position, row } = stored;
+        Self { position: *position, last: row.last, op_id: row.op_id, deleted: row.deleted }
+    }
 }
 
 impl Working {
@@ -73,6 +92,13 @@ impl Working {
     }
 }
 
+fn twice_named<'a>(set: &'a [Field], remove: &'a [String]) -> Option<&'a str> {
+    let mut seen = BTreeSet::new();
+    let names =
+        set.iter().map(|field| field.name.as_str()).chain(remove.iter().map(String::as_str));
+    names.into_iter().find(|name| !seen.insert(*name))
+}
+
 fn apply_patch(record: &mut Record, set: &[Field], remove: &[String]) {
     set.iter().for_each(|field| record.set(field.clone()));
     remove.iter().for_each(|name| record.remove(name));
@@ -90,7 +116,7 @@ impl Tx {
             let row_key = keys::row_key(&self.workspace, self.generation, table, key);
             let stored = read::row(&*self.view, &row_key)?;
             let working = Working {
-                observed: stored.as_ref().map_or(0, |stored| stored.position),
+                observed: stored.as_ref().map(Observed::of),
                 before: stored.map(|stored| stored.row),
                 intent: None,
             };
@@ -145,6 +171,11 @@ impl Tx {
         remove: Vec<String>,
     ) -> Result<()> {
         Self::writable(table)?;
+        if let Some(name) = twice_named(&set, &remove) {
+            let reason = format!("the patch names field {name:?} twice");
+            let (table, key) = (table.as_str().into(), key.as_str().into());
+            return Err(Error::Record { table, key, reason });
+        }
         let working = self.working(table, key)?;
         let Some(mut record) = working.record() else { return Err(not_found(table, key)) };
         apply_patch(&mut record, &set, &remove);
@@ -274,19 +305,19 @@ pub(crate) struct Draft {
 struct DraftOp {
     table: TableName,
     key: Key,
-    observed: u64,
+    observed: Option<Observed>,
     revision: u64,
     intent: Intent,
 }
 
 /// What became of a draft on the writer thread.
 pub(crate) enum Appended {
-    /// Nothing to write.
-    Nothing,
     /// A record moved since the closure read it; run the closure again.
     Moved,
-    /// It is appended. `counter` is none if it touched local tables only.
-    Batch { counter: Option<u64>, batch_id: BatchId },
+    /// It has nothing to sync: it touched local tables only, or nothing.
+    Local,
+    /// Its batch is in the outbox.
+    Synced,
 }
 
 /// What the writer thread needs besides the draft.
@@ -297,23 +328,28 @@ pub(crate) struct Author<'a> {
 }
 
 /// Checks that nothing moved, gives counter, bases and clock, and appends the frame.
-pub(crate) fn append(store: &mut Store, draft: &Draft, author: Author<'_>) -> Result<Appended> {
+pub(crate) fn append(
+    store: &mut Store,
+    draft: &Draft,
+    batch_id: BatchId,
+    author: Author<'_>,
+) -> Result<Appended> {
     if draft.ops.is_empty() {
-        return Ok(Appended::Nothing);
+        return Ok(Appended::Local);
     }
     let newest = store.newest();
     let identity = read::identity(newest)?.ok_or(Error::Closed)?;
     let meta = read::meta(newest, &draft.workspace)?;
-    let (now, batch_id) = (now_ms(), BatchId(random()));
+    let now = now_ms();
     let (mut synced, mut local) = (Vec::new(), Vec::new());
     for draft_op in &draft.ops {
         let row_key =
             keys::row_key(&draft.workspace, meta.generation, &draft_op.table, &draft_op.key);
         let stored = read::row(newest, &row_key)?;
-        let position = stored.as_ref().map_or(0, |stored| stored.position);
-        if position != draft_op.observed {
+        if stored.as_ref().map(Observed::of) != draft_op.observed {
             return Ok(Appended::Moved);
         }
+        let position = stored.as_ref().map_or(0, |stored| stored.position);
         *author.last_hlc = author.last_hlc.next(now);
         let is_local = (author.is_local)(&draft_op.table);
         let base = if is_local { 0 } else { base_of(newest, &row_key, stored.as_ref())? };
@@ -327,9 +363,12 @@ pub(crate) fn append(store: &mut Store, draft: &Draft, author: Author<'_>) -> Re
         };
         if is_local { &mut local } else { &mut synced }.push((op, position));
     }
-    let undecided = meta.written - meta.decided;
+    let undecided = meta.written.saturating_sub(meta.decided);
     if !synced.is_empty() && undecided >= author.max_undecided {
         return Err(Error::OutboxFull { batches: undecided, limit: author.max_undecided });
+    }
+    if local.len() > MAX_BATCH_OPS {
+        return Err(BatchError::TooManyOps { len: local.len(), limit: MAX_BATCH_OPS }.into());
     }
     let (ops, mut previous): (Vec<Op>, Vec<u64>) = synced.into_iter().unzip();
     let (local, previous_local): (Vec<Op>, Vec<u64>) = local.into_iter().unzip();
@@ -346,11 +385,11 @@ pub(crate) fn append(store: &mut Store, draft: &Draft, author: Author<'_>) -> Re
     if let Some(batch) = &batch {
         batch.check_limits()?;
     }
-    let counter = batch.as_ref().map(|batch| batch.counter);
+    let synced = batch.is_some();
     let frame = LocalBatch { workspace: draft.workspace.clone(), batch, local, previous };
     let payload = Payload::Local(frame);
     store.append(payload.kind(), &payload.to_bytes())?;
-    Ok(Appended::Batch { counter, batch_id })
+    Ok(if synced { Appended::Synced } else { Appended::Local })
 }
 
 impl Intent {

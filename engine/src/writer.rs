@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use lastword_core::id::WorkspaceName;
 use lastword_store::payload::{Payload, Sums};
 use lastword_store::{CheckpointDone, Store, StoreError, View, ViewHandle, keys, read};
 
@@ -24,15 +25,22 @@ const MAX_GROUP_BYTES: u64 = 4 * 1024 * 1024;
 /// A store that is idle this long is checkpointed.
 const IDLE: Duration = Duration::from_secs(30);
 
+/// A failed checkpoint is tried again after this long.
+const RETRY: Duration = Duration::from_secs(5);
+/// Workspaces in one sums frame, well below the limit of a frame.
+const SUMS_IN_FRAME: usize = 10_000;
+
 /// Answers whoever asked, once the fate of the group is known.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// Decides and appends on the newest state.
 type Job = Box<dyn FnOnce(&mut Store) -> Answer + Send>;
+/// Tells whoever closed the store how that went.
+type Close = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 enum Message {
     Job(Job),
     Checkpointed(Box<CheckpointDone>),
-    Close(Box<dyn FnOnce(Result<(), StoreError>) + Send>),
+    Close(Close),
 }
 
 /// Called after every group that was published, with the view that shows it.
@@ -67,6 +75,7 @@ impl Writer {
                     back,
                     on_publish,
                     checkpointing,
+                    failed: None,
                     delta_cap_bytes,
                     waiting,
                 }
@@ -137,22 +146,20 @@ struct WriterLoop {
     back: SyncSender<Message>,
     on_publish: OnPublish,
     checkpointing: bool,
+    /// When the last checkpoint failed, until one succeeds.
+    failed: Option<Instant>,
     delta_cap_bytes: usize,
-    /// Messages that came while the writer waited for a checkpoint, at most a queue full.
+    /// Messages that came while the writer waited for a checkpoint; they go before those in `jobs`.
     waiting: VecDeque<Message>,
 }
 
 impl WriterLoop {
     fn run(mut self) {
         loop {
-            let next = match self.waiting.pop_front() {
-                Some(message) => Ok(message),
-                None => self.jobs.recv_timeout(IDLE),
-            };
-            match next {
+            match self.next() {
                 Ok(Message::Job(job)) => {
                     if let Some(close) = self.group(job) {
-                        return close(self.store.close());
+                        return self.close(close);
                     }
                     if self.store.wants_checkpoint() {
                         self.checkpoint();
@@ -160,35 +167,49 @@ impl WriterLoop {
                     self.make_room();
                 }
                 Ok(Message::Checkpointed(done)) => self.checkpointed(*done),
-                Ok(Message::Close(close)) => return close(self.store.close()),
+                Ok(Message::Close(close)) => return self.close(close),
                 Err(RecvTimeoutError::Timeout) => self.checkpoint(),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
+    fn next(&mut self) -> Result<Message, RecvTimeoutError> {
+        match self.waiting.pop_front() {
+            Some(message) => Ok(message),
+            None => self.jobs.recv_timeout(IDLE),
+        }
+    }
+
+    /// The next message if one is there already, in the order they came.
+    fn try_next(&mut self) -> Option<Message> {
+        self.waiting.pop_front().or_else(|| self.jobs.try_recv().ok())
+    }
+
     /// One group: everything that is queued, up to the caps, then one sync.
-    fn group(&mut self, first: Job) -> Option<Box<dyn FnOnce(Result<(), StoreError>) + Send>> {
+    fn group(&mut self, first: Job) -> Option<Close> {
         let start = self.store.next_position();
         let mut answers = vec![first(&mut self.store)];
         let (mut close, mut drained) = (None, false);
         while answers.len() < MAX_GROUP_JOBS && self.store.next_position() - start < MAX_GROUP_BYTES
         {
-            match self.jobs.try_recv() {
-                Ok(Message::Job(job)) => answers.push(job(&mut self.store)),
-                Ok(Message::Checkpointed(done)) => self.checkpointed(*done),
-                Ok(Message::Close(answer)) => {
+            match self.try_next() {
+                Some(Message::Job(job)) => answers.push(job(&mut self.store)),
+                Some(Message::Checkpointed(done)) => self.checkpointed(*done),
+                Some(Message::Close(answer)) => {
                     close = Some(answer);
                     break;
                 }
-                Err(_) => {
+                None => {
                     drained = true;
                     break;
                 }
             }
         }
         let changed = self.store.next_position() != start;
-        let committed = if changed { self.store.commit().map(|_| ()) } else { Ok(()) };
+        // Also where nothing was appended: a job may have read what a failed commit left in the
+        // newest state, and a poisoned store refuses to confirm that.
+        let committed = self.store.commit().map(|_| ());
         let published = changed && committed.is_ok();
         for answer in answers {
             answer(committed.clone());
@@ -204,7 +225,8 @@ impl WriterLoop {
 
     /// Writes the delta to redb on a thread of its own; the writer goes on meanwhile.
     fn checkpoint(&mut self) {
-        if self.checkpointing {
+        let resting = self.failed.is_some_and(|failed| failed.elapsed() < RETRY);
+        if self.checkpointing || resting {
             return;
         }
         let job = match self.append_sums().and_then(|()| self.store.begin_checkpoint()) {
@@ -212,49 +234,161 @@ impl WriterLoop {
             Ok(None) => return,
             Err(error) => {
                 tracing::error!(%error, "no checkpoint can begin");
+                self.failed = Some(Instant::now());
                 return;
             }
         };
         let back = self.back.clone();
         let spawned =
             std::thread::Builder::new().name("lastword checkpoint".into()).spawn(move || {
-                // A closed queue means that the store is being closed, which checkpoints itself.
+                // The writer does not end before it has this.
                 let _ = back.send(Message::Checkpointed(Box::new(job.run())));
             });
-        self.checkpointing = spawned.is_ok();
-        if let Err(error) = spawned {
-            tracing::error!(%error, "no thread for a checkpoint; the next one tries again");
+        match spawned {
+            Ok(_) => self.checkpointing = true,
+            Err(error) => {
+                tracing::error!(%error, "no thread for a checkpoint; the next one tries again");
+                self.failed = Some(Instant::now());
+            }
         }
     }
 
     /// States row counts and digest sums in the log, so that a rebuild can prove itself.
     fn append_sums(&mut self) -> Result<(), StoreError> {
-        let workspaces = read::workspaces(self.store.newest())?;
-        if workspaces.is_empty() || self.store.delta_bytes() == 0 {
+        if self.store.delta_bytes() == 0 {
             return Ok(());
         }
-        let sum = |(name, meta): (_, keys::WorkspaceMeta)| (name, meta.rows, meta.digest.0);
-        let sums = Sums { workspaces: workspaces.into_iter().map(sum).collect() };
-        let payload = Payload::Sums(sums);
-        self.store.append(payload.kind(), &payload.to_bytes())?;
+        let sum = |(name, meta): &(_, keys::WorkspaceMeta)| {
+            (WorkspaceName::clone(name), meta.rows, meta.digest.0)
+        };
+        for workspaces in read::workspaces(self.store.newest())?.chunks(SUMS_IN_FRAME) {
+            let payload = Payload::Sums(Sums { workspaces: workspaces.iter().map(sum).collect() });
+            self.store.append(payload.kind(), &payload.to_bytes())?;
+        }
         self.store.commit().map(|_| ())
     }
 
     /// A full delta waits for the running checkpoint, so memory stays within its cap.
     fn make_room(&mut self) {
         while self.checkpointing && self.store.delta_bytes() >= self.delta_cap_bytes {
-            match self.jobs.recv() {
-                Ok(Message::Checkpointed(done)) => self.checkpointed(*done),
-                Ok(other) => self.waiting.push_back(other),
-                Err(_) => return,
-            }
+            self.await_checkpoint();
+        }
+    }
+
+    /// Takes messages until one is the end of the running checkpoint; the others wait their turn.
+    fn await_checkpoint(&mut self) {
+        match self.jobs.recv() {
+            Ok(Message::Checkpointed(done)) => self.checkpointed(*done),
+            Ok(other) => self.waiting.push_back(other),
+            Err(_) => self.checkpointing = false,
         }
     }
 
     fn checkpointed(&mut self, done: CheckpointDone) {
         self.checkpointing = false;
-        if let Err(error) = self.store.finish_checkpoint(done) {
+        let finished = self.store.finish_checkpoint(done);
+        self.failed = finished.is_err().then(Instant::now);
+        if let Err(error) = finished {
             tracing::error!(%error, "checkpoint failed; the log has everything, it is tried again");
         }
+        // Same position, other layers: whoever keeps the view must let go of the old ones.
+        (self.on_publish)(&self.store.view());
+    }
+
+    /// The lock of the directory goes with the store, and the next process may open redb's file at
+    /// once: no checkpoint may still be writing it.
+    fn close(mut self, answer: Close) {
+        while self.checkpointing {
+            self.await_checkpoint();
+        }
+        answer(self.store.close());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::mpsc::channel;
+
+    use lastword_store::{
+        Apply, ApplyError, Fault, FrameRef, MemoryDisk, Options, Space, StateTxn, Store,
+    };
+
+    use super::*;
+
+    const ROWS: Space = Space::new(0);
+    const KIND: u8 = 40;
+
+    /// Keeps each payload under its own bytes.
+    struct Keep;
+
+    impl Apply for Keep {
+        fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
+            match frame.kind {
+                KIND => Ok(state.put(ROWS, frame.payload, frame.payload)?),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    fn start(disk: &MemoryDisk, delta_cap_bytes: usize, on_publish: OnPublish) -> Writer {
+        let options = Options { delta_cap_bytes, entropy: [3; 32], ..Options::default() };
+        let (store, _) =
+            Store::open(Arc::new(disk.clone()), options, Arc::new(Keep)).expect("opens");
+        Writer::start(store, delta_cap_bytes, "test", on_publish).expect("a thread")
+    }
+
+    /// I1, I8. A batch whose sync had failed stayed in the newest state; when its device sent it
+    /// again, the decision was found there, nothing had to be appended, and the device was told of
+    /// a decision that no disk held.
+    #[test]
+    fn what_a_failed_sync_left_behind_is_never_confirmed() {
+        let disk = MemoryDisk::new(1 << 20);
+        let writer = start(&disk, 32 << 20, Box::new(|_| {}));
+        writer.run(|store| Ok(store.append(KIND, b"first")?)).expect("the disk works");
+        disk.set_fault(Some((disk.operations() + 1, Fault::Once)));
+        writer.run(|store| Ok(store.append(KIND, b"second")?)).expect_err("the sync fails");
+        let seen = writer.run(|store| Ok(store.newest().get(ROWS, b"second")?.is_some()));
+        assert!(seen.is_err(), "confirmed: {seen:?}");
+        assert!(writer.view().get(ROWS, b"first").expect("reads go on").is_some());
+    }
+
+    /// I19, I29. While a full delta waited for its checkpoint, messages were set aside; the next
+    /// group took newer ones from the queue before them, so a device's batches were decided out of
+    /// order and its verdicts stored with a gap.
+    #[test]
+    fn jobs_run_in_the_order_they_came_also_behind_a_full_delta() {
+        let disk = MemoryDisk::new(1 << 20);
+        let writer = Arc::new(start(&disk, 64 << 10, Box::new(|_| {})));
+        let (order, ran) = channel();
+        for number in 0..4_000_u64 {
+            let order = order.clone();
+            let job = move |store: &mut Store| {
+                let payload = [&number.to_be_bytes()[..], &[7; 1000]].concat();
+                let appended = store.append(KIND, &payload);
+                order.send(number).expect("the test listens");
+                Ok(appended?)
+            };
+            writer.submit(job, |_| {}).expect("the writer runs");
+        }
+        writer.close().expect("closes");
+        assert_eq!(ran.try_iter().collect::<Vec<_>>(), (0..4_000).collect::<Vec<_>>());
+    }
+
+    /// I29. After a checkpoint the same position is served from other layers; whoever kept the view
+    /// of before was not told, read through a database that had failed, or kept its memory.
+    #[test]
+    fn the_view_after_a_checkpoint_is_published() {
+        let disk = MemoryDisk::new(1 << 20);
+        let views = Arc::new(AtomicU64::new(0));
+        let told = Arc::clone(&views);
+        let publish: OnPublish = Box::new(move |_| {
+            told.fetch_add(1, Ordering::SeqCst);
+        });
+        let writer = start(&disk, 1 << 10, publish);
+        writer.run(|store| Ok(store.append(KIND, &[1; 2000])?)).expect("the disk works");
+        writer.close().expect("closes");
+        assert_eq!(views.load(Ordering::SeqCst), 2, "one for the group, one for the checkpoint");
     }
 }

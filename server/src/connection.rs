@@ -181,7 +181,9 @@ impl Connection {
                     let _ = tokio::time::timeout(SEND_TIMEOUT, sent).await;
                     self.closed = true;
                 }
-                Output::WakeAt(at) => self.wake_at = Some(at),
+                Output::WakeAt(at) => {
+                    self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
+                }
                 Output::Authenticate { hello } => {
                     let answer = self.hub.members.authenticate(&hello.token);
                     self.device = Some(hello.device);
@@ -222,19 +224,20 @@ impl Connection {
             return self.refuse(attachment, AttachRefusal::Forbidden, message);
         };
         // Unknown workspaces get the same answer, so a stranger learns nothing.
-        let Some(role) = self.hub.members.role(&user, &workspace) else {
+        let role = self.hub.members.role(&user, &workspace).filter(|_| !workspace.is_reserved());
+        let Some(role) = role else {
             let message = format!("user {user} is no member of workspace {workspace}");
             return self.refuse(attachment, AttachRefusal::Forbidden, message);
         };
         let events = self.events.clone();
-        let claim = Claim { connection: self.id, attachment, nonce, events };
+        let gate = PushGate::default();
+        let claim = Claim { connection: self.id, attachment, nonce, events, gate: gate.clone() };
         if let Err(code) = self.hub.claim(&workspace, device, claim) {
             let message = format!("device {device} is used by two stores");
             return self.refuse(attachment, code, message);
         }
         // Until the answer is there, the head counts as told.
-        let (told, gate) = (u64::MAX, PushGate::default());
-        let known = Attachment { workspace: workspace.clone(), told, gate };
+        let known = Attachment { workspace: workspace.clone(), told: u64::MAX, gate };
         self.attached.insert(attachment, known);
         let request = AttachRequest { attachment, device, decided, role, create: true };
         let events = self.events.clone();

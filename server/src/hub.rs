@@ -4,10 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lastword::Authority;
 use lastword::core::id::{DeviceId, WorkspaceName};
 use lastword::core::protocol::AttachRefusal;
 use lastword::core::protocol::authority::Input;
+use lastword::{Authority, PushGate};
 use tokio::sync::{mpsc, watch};
 
 use crate::members::Members;
@@ -48,6 +48,7 @@ struct Holder {
     attachment: u64,
     nonce: [u8; 16],
     events: mpsc::UnboundedSender<Event>,
+    gate: PushGate,
     replaced: VecDeque<[u8; 16]>,
 }
 
@@ -61,6 +62,8 @@ pub struct Claim {
     pub nonce: [u8; 16],
     /// Where the connection hears that it was replaced.
     pub events: mpsc::UnboundedSender<Event>,
+    /// Closed for good once it is replaced.
+    pub gate: PushGate,
 }
 
 impl Hub {
@@ -114,6 +117,7 @@ impl Hub {
                 return Err(AttachRefusal::DeviceForked);
             }
             if (old.connection, old.attachment) != (claim.connection, claim.attachment) {
+                old.gate.fence();
                 // A connection that is gone already does not need to hear it.
                 let _ = old.events.send(Event::Evict {
                     attachment: old.attachment,
@@ -129,8 +133,8 @@ impl Hub {
                 }
             }
         }
-        let Claim { connection, attachment, nonce, events } = claim;
-        holders.insert(key, Holder { connection, attachment, nonce, events, replaced });
+        let Claim { connection, attachment, nonce, events, gate } = claim;
+        holders.insert(key, Holder { connection, attachment, nonce, events, gate, replaced });
         Ok(())
     }
 

@@ -1,7 +1,9 @@
-//! The Lastword server: who may do what, the connections, and the process around them.
+//! The Lastword server: who may do what, the connections, the process around them, and the
+//! command line.
 
 pub mod members;
 pub mod hub;
 pub mod connection;
 pub mod serve;
 pub mod demo;
+pub mod cli;

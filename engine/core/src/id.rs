@@ -104,6 +104,14 @@ text_id!(
     }
 );
 
+impl WorkspaceName {
+    /// True for workspaces that belong to the product (`_store`).
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with('_')
+    }
+}
+
 impl TableName {
     /// True for tables that belong to the product (`_conflicts`, `_dead_letters`, ..).
     #[must_use]

@@ -1,34 +1,28 @@
 //! The driver: one thread, one socket, one session. Feed one input, drain all outputs, wait.
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::{SinkExt, StreamExt};
 use lastword_core::id::WorkspaceName;
-use lastword_core::limits::MAX_MESSAGE_BYTES;
-use lastword_core::protocol::replica::{Config, Input, Output, ReplicaSession, SyncStatus};
-use lastword_core::protocol::{Decided, SUBPROTOCOL};
+use lastword_core::protocol::Decided;
+use lastword_core::protocol::replica::{
+    Config, Input, Output, ReplicaSession, SyncStatus, WorkspaceState,
+};
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::read;
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use super::Remote;
 use super::board::Board;
+use super::socket::{Connecting, Link, connect};
 use crate::database::Database;
 use crate::environment::random;
 use crate::error::{Error, Result};
 use crate::replicator::{self, Stored};
 
-/// A connection attempt that takes longer has failed.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A silent connection is asked for a sign of life this often.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A connection that is silent this long is dead.
@@ -41,9 +35,6 @@ pub(super) enum Command {
     Failed(Error),
     Stop,
 }
-
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
-type Connecting = Pin<Box<dyn Future<Output = Result<Socket, String>>>>;
 
 pub(super) fn spawn(
     db: Database,
@@ -68,7 +59,7 @@ struct Driver {
     commands: mpsc::UnboundedSender<Command>,
     session: ReplicaSession,
     started: Instant,
-    socket: Option<Socket>,
+    link: Option<Link>,
     connecting: Option<Connecting>,
     wake_at: Option<u64>,
     /// Last counter of each attached workspace that the session was told of.
@@ -105,7 +96,7 @@ impl Driver {
             commands,
             session: ReplicaSession::new(config),
             started: now,
-            socket: None,
+            link: None,
             connecting: None,
             wake_at: None,
             told: BTreeMap::new(),
@@ -137,9 +128,8 @@ impl Driver {
                     if let Err(error) = self.drain().await {
                         tracing::warn!(%error, "sync stopped with an error");
                     }
-                    if let Some(mut socket) = self.socket.take() {
-                        // The peer may be gone already.
-                        let _ = socket.close(None).await;
+                    if let Some(link) = self.link.take() {
+                        link.close(None).await;
                     }
                     return;
                 }
@@ -159,7 +149,7 @@ impl Driver {
 
     async fn wait(&mut self, received: &mut mpsc::UnboundedReceiver<Command>) -> Result<Turn> {
         let wake = self.wake_at.map(|at| self.started + Duration::from_millis(at));
-        let keep_alive = self.socket.is_some().then(|| self.pinged + PING_INTERVAL);
+        let keep_alive = self.link.is_some().then(|| self.pinged + PING_INTERVAL);
         let sleep_until = [wake, keep_alive].into_iter().flatten().min();
         let watchers = Arc::clone(&self.db.inner.watchers);
         let seen = self.seen_position;
@@ -171,10 +161,10 @@ impl Driver {
         tokio::select! {
             biased;
             command = received.recv() => return self.command(command),
-            message = next_message(&mut self.socket) => self.message(message),
+            message = next_message(&mut self.link) => self.message(message),
             connected = next_connection(&mut self.connecting) => self.connected(connected),
             () = published => return self.published(),
-            () = sleep(sleep_until) => self.time().await,
+            () = sleep(sleep_until) => self.time(),
         }
         Ok(Turn::Go)
     }
@@ -233,35 +223,33 @@ impl Driver {
     }
 
     fn disconnected(&mut self, reason: String) {
-        self.socket = None;
+        self.link = None;
         self.connecting = None;
         self.input(Input::Disconnected { reason });
     }
 
-    fn connected(&mut self, connected: Result<Socket, String>) {
+    fn connected(&mut self, connected: Result<Link, String>) {
         self.connecting = None;
         match connected {
-            Ok(socket) => {
+            Ok(link) => {
                 self.heard = Instant::now();
                 self.pinged = self.heard;
-                self.socket = Some(socket);
+                self.link = Some(link);
                 self.input(Input::Connected);
             }
             Err(reason) => self.disconnected(reason),
         }
     }
 
-    async fn time(&mut self) {
-        if let Some(socket) = &mut self.socket
+    fn time(&mut self) {
+        if let Some(link) = &self.link
             && self.pinged.elapsed() >= PING_INTERVAL
         {
             self.pinged = Instant::now();
             if self.heard.elapsed() > SILENCE_LIMIT {
                 return self.disconnected("the server is silent".into());
             }
-            if let Err(error) = socket.send(Message::Ping(Default::default())).await {
-                return self.disconnected(error.to_string());
-            }
+            link.send(Message::Ping(Default::default()));
         }
         if self.wake_at.is_some_and(|at| at <= self.now_ms()) {
             self.wake_at = None;
@@ -270,43 +258,37 @@ impl Driver {
     }
 
     async fn drain(&mut self) -> Result<()> {
-        let mut unflushed = false;
         while let Some(output) = self.session.poll() {
             match output {
                 Output::Connect => {
                     self.connecting = Some(Box::pin(connect(self.remote.clone())));
                 }
                 Output::Send(bytes) => {
-                    let Some(socket) = &mut self.socket else { continue };
-                    unflushed = true;
-                    if let Err(error) = socket.feed(Message::Binary(bytes.into())).await {
-                        self.disconnected(error.to_string());
+                    if let Some(link) = &self.link {
+                        link.send(Message::Binary(bytes.into()));
                     }
                 }
                 Output::Close { code, reason } => {
-                    if let Some(mut socket) = self.socket.take() {
+                    if let Some(link) = self.link.take() {
                         let frame = CloseFrame { code: code.into(), reason: reason.into() };
-                        // The peer may be gone already.
-                        let _ = socket.close(Some(frame)).await;
+                        link.close(Some(frame)).await;
                     }
                     self.connecting = None;
+                }
+                Output::WakeAt(at) => {
+                    self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
                 }
                 Output::FetchToken => {
                     let token = self.remote.secret().to_owned();
                     self.input(Input::Token(Ok(token)));
                 }
-                Output::WakeAt(at) => self.wake_at = Some(at),
+
                 Output::Status { workspace, status } => self.board.set(&workspace, status),
                 Output::ReadOutbox { workspace, after, max } => {
                     let batches = replicator::read_outbox(&self.db, &workspace, after, max)?;
                     self.input(Input::Outbox { workspace, batches });
                 }
                 output => self.store(output)?,
-            }
-        }
-        if unflushed && let Some(socket) = &mut self.socket {
-            if let Err(error) = socket.flush().await {
-                self.disconnected(error.to_string());
             }
         }
         Ok(())
@@ -324,14 +306,19 @@ impl Driver {
             let _ = commands.send(command);
         };
         let writer = &self.db.inner.writer;
+        let receipts = Arc::clone(&self.db.inner.receipts);
         match output {
             Output::StoreAttached { workspace, attached } => {
                 self.count_decisions(&workspace, &attached.decisions);
-                let job = move |store: &mut _| {
-                    let state = replicator::store_attached(store, &workspace, attached)?;
-                    Ok(Input::AttachStored { workspace, state })
+                let name = workspace.clone();
+                let job = move |store: &mut _| replicator::store_attached(store, &name, attached);
+                let stored = move |stored: Result<Stored>| {
+                    answer(stored.map(|Stored { settled, state, .. }| {
+                        receipts.settle(settled);
+                        Input::AttachStored { workspace, state }
+                    }));
                 };
-                writer.submit(job, answer)
+                writer.submit(job, stored)
             }
             Output::StoreChanges { workspace, page } => {
                 let rows = page.entries.len() as u64;
@@ -344,17 +331,21 @@ impl Driver {
             }
             Output::StoreDecisions { workspace, decisions } => {
                 self.count_decisions(&workspace, &decisions);
-                let job = move |store: &mut _| {
-                    Ok(match replicator::store_decisions(store, &workspace, decisions)? {
-                        Stored::Decisions { decided } => {
-                            Input::DecisionsStored { workspace, decided }
+                let name = workspace.clone();
+                let job = move |store: &mut _| replicator::store_decisions(store, &name, decisions);
+                let stored = move |stored: Result<Stored>| {
+                    answer(stored.map(|Stored { settled, state, refused }| {
+                        receipts.settle(settled);
+                        let WorkspaceState { decided, written, .. } = state;
+                        match refused {
+                            None => Input::DecisionsStored { workspace, decided },
+                            Some(refused) => {
+                                Input::DeadLettered { workspace, refused, decided, written }
+                            }
                         }
-                        Stored::DeadLettered { refused, decided, written } => {
-                            Input::DeadLettered { workspace, refused, decided, written }
-                        }
-                    })
+                    }));
                 };
-                writer.submit(job, answer)
+                writer.submit(job, stored)
             }
             _ => Ok(()),
         }
@@ -385,41 +376,16 @@ async fn sleep(until: Option<Instant>) {
     }
 }
 
-async fn next_message(socket: &mut Option<Socket>) -> Option<Result<Message, SocketError>> {
-    match socket {
-        Some(socket) => socket.next().await,
+async fn next_message(link: &mut Option<Link>) -> Option<Result<Message, SocketError>> {
+    match link {
+        Some(link) => link.next().await,
         None => std::future::pending().await,
     }
 }
 
-async fn next_connection(connecting: &mut Option<Connecting>) -> Result<Socket, String> {
+async fn next_connection(connecting: &mut Option<Connecting>) -> Result<Link, String> {
     match connecting {
         Some(connecting) => connecting.await,
         None => std::future::pending().await,
-    }
-}
-
-async fn connect(remote: Remote) -> Result<Socket, String> {
-    let mut request = remote.url().into_client_request().map_err(|error| error.to_string())?;
-    let subprotocol = SUBPROTOCOL.parse().expect("invariant: the name is a header value");
-    request.headers_mut().insert("sec-websocket-protocol", subprotocol);
-    let config = WebSocketConfig::default()
-        .max_message_size(Some(MAX_MESSAGE_BYTES))
-        .max_frame_size(Some(MAX_MESSAGE_BYTES))
-        .max_write_buffer_size(4 * MAX_MESSAGE_BYTES);
-    let connecting = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
-    match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(Ok((socket, _))) => Ok(socket),
-        Ok(Err(SocketError::Io(error))) => Err(plain(&error)),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer in {} s", CONNECT_TIMEOUT.as_secs())),
-    }
-}
-
-/// "connection refused" says enough; the system's error number does not help anybody.
-fn plain(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
-        _ => error.to_string(),
     }
 }

@@ -4,8 +4,9 @@
 //! what to send and when to try again; the driver here only carries its wishes out.
 
 mod board;
-mod driver;
 mod remote;
+mod socket;
+mod driver;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ struct Inner {
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-/// What one catch-up did.
+/// What was sent and received since the connection began.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SyncReport {
     /// Batches that got a verdict.
@@ -50,7 +51,7 @@ pub struct SyncReport {
     pub received: u64,
     /// Last consistent seq applied.
     pub cursor: u64,
-    /// How long it took.
+    /// How long the wait for it took.
     pub elapsed: Duration,
 }
 
@@ -137,7 +138,6 @@ impl Sync {
         let begun = Instant::now();
         let until = timeout.map(|timeout| begun + timeout);
         let name = workspace.name();
-        let before = self.inner.board.counts(name);
         let written = read::meta(workspace.read()?.state(), name).map_err(Error::from)?.written;
         let settled = |status: &SyncStatus| match status {
             SyncStatus::Live { .. } => caught_up(workspace, written),
@@ -153,11 +153,11 @@ impl Sync {
                 let meta = read::meta(workspace.read()?.state(), name).map_err(Error::from)?;
                 let counts = self.inner.board.counts(name);
                 Ok(SyncReport {
-                    sent_batches: counts.sent_batches - before.sent_batches,
-                    applied: counts.applied - before.applied,
-                    superseded: counts.superseded - before.superseded,
-                    refused: counts.refused - before.refused,
-                    received: counts.received - before.received,
+                    sent_batches: counts.sent_batches,
+                    applied: counts.applied,
+                    superseded: counts.superseded,
+                    refused: counts.refused,
+                    received: counts.received,
                     cursor: meta.cursor,
                     elapsed: begun.elapsed(),
                 })

@@ -68,7 +68,7 @@ impl DiskError {
 pub enum LockError {
     /// Another process has the store open.
     #[error(
-        "{} is in use by process {pid} ({command}): stop it, or ask its server instead of opening the files",
+        "{} is open in process {pid} ({command}): stop it, or use another directory",
         dir.display()
     )]
     Locked {
@@ -76,7 +76,7 @@ pub enum LockError {
         dir: PathBuf,
         /// Process id of the holder, 0 if it has not written it yet.
         pid: u32,
-        /// Command line of the holder.
+        /// What the holder runs: program and verb.
         command: String,
     },
     /// The directory holds something else.

@@ -92,6 +92,9 @@ impl ReadState for StateTxn<'_> {
 /// How many pairs one call of [`ReadState::range`] brings where everything is wanted.
 const CHUNK: usize = 512;
 
+/// Takes a key and its value; false ends the visit.
+pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError>;
+
 /// Calls `visit` for every pair with a key in `from..to`, ascending, until it returns false.
 ///
 /// # Errors
@@ -101,7 +104,7 @@ pub fn visit_range<S: ReadState + ?Sized>(
     space: Space,
     from: &[u8],
     to: &[u8],
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
+    visit: Visit<'_>,
 ) -> Result<(), StoreError> {
     let mut from = from.to_vec();
     loop {
@@ -299,6 +302,9 @@ pub struct ChangesPage {
     pub entries: Vec<Entry>,
 }
 
+/// Most index entries looked at for one page.
+const MAX_PAGE_VISITS: usize = 4 * MAX_PAGE_ENTRIES;
+
 /// One page of what changed after `after`: each record once, at its newest seq.
 pub fn changes<S: ReadState + ?Sized>(
     state: &S,
@@ -310,13 +316,18 @@ pub fn changes<S: ReadState + ?Sized>(
         ChangesPage { to: meta.head, consistent_at: Some(meta.head), entries: Vec::new() };
     let from = keys::numbered(workspace, after.saturating_add(1));
     let end = keys::prefix_end(&keys::workspace_prefix(workspace));
-    let mut size_bytes = 0;
+    let (mut size_bytes, mut visited) = (0, 0);
     visit_range(state, BY_SEQ, &from, &end, &mut |seq_key, record| {
         let seq = keys::number_of(seq_key).unwrap_or_default();
         let Some((table, key)) = keys::split_record(record) else {
             return Err(state_damaged(BY_SEQ, seq_key, "the entry names no record"));
         };
-        if size_bytes >= PAGE_BYTES || page.entries.len() >= MAX_PAGE_ENTRIES {
+        // Stale entries count too: a page of a much-edited record must not take for ever.
+        visited += 1;
+        if size_bytes >= PAGE_BYTES
+            || page.entries.len() >= MAX_PAGE_ENTRIES
+            || visited > MAX_PAGE_VISITS
+        {
             page.to = seq - 1;
             page.consistent_at = None;
             return Ok(false);

@@ -27,7 +27,7 @@ const OFFLINE_NOTES: u64 = 40;
 const ACKNOWLEDGED_NOTES: u64 = 50;
 
 /// A fault that the demo plants in itself, to prove that it notices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fault {
     /// A device keeps one write to itself.
     UnsentWrite,
@@ -39,9 +39,9 @@ pub enum Fault {
 ///
 /// # Errors
 /// What a step expected and what it found instead.
-pub fn run(out: &mut dyn Write, plant: Option<Fault>) -> Result<(), Failure> {
+pub fn run(out: &mut dyn Write, json: bool, plant: Option<Fault>) -> Result<(), Failure> {
     let dir = scratch_dir()?;
-    let told = Story::begin(out, &dir, plant).and_then(Story::tell);
+    let told = Story::begin(out, json, &dir, plant).and_then(Story::tell);
     // The folder is the system's temporary one; leaving it behind harms nobody.
     let _ = std::fs::remove_dir_all(&dir);
     told
@@ -69,6 +69,7 @@ pub(crate) fn export_lines(view: &WorkspaceView) -> lastword::Result<Vec<String>
 
 struct Story<'a> {
     out: &'a mut dyn Write,
+    json: bool,
     dir: &'a Path,
     plant: Option<Fault>,
     server: Server,
@@ -102,12 +103,17 @@ fn expect(what: &str, expected: &Value, found: &Value) -> Result<(), Failure> {
 }
 
 impl<'a> Story<'a> {
-    fn begin(out: &'a mut dyn Write, dir: &'a Path, plant: Option<Fault>) -> Result<Self, Failure> {
+    fn begin(
+        out: &'a mut dyn Write,
+        json: bool,
+        dir: &'a Path,
+        plant: Option<Fault>,
+    ) -> Result<Self, Failure> {
         let begun = Instant::now();
         let server = Server::start(&dir.join("server"), "127.0.0.1:0")?;
         let start = |name| Device::start(name, dir, &server.url);
         let (phone, laptop, tablet) = (start("phone")?, start("laptop")?, start("tablet")?);
-        let mut story = Self { out, dir, plant, server, phone, laptop, tablet, begun };
+        let mut story = Self { out, json, dir, plant, server, phone, laptop, tablet, begun };
         for device in [&mut story.phone, &mut story.laptop, &mut story.tablet] {
             device.tell(&json!({ "do": "connect" }))?;
         }
@@ -122,7 +128,10 @@ impl<'a> Story<'a> {
     }
 
     fn say(&mut self, step: &str, line: &str) -> Result<(), Failure> {
-        writeln!(self.out, "{step:<9} {line}")?;
+        match self.json {
+            true => writeln!(self.out, "{}", json!({ "step": step, "text": line }))?,
+            false => writeln!(self.out, "{step:<9} {line}")?,
+        }
         Ok(self.out.flush()?)
     }
 

@@ -39,9 +39,7 @@ impl DirLock {
             Err(TryLockError::WouldBlock) => return Err(locked(dir, file)),
             Err(TryLockError::Error(source)) => return Err(io(source)),
         }
-        let command: Vec<String> =
-            std::env::args_os().map(|arg| arg.to_string_lossy().into_owned()).collect();
-        let line = format!("{} {}\n", std::process::id(), command.join(" "));
+        let line = format!("{} {}\n", std::process::id(), command());
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         file.write_all(line.as_bytes()).map_err(io)?;
@@ -52,6 +50,19 @@ impl DirLock {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+/// The running program and what it was told to do, like `lastword watch`. Other arguments may hold
+/// a token and stay out of the file.
+fn command() -> String {
+    let mut args = std::env::args_os();
+    let program = args.next().map(PathBuf::from).unwrap_or_default();
+    let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let verb = args.next().map(|verb| verb.to_string_lossy().into_owned()).unwrap_or_default();
+    let is_word = (1..=20).contains(&verb.len())
+        && verb.starts_with(|c: char| c.is_ascii_lowercase())
+        && verb.chars().all(|c| c.is_ascii_lowercase() || c == '-');
+    if is_word { format!("{program} {verb}") } else { program }
 }
 
 /// A directory is ours if it is empty, holds `LOCK`, or holds only files we could have made.

@@ -1,0 +1,274 @@
+//! What users type: commands and flags.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// The embedded sync database in which the server has the last word.
+#[derive(Debug, Parser)]
+#[command(name = "lastword", version, propagate_version = true, max_term_width = 100)]
+#[command(after_help = "Data goes to stdout, progress and errors to stderr.\n\
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 damaged data, 4 server not reachable.")]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the server
+    Serve(Serve),
+    /// One server and three devices tell a story whose numbers are measured
+    Demo(Demo),
+    /// Send what waits, receive what is new, and say what happened
+    Sync(Sync),
+    /// Write records from a file of JSON lines; run it again to resume
+    Import(Import),
+    /// Print all records as JSON lines, sorted by table and key
+    Export(Export),
+    /// Print one record
+    Get(Get),
+    /// Write a whole record
+    Put(Put),
+    /// Set or remove fields of a record; its other fields stay
+    Patch(Patch),
+    /// Delete a record; its value is kept and can be brought back
+    Delete(Delete),
+    /// Bring back exactly what was deleted
+    Undelete(Delete),
+    /// Print records as they change, until interrupted
+    Watch(Watch),
+    /// List the versions of a record, newest first
+    History(OfRecord),
+    /// Say why a record is as it is and what it waits for
+    Explain(OfRecord),
+    /// Show what a directory holds and what waits
+    Status(Status),
+    /// List the frames of the log
+    Log(Log),
+    /// A device of the demo
+    #[command(hide = true)]
+    DemoDevice(DemoDevice),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Store {
+    /// Directory of the device, or of a server that is not running
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Workspace
+    #[arg(long, short, value_name = "NAME", default_value = "main")]
+    pub(super) workspace: String,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(super) struct Link {
+    /// Server, like ws://127.0.0.1:7420; remembered in the directory
+    #[arg(long, value_name = "URL", conflicts_with = "offline")]
+    pub(super) server: Option<String>,
+    /// What the server knows you by; remembered in the directory
+    #[arg(long, value_name = "TOKEN", env = "LASTWORD_TOKEN", hide_env_values = true)]
+    pub(super) token: Option<String>,
+    /// Do not connect, even if a server is remembered
+    #[arg(long)]
+    pub(super) offline: bool,
+    /// Wait until the server has decided (for a read: until this device has caught up)
+    #[arg(long, conflicts_with = "offline")]
+    pub(super) wait: bool,
+    /// How long to keep trying, like 500ms, 10s or 2m; without it the first failed attempt counts
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(super) timeout: Option<Duration>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let bad = || "write it like 500ms, 10s or 2m".to_owned();
+    let number: u64 = digits.parse().map_err(|_| bad())?;
+    match text.get(digits.len()..) {
+        Some("ms") => Ok(Duration::from_millis(number)),
+        Some("" | "s") => Ok(Duration::from_secs(number)),
+        Some("m") => Ok(Duration::from_secs(number.saturating_mul(60))),
+        _ => Err(bad()),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// Directory of the server's data
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Address to listen on; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7420")]
+    pub(super) listen: SocketAddr,
+    /// Members: a file of lines `token, user, workspace, owner|editor|viewer`
+    #[arg(long, value_name = "FILE", required_unless_present = "dev", conflicts_with = "dev")]
+    pub(super) tokens: Option<PathBuf>,
+    /// Take any token as the user of that name; on loopback only
+    #[arg(long)]
+    pub(super) dev: bool,
+    /// Print the address as a JSON line
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Demo {
+    /// Print each step as a JSON line
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Let the demo break itself, to see that it notices
+    #[arg(long, value_name = "FAULT", hide = true)]
+    pub(super) plant: Option<crate::demo::Fault>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DemoDevice {
+    #[arg(long)]
+    pub(super) data: PathBuf,
+    #[arg(long)]
+    pub(super) server: String,
+    #[arg(long)]
+    pub(super) token: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Sync {
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Import {
+    /// File of JSON lines, `-` for stdin. A line is {"table":..,"key":..,"value":{..}}, or with
+    /// "op": "patch" ("set", "remove"), "delete" or "undelete"
+    pub(super) file: PathBuf,
+    /// Most records in one atomic batch
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = batch_size)]
+    pub(super) batch: usize,
+    /// Skip bad lines and list them, instead of writing nothing
+    #[arg(long)]
+    pub(super) keep_going: bool,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+fn batch_size(text: &str) -> Result<usize, String> {
+    let limit = lastword::core::limits::MAX_BATCH_OPS;
+    match text.parse() {
+        Ok(size) if (1..=limit).contains(&size) => Ok(size),
+        _ => Err(format!("a number from 1 to {limit}")),
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Export {
+    /// Also print deleted records, marked "deleted": true
+    #[arg(long)]
+    pub(super) deleted: bool,
+    /// Also print the tables that belong to Lastword
+    #[arg(long)]
+    pub(super) system: bool,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Get {
+    pub(super) table: String,
+    pub(super) key: String,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Put {
+    pub(super) table: String,
+    pub(super) key: String,
+    /// The record as a JSON object, `-` for stdin
+    pub(super) value: String,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Patch {
+    pub(super) table: String,
+    pub(super) key: String,
+    /// Fields to set as a JSON object, `-` for stdin
+    #[arg(default_value = "{}")]
+    pub(super) set: String,
+    /// A field to remove; may be repeated
+    #[arg(long, value_name = "FIELD")]
+    pub(super) remove: Vec<String>,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Delete {
+    pub(super) table: String,
+    pub(super) key: String,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Watch {
+    /// Only this table
+    pub(super) table: Option<String>,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct OfRecord {
+    pub(super) table: String,
+    pub(super) key: String,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Log {
+    /// Log position of the first frame, 0 for the beginning
+    #[arg(long, value_name = "POSITION", default_value_t = 0)]
+    pub(super) from: u64,
+    /// Most frames to print
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(super) limit: usize,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}

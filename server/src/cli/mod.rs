@@ -1,0 +1,90 @@
+//! The command line: one module per command, or per family of commands.
+
+mod args;
+mod failure;
+mod output;
+mod remote;
+mod session;
+mod lines;
+mod records;
+mod import;
+mod export;
+mod sync;
+mod watch;
+mod history;
+mod explain;
+mod status;
+
+use clap::Parser as _;
+
+use crate::demo;
+use crate::serve::{self, Access, ServeOptions};
+use args::{Cli, Command, Serve};
+pub use failure::{ExitCode, Failure};
+
+/// Runs the command that the process was called with; wrong usage ends the process with code 2.
+/// The flag says whether an error is to be printed as JSON.
+///
+/// # Errors
+/// [`Failure`]: what to tell the user, and the exit code.
+pub fn run() -> (bool, Result<(), Failure>) {
+    let Cli { command } = Cli::parse();
+    let json = wants_json(&command);
+    (json, obey(&command))
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Serve(args) => args.json,
+        Command::Demo(args) => args.json,
+        Command::Sync(args) => args.store.json,
+        Command::Import(args) => args.store.json,
+        Command::Export(args) => args.store.json,
+        Command::Get(args) => args.store.json,
+        Command::Put(args) => args.store.json,
+        Command::Patch(args) => args.store.json,
+        Command::Delete(args) | Command::Undelete(args) => args.store.json,
+        Command::Watch(args) => args.store.json,
+        Command::History(args) | Command::Explain(args) => args.store.json,
+        Command::Status(args) => args.store.json,
+        Command::Log(args) => args.store.json,
+        Command::DemoDevice(_) => false,
+    }
+}
+
+fn obey(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(args) => run_server(args),
+        Command::Demo(args) => {
+            let told = demo::run(&mut std::io::stdout(), args.json, args.plant);
+            told.map_err(|error| Failure::failed(error.to_string()))
+        }
+        Command::DemoDevice(args) => demo::device::run(&args.data, &args.server, &args.token)
+            .map_err(|error| Failure::failed(error.to_string())),
+        Command::Sync(args) => sync::sync(args),
+        Command::Import(args) => import::import(args),
+        Command::Export(args) => export::export(args),
+        Command::Get(args) => records::get(args),
+        Command::Put(args) => records::put(args),
+        Command::Patch(args) => records::patch(args),
+        Command::Delete(args) => records::delete(args),
+        Command::Undelete(args) => records::undelete(args),
+        Command::Watch(args) => watch::watch(args),
+        Command::History(args) => history::history(args),
+        Command::Explain(args) => explain::explain(args),
+        Command::Status(args) => status::status(args),
+        Command::Log(args) => status::log(args),
+    }
+}
+
+fn run_server(args: &Serve) -> Result<(), Failure> {
+    let access = match &args.tokens {
+        Some(tokens) => Access::Tokens(tokens.clone()),
+        None => Access::Dev,
+    };
+    let (data, listen, json) = (args.data.clone(), args.listen, args.json);
+    match serve::run(&ServeOptions { data, listen, access, json }) {
+        Err(serve::ServeError::Engine(error)) => Err(error.into()),
+        done => Ok(done?),
+    }
+}

@@ -1,0 +1,189 @@
+//! `get put patch delete undelete`: one record, one atomic batch.
+
+use std::io::{Read as _, Write as _};
+use std::time::{Duration, Instant};
+
+use lastword::core::id::{Key, TableName};
+use lastword::core::json;
+use lastword::core::stamp::{Decision, Verdict};
+use lastword::core::value::{Field, Record};
+use lastword::{Receipt, Tx, Workspace, verdict_word};
+use serde_json::json;
+
+use super::args::{Delete, Get, Link, Patch, Put, Store};
+use super::failure::Failure;
+use super::output;
+use super::session::{Fate, Session};
+
+/// Longest record as JSON text in bytes: every byte of a record may be escaped.
+pub(super) const MAX_TEXT_BYTES: usize = 8 * lastword::core::limits::MAX_RECORD_BYTES;
+
+struct Name {
+    table: TableName,
+    key: Key,
+}
+
+fn name(table: &str, key: &str) -> Result<Name, Failure> {
+    Ok(Name { table: TableName::new(table)?, key: Key::new(key)? })
+}
+
+/// The argument itself, or stdin for `-`.
+fn text_of(argument: &str) -> Result<String, Failure> {
+    if argument != "-" {
+        return Ok(argument.to_owned());
+    }
+    let mut text = String::new();
+    let mut from = std::io::stdin().lock().take(MAX_TEXT_BYTES as u64 + 1);
+    from.read_to_string(&mut text)?;
+    if text.len() > MAX_TEXT_BYTES {
+        let message = format!("the record on stdin is over {MAX_TEXT_BYTES} bytes");
+        return Err(Failure::failed(message));
+    }
+    Ok(text.trim_end().to_owned())
+}
+
+pub(super) fn get(get: &Get) -> Result<(), Failure> {
+    let Name { table, key } = name(&get.table, &get.key)?;
+    let session = Session::open_to_read(&get.store, &get.link)?;
+    let Some(shown) = session.ws.get_record(&table, &key)? else {
+        return Err(Failure::failed(format!("{table}/{key} does not exist here")));
+    };
+    let mut out = std::io::stdout().lock();
+    if get.store.json {
+        let value = output::value_of(&shown.record)?;
+        let line = Got {
+            table: table.as_str(),
+            key: key.as_str(),
+            value: &value,
+            seq: shown.seq,
+            pending: shown.is_pending(),
+        };
+        writeln!(out, "{}", serde_json::to_string(&line).expect("invariant: it is valid JSON"))?;
+    } else {
+        writeln!(out, "{}", json::record_to_string(&shown.record)?)?;
+    }
+    session.close()
+}
+
+#[derive(serde::Serialize)]
+struct Got<'a> {
+    table: &'a str,
+    key: &'a str,
+    value: &'a serde_json::value::RawValue,
+    seq: Option<u64>,
+    pending: bool,
+}
+
+pub(super) fn put(put: &Put) -> Result<(), Failure> {
+    let name = name(&put.table, &put.key)?;
+    let record = json::parse_record(&text_of(&put.value)?)?;
+    write(&put.store, &put.link, &name, |tx, Name { table, key }| {
+        tx.put_record(table, key, record.clone())
+    })
+}
+
+pub(super) fn patch(patch: &Patch) -> Result<(), Failure> {
+    let name = name(&patch.table, &patch.key)?;
+    let record: Record = json::parse_record(&text_of(&patch.set)?)?;
+    let set: Vec<Field> = record.fields().to_vec();
+    let remove = patch.remove.clone();
+    if set.is_empty() && remove.is_empty() {
+        let message = "nothing to change: give fields to set as JSON, or --remove FIELD";
+        return Err(Failure::usage(message));
+    }
+    if let Some(both) = remove.iter().find(|name| record.field(name).is_some()) {
+        return Err(Failure::usage(format!("field {both:?} is both set and removed")));
+    }
+    write(&patch.store, &patch.link, &name, |tx, Name { table, key }| {
+        tx.patch_record(table, key, set.clone(), remove.clone())
+    })
+}
+
+pub(super) fn delete(delete: &Delete) -> Result<(), Failure> {
+    let name = name(&delete.table, &delete.key)?;
+    write(&delete.store, &delete.link, &name, |tx, Name { table, key }| {
+        tx.delete_record(table, key)
+    })
+}
+
+pub(super) fn undelete(undelete: &Delete) -> Result<(), Failure> {
+    let name = name(&undelete.table, &undelete.key)?;
+    write(&undelete.store, &undelete.link, &name, |tx, Name { table, key }| {
+        tx.undelete_record(table, key)
+    })
+}
+
+fn write(
+    store: &Store,
+    link: &Link,
+    name: &Name,
+    edit: impl Fn(&mut Tx, &Name) -> lastword::Result<()>,
+) -> Result<(), Failure> {
+    let session = Session::open(store, link)?;
+    let connection = session.connect()?;
+    let begun = Instant::now();
+    let receipt: Receipt = session.ws.write(|tx| edit(tx, name))?;
+    let fate = session.fate(connection, &receipt)?;
+    let told = tell(&session.ws, store.json, name, &fate, begun.elapsed());
+    session.close()?;
+    told
+}
+
+fn tell(
+    ws: &Workspace,
+    as_json: bool,
+    name: &Name,
+    fate: &Fate,
+    elapsed: Duration,
+) -> Result<(), Failure> {
+    let waiting = ws.waiting()?;
+    let mut out = std::io::stdout().lock();
+    let full = format!("{}/{}", name.table, name.key);
+    if as_json {
+        let mut line = json!({
+            "table": name.table.as_str(), "key": name.key.as_str(), "durable": true,
+            "outbox": waiting, "state": "waiting",
+        });
+        match fate {
+            Fate::Decided(decision) => {
+                line["state"] = json!(verdict_word(decision));
+                line["ms"] = json!(elapsed.as_secs_f64() * 1000.0);
+                match decision {
+                    Decision::Accepted { first_seq, .. } => line["seq"] = json!(first_seq),
+                    Decision::Refused { code, message, .. } => {
+                        line["code"] = json!(code.as_str());
+                        line["why"] = json!(message);
+                    }
+                }
+            }
+            Fate::Waiting(why) | Fate::Unreachable(why) => line["why"] = json!(why),
+        }
+        writeln!(out, "{line}")?;
+    }
+    let text = match fate {
+        Fate::Waiting(why) => format!("saved {full}; outbox {}; {why}", output::batches(waiting)),
+        Fate::Unreachable(why) => {
+            let saved = format!("saved {full}; outbox {}; {why}", output::batches(waiting));
+            return Err(Failure::unreachable(saved));
+        }
+        Fate::Decided(Decision::Refused { code, message, .. }) => {
+            return Err(Failure::failed(format!(
+                "{full} refused ({code}): {message}; it is kept in _dead_letters"
+            )));
+        }
+        Fate::Decided(Decision::Accepted { first_seq, verdicts, .. }) => match verdicts.first() {
+            Some(Verdict::Superseded { by, reason }) => format!(
+                "{full} superseded ({reason}) by seq {by}: the server's version stands, yours is \
+                 in the log at seq {first_seq}"
+            ),
+            Some(Verdict::Applied { dropped }) if !dropped.is_empty() => {
+                format!("{full} applied, seq {first_seq}, without {}", dropped.join(", "))
+            }
+            _ => format!("{full} applied, seq {first_seq} ({})", output::took(elapsed)),
+        },
+    };
+    if !as_json {
+        writeln!(out, "{text}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! `status`: what a directory holds and what waits. `log`: the frames behind it.
+
+use std::io::Write as _;
+
+use indicatif::{HumanBytes, HumanCount};
+use lastword::core::id::DeviceId;
+use lastword::{Authority, LogLine, WorkspaceStatus};
+use serde_json::{Value, json};
+
+use super::args::{Log, Status};
+use super::failure::Failure;
+use super::output;
+use super::session::{Opened, Session, open_any};
+
+pub(super) fn status(args: &Status) -> Result<(), Failure> {
+    match open_any(&args.store, &args.link)? {
+        Opened::Device(session) => {
+            device(args, &session)?;
+            session.close()
+        }
+        Opened::Server(authority) => {
+            server(args, &authority)?;
+            Ok(authority.close()?)
+        }
+    }
+}
+
+fn device(args: &Status, session: &Session) -> Result<(), Failure> {
+    let workspaces: lastword::Result<Vec<WorkspaceStatus>> =
+        session.db.workspaces()?.iter().map(lastword::Workspace::status).collect();
+    let workspaces = workspaces?;
+    let report = session.db.open_report();
+    let mut out = std::io::stdout().lock();
+    if args.store.json {
+        let line = json!({
+            "role": "device", "device": session.db.device().to_string(),
+            "server": session.server(), "log_bytes": report.end,
+            "workspaces": workspaces.iter().map(workspace_json).collect::<Vec<_>>(),
+        });
+        writeln!(out, "{line}")?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "device {} in {}, log {}, {}",
+        session.db.device().short(),
+        session.db.dir().display(),
+        HumanBytes(report.end),
+        session.server().map_or("no server known".to_owned(), |url| format!("server {url}")),
+    )?;
+    if workspaces.is_empty() {
+        writeln!(out, "no workspace yet")?;
+    }
+    for status in &workspaces {
+        for line in workspace_text(status) {
+            writeln!(out, "{line}")?;
+        }
+    }
+    Ok(())
+}
+
+fn workspace_text(status: &WorkspaceStatus) -> Vec<String> {
+    let copy = match (status.attached, status.bootstrapped) {
+        (false, _) => "never met a server".to_owned(),
+        (true, false) => format!("first copy under way, at seq {}", status.cursor),
+        (true, true) => format!(
+            "{} of the server at seq {}, digest {}",
+            output::records(status.rows),
+            status.cursor,
+            status.digest
+        ),
+    };
+    let oldest = status.oldest_undecided_ms.map_or(String::new(), |oldest_ms| {
+        format!(", the oldest written {}", output::ago(oldest_ms))
+    });
+    let settled = match status.settled {
+        0 => String::new(),
+        settled => format!("; {} decided, not seen in the stream yet", HumanCount(settled)),
+    };
+    vec![
+        format!("workspace {}: {copy}", status.workspace),
+        format!("  outbox        {}{oldest}{settled}", output::batches(status.undecided)),
+        format!("  dead letters  {}", HumanCount(status.dead_letters)),
+        format!("  conflicts     {}", HumanCount(status.conflicts)),
+    ]
+}
+
+fn workspace_json(status: &WorkspaceStatus) -> Value {
+    json!({
+        "workspace": status.workspace, "attached": status.attached,
+        "bootstrapped": status.bootstrapped, "rows": status.rows,
+        "digest": status.digest.to_string(), "cursor": status.cursor, "head": status.head,
+        "outbox": status.undecided, "settled": status.settled,
+        "oldest_ms": status.oldest_undecided_ms, "dead_letters": status.dead_letters,
+        "conflicts": status.conflicts,
+    })
+}
+
+fn server(args: &Status, authority: &Authority) -> Result<(), Failure> {
+    let workspaces = authority.status()?;
+    let mut out = std::io::stdout().lock();
+    if args.store.json {
+        let list: Vec<Value> = workspaces
+            .iter()
+            .map(|status| {
+                json!({
+                    "workspace": status.workspace, "rows": status.rows,
+                    "digest": status.digest.to_string(), "head": status.head,
+                    "epoch": status.epoch.to_string(),
+                })
+            })
+            .collect();
+        let device = DeviceId::AUTHORITY.to_string();
+        writeln!(out, "{}", json!({ "role": "server", "device": device, "workspaces": list }))?;
+        return Ok(());
+    }
+    writeln!(out, "server's data in {}", authority.dir().display())?;
+    for status in &workspaces {
+        writeln!(
+            out,
+            "workspace {}: {} at seq {}, digest {}, epoch {}",
+            status.workspace,
+            output::records(status.rows),
+            status.head,
+            status.digest,
+            status.epoch
+        )?;
+    }
+    Ok(())
+}
+
+pub(super) fn log(args: &Log) -> Result<(), Failure> {
+    let opened = open_any(&args.store, &args.link)?;
+    let (lines, next) = match &opened {
+        Opened::Device(session) => session.db.log(args.from, args.limit)?,
+        Opened::Server(authority) => authority.log(args.from, args.limit)?,
+    };
+    let mut out = std::io::stdout().lock();
+    for line in &lines {
+        writeln!(out, "{}", log_line(line, args.store.json))?;
+    }
+    if lines.len() == args.limit {
+        eprintln!("more follows: --from {next}");
+    }
+    match opened {
+        Opened::Device(session) => session.close(),
+        Opened::Server(authority) => Ok(authority.close()?),
+    }
+}
+
+fn log_line(line: &LogLine, as_json: bool) -> String {
+    let LogLine { position, kind, workspace, text } = line;
+    if as_json {
+        let line = json!({
+            "position": position, "kind": kind, "workspace": workspace, "text": text,
+        });
+        return line.to_string();
+    }
+    let workspace = workspace.as_deref().unwrap_or("-");
+    format!("{position:>10}  {kind:<12}  {workspace:<10}  {text}")
+}
