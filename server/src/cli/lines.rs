@@ -203,7 +203,7 @@ mod tests {
     fn errors_point_into_the_line() {
         let at =
             error(r#"{"table":"notes","key":"n1","value":{"a":{"b":[1,18446744073709551615]}}}"#);
-        assert!(at.starts_with("column 49"), "{at}");
+        assert!(at.starts_with("column 50"), "{at}");
         let at = error(r#"{"table":"notes","key":"n1","value":{"a":{"x":1,"x":2}}}"#);
         assert!(at.contains("field a.x") && at.contains("twice"), "{at}");
         assert!(error(r#"{"table":"notes","key":"n1","value":{}"#).starts_with("column 38"));

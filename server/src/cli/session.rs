@@ -45,6 +45,9 @@ pub(super) enum Fate {
 impl Session {
     /// Opens the device, making its directory if there is none.
     pub(super) fn open(store: &Store, link: &Link) -> Result<Self, Failure> {
+        if let (Some(server), None, false) = (&link.server, &link.token, is_store(store)) {
+            return Err(no_token(server));
+        }
         Self::over(Database::open(&store.data)?, store, link)
     }
 
@@ -86,9 +89,7 @@ impl Session {
         let url = Remote::new(server)?.url().to_owned();
         let same = known.as_ref().filter(|known| known.url == url).map(|known| &known.token);
         let Some(token) = self.link.token.as_ref().or(same) else {
-            return Err(Failure::usage(format!(
-                "a token for {url} is needed: --token TOKEN, or LASTWORD_TOKEN"
-            )));
+            return Err(no_token(&url));
         };
         let chosen = Remembered { token: token.clone(), url };
         let fresh = known.as_ref() != Some(&chosen);
@@ -284,11 +285,19 @@ pub(super) fn open_any(store: &Store, link: &Link) -> Result<Opened, Failure> {
     }
 }
 
-/// A read that does not connect needs a store to be there: a mistyped name would look like an empty
+fn no_token(server: &str) -> Failure {
+    Failure::usage(format!("a token for {server} is needed: --token TOKEN, or LASTWORD_TOKEN"))
+}
+
+fn is_store(store: &Store) -> bool {
+    store.data.join("LOCK").exists()
+}
+
+/// Whoever names no server needs a store to be there: a mistyped name would look like an empty
 /// device.
-fn must_exist(store: &Store, link: &Link) -> Result<(), Failure> {
+pub(super) fn must_exist(store: &Store, link: &Link) -> Result<(), Failure> {
     let dir = &store.data;
-    if link.server.is_some() || dir.join("LOCK").exists() {
+    if link.server.is_some() || is_store(store) {
         return Ok(());
     }
     Err(Failure::failed(format!(

@@ -13,9 +13,10 @@ use serde_json::json;
 use super::args::Sync;
 use super::failure::Failure;
 use super::output;
-use super::session::Session;
+use super::session::{Session, must_exist};
 
 pub(super) fn sync(args: &Sync) -> Result<(), Failure> {
+    must_exist(&args.store, &args.link)?;
     let session = Session::open(&args.store, &args.link)?;
     let known: BTreeSet<String> =
         conflicts(&session.ws.read()?)?.into_iter().map(|(key, _)| key).collect();

@@ -311,8 +311,8 @@ impl<'a> Story<'a> {
             lines.len()
         );
         self.say("equal", &line)?;
-        let took = format!("done in {:.1} s", self.begun.elapsed().as_secs_f64());
-        self.say("", &took)
+        let took = format!("everything above took {:.1} s", self.begun.elapsed().as_secs_f64());
+        self.say("done", &took)
     }
 
     fn everyone_catches_up(&mut self) -> Result<(), Failure> {

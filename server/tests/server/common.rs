@@ -77,6 +77,63 @@ impl Drop for Server {
     }
 }
 
+/// What a run of the command line printed.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// Its output, where it must have succeeded.
+    #[track_caller]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self:?}");
+        self.out
+    }
+
+    /// Its error, where it must have failed with this exit code.
+    #[track_caller]
+    pub fn fails(self, code: i32) -> String {
+        assert_eq!(self.code, code, "{self:?}");
+        self.err
+    }
+}
+
+/// `lastword` with these arguments, run in `dir`.
+pub fn command(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lastword"));
+    command.current_dir(dir).args(args).env_remove("LASTWORD_TOKEN").stdin(Stdio::null());
+    command
+}
+
+/// Runs `lastword` with these arguments in `dir` to its end.
+pub fn lastword(dir: &Path, args: &[&str]) -> Ran {
+    let output = command(dir, args).output().expect("the binary runs");
+    Ran {
+        code: output.status.code().expect("it was not killed"),
+        out: String::from_utf8(output.stdout).expect("UTF-8"),
+        err: String::from_utf8(output.stderr).expect("UTF-8"),
+    }
+}
+
+/// Runs `lastword` and parses the JSON line that it prints.
+#[track_caller]
+pub fn json_of(dir: &Path, args: &[&str]) -> serde_json::Value {
+    serde_json::from_str(&lastword(dir, args).ok()).expect("one JSON value")
+}
+
+/// Runs a script that lies beside the tests.
+#[track_caller]
+pub fn node(dir: &Path, script: &str, args: &[&str]) -> String {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/server").join(script);
+    let output = Command::new("node").current_dir(dir).arg(script).args(args).output();
+    let output = output.expect("the tests need Node 18 or later: `make deps` installs it");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
 /// A device with one workspace, `main`.
 pub struct Device {
     pub db: Database,

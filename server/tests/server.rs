@@ -1,0 +1,18 @@
+//! The binary as users have it: real processes, real directories, real sockets.
+
+#[path = "server/common.rs"]
+mod common;
+#[path = "server/cli.rs"]
+mod cli;
+#[path = "server/bad_input.rs"]
+mod bad_input;
+#[path = "server/demo.rs"]
+mod demo;
+#[path = "server/devices.rs"]
+mod devices;
+#[path = "server/kills.rs"]
+mod kills;
+#[path = "server/members.rs"]
+mod members;
+#[path = "server/round_trip.rs"]
+mod round_trip;

@@ -1,0 +1,208 @@
+//! The command line: what it prints, what it remembers, how it exits.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::common::{Device, Server, command, json_of, lastword};
+
+fn link<'a>(server: &'a Server, args: &[&'a str]) -> Vec<&'a str> {
+    [args, &["--server", &server.url, "--token", "me"]].concat()
+}
+
+/// R1.1, R1.2: a write is done once it is durable here; the outbox says what waits and why, and the
+/// next contact sends it without being asked.
+#[test]
+fn writes_are_saved_without_a_server_and_sent_with_the_next_contact() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut server = Server::start(&dir.path().join("server"));
+    let put =
+        link(&server, &["put", "notes", "n1", r#"{"text":"hi"}"#, "--data", "phone", "--wait"]);
+    let told = lastword(dir.path(), &put).ok();
+    assert!(told.starts_with("notes/n1 applied, seq 1 ("), "{told}");
+
+    server.kill();
+    let offline = ["put", "notes", "n2", r#"{"text":"in the tunnel"}"#, "--data", "phone"];
+    let told = lastword(dir.path(), &offline).ok();
+    let expected = "saved notes/n2; outbox 1 batch; server not reachable (connection refused)\n";
+    assert_eq!(told, expected);
+    let told = lastword(dir.path(), &["explain", "notes", "n2", "--data", "phone"]).ok();
+    assert!(told.contains("outbox position 1 of 1"), "{told}");
+    assert!(told.contains(&format!("will be sent when {} answers", server.url)), "{told}");
+    let error = lastword(dir.path(), &["sync", "--data", "phone"]).fails(4);
+    assert!(error.contains("not reachable (connection refused); 1 batch waits"), "{error}");
+    let patch = ["patch", "notes", "n2", r#"{"seen":true}"#, "--data", "phone", "--wait"];
+    lastword(dir.path(), &patch).fails(4);
+    assert_eq!(
+        json_of(dir.path(), &["status", "--data", "phone", "--json"])["workspaces"][0]["outbox"],
+        2
+    );
+
+    server.restart();
+    let told = lastword(dir.path(), &["sync", "--data", "phone"]).ok();
+    assert!(told.starts_with("sent 2 batches (2 applied), received "), "{told}");
+    assert!(told.trim_end().ends_with("at seq 3"), "{told}");
+    let told =
+        lastword(dir.path(), &link(&server, &["get", "notes", "n2", "--data", "laptop"])).ok();
+    assert_eq!(told, "{\"text\":\"in the tunnel\",\"seen\":true}\n");
+}
+
+/// B4, R2.5: an edit that another device overwrote is told as a conflict with both versions; a
+/// superseded write says what stands; history lists every version with its verdict.
+#[test]
+fn conflicts_and_history_are_told() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut server = Server::start(&dir.path().join("server"));
+    let run = |args: &[&str]| lastword(dir.path(), args);
+    run(&link(&server, &["put", "notes", "n1", r#"{"text":"a"}"#, "--data", "phone", "--wait"]))
+        .ok();
+    run(&link(&server, &["sync", "--data", "laptop"])).ok();
+    run(&["patch", "notes", "n1", r#"{"text":"phone"}"#, "--data", "phone", "--wait"]).ok();
+    run(&["patch", "notes", "n1", r#"{"text":"laptop"}"#, "--data", "laptop", "--offline"]).ok();
+    let told = run(&["sync", "--data", "laptop"]).ok();
+    assert!(
+        told.contains("1 conflict: notes/n1 your edit (seq 3) overwrote edit of device"),
+        "{told}"
+    );
+    let told = run(&["explain", "notes", "n1", "--data", "laptop"]).ok();
+    assert!(told.contains("conflict notes/n1 your edit (seq 3) overwrote"), "{told}");
+
+    run(&["delete", "notes", "n1", "--data", "phone", "--wait"]).ok();
+    let late = ["put", "notes", "n1", r#"{"text":"late"}"#, "--data", "laptop", "--wait"];
+    let told = run(&late).ok();
+    assert!(told.contains("superseded (dead) by seq 5"), "{told}");
+    run(&["get", "notes", "n1", "--data", "phone"]).fails(1);
+    run(&["undelete", "notes", "n1", "--data", "phone", "--wait"]).ok();
+    assert_eq!(
+        run(&["get", "notes", "n1", "--data", "laptop", "--wait"]).ok(),
+        "{\"text\":\"laptop\"}\n"
+    );
+
+    server.kill();
+    let told = run(&["history", "notes", "n1", "--data", "server", "--json"]).ok();
+    let ops: Vec<String> = told
+        .lines()
+        .map(|line| {
+            let version: serde_json::Value = serde_json::from_str(line).expect("JSON");
+            format!(
+                "{} {}",
+                version["op"].as_str().expect("op"),
+                version["verdict"].as_str().expect("verdict")
+            )
+        })
+        .collect();
+    let expected = [
+        "undelete applied",
+        "put superseded by seq 5 (dead)",
+        "delete applied",
+        "patch applied",
+        "patch applied",
+        "create applied",
+    ];
+    assert_eq!(ops, expected);
+    assert!(run(&["history", "notes", "n1", "--data", "server"]).ok().contains("seq 1"));
+}
+
+/// The server's address and token are remembered in the directory, for its owner only; a token in
+/// the environment never reaches the command line or the lock file.
+#[test]
+fn the_server_is_remembered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    let error = lastword(dir.path(), &["sync", "--data", "phone"]).fails(1);
+    assert!(error.contains("no store in phone"), "{error}");
+    let args = ["sync", "--data", "phone", "--server", &server.url];
+    let error = lastword(dir.path(), &args).fails(2);
+    assert!(error.contains("--token") && error.contains("LASTWORD_TOKEN"), "{error}");
+    assert!(!dir.path().join("phone").exists(), "a store was made");
+    let mut sync = command(dir.path(), &args);
+    assert!(sync.env("LASTWORD_TOKEN", "me").status().expect("runs").success());
+    lastword(dir.path(), &["sync", "--data", "phone"]).ok();
+    assert!(json_of(dir.path(), &["status", "--data", "phone", "--json"])["server"].is_string());
+    let device = Device::open(&dir.path().join("phone"));
+    let lock = std::fs::read_to_string(dir.path().join("phone/LOCK")).expect("it is there");
+    assert!(lock.starts_with(&std::process::id().to_string()), "{lock}");
+    assert!(!lock.contains("token"), "{lock}");
+    drop(device);
+    let error = lastword(dir.path(), &["put", "notes", "n1", "{}", "--offline", "--wait"]).fails(2);
+    assert!(error.contains("--offline"), "{error}");
+}
+
+/// R1.3: `watch` prints what is there, then each change as it comes, also from other devices.
+#[test]
+fn watch_prints_changes_as_they_come() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    lastword(
+        dir.path(),
+        &link(&server, &["put", "notes", "n1", r#"{"a":1}"#, "--data", "a", "--wait"]),
+    )
+    .ok();
+    let mut watch = command(dir.path(), &link(&server, &["watch", "notes", "--data", "b"]))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("watch starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("piped")).lines();
+    let mut next = move || -> serde_json::Value {
+        serde_json::from_str(&lines.next().expect("a line").expect("UTF-8")).expect("JSON")
+    };
+    let first = next();
+    assert_eq!(
+        (&first["key"], &first["value"]["a"], &first["seq"]),
+        (&"n1".into(), &1.into(), &1.into())
+    );
+    lastword(dir.path(), &["patch", "notes", "n1", r#"{"a":2}"#, "--data", "a", "--wait"]).ok();
+    assert_eq!(next()["value"]["a"], 2);
+    lastword(dir.path(), &["put", "other", "x", "{}", "--data", "a", "--wait"]).ok();
+    lastword(dir.path(), &["delete", "notes", "n1", "--data", "a", "--wait"]).ok();
+    let gone = next();
+    assert_eq!((&gone["key"], &gone["deleted"]), (&"n1".into(), &true.into()));
+    watch.kill().expect("watch runs");
+    watch.wait().expect("it ends");
+}
+
+/// A value may come from stdin, and the log lists what happened in order.
+#[test]
+fn stdin_and_log() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut put = command(dir.path(), &["put", "notes", "n1", "-", "--data", "d"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("put starts");
+    put.stdin.take().expect("piped").write_all(b"{\"text\":\"from stdin\"}\n").expect("written");
+    assert!(put.wait().expect("ends").success());
+    let told = lastword(dir.path(), &["get", "notes", "n1", "--data", "d", "--json"]).ok();
+    let expected =
+        r#"{"table":"notes","key":"n1","value":{"text":"from stdin"},"seq":null,"pending":true}"#;
+    assert_eq!(told.trim_end(), expected);
+    let log = lastword(dir.path(), &["log", "--data", "d"]).ok();
+    let kinds: Vec<&str> = log.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(kinds, ["identity", "local"]);
+    let page = lastword(dir.path(), &["log", "--data", "d", "--limit", "1"]);
+    assert!(page.err.contains("more follows: --from"), "{page:?}");
+}
+
+/// An import that is run again goes on where it stopped, and bad lines can be skipped by name.
+#[test]
+fn import_resumes_and_keeps_going() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path: &Path = dir.path();
+    let lines: Vec<String> = (0..100)
+        .map(|number| format!(r#"{{"table":"notes","key":"n{number}","value":{{"n":{number}}}}}"#))
+        .collect();
+    std::fs::write(path.join("half.jsonl"), lines[..50].join("\n")).expect("written");
+    std::fs::write(path.join("all.jsonl"), lines.join("\r\n") + "\r\n\r\n").expect("written");
+    lastword(path, &["import", "half.jsonl", "--data", "d"]).ok();
+    let told = json_of(path, &["import", "all.jsonl", "--data", "d", "--json"]);
+    assert_eq!((&told["written"], &told["unchanged"]), (&50.into(), &50.into()));
+
+    let mut broken = lines.clone();
+    broken[3] = "{nonsense".into();
+    broken[7] = r#"{"table":"notes","key":"gone","op":"undelete"}"#.into();
+    std::fs::write(path.join("broken.jsonl"), broken.join("\n")).expect("written");
+    let ran = lastword(path, &["import", "broken.jsonl", "--data", "e", "--keep-going"]);
+    let error = ran.fails(1);
+    assert!(error.contains("broken.jsonl:4: ") && error.contains("broken.jsonl:8: "), "{error}");
+    assert_eq!(lastword(path, &["export", "--data", "e"]).ok().lines().count(), 98);
+}

@@ -1,0 +1,53 @@
+//! Who may do what: the tokens file.
+
+use std::path::Path;
+
+use crate::common::{Server, lastword};
+
+fn serve(dir: &Path, tokens: &str) -> Server {
+    std::fs::write(dir.join("tokens"), tokens).expect("written");
+    let access = ["--tokens".to_owned(), dir.join("tokens").display().to_string()];
+    Server::start_with(&dir.join("server"), &access, "127.0.0.1:0")
+}
+
+/// R8.1, I38: a stranger to a workspace is refused, with the same words whether it exists or not; a
+/// viewer reads and cannot write; an editor writes.
+#[test]
+fn membership_decides() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server =
+        serve(dir.path(), "a, ann, main, editor\nb, bob, main, viewer\nc, cat, other, owner\n");
+    let run = |args: &[&str]| lastword(dir.path(), args);
+    let link = |token| ["--server", server.url.as_str(), "--token", token];
+    let put = ["put", "notes", "n1", r#"{"a":1}"#, "--wait"];
+    run(&[&put[..], &["--data", "ann"], &link("a")].concat()).ok();
+
+    run(&[&["sync", "--data", "bob"][..], &link("b")].concat()).ok();
+    assert_eq!(run(&["get", "notes", "n1", "--data", "bob"]).ok(), "{\"a\":1}\n");
+    let told = run(&["put", "notes", "n1", r#"{"a":2}"#, "--data", "bob"]).ok();
+    assert!(told.contains("outbox 1 batch"), "{told}");
+    run(&["sync", "--data", "ann"]).ok();
+    assert_eq!(run(&["get", "notes", "n1", "--data", "ann"]).ok(), "{\"a\":1}\n");
+
+    let stranger = |workspace| {
+        let args = ["sync", "--data", "cat", "--workspace", workspace];
+        run(&[&args[..], &link("c")].concat()).fails(1).replace(workspace, "W")
+    };
+    let there = stranger("main");
+    assert!(there.contains("no member"), "{there}");
+    assert_eq!(there, stranger("nowhere"));
+}
+
+/// `--dev` takes any token, so it is for this machine only.
+#[test]
+fn dev_listens_on_loopback_only() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let args = ["serve", "--dev", "--data", "s", "--listen", "0.0.0.0:0"];
+    let error = lastword(dir.path(), &args).fails(1);
+    assert!(error.contains("--tokens"), "{error}");
+    let error = lastword(dir.path(), &["serve", "--data", "s"]).fails(2);
+    assert!(error.contains("--tokens <FILE>"), "{error}");
+    std::fs::write(dir.path().join("tokens"), "a, ann, main\n").expect("written");
+    let error = lastword(dir.path(), &["serve", "--data", "s", "--tokens", "tokens"]).fails(1);
+    assert!(error.contains("tokens:1: 3 fields"), "{error}");
+}
