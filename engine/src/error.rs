@@ -41,6 +41,26 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
+    /// The key field of a record does not hold its key.
+    #[error("{table}/{key}: key field {field}: {reason}")]
+    KeyField {
+        /// The table.
+        table: String,
+        /// The record's key; empty if it should have come from the field.
+        key: String,
+        /// The field that should hold the key.
+        field: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A table is declared twice in different ways, or used otherwise than it was declared.
+    #[error("{name}: {reason}")]
+    Declaration {
+        /// What was declared.
+        name: String,
+        /// What does not fit.
+        reason: String,
+    },
     /// An edit, patch or delete names a record that is not there.
     #[error("{table}/{key} does not exist")]
     NotFound {

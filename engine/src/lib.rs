@@ -29,6 +29,8 @@
 
 mod environment;
 mod error;
+mod convert;
+mod schema;
 mod tables;
 mod open;
 mod writer;
@@ -39,6 +41,7 @@ mod dead_letter;
 mod live;
 mod database;
 mod workspace;
+mod typed;
 mod status;
 mod authority;
 mod replicator;
@@ -57,8 +60,10 @@ pub use history::Version;
 pub use lastword_core::protocol::authority::PushAnswer;
 pub use lastword_core::protocol::replica::{StopReason, SyncStatus};
 pub use log::LogLine;
+pub use schema::{Table, TableSet};
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};
 #[cfg(feature = "net")]
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
+pub use typed::Row;
 pub use workspace::{Receipt, Settled, Shown, Workspace, WorkspaceView};
 pub use write::Tx;

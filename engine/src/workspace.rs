@@ -16,6 +16,7 @@ use lastword_store::read::{self, ReadState};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::live::lock;
+use crate::schema::Declared;
 use crate::write::{self, Appended, Author, Tx};
 
 /// How often a write runs its closure again because another write moved one of its records.
@@ -114,14 +115,14 @@ impl Workspace {
     /// that after a failed sync the outcome is unknown until the database is opened again.
     pub fn write(&self, mut edit: impl FnMut(&mut Tx) -> Result<()>) -> Result<Receipt> {
         for _ in 0..MAX_WRITE_ATTEMPTS {
-            let mut tx = Tx::new(&self.name, self.db.view())?;
+            let inner = &self.db.inner;
+            let mut tx = Tx::new(&self.name, self.db.view(), Arc::clone(&inner.declared))?;
             edit(&mut tx)?;
             let draft = tx.into_draft();
-            let inner = &self.db.inner;
-            let (local, max_undecided) = (inner.local_tables.clone(), inner.max_undecided);
+            let (declared, max_undecided) = (Arc::clone(&inner.declared), inner.max_undecided);
             let clock = Arc::clone(&inner.last_hlc);
             let appended = inner.writer.run(move |store| {
-                let is_local = |table: &TableName| local.contains(table);
+                let is_local = |table: &TableName| declared.is_local(table);
                 let mut last_hlc = lock(&clock);
                 let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
                 write::append(store, &draft, author)
@@ -151,7 +152,8 @@ impl Workspace {
     /// # Errors
     /// [`Error::Store`] if the disk fails.
     pub fn read(&self) -> Result<WorkspaceView> {
-        WorkspaceView::new(self.name.clone(), self.db.view())
+        let declared = Arc::clone(&self.db.inner.declared);
+        WorkspaceView::new(self.name.clone(), self.db.view(), declared)
     }
 
     /// Waits until something after `view` is published; false if the database was closed or
@@ -180,12 +182,21 @@ pub struct WorkspaceView {
     name: WorkspaceName,
     view: Arc<View>,
     generation: u32,
+    declared: Arc<Declared>,
 }
 
 impl WorkspaceView {
-    pub(crate) fn new(name: WorkspaceName, view: Arc<View>) -> Result<Self> {
+    pub(crate) fn new(
+        name: WorkspaceName,
+        view: Arc<View>,
+        declared: Arc<Declared>,
+    ) -> Result<Self> {
         let generation = read::meta(&*view, &name)?.generation;
-        Ok(Self { name, view, generation })
+        Ok(Self { name, view, generation, declared })
+    }
+
+    pub(crate) fn declared(&self) -> &Declared {
+        &self.declared
     }
 
     pub(crate) fn state(&self) -> &View {

@@ -32,7 +32,7 @@ type Job = Box<dyn FnOnce(&mut Store) -> Answer + Send>;
 enum Message {
     Job(Job),
     Checkpointed(Box<CheckpointDone>),
-    Close(Box<dyn FnOnce(Result<(), StoreError>) + Send>),
+    Close(Answer),
 }
 
 /// Called after every group that was published, with the view that shows it.
@@ -168,7 +168,7 @@ impl WriterLoop {
     }
 
     /// One group: everything that is queued, up to the caps, then one sync.
-    fn group(&mut self, first: Job) -> Option<Box<dyn FnOnce(Result<(), StoreError>) + Send>> {
+    fn group(&mut self, first: Job) -> Option<Answer> {
         let start = self.store.next_position();
         let mut answers = vec![first(&mut self.store)];
         let (mut close, mut drained) = (None, false);

@@ -304,10 +304,11 @@ impl Driver {
                 output => self.store(output)?,
             }
         }
-        if unflushed && let Some(socket) = &mut self.socket {
-            if let Err(error) = socket.flush().await {
-                self.disconnected(error.to_string());
-            }
+        if unflushed
+            && let Some(socket) = &mut self.socket
+            && let Err(error) = socket.flush().await
+        {
+            self.disconnected(error.to_string());
         }
         Ok(())
     }

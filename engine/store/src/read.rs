@@ -92,6 +92,9 @@ impl ReadState for StateTxn<'_> {
 /// How many pairs one call of [`ReadState::range`] brings where everything is wanted.
 const CHUNK: usize = 512;
 
+/// Gets a key and its value; false ends the visit.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'a;
+
 /// Calls `visit` for every pair with a key in `from..to`, ascending, until it returns false.
 ///
 /// # Errors
@@ -101,7 +104,7 @@ pub fn visit_range<S: ReadState + ?Sized>(
     space: Space,
     from: &[u8],
     to: &[u8],
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), StoreError> {
     let mut from = from.to_vec();
     loop {

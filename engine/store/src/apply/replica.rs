@@ -230,8 +230,7 @@ fn settle(
     let Some(mut entry) = read::outbox_entry(state, workspace, decided.counter)? else {
         return Ok(());
     };
-    let mut seq = *first_seq;
-    for ((table, key), verdict) in entry.records.iter().zip(verdicts) {
+    for (((table, key), verdict), seq) in entry.records.iter().zip(verdicts).zip(*first_seq..) {
         let row_key = keys::row_key(workspace, meta.generation, table, key);
         let pending_key = keys::pending_key(&row_key, decided.counter);
         if let Some(bytes) = state.get(PENDING, &pending_key)? {
@@ -248,7 +247,6 @@ fn settle(
             put(state, PENDING, &pending_key, &StoredPending(own))?;
             show(state, &row_key, table, entry.position)?;
         }
-        seq += 1;
     }
     entry.settled = Some(decided.decision.clone());
     put(state, OUTBOX, &outbox_key, &entry)?;
