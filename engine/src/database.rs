@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::live::Watchers;
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
-use crate::schema::{Declared, TableSet};
+use crate::schema::{Declared, Index, TableSet};
 use crate::writer::Writer;
 
 /// Batches without a verdict beyond which [`crate::Error::OutboxFull`] stops writes.
@@ -50,6 +50,13 @@ impl Builder {
     #[must_use]
     pub fn tables(self, tables: impl TableSet) -> Self {
         self.declare(|declared| tables.declare_in(declared))
+    }
+
+    /// Declares an index, and with it its table. If the store was last opened with other indexes,
+    /// opening builds them anew from the log, which takes as long as reading it.
+    #[must_use]
+    pub fn index<T>(self, index: Index<T>) -> Self {
+        self.declare(|declared| declared.index(&index))
     }
 
     /// Declares a table by name that never leaves this device.
@@ -91,7 +98,8 @@ impl Builder {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let (opened, store) = open::open(dir.as_ref(), &OpenOptions::replica())?;
+        let (opened, store) =
+            open::open(dir.as_ref(), &OpenOptions::replica(self.declared.indexes()))?;
         let watchers: Arc<Watchers> = Arc::default();
         let told = Arc::clone(&watchers);
         let writer = Writer::start(

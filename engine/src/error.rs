@@ -7,6 +7,7 @@ use lastword_core::id::{NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
 use lastword_core::value::ValueError;
+use lastword_store::index::NotIndexed;
 use lastword_store::{DiskError, LockError, StoreError};
 
 /// Anything that a call of the engine can fail with.
@@ -53,7 +54,20 @@ pub enum Error {
         /// What does not fit.
         reason: String,
     },
-    /// A table is declared twice in different ways, or used otherwise than it was declared.
+    /// A record has no place in an index of its table.
+    #[error("{table}/{key}: index {index}: {source}")]
+    Index {
+        /// The table.
+        table: String,
+        /// The record's key.
+        key: String,
+        /// The index.
+        index: String,
+        /// Why.
+        source: NotIndexed,
+    },
+    /// A table or index is declared twice in different ways, or used otherwise than it was
+    /// declared.
     #[error("{name}: {reason}")]
     Declaration {
         /// What was declared.

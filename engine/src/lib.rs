@@ -31,6 +31,7 @@ mod environment;
 mod error;
 mod convert;
 mod schema;
+mod query;
 mod tables;
 mod open;
 mod writer;
@@ -60,7 +61,8 @@ pub use history::Version;
 pub use lastword_core::protocol::authority::PushAnswer;
 pub use lastword_core::protocol::replica::{StopReason, SyncStatus};
 pub use log::LogLine;
-pub use schema::{Table, TableSet};
+pub use query::{IndexPrefix, IndexValue, Query};
+pub use schema::{Index, Table, TableSet};
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};
 #[cfg(feature = "net")]
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};

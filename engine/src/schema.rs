@@ -1,10 +1,12 @@
-//! What an app declares: its tables, as typed constants.
+//! What an app declares: its tables and indexes, as typed constants.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
-use lastword_core::id::{Key, TableName};
+use lastword_core::id::{IndexName, Key, TableName};
 use lastword_core::value::{Record, Value};
+use lastword_store::index::{IndexDef, Indexes};
+use lastword_store::limits::MAX_INDEX_FIELDS;
 
 use crate::convert::kind_of;
 use crate::error::{Error, Result};
@@ -44,6 +46,13 @@ impl<T> Table<T> {
         Self { local: true, ..self }
     }
 
+    /// An index of this table over some of its fields, the one that sorts first in front, at most
+    /// [`MAX_INDEX_FIELDS`].
+    #[must_use]
+    pub const fn index(self, name: &'static str, fields: &'static [&'static str]) -> Index<T> {
+        Index { table: self, name, fields }
+    }
+
     /// Its name.
     #[must_use]
     pub const fn name(&self) -> &'static str {
@@ -74,6 +83,62 @@ impl<T> Copy for Table<T> {}
 impl<T> std::fmt::Debug for Table<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Table({})", self.name)
+    }
+}
+
+/// The live records of a table in the order of some of their fields, then of their keys; meant for
+/// a constant.
+///
+/// ```
+/// # use lastword::{Index, Table};
+/// # struct Message;
+/// # const MESSAGES: Table<Message> = Table::new("messages", "id");
+/// pub const BY_THREAD: Index<Message> = MESSAGES.index("by_thread", &["thread_id", "index"]);
+/// ```
+///
+/// An index is declared when the database is opened; it is built from what the store already holds
+/// whenever the declared indexes are others than before. Values sort null < false < true < numbers
+/// < text < bytes; whole and floating numbers share one exact order, so `1` and `1.0` are the same
+/// place. A record that lacks one of the fields is not in the index. A list or map has no place: to
+/// write one into an indexed field is an [`Error::Index`], and a record of another device that has
+/// one is not in the index.
+pub struct Index<T> {
+    table: Table<T>,
+    name: &'static str,
+    fields: &'static [&'static str],
+}
+
+impl<T> Index<T> {
+    /// Its table.
+    #[must_use]
+    pub const fn table(&self) -> Table<T> {
+        self.table
+    }
+
+    /// Its name, unique in the table.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Its fields, the one that sorts first in front.
+    #[must_use]
+    pub const fn fields(&self) -> &'static [&'static str] {
+        self.fields
+    }
+}
+
+impl<T> Clone for Index<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Index<T> {}
+
+impl<T> std::fmt::Debug for Index<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Index({} of {})", self.name, self.table.name)
     }
 }
 
@@ -115,6 +180,7 @@ tuples_of_tables!(A B C D E F G H);
 #[derive(Debug, Clone, Default)]
 pub struct Declared {
     tables: BTreeMap<String, Declaration>,
+    indexes: Indexes,
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +195,50 @@ impl Declared {
     fn table<T>(&mut self, table: &Table<T>) -> Result<()> {
         let name = TableName::new(table.name)?;
         self.insert(Declaration { name, key_field: Some(table.key_field), local: table.local })
+    }
+
+    /// An index, and with it its table.
+    pub(crate) fn index<T>(&mut self, index: &Index<T>) -> Result<()> {
+        self.table(&index.table)?;
+        let new = IndexDef {
+            table: TableName::new(index.table.name)?,
+            name: IndexName::new(index.name)?,
+            fields: index.fields.iter().map(|field| (*field).to_owned()).collect(),
+        };
+        let fields = index.fields.iter().collect::<std::collections::BTreeSet<_>>().len();
+        if fields != index.fields.len() || !(1..=MAX_INDEX_FIELDS).contains(&fields) {
+            let reason = format!("an index has 1 to {MAX_INDEX_FIELDS} fields, each once");
+            return Err(index_error(index, reason));
+        }
+        match self.find(index) {
+            None => self.indexes.insert(new),
+            Some(known) if *known == new => {}
+            Some(known) => return Err(other_fields(index, known)),
+        }
+        Ok(())
+    }
+
+    fn find<T>(&self, index: &Index<T>) -> Option<&IndexDef> {
+        let mut of_table = self.indexes.of(index.table.name.as_bytes());
+        of_table.find(|known| known.name.as_str() == index.name)
+    }
+
+    /// The definition of an index, if it is used as it was declared.
+    pub(crate) fn check_index<T>(&self, index: &Index<T>) -> Result<&IndexDef> {
+        self.check(&index.table)?;
+        match self.find(index) {
+            Some(known) if known.fields == index.fields => Ok(known),
+            Some(known) => Err(other_fields(index, known)),
+            None => {
+                let reason = "an index must be declared when the database is opened";
+                Err(index_error(index, reason.into()))
+            }
+        }
+    }
+
+    /// All indexes, for the store that keeps them.
+    pub(crate) fn indexes(&self) -> &Indexes {
+        &self.indexes
     }
 
     /// A table by name that never leaves this device.
@@ -173,11 +283,30 @@ impl Declared {
 
     /// Checks a record that is about to be written against what was declared.
     pub(crate) fn check_record(&self, table: &TableName, key: &Key, record: &Record) -> Result<()> {
-        match self.tables.get(table.as_str()).and_then(|known| known.key_field) {
-            Some(field) => check_key(table, key, field, record),
-            None => Ok(()),
+        if let Some(field) = self.tables.get(table.as_str()).and_then(|known| known.key_field) {
+            check_key(table, key, field, record)?;
         }
+        for index in self.indexes.of(table.as_str().as_bytes()) {
+            index.values_of(record).map_err(|source| Error::Index {
+                table: table.as_str().into(),
+                key: key.as_str().into(),
+                index: index.name.as_str().into(),
+                source,
+            })?;
+        }
+        Ok(())
     }
+}
+
+fn other_fields<T>(index: &Index<T>, known: &IndexDef) -> Error {
+    let reason =
+        format!("declared with fields {:?} and used with {:?}", known.fields, index.fields);
+    index_error(index, reason)
+}
+
+/// A declaration or use of an index that does not fit.
+pub(crate) fn index_error<T>(index: &Index<T>, reason: String) -> Error {
+    Error::Declaration { name: format!("index {} of {}", index.name, index.table.name), reason }
 }
 
 fn fits(known: &Declaration, key_field: Option<&'static str>, local: bool) -> Result<()> {

@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::convert::{self, ConvertError};
 use crate::error::{Error, Result};
+use crate::query::Query;
 use crate::schema::{self, Table};
 use crate::workspace::{Shown, Workspace, WorkspaceView};
 use crate::write::{self, Tx};
@@ -226,6 +227,24 @@ impl WorkspaceView {
         let shown = self.get_record(&name, &Key::new(key)?)?;
         shown.map(|shown| Row::from_shown(&shown)).transpose()
     }
+
+    /// The live records that a query finds, in its order.
+    ///
+    /// # Errors
+    /// [`Error::Record`] if one of them is not a `T`; [`Error::Declaration`] if table or index are
+    /// used otherwise than they were declared; [`Error::Store`] if the disk fails or a row is
+    /// damaged.
+    pub fn query<T: DeserializeOwned>(&self, query: &Query<T>) -> Result<Vec<Row<T>>> {
+        self.rows(&query.plan(self.declared())?)?.iter().map(Row::from_shown).collect()
+    }
+
+    /// How many live records a query finds.
+    ///
+    /// # Errors
+    /// As [`WorkspaceView::query`], except that records need not be a `T`.
+    pub fn count<T>(&self, query: &Query<T>) -> Result<usize> {
+        Ok(self.rows(&query.plan(self.declared())?)?.len())
+    }
 }
 
 impl Workspace {
@@ -235,5 +254,21 @@ impl Workspace {
     /// As [`WorkspaceView::get`].
     pub fn get<T: DeserializeOwned>(&self, table: Table<T>, key: &str) -> Result<Option<Row<T>>> {
         self.read()?.get(table, key)
+    }
+
+    /// The live records that a query finds now, in its order.
+    ///
+    /// # Errors
+    /// As [`WorkspaceView::query`].
+    pub fn query<T: DeserializeOwned>(&self, query: &Query<T>) -> Result<Vec<Row<T>>> {
+        self.read()?.query(query)
+    }
+
+    /// How many live records a query finds now.
+    ///
+    /// # Errors
+    /// As [`WorkspaceView::count`].
+    pub fn count<T>(&self, query: &Query<T>) -> Result<usize> {
+        self.read()?.count(query)
     }
 }

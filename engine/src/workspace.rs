@@ -16,6 +16,7 @@ use lastword_store::read::{self, ReadState};
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::live::lock;
+use crate::query::{Plan, Rows};
 use crate::schema::Declared;
 use crate::write::{self, Appended, Author, Tx};
 
@@ -232,24 +233,25 @@ impl WorkspaceView {
         reverse: bool,
         limit: usize,
     ) -> Result<Vec<Shown>> {
+        let keys = Rows::between(from, to);
+        self.rows(&Plan { table: table.clone(), rows: keys, reverse, limit })
+    }
+
+    /// What a query finds here now.
+    pub(crate) fn rows(&self, plan: &Plan) -> Result<Vec<Shown>> {
+        let Plan { table, rows, reverse, limit } = plan;
         let prefix = keys::table_prefix(&self.name, self.generation, table);
-        // The key after `k` in byte order is `k` with a zero byte.
-        let after = |key: &str| [key.as_bytes(), &[0]].concat();
-        let from = match from {
-            Bound::Included(key) => key.as_bytes().to_vec(),
-            Bound::Excluded(key) => after(key),
-            Bound::Unbounded => Vec::new(),
+        let found = match rows {
+            Rows::Keys { from, to } => {
+                read::table_rows(&*self.view, &prefix, from, to.as_deref(), *reverse, *limit)?
+            }
+            Rows::Index { index, values } => {
+                read::index_rows(&*self.view, &prefix, index, values, *reverse, *limit)?
+            }
         };
-        let to = match to {
-            Bound::Included(key) => Some(after(key)),
-            Bound::Excluded(key) => Some(key.as_bytes().to_vec()),
-            Bound::Unbounded => None,
-        };
-        let rows = read::table_rows(&*self.view, &prefix, &from, to.as_deref(), reverse, limit)?;
-        Ok(rows
-            .into_iter()
-            .map(|(table, key, stored)| Shown::from_row(table, key, stored.row))
-            .collect())
+        let shown =
+            |(table, key, stored): (_, _, StoredRow)| Shown::from_row(table, key, stored.row);
+        Ok(found.into_iter().map(shown).collect())
     }
 
     /// Calls `visit` for every record of the workspace in (table, key) order; `deleted` tells

@@ -6,5 +6,7 @@
 #[path = "engine/support.rs"]
 mod support;
 
+#[path = "engine/index.rs"]
+mod index;
 #[path = "engine/typed.rs"]
 mod typed;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lastword::{Database, Table, Workspace};
+use lastword::{Database, Index, Table, Workspace};
 use serde::{Deserialize, Serialize};
 
 /// A message of a chat.
@@ -16,6 +16,8 @@ pub(crate) struct Message {
 
 pub(crate) const MESSAGES: Table<Message> = Table::new("messages", "id");
 pub(crate) const DRAFTS: Table<Message> = Table::new("drafts", "id").local();
+
+pub(crate) const BY_THREAD: Index<Message> = MESSAGES.index("by_thread", &["thread_id", "index"]);
 
 pub(crate) fn message(id: &str, thread: &str, index: i64) -> Message {
     Message { id: id.into(), thread_id: thread.into(), index, body: format!("body of {id}") }
@@ -38,5 +40,5 @@ impl Fixture {
 }
 
 pub(crate) fn open(dir: &Path) -> Database {
-    Database::builder().tables((MESSAGES, DRAFTS)).open(dir.join("db")).unwrap()
+    Database::builder().tables((MESSAGES, DRAFTS)).index(BY_THREAD).open(dir.join("db")).unwrap()
 }
