@@ -215,7 +215,7 @@ impl Authority {
     /// # Errors
     /// [`Error::Store`] if the disk fails.
     pub fn read(&self, workspace: &WorkspaceName) -> Result<WorkspaceView> {
-        WorkspaceView::new(workspace.clone(), self.view())
+        WorkspaceView::new(workspace.clone(), self.view(), Arc::default())
     }
 
     /// At most `limit` frames of the log from position `from`, and where to go on.

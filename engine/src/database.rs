@@ -1,6 +1,5 @@
 //! A database: one device's store, opened by one process.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -8,11 +7,12 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, TableName};
 use lastword_store::{OpenReport, View};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::live::Watchers;
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
 use crate::receipt::Receipts;
+use crate::schema::{Declared, Index, TableSet};
 use crate::writer::Writer;
 
 /// Batches without a verdict beyond which [`crate::Error::OutboxFull`] stops writes.
@@ -30,7 +30,7 @@ pub(crate) struct DatabaseInner {
     pub(crate) writer: Writer,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) receipts: Arc<Receipts>,
-    pub(crate) local_tables: BTreeSet<TableName>,
+    pub(crate) declared: Arc<Declared>,
     pub(crate) max_undecided: u64,
     pub(crate) app_schema: u64,
     pub(crate) last_hlc: Arc<Mutex<Hlc>>,
@@ -39,16 +39,38 @@ pub(crate) struct DatabaseInner {
 /// Settings of a database that is about to be opened.
 #[derive(Debug, Clone, Default)]
 pub struct Builder {
-    local_tables: BTreeSet<TableName>,
+    declared: Declared,
+    /// The first declaration that does not fit, told when the database is opened.
+    fault: Option<Error>,
     max_undecided: Option<u64>,
     app_schema: u64,
 }
 
 impl Builder {
-    /// Declares a table that never leaves this device.
+    /// Declares tables: one, or a tuple of them. A declared table is checked wherever records are
+    /// written, also without its type.
     #[must_use]
-    pub fn local_table(mut self, table: TableName) -> Self {
-        self.local_tables.insert(table);
+    pub fn tables(self, tables: impl TableSet) -> Self {
+        self.declare(|declared| tables.declare_in(declared))
+    }
+
+    /// Declares an index, and with it its table. If the store was last opened with other indexes,
+    /// opening builds them anew from the log, which takes as long as reading it.
+    #[must_use]
+    pub fn index<T>(self, index: Index<T>) -> Self {
+        self.declare(|declared| declared.index(&index))
+    }
+
+    /// Declares a table by name that never leaves this device.
+    #[must_use]
+    pub fn local_table(self, table: TableName) -> Self {
+        self.declare(|declared| declared.local_table(table))
+    }
+
+    fn declare(mut self, declare: impl FnOnce(&mut Declared) -> Result<()>) -> Self {
+        if let Err(error) = declare(&mut self.declared) {
+            self.fault.get_or_insert(error);
+        }
         self
     }
 
@@ -71,9 +93,15 @@ impl Builder {
     ///
     /// # Errors
     /// [`crate::Error::Store`] if the directory is locked (with the process id), damaged, of a
-    /// newer format or not ours; [`crate::Error::OtherRole`] if it holds a server's data.
+    /// newer format or not ours; [`crate::Error::OtherRole`] if it holds a server's data;
+    /// [`crate::Error::Name`] or [`crate::Error::Declaration`] if a declaration is not valid or
+    /// does not fit another.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Database> {
-        let (opened, store) = open::open(dir.as_ref(), &OpenOptions::replica())?;
+        if let Some(fault) = self.fault {
+            return Err(fault);
+        }
+        let (opened, store) =
+            open::open(dir.as_ref(), &OpenOptions::replica(self.declared.indexes()))?;
         let watchers: Arc<Watchers> = Arc::default();
         let told = Arc::clone(&watchers);
         let writer = Writer::start(
@@ -88,7 +116,7 @@ impl Builder {
                 writer,
                 watchers,
                 receipts: Arc::default(),
-                local_tables: self.local_tables,
+                declared: Arc::new(self.declared),
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 app_schema: self.app_schema,
                 last_hlc: Arc::default(),

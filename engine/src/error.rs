@@ -7,6 +7,7 @@ use lastword_core::id::{NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
 use lastword_core::value::ValueError;
+use lastword_store::index::NotIndexed;
 use lastword_store::{DiskError, LockError, StoreError};
 
 /// Anything that a call of the engine can fail with.
@@ -38,6 +39,39 @@ pub enum Error {
         table: String,
         /// Its key.
         key: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The key field of a record does not hold its key.
+    #[error("{table}/{key}: key field {field}: {reason}")]
+    KeyField {
+        /// The table.
+        table: String,
+        /// The record's key; empty if it should have come from the field.
+        key: String,
+        /// The field that should hold the key.
+        field: String,
+        /// What does not fit.
+        reason: String,
+    },
+    /// A record has no place in an index of its table.
+    #[error("{table}/{key}: index {index}: {source}")]
+    Index {
+        /// The table.
+        table: String,
+        /// The record's key.
+        key: String,
+        /// The index.
+        index: String,
+        /// Why.
+        source: NotIndexed,
+    },
+    /// A table or index is declared twice in different ways, or used otherwise than it was
+    /// declared.
+    #[error("{name}: {reason}")]
+    Declaration {
+        /// What was declared.
+        name: String,
         /// What does not fit.
         reason: String,
     },

@@ -29,6 +29,9 @@
 
 mod environment;
 mod error;
+mod convert;
+mod schema;
+mod query;
 mod tables;
 mod open;
 mod writer;
@@ -40,6 +43,7 @@ mod live;
 mod receipt;
 mod database;
 mod workspace;
+mod typed;
 mod status;
 mod authority;
 mod replicator;
@@ -58,9 +62,12 @@ pub use history::Version;
 pub use lastword_core::protocol::authority::PushAnswer;
 pub use lastword_core::protocol::replica::{StopReason, SyncStatus};
 pub use log::LogLine;
+pub use query::{IndexPrefix, IndexValue, Query};
 pub use receipt::{Receipt, Settled};
+pub use schema::{Index, Table, TableSet};
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};
 #[cfg(feature = "net")]
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
+pub use typed::Row;
 pub use workspace::{Shown, Workspace, WorkspaceView};
 pub use write::Tx;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lastword_core::id::DeviceId;
 use lastword_store::apply::ApplyPayload;
+use lastword_store::index::Indexes;
 use lastword_store::payload::{Identity, Payload, StoreRole};
 use lastword_store::{DirLock, OpenReport, Options, RealDisk, Store, read};
 
@@ -15,6 +16,7 @@ use crate::error::{Error, Result};
 pub(crate) struct OpenOptions {
     role: StoreRole,
     store: Options,
+    indexes: Indexes,
 }
 
 impl OpenOptions {
@@ -27,12 +29,12 @@ impl OpenOptions {
             entropy: random(),
             ..Options::default()
         };
-        Self { role: StoreRole::Authority, store }
+        Self { role: StoreRole::Authority, store, indexes: Indexes::default() }
     }
 
-    pub(crate) fn replica() -> Self {
+    pub(crate) fn replica(indexes: &Indexes) -> Self {
         let store = Options { entropy: random(), ..Options::default() };
-        Self { role: StoreRole::Replica, store }
+        Self { role: StoreRole::Replica, store, indexes: indexes.clone() }
     }
 }
 
@@ -48,7 +50,8 @@ pub(crate) struct OpenedStore {
 pub(crate) fn open(dir: &Path, options: &OpenOptions) -> Result<(OpenedStore, Store)> {
     let lock = DirLock::acquire(dir)?;
     let disk = Arc::new(RealDisk::open(lock, options.store.zero_step)?);
-    let (mut store, report) = Store::open(disk, options.store.clone(), Arc::new(ApplyPayload))?;
+    let apply = Arc::new(ApplyPayload::new(options.indexes.clone()));
+    let (mut store, report) = Store::open(disk, options.store.clone(), apply)?;
     let known = read::identity(store.newest())?;
     let identity = match known {
         Some(identity) => identity,

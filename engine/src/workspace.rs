@@ -16,7 +16,9 @@ use crate::database::Database;
 use crate::environment::random;
 use crate::error::{Error, Result};
 use crate::live::lock;
+use crate::query::{Plan, Rows};
 use crate::receipt::Receipt;
+use crate::schema::Declared;
 use crate::write::{self, Appended, Author, Tx};
 
 /// How often a write runs its closure again because another write moved one of its records.
@@ -112,16 +114,16 @@ impl Workspace {
     /// that after a failed sync the outcome is unknown until the database is opened again.
     pub fn write(&self, mut edit: impl FnMut(&mut Tx) -> Result<()>) -> Result<Receipt> {
         for _ in 0..MAX_WRITE_ATTEMPTS {
-            let mut tx = Tx::new(&self.name, self.db.view())?;
+            let inner = &self.db.inner;
+            let mut tx = Tx::new(&self.name, self.db.view(), Arc::clone(&inner.declared))?;
             edit(&mut tx)?;
             let draft = tx.into_draft();
-            let inner = &self.db.inner;
-            let (local, max_undecided) = (inner.local_tables.clone(), inner.max_undecided);
+            let (declared, max_undecided) = (Arc::clone(&inner.declared), inner.max_undecided);
             let batch_id = BatchId(random());
             let held = inner.receipts.hold(batch_id);
             let clock = Arc::clone(&inner.last_hlc);
             let appended = inner.writer.run(move |store| {
-                let is_local = |table: &TableName| local.contains(table);
+                let is_local = |table: &TableName| declared.is_local(table);
                 let mut last_hlc = lock(&clock);
                 let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
                 write::append(store, &draft, batch_id, author)
@@ -150,7 +152,8 @@ impl Workspace {
     /// # Errors
     /// [`Error::Store`] if the disk fails.
     pub fn read(&self) -> Result<WorkspaceView> {
-        WorkspaceView::new(self.name.clone(), self.db.view())
+        let declared = Arc::clone(&self.db.inner.declared);
+        WorkspaceView::new(self.name.clone(), self.db.view(), declared)
     }
 
     /// Waits until something after `view` is published; false if the database was closed or
@@ -179,12 +182,21 @@ pub struct WorkspaceView {
     name: WorkspaceName,
     view: Arc<View>,
     generation: u32,
+    declared: Arc<Declared>,
 }
 
 impl WorkspaceView {
-    pub(crate) fn new(name: WorkspaceName, view: Arc<View>) -> Result<Self> {
+    pub(crate) fn new(
+        name: WorkspaceName,
+        view: Arc<View>,
+        declared: Arc<Declared>,
+    ) -> Result<Self> {
         let generation = read::meta(&*view, &name)?.generation;
-        Ok(Self { name, view, generation })
+        Ok(Self { name, view, generation, declared })
+    }
+
+    pub(crate) fn declared(&self) -> &Declared {
+        &self.declared
     }
 
     pub(crate) fn state(&self) -> &View {
@@ -228,24 +240,25 @@ impl WorkspaceView {
         reverse: bool,
         limit: usize,
     ) -> Result<Vec<Shown>> {
+        let keys = Rows::between(from, to);
+        self.rows(&Plan { table: table.clone(), rows: keys, reverse, limit })
+    }
+
+    /// What a query finds here now.
+    pub(crate) fn rows(&self, plan: &Plan) -> Result<Vec<Shown>> {
+        let Plan { table, rows, reverse, limit } = plan;
         let prefix = keys::table_prefix(&self.name, self.generation, table);
-        // The key after `k` in byte order is `k` with a zero byte.
-        let after = |key: &str| [key.as_bytes(), &[0]].concat();
-        let from = match from {
-            Bound::Included(key) => key.as_bytes().to_vec(),
-            Bound::Excluded(key) => after(key),
-            Bound::Unbounded => Vec::new(),
+        let found = match rows {
+            Rows::Keys { from, to } => {
+                read::table_rows(&*self.view, &prefix, from, to.as_deref(), *reverse, *limit)?
+            }
+            Rows::Index { index, values } => {
+                read::index_rows(&*self.view, &prefix, index, values, *reverse, *limit)?
+            }
         };
-        let to = match to {
-            Bound::Included(key) => Some(after(key)),
-            Bound::Excluded(key) => Some(key.as_bytes().to_vec()),
-            Bound::Unbounded => None,
-        };
-        let rows = read::table_rows(&*self.view, &prefix, &from, to.as_deref(), reverse, limit)?;
-        Ok(rows
-            .into_iter()
-            .map(|(table, key, stored)| Shown::from_row(table, key, stored.row))
-            .collect())
+        let shown =
+            |(table, key, stored): (_, _, StoredRow)| Shown::from_row(table, key, stored.row);
+        Ok(found.into_iter().map(shown).collect())
     }
 
     /// Calls `visit` for every record of the workspace in (table, key) order; `deleted` tells

@@ -22,6 +22,7 @@ use lastword_store::{Store, View};
 
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
+use crate::schema::Declared;
 
 type Name = (TableName, Key);
 
@@ -30,6 +31,7 @@ pub struct Tx {
     workspace: WorkspaceName,
     view: Arc<View>,
     generation: u32,
+    declared: Arc<Declared>,
     records: BTreeMap<Name, Working>,
 }
 
@@ -105,9 +107,18 @@ fn apply_patch(record: &mut Record, set: &[Field], remove: &[String]) {
 }
 
 impl Tx {
-    pub(crate) fn new(workspace: &WorkspaceName, view: Arc<View>) -> Result<Self> {
+    pub(crate) fn new(
+        workspace: &WorkspaceName,
+        view: Arc<View>,
+        declared: Arc<Declared>,
+    ) -> Result<Self> {
         let generation = read::meta(&*view, workspace)?.generation;
-        Ok(Self { workspace: workspace.clone(), view, generation, records: BTreeMap::new() })
+        let (workspace, records) = (workspace.clone(), BTreeMap::new());
+        Ok(Self { workspace, view, generation, declared, records })
+    }
+
+    pub(crate) fn declared(&self) -> &Declared {
+        &self.declared
     }
 
     fn working(&mut self, table: &TableName, key: &Key) -> Result<&mut Working> {
@@ -140,10 +151,12 @@ impl Tx {
     /// Writes the whole record: creates it, or replaces every field of it.
     ///
     /// # Errors
-    /// [`Error::Reserved`] for a product table, [`Error::Value`] beyond the size limit.
+    /// [`Error::Reserved`] for a product table, [`Error::Value`] beyond the size limit,
+    /// [`Error::KeyField`] if the key field of a declared table does not hold the key.
     pub fn put_record(&mut self, table: &TableName, key: &Key, record: Record) -> Result<()> {
         Self::writable(table)?;
         record.check_size()?;
+        self.declared.check_record(table, key, &record)?;
         let working = self.working(table, key)?;
         let intent = match (&working.intent, working.is_live_before()) {
             (Some(Intent::Create { replace, .. }), _) => {
@@ -162,7 +175,8 @@ impl Tx {
     /// changes them meanwhile.
     ///
     /// # Errors
-    /// [`Error::NotFound`] if there is no such record, [`Error::Value`] beyond the size limit.
+    /// [`Error::NotFound`] if there is no such record, [`Error::Value`] beyond the size limit,
+    /// [`Error::KeyField`] if it would change the key field of a declared table.
     pub fn patch_record(
         &mut self,
         table: &TableName,
@@ -176,10 +190,12 @@ impl Tx {
             let (table, key) = (table.as_str().into(), key.as_str().into());
             return Err(Error::Record { table, key, reason });
         }
+        let declared = Arc::clone(&self.declared);
         let working = self.working(table, key)?;
         let Some(mut record) = working.record() else { return Err(not_found(table, key)) };
         apply_patch(&mut record, &set, &remove);
         record.check_size()?;
+        declared.check_record(table, key, &record)?;
         let intent = match working.intent.take() {
             Some(Intent::Create { replace, .. }) => Intent::Create { record, replace },
             Some(Intent::Put { .. }) => Intent::Put { record },
@@ -276,7 +292,7 @@ fn next(before: Option<Row>) -> u64 {
     before.map_or(1, |row| row.revision.saturating_add(1))
 }
 
-fn not_found(table: &TableName, key: &Key) -> Error {
+pub(crate) fn not_found(table: &TableName, key: &Key) -> Error {
     Error::NotFound { table: table.as_str().into(), key: key.as_str().into() }
 }
 
@@ -289,7 +305,7 @@ fn undelete_and_edit(table: &TableName, key: &Key) -> Error {
 }
 
 /// Fields to set and names to remove that turn `before` into `after`.
-fn difference(before: &Record, after: &Record) -> (Vec<Field>, Vec<String>) {
+pub(crate) fn difference(before: &Record, after: &Record) -> (Vec<Field>, Vec<String>) {
     let changed = |field: &&Field| before.field(&field.name) != Some(field);
     let set = after.fields().iter().filter(changed).cloned().collect();
     let gone = before.fields().iter().filter(|field| after.field(&field.name).is_none());

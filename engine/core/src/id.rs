@@ -1,4 +1,4 @@
-//! Names and identities: workspace, table, key, device, batch, epoch.
+//! Names and identities: workspace, table, index, key, device, batch, epoch.
 
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -10,11 +10,11 @@ use crate::limits::{MAX_KEY_BYTES, MAX_NAME_BYTES};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
-    /// A workspace or table name holds a character outside `A-Z a-z 0-9 _ . -`, or its length is
-    /// not 1 to 64.
+    /// A workspace, table or index name holds a character outside `A-Z a-z 0-9 _ . -`, or its
+    /// length is not 1 to 64.
     #[error("{kind} name {name:?} is not valid: use 1 to 64 of A-Z a-z 0-9 _ . -")]
     Name {
-        /// What was being named: `workspace` or `table`.
+        /// What was being named: `workspace`, `table` or `index`.
         kind: &'static str,
         /// The name as given, cut to 80 characters.
         name: String,
@@ -89,6 +89,11 @@ text_id!(
     /// Name of a table. Names that begin with `_` belong to the product.
     TableName,
     |text| check_name("table", text)
+);
+text_id!(
+    /// Name of an index, unique in its table.
+    IndexName,
+    |text| check_name("index", text)
 );
 text_id!(
     /// Primary key of a record: 1 to 1,024 bytes of UTF-8, ordered by bytes.

@@ -13,12 +13,17 @@
 //! | `COUNTERS` | workspace 00 device | last decided counter | authority |
 //! | `BY_COUNTER` | workspace 00 device counter | batch id | authority |
 //! | `GRAVES` | workspace 00 seq | table 00 key of a tombstone or conflict row | authority |
+//! | `INDEX` | workspace 00 generation table 00 index 00 values key | nothing | replica |
 //!
 //! A row key is `workspace 00 generation table 00 key` with the generation as four bytes
 //! big-endian; names hold no 00, so keys sort by workspace, generation, table, then key bytes.
+//! The values of an index entry are those of its fields, as [`crate::index`] encodes them.
+//!
+//! `META` also holds, under the one byte 00, the indexes that the state was built with; a state
+//! without index has no such row.
 
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::Op;
 use lastword_core::protocol::Role;
@@ -50,6 +55,11 @@ pub const COUNTERS: Space = Space::new(8);
 pub const BY_COUNTER: Space = Space::new(9);
 /// Tombstones and conflict rows in seq order.
 pub const GRAVES: Space = Space::new(10);
+/// Index entries of live visible rows.
+pub const INDEX: Space = Space::new(11);
+
+/// Where `META` says which indexes the state was built with; no workspace has this name.
+pub const INDEX_SIGNATURE: &[u8] = &[0];
 
 /// `workspace 00 generation table 00 key`.
 #[must_use]
@@ -93,6 +103,24 @@ pub fn workspace_prefix(workspace: &WorkspaceName) -> Vec<u8> {
 #[must_use]
 pub fn split_row_key(row_key: &[u8], prefix_len: usize) -> Option<(TableName, Key)> {
     split_record(row_key.get(prefix_len..)?)
+}
+
+/// A row key cut in three: what all rows of its table share, the table's name, the record's key.
+#[must_use]
+pub fn cut_row_key(row_key: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let table_at = row_key.iter().position(|byte| *byte == 0)? + 5;
+    let table_len = row_key.get(table_at..)?.iter().position(|byte| *byte == 0)?;
+    let (prefix, key) = row_key.split_at_checked(table_at + table_len + 1)?;
+    Some((prefix, prefix.get(table_at..table_at + table_len)?, key))
+}
+
+/// The part of an index entry that all entries of one index share.
+#[must_use]
+pub fn index_prefix(table_prefix: &[u8], index: &IndexName) -> Vec<u8> {
+    let mut out = table_prefix.to_vec();
+    out.extend_from_slice(index.as_str().as_bytes());
+    out.push(0);
+    out
 }
 
 /// `table 00 key`.

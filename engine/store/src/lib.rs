@@ -43,6 +43,8 @@ pub mod payload;
 
 pub mod keys;
 
+pub mod index;
+
 pub mod read;
 
 pub mod apply;

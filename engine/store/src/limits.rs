@@ -14,6 +14,10 @@ pub const MAX_GROUP: usize = 32 * 1024 * 1024;
 pub const MAX_SPACES: usize = 16;
 /// Longest key of a row in bytes.
 pub const MAX_KEY: usize = 64 * 1024;
+/// Most fields of one index.
+pub const MAX_INDEX_FIELDS: usize = 8;
+/// Longest encoded values of one index entry in bytes, the record's key left out.
+pub const MAX_INDEX_VALUE: usize = 4096;
 /// Bytes a scan of the log reads at a time.
 pub const SCAN_CHUNK: usize = 1024 * 1024;
 /// Rows a scan takes from a delta while it holds the delta's lock.
@@ -28,3 +32,5 @@ const _: () = assert!(FRAME_HEADER_LEN.is_multiple_of(FRAME_ALIGN));
 const _: () = assert!(MAX_FRAME.is_multiple_of(FRAME_ALIGN));
 const _: () = assert!(MAX_FRAME + FRAME_HEADER_LEN <= MAX_GROUP);
 const _: () = assert!(MAX_FRAME <= u32::MAX as usize);
+// Workspace, table and index name, key and separators stand beside the values.
+const _: () = assert!(MAX_INDEX_VALUE + 2048 < MAX_KEY);

@@ -11,8 +11,9 @@ use lastword_core::protocol::{Decided, Entry};
 use lastword_core::rules::PendingOp;
 
 use crate::error::StoreError;
+use crate::index::IndexDef;
 use crate::keys::{
-    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, META, OUTBOX, OutboxEntry, PENDING, ROWS,
+    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, META, OUTBOX, OutboxEntry, PENDING, ROWS,
     SHADOW, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
 };
 use crate::payload::Identity;
@@ -92,8 +93,8 @@ impl ReadState for StateTxn<'_> {
 /// How many pairs one call of [`ReadState::range`] brings where everything is wanted.
 const CHUNK: usize = 512;
 
-/// Takes a key and its value; false ends the visit.
-pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError>;
+/// Gets a key and its value; false ends the visit.
+pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'a;
 
 /// Calls `visit` for every pair with a key in `from..to`, ascending, until it returns false.
 ///
@@ -104,7 +105,7 @@ pub fn visit_range<S: ReadState + ?Sized>(
     space: Space,
     from: &[u8],
     to: &[u8],
-    visit: Visit<'_>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), StoreError> {
     let mut from = from.to_vec();
     loop {
@@ -344,6 +345,51 @@ pub fn changes<S: ReadState + ?Sized>(
         Ok(true)
     })?;
     Ok(page)
+}
+
+/// Rows of one index whose values begin with the encoded `values`, in the order of the index or
+/// backwards, at most `limit`. `table` is the prefix of the table's row keys. An entry without a
+/// live row that has its values is passed over.
+pub fn index_rows<S: ReadState + ?Sized>(
+    state: &S,
+    table: &[u8],
+    index: &IndexDef,
+    values: &[u8],
+    reverse: bool,
+    limit: usize,
+) -> Result<Vec<(TableName, Key, StoredRow)>, StoreError> {
+    let prefix = keys::index_prefix(table, &index.name);
+    let mut low = [prefix.as_slice(), values].concat();
+    let mut high = keys::prefix_end(&low);
+    let chunk = limit.clamp(1, CHUNK);
+    let mut found = Vec::new();
+    loop {
+        let pairs = state.range(INDEX, &low, &high, reverse, chunk)?;
+        for (entry, _) in &pairs {
+            if found.len() == limit {
+                return Ok(found);
+            }
+            let cut = entry.get(prefix.len()..).and_then(|end| index.cut_entry(end));
+            let Some((entry_values, key)) = cut else {
+                return Err(state_damaged(INDEX, entry, "the entry has too few values"));
+            };
+            let Some(stored) = row(state, &[table, key].concat())? else { continue };
+            let values_now = index.values_of(&stored.row.record).ok().flatten();
+            let key = std::str::from_utf8(key).ok().and_then(|key| Key::new(key).ok());
+            if let Some(key) = key.filter(|_| !stored.row.deleted)
+                && values_now.as_deref() == Some(entry_values)
+            {
+                found.push((index.table.clone(), key, stored));
+            }
+        }
+        match pairs.last() {
+            Some((last, _)) if pairs.len() == chunk => match reverse {
+                true => high.clone_from(last),
+                false => low = [last.as_slice(), &[0]].concat(),
+            },
+            _ => return Ok(found),
+        }
+    }
 }
 
 /// Visible rows of one table whose key is in `from..to`, at most `limit`, tombstones left out.

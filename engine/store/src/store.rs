@@ -146,7 +146,13 @@ impl Store {
             true => Ok(false),
             false => is_in(mark, &segments),
         };
-        let (file, tables, base, fresh) = open_tables(&*disk, log_id, options.cache_bytes, accept)?;
+        let mut opened = open_tables(&*disk, log_id, options.cache_bytes, accept)?;
+        if !opened.3 && !apply.accepts(&View::of_base(Arc::clone(&opened.2))) {
+            // redb must let go of the file before it is removed.
+            drop(opened);
+            opened = open_tables(&*disk, log_id, options.cache_bytes, |_| Ok(false))?;
+        }
+        let (file, tables, base, fresh) = opened;
         let start = base.watermark.map_or(Durable { end: 0, group: 0 }, |mark| mark.durable);
         let sizes =
             WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };

@@ -16,6 +16,8 @@ mod crash;
 mod damage;
 #[path = "store/format.rs"]
 mod format;
+#[path = "store/index.rs"]
+mod index;
 #[path = "store/real.rs"]
 mod real;
 #[path = "store/views.rs"]

@@ -5,6 +5,7 @@
 
 mod authority;
 mod replica;
+mod rows;
 
 use lastword_core::codec::{Encode, to_bytes};
 use lastword_core::id::{Key, TableName, WorkspaceName};
@@ -12,12 +13,12 @@ use lastword_core::row::Row;
 use lastword_core::rules::Policy;
 
 use crate::error::{ApplyError, StoreError};
-use crate::keys::{META, WorkspaceMeta};
+use crate::index::Indexes;
+use crate::keys::{INDEX_SIGNATURE, META, WorkspaceMeta};
 use crate::oplog::FrameRef;
 use crate::payload::{Identity, Payload, Sums};
 use crate::read;
-use crate::state::Space;
-use crate::state::{Apply, StateTxn};
+use crate::state::{Apply, Space, StateTxn, View};
 
 /// The policy of a table: `arrival`, unless a schema says otherwise.
 #[must_use]
@@ -25,25 +26,53 @@ pub fn policy_of(_table: &TableName) -> Policy {
     Policy::Arrival
 }
 
-/// Applies the payloads of [`crate::payload`].
+/// Applies the payloads of [`crate::payload`], and keeps the entries of a replica's indexes.
 #[derive(Debug, Default)]
-pub struct ApplyPayload;
+pub struct ApplyPayload {
+    indexes: Indexes,
+}
+
+impl ApplyPayload {
+    /// With the indexes that the app declares; an authority has none.
+    #[must_use]
+    pub fn new(indexes: Indexes) -> Self {
+        Self { indexes }
+    }
+}
 
 impl Apply for ApplyPayload {
     fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
         let payload = Payload::from_frame(frame.kind, frame.payload)
             .map_err(|error| ApplyError::Refused(Box::new(error)))?;
+        let (indexes, position) = (&self.indexes, frame.position);
         match payload {
-            Payload::Identity(identity) => put_identity(state, &identity),
-            Payload::Local(local) => replica::local(state, frame.position, &local),
-            Payload::Decided(decided) => authority::decided(state, frame.position, &decided),
-            Payload::Remote(page) => replica::remote(state, frame.position, page),
-            Payload::Verdicts(verdicts) => replica::verdicts(state, &verdicts),
+            Payload::Identity(identity) => self.introduce(state, &identity),
+            Payload::Local(local) => replica::local(state, indexes, position, &local),
+            Payload::Decided(decided) => authority::decided(state, position, &decided),
+            Payload::Remote(page) => replica::remote(state, indexes, position, page),
+            Payload::Verdicts(verdicts) => replica::verdicts(state, indexes, &verdicts),
             Payload::Attachment(attachment) => replica::attachment(state, &attachment),
-            Payload::DeadLetters(letters) => replica::dead_letters(state, frame.position, &letters),
+            Payload::DeadLetters(letters) => {
+                replica::dead_letters(state, indexes, position, &letters)
+            }
             Payload::Sums(sums) => return check_sums(state, &sums),
         }?;
         Ok(())
+    }
+
+    fn accepts(&self, state: &View) -> bool {
+        let known = state.get(META, INDEX_SIGNATURE);
+        known.is_ok_and(|known| known.as_deref().unwrap_or_default() == self.indexes.signature())
+    }
+}
+
+impl ApplyPayload {
+    /// The identity is the first frame of a log, so every state says how it was built.
+    fn introduce(&self, state: &mut StateTxn<'_>, identity: &Identity) -> Result<(), StoreError> {
+        if !self.indexes.is_empty() {
+            state.put(META, INDEX_SIGNATURE, &self.indexes.signature())?;
+        }
+        put(state, META, b"", identity)
     }
 }
 
@@ -62,10 +91,6 @@ fn put_meta(
     meta: &WorkspaceMeta,
 ) -> Result<(), StoreError> {
     put(state, META, workspace.as_str().as_bytes(), meta)
-}
-
-fn put_identity(state: &mut StateTxn<'_>, identity: &Identity) -> Result<(), StoreError> {
-    put(state, META, b"", identity)
 }
 
 /// Keeps row count and digest sum of the authority's state true when one row takes another's place.

@@ -10,10 +10,12 @@ use lastword_core::protocol::{Decided, Entry};
 use lastword_core::rules::{self, At, PendingOp, PendingState};
 use lastword_core::stamp::Decision;
 
+use super::rows::{delete_row, put_row};
 use super::{count, policy_of, put, put_meta};
 use crate::error::StoreError;
+use crate::index::Indexes;
 use crate::keys::{
-    self, OUTBOX, OutboxEntry, PENDING, ROWS, SHADOW, STAGED, Shadow, StoredPending, StoredRow,
+    self, OUTBOX, OutboxEntry, PENDING, SHADOW, STAGED, Shadow, StoredPending, StoredRow,
     WorkspaceMeta,
 };
 use crate::payload::{Attachment, DeadLetters, LocalBatch, RemotePage, Verdicts};
@@ -31,12 +33,13 @@ pub(super) fn attachment(state: &mut StateTxn<'_>, frame: &Attachment) -> Result
 
 pub(super) fn local(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     position: u64,
     frame: &LocalBatch,
 ) -> Result<(), StoreError> {
     let workspace = &frame.workspace;
     let mut meta = read::meta(state, workspace)?;
-    local_ops(state, workspace, meta.generation, position, &frame.local)?;
+    local_ops(state, indexes, workspace, meta.generation, position, &frame.local)?;
     if let Some(batch) = &frame.batch {
         let records: Vec<_> =
             batch.ops.iter().map(|op| (op.table.clone(), op.key.clone())).collect();
@@ -56,7 +59,7 @@ pub(super) fn local(
             };
             let key = keys::pending_key(&row_key, batch.counter);
             put(state, PENDING, &key, &StoredPending(own))?;
-            show(state, &row_key, &op.table, position)?;
+            show(state, indexes, &row_key, &op.table, position)?;
         }
         let entry = OutboxEntry {
             batch_id: batch.batch_id,
@@ -76,6 +79,7 @@ pub(super) fn local(
 /// Ops on tables that never sync: applied at once, in this device's name.
 fn local_ops(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     workspace: &WorkspaceName,
     generation: u32,
     position: u64,
@@ -88,7 +92,7 @@ fn local_ops(
         let at = At { seq: 0, time_ms, op_id: Default::default() };
         let old_row = old.as_ref().map(|old| &old.row);
         if let Some(row) = rules::apply(old_row, op, DeviceId::AUTHORITY, &at, &[]) {
-            put(state, ROWS, &row_key, &StoredRow { position, row })?;
+            put_row(state, indexes, &row_key, &StoredRow { position, row })?;
         }
     }
     Ok(())
@@ -97,6 +101,7 @@ fn local_ops(
 /// Computes the visible row anew from shadow and own ops; without own ops the shadow goes.
 fn show(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     row_key: &[u8],
     table: &TableName,
     position: u64,
@@ -108,8 +113,8 @@ fn show(
     if pending.is_empty() {
         state.delete(SHADOW, row_key);
         match shadow {
-            Some(row) => put(state, ROWS, row_key, &StoredRow { position, ..row })?,
-            None => state.delete(ROWS, row_key),
+            Some(row) => put_row(state, indexes, row_key, &StoredRow { position, ..row })?,
+            None => delete_row(state, indexes, row_key)?,
         }
         return Ok(());
     }
@@ -117,14 +122,15 @@ fn show(
     let (device, former) = identity.map(|id| (id.device, id.former)).unwrap_or_default();
     let base = shadow.as_ref().map(|shadow| &shadow.row);
     match rules::overlay(base, &pending, device, &former, policy_of(table)) {
-        Some(row) => put(state, ROWS, row_key, &StoredRow { position, row })?,
-        None => state.delete(ROWS, row_key),
+        Some(row) => put_row(state, indexes, row_key, &StoredRow { position, row })?,
+        None => delete_row(state, indexes, row_key)?,
     }
     Ok(())
 }
 
 pub(super) fn remote(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     position: u64,
     page: RemotePage,
 ) -> Result<(), StoreError> {
@@ -134,7 +140,7 @@ pub(super) fn remote(
     // that no reader sees half of a batch.
     let stage = meta.bootstrapped && page.consistent_at.is_none();
     if page.consistent_at.is_some() {
-        install_staged(state, &workspace, &mut meta)?;
+        install_staged(state, indexes, &workspace, &mut meta)?;
     }
     for Entry::Row { table, key, row } in page.entries {
         let row_key = keys::row_key(&workspace, meta.generation, &table, &key);
@@ -142,7 +148,7 @@ pub(super) fn remote(
         let stored = StoredRow { position, row };
         match stage {
             true => put(state, STAGED, &row_key, &stored)?,
-            false => install(state, &mut meta, &row_key, &table, &key, stored)?,
+            false => install(state, indexes, &mut meta, &row_key, &table, &key, stored)?,
         }
     }
     meta.received_to = page.to;
@@ -150,7 +156,7 @@ pub(super) fn remote(
     if let Some(cursor) = page.consistent_at {
         meta.cursor = cursor;
         meta.bootstrapped = true;
-        retire(state, &workspace, &meta)?;
+        retire(state, indexes, &workspace, &meta)?;
     }
     put_meta(state, &workspace, &meta)?;
     Ok(())
@@ -158,6 +164,7 @@ pub(super) fn remote(
 
 fn install_staged(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     workspace: &WorkspaceName,
     meta: &mut WorkspaceMeta,
 ) -> Result<(), StoreError> {
@@ -174,7 +181,7 @@ fn install_staged(
         let (Some((table, key)), Some(stored)) = (name, stored) else {
             return Err(read::state_damaged(STAGED, &row_key, "a staged row does not decode"));
         };
-        install(state, meta, &row_key, &table, &key, stored)?;
+        install(state, indexes, meta, &row_key, &table, &key, stored)?;
     }
     Ok(())
 }
@@ -182,6 +189,7 @@ fn install_staged(
 /// Takes over the authority's row, below own ops if there are any.
 fn install(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     meta: &mut WorkspaceMeta,
     row_key: &[u8],
     table: &TableName,
@@ -193,25 +201,28 @@ fn install(
     if read::has_shadow(state, row_key)? {
         let position = stored.position;
         put(state, SHADOW, row_key, &Shadow(Some(stored)))?;
-        show(state, row_key, table, position)
+        show(state, indexes, row_key, table, position)
     } else {
-        put(state, ROWS, row_key, &stored)?;
-        Ok(())
+        put_row(state, indexes, row_key, &stored)
     }
 }
 
-pub(super) fn verdicts(state: &mut StateTxn<'_>, frame: &Verdicts) -> Result<(), StoreError> {
+pub(super) fn verdicts(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+    frame: &Verdicts,
+) -> Result<(), StoreError> {
     let workspace = &frame.workspace;
     let mut meta = read::meta(state, workspace)?;
     for decided in &frame.decisions {
-        settle(state, workspace, &meta, decided)?;
+        settle(state, indexes, workspace, &meta, decided)?;
         meta.decided = meta.decided.max(decided.counter);
         if let Decision::Accepted { last_seq, time_ms, .. } = &decided.decision {
             meta.head = meta.head.max(*last_seq);
             meta.time_ms = meta.time_ms.max(*time_ms);
         }
     }
-    retire(state, workspace, &meta)?;
+    retire(state, indexes, workspace, &meta)?;
     put_meta(state, workspace, &meta)?;
     Ok(())
 }
@@ -219,6 +230,7 @@ pub(super) fn verdicts(state: &mut StateTxn<'_>, frame: &Verdicts) -> Result<(),
 /// Marks one batch as decided; its ops now obey their verdicts.
 fn settle(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     workspace: &WorkspaceName,
     meta: &WorkspaceMeta,
     decided: &Decided,
@@ -230,8 +242,7 @@ fn settle(
     let Some(mut entry) = read::outbox_entry(state, workspace, decided.counter)? else {
         return Ok(());
     };
-    let seqs = *first_seq..;
-    for (seq, ((table, key), verdict)) in seqs.zip(entry.records.iter().zip(verdicts)) {
+    for (((table, key), verdict), seq) in entry.records.iter().zip(verdicts).zip(*first_seq..) {
         let row_key = keys::row_key(workspace, meta.generation, table, key);
         let pending_key = keys::pending_key(&row_key, decided.counter);
         if let Some(bytes) = state.get(PENDING, &pending_key)? {
@@ -246,7 +257,7 @@ fn settle(
             let verdict = verdict.clone();
             own.state = PendingState::Settled { seq, time_ms: *time_ms, verdict };
             put(state, PENDING, &pending_key, &StoredPending(own))?;
-            show(state, &row_key, table, entry.position)?;
+            show(state, indexes, &row_key, table, entry.position)?;
         }
     }
     entry.settled = Some(decided.decision.clone());
@@ -257,6 +268,7 @@ fn settle(
 /// Settled batches whose last seq the cursor has passed leave the outbox and the overlay.
 fn retire(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     workspace: &WorkspaceName,
     meta: &WorkspaceMeta,
 ) -> Result<(), StoreError> {
@@ -267,7 +279,7 @@ fn retire(
         };
         match &entry.settled {
             Some(Decision::Accepted { last_seq, .. }) if *last_seq <= meta.cursor => {
-                leave(state, workspace, meta.generation, counter, &entry)?;
+                leave(state, indexes, workspace, meta.generation, counter, &entry)?;
             }
             _ => return Ok(()),
         }
@@ -276,6 +288,7 @@ fn retire(
 
 fn leave(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     workspace: &WorkspaceName,
     generation: u32,
     counter: u64,
@@ -285,13 +298,14 @@ fn leave(
     for (table, key) in &entry.records {
         let row_key = keys::row_key(workspace, generation, table, key);
         state.delete(PENDING, &keys::pending_key(&row_key, counter));
-        show(state, &row_key, table, entry.position)?;
+        show(state, indexes, &row_key, table, entry.position)?;
     }
     Ok(())
 }
 
 pub(super) fn dead_letters(
     state: &mut StateTxn<'_>,
+    indexes: &Indexes,
     position: u64,
     frame: &DeadLetters,
 ) -> Result<(), StoreError> {
@@ -299,7 +313,7 @@ pub(super) fn dead_letters(
     let mut meta = read::meta(state, workspace)?;
     for counter in &frame.counters {
         if let Some(entry) = read::outbox_entry(state, workspace, *counter)? {
-            leave(state, workspace, meta.generation, *counter, &entry)?;
+            leave(state, indexes, workspace, meta.generation, *counter, &entry)?;
         }
     }
     for (old, new) in &frame.renumbered {
@@ -309,7 +323,7 @@ pub(super) fn dead_letters(
     meta.written -= frame.counters.len() as u64 - 1;
     put_meta(state, workspace, &meta)?;
     let store = read::store_workspace();
-    local_ops(state, &store, 0, position, &frame.rows)
+    local_ops(state, indexes, &store, 0, position, &frame.rows)
 }
 
 /// Counters stay contiguous: a batch that stays takes the next free one. The order of a record's

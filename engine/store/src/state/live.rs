@@ -34,10 +34,14 @@ impl std::fmt::Debug for LiveState {
 
 impl LiveState {
     /// The state redb holds, which is that of the log up to its watermark.
-    pub(crate) fn new(apply: Arc<dyn Apply>, file: StateFile, tables: Tables, base: Base) -> Self {
-        let reached = base.watermark.map_or(0, |watermark| watermark.durable.end);
-        let active = Arc::default();
-        let newest = View { position: reached, active, frozen: None, base: Arc::new(base) };
+    pub(crate) fn new(
+        apply: Arc<dyn Apply>,
+        file: StateFile,
+        tables: Tables,
+        base: Arc<Base>,
+    ) -> Self {
+        let newest = View::of_base(base);
+        let reached = newest.position;
         LiveState {
             apply,
             file,

@@ -121,7 +121,7 @@ pub(crate) fn open_tables(
     log_id: [u8; 16],
     cache_bytes: usize,
     accept: impl Fn(&Watermark) -> Result<bool, StoreError>,
-) -> Result<(StateFile, Tables, Base, bool), StoreError> {
+) -> Result<(StateFile, Tables, Arc<Base>, bool), StoreError> {
     let mut opened = None;
     for info in disk.list()?.into_iter().filter(|info| info.kind == FileKind::State) {
         let file = StateFile::new(disk, info.number, log_id, cache_bytes)?;
@@ -129,7 +129,7 @@ pub(crate) fn open_tables(
             && let Ok(Some((tables, base))) = file.reopen()
             && base.watermark.as_ref().map_or(Ok(true), &accept)?
         {
-            opened = Some((file, tables, base, false));
+            opened = Some((file, tables, Arc::new(base), false));
             continue;
         }
         disk.remove(info.number)?;
@@ -140,7 +140,7 @@ pub(crate) fn open_tables(
     let file = StateFile::new(disk, disk.create_state()?, log_id, cache_bytes)?;
     file.mark(0)?;
     let (tables, base) = file.open()?;
-    Ok((file, tables, base, true))
+    Ok((file, tables, Arc::new(base), true))
 }
 
 impl StateFile {

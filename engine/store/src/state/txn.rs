@@ -16,6 +16,12 @@ pub trait Apply: Send + Sync {
     /// log is replayed, so its result must follow from the frame and the state alone. If it fails
     /// at append, the state stays as it was and the frame is not in the log.
     fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError>;
+
+    /// Whether this can go on with a state that was built before, maybe by another release or for
+    /// another app. If not, the state is folded from the log again.
+    fn accepts(&self, _state: &View) -> bool {
+        true
+    }
 }
 
 /// The newest state with the changes of one frame on top.

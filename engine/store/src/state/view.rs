@@ -19,6 +19,12 @@ pub struct View {
 }
 
 impl View {
+    /// What a checkpoint left in redb and nothing more.
+    pub(crate) fn of_base(base: Arc<Base>) -> View {
+        let position = base.watermark.map_or(0, |watermark| watermark.durable.end);
+        View { position, active: Arc::default(), frozen: None, base }
+    }
+
     /// First log position whose frame the view does not show.
     pub fn position(&self) -> u64 {
         self.position

@@ -1,0 +1,68 @@
+//! A replica's visible rows and their index entries: every change of `ROWS` goes through here.
+
+use lastword_core::row::Row;
+
+use super::put;
+use crate::error::StoreError;
+use crate::index::Indexes;
+use crate::keys::{self, INDEX, ROWS, StoredRow};
+use crate::read;
+use crate::state::StateTxn;
+
+pub(super) fn put_row(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+    row_key: &[u8],
+    stored: &StoredRow,
+) -> Result<(), StoreError> {
+    move_entries(state, indexes, row_key, Some(&stored.row))?;
+    put(state, ROWS, row_key, stored)
+}
+
+pub(super) fn delete_row(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+    row_key: &[u8],
+) -> Result<(), StoreError> {
+    move_entries(state, indexes, row_key, None)?;
+    state.delete(ROWS, row_key);
+    Ok(())
+}
+
+/// Entries of the old row go and those of the new one come. A row that cannot be in an index is
+/// not in it: it may have come from a device that has no such index.
+fn move_entries(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+    row_key: &[u8],
+    new: Option<&Row>,
+) -> Result<(), StoreError> {
+    if indexes.is_empty() {
+        return Ok(());
+    }
+    let Some((table_prefix, table, key)) = keys::cut_row_key(row_key) else { return Ok(()) };
+    let mut of_table = indexes.of(table).peekable();
+    if of_table.peek().is_none() {
+        return Ok(());
+    }
+    let old = read::row(state, row_key)?;
+    for index in of_table {
+        let entry = |row: Option<&Row>| {
+            let live = row.filter(|row| !row.deleted)?;
+            let values = index.values_of(&live.record).ok().flatten()?;
+            Some([&keys::index_prefix(table_prefix, &index.name), values.as_slice(), key].concat())
+        };
+        let before = entry(old.as_ref().map(|stored| &stored.row));
+        let after = entry(new);
+        if before == after {
+            continue;
+        }
+        if let Some(before) = before {
+            state.delete(INDEX, &before);
+        }
+        if let Some(after) = after {
+            state.put(INDEX, &after, &[])?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! Index entries say what the visible rows say, whichever frame changed them.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{BatchId, DeviceId, IndexName, Key, TableName, WorkspaceName};
+use lastword_core::op::{Action, Batch, Op, TombstoneRef};
+use lastword_core::protocol::{Decided, Entry};
+use lastword_core::row::Row;
+use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
+use lastword_core::value::{Record, Value};
+use lastword_store::apply::ApplyPayload;
+use lastword_store::index::{IndexDef, Indexes};
+use lastword_store::keys::{self, INDEX, ROWS, StoredRow};
+use lastword_store::payload::{
+    DeadLetters, Identity, LocalBatch, Payload, RemotePage, StoreRole, Verdicts,
+};
+use lastword_store::read::{self, visit_range};
+use lastword_store::{MemoryDisk, Options, Store, View};
+use proptest::prelude::*;
+
+const DEVICE: DeviceId = DeviceId([7; 16]);
+
+/// What happens to a device.
+#[derive(Debug, Clone)]
+enum Step {
+    /// It writes one op to a synced and one to a local table.
+    Write { record: u8, action: u8, value: u8 },
+    /// A page comes; `deleted` rows are tombstones.
+    Page { rows: Vec<(u8, u8, bool)>, consistent: bool },
+    /// The oldest undecided batch is accepted.
+    Accept { applied: bool },
+    /// The oldest undecided batch is refused.
+    Refuse,
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    let rows = prop::collection::vec((0..4_u8, 0..6_u8, any::<bool>()), 0..4);
+    prop_oneof![
+        4 => (0..4_u8, 0..5_u8, 0..6_u8)
+            .prop_map(|(record, action, value)| Step::Write { record, action, value }),
+        3 => (rows, any::<bool>())
+            .prop_map(|(rows, consistent)| Step::Page { rows, consistent }),
+        2 => any::<bool>().prop_map(|applied| Step::Accept { applied }),
+        1 => Just(Step::Refuse),
+    ]
+}
+
+fn workspace() -> WorkspaceName {
+    WorkspaceName::new("w").unwrap()
+}
+
+fn table(name: &str) -> TableName {
+    TableName::new(name).unwrap()
+}
+
+fn key(record: u8) -> Key {
+    Key::new(&format!("k{record}")).unwrap()
+}
+
+/// Indexed, missing, and without an order.
+fn record(value: u8) -> Record {
+    let field = match value {
+        0 => return Record::default(),
+        1 => Value::List(vec![]),
+        2 => Value::Text("\0".into()),
+        other => Value::Int(i64::from(other)),
+    };
+    Record::new(&[("a".into(), field)]).unwrap()
+}
+
+fn indexes(of: &[&str]) -> Indexes {
+    let mut indexes = Indexes::default();
+    for name in of {
+        let (table, name) = (table(name), IndexName::new("by_a").unwrap());
+        indexes.insert(IndexDef { table, name, fields: vec!["a".into()] });
+    }
+    indexes
+}
+
+fn open(disk: &Arc<MemoryDisk>, indexes: &Indexes) -> (Store, bool) {
+    let apply = Arc::new(ApplyPayload::new(indexes.clone()));
+    let (store, report) = Store::open(disk.clone(), Options::default(), apply).unwrap();
+    (store, report.rebuilt_state)
+}
+
+fn append(store: &mut Store, payload: &Payload) {
+    store.append(payload.kind(), &payload.to_bytes()).unwrap();
+}
+
+fn op(table_name: &str, record_key: u8, action: u8, value: u8) -> Op {
+    let action = match action {
+        0 => Action::Create { record: record(value), replace: false },
+        1 => Action::Put { record: record(value) },
+        2 => Action::Patch { set: record(value).fields().to_vec(), remove: Vec::new() },
+        3 => Action::Delete,
+        _ => Action::Undelete { tombstone: TombstoneRef::Seq(u64::from(value)) },
+    };
+    let (table, key) = (table(table_name), key(record_key));
+    Op { table, key, base: u64::MAX, revision: 1, hlc: Hlc::default(), action }
+}
+
+fn take(store: &mut Store, step: &Step) {
+    let meta = read::meta(store.newest(), &workspace()).unwrap();
+    let undecided = read::outbox(store.newest(), &workspace(), 0, usize::MAX).unwrap();
+    let mut undecided = undecided.into_iter().filter(|(_, entry)| entry.settled.is_none());
+    match step {
+        Step::Write { record, action, value } => {
+            let counter = meta.written + 1;
+            let batch = Batch {
+                device: DEVICE,
+                counter,
+                batch_id: BatchId(
+                    store.next_position().to_be_bytes().repeat(2)[..16].try_into().unwrap(),
+                ),
+                created_ms: 1,
+                strict: false,
+                former: Vec::new(),
+                ops: vec![op("synced", *record, *action, *value)],
+            };
+            let local = vec![op("local", *record, *action, *value)];
+            let (workspace, batch) = (workspace(), Some(batch));
+            let previous = vec![0, 0];
+            append(store, &Payload::Local(LocalBatch { workspace, batch, local, previous }));
+        }
+        Step::Page { rows, consistent } => {
+            let seqs = meta.received_to + 1..;
+            let entries: Vec<Entry> = rows.iter().zip(seqs).map(received).collect();
+            let to = meta.received_to.max(meta.head) + entries.len() as u64;
+            let previous = vec![0; entries.len()];
+            let consistent_at = consistent.then_some(to);
+            let (workspace, from) = (workspace(), meta.received_to);
+            let page = RemotePage { workspace, from, to, consistent_at, entries, previous };
+            append(store, &Payload::Remote(page));
+        }
+        Step::Accept { applied } => {
+            let Some((counter, entry)) = undecided.next() else { return };
+            let verdict = match applied {
+                true => Verdict::Applied { dropped: Vec::new() },
+                false => Verdict::Superseded { by: 1, reason: Superseded::Stale },
+            };
+            let (first_seq, last_seq) = (meta.head + 1, meta.head + 1);
+            let verdicts = vec![verdict];
+            let decision = Decision::Accepted { first_seq, last_seq, time_ms: 2, verdicts };
+            let decisions = vec![Decided { counter, batch_id: entry.batch_id, decision }];
+            append(store, &Payload::Verdicts(Verdicts { workspace: workspace(), decisions }));
+        }
+        Step::Refuse => refuse(store, undecided.collect()),
+    }
+}
+
+fn received(((record_key, value, deleted), seq): (&(u8, u8, bool), u64)) -> Entry {
+    let mark = Mark { seq, writer: DeviceId([9; 16]) };
+    let row = Row {
+        deleted: *deleted,
+        last: mark,
+        time_ms: 1,
+        born: mark,
+        full: mark,
+        fields: Vec::new(),
+        revision: 1,
+        hlc: Hlc::default(),
+        op_id: BatchId([1; 16]),
+        record: record(*value),
+    };
+    Entry::Row { table: table("synced"), key: key(*record_key), row }
+}
+
+/// The oldest batch and those on the same record leave, the others close up.
+fn refuse(store: &mut Store, undecided: Vec<(u64, keys::OutboxEntry)>) {
+    let Some((first, entry)) = undecided.first() else { return };
+    let decision =
+        Decision::Refused { code: RefusalCode::Policy, message: "no".into(), time_ms: 2 };
+    let refused = Decided { counter: *first, batch_id: entry.batch_id, decision };
+    let (mut counters, mut renumbered, mut next) = (Vec::new(), Vec::new(), first + 1);
+    for (counter, other) in &undecided {
+        if other.records == entry.records {
+            counters.push(*counter);
+            continue;
+        }
+        if *counter != next {
+            renumbered.push((*counter, next));
+        }
+        next += 1;
+    }
+    let rows = vec![op("_dead_letters", 0, 0, 3)];
+    let workspace = workspace();
+    append(
+        store,
+        &Payload::DeadLetters(DeadLetters { workspace, refused, counters, renumbered, rows }),
+    );
+}
+
+/// The entries that the rows call for, computed without the code that keeps them.
+fn expected(view: &View, of: &Indexes) -> BTreeSet<Vec<u8>> {
+    let mut entries = BTreeSet::new();
+    visit_range(view, ROWS, &[0], &[255], &mut |row_key, value| {
+        let stored: StoredRow = lastword_core::codec::from_bytes(value).unwrap();
+        let (prefix, table, key) = keys::cut_row_key(row_key).unwrap();
+        let index = of.of(table).next().filter(|_| !stored.row.deleted);
+        if let Some(values) = index.and_then(|index| index.values_of(&stored.row.record).ok()?) {
+            entries.insert([prefix, b"by_a\0", &values, key].concat());
+        }
+        Ok(true)
+    })
+    .unwrap();
+    entries
+}
+
+fn found(view: &View) -> BTreeSet<Vec<u8>> {
+    let mut entries = BTreeSet::new();
+    visit_range(view, INDEX, &[0], &[255], &mut |entry, value| {
+        assert!(value.is_empty());
+        entries.insert(entry.to_vec());
+        Ok(true)
+    })
+    .unwrap();
+    entries
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+    /// I13: after every frame, be it an own write, a page (staged, consistent or of the first
+    /// copy), a verdict or a refusal, the entries are those that the rows call for; and an index
+    /// that is declared later, over own ops under way and rows of others, has the same ones.
+    #[test]
+    fn indexes_are_equal_to_recomputed_indexes(steps in prop::collection::vec(any_step(), 1..40)) {
+        let disk = Arc::new(MemoryDisk::new(1 << 20));
+        let both = indexes(&["synced", "local", "_dead_letters"]);
+        let (mut store, _) = open(&disk, &both);
+        let identity =
+            Identity { role: StoreRole::Replica, device: DEVICE, former: vec![], created_ms: 0 };
+        append(&mut store, &Payload::Identity(identity));
+        for (done, step) in steps.iter().enumerate() {
+            take(&mut store, step);
+            prop_assert_eq!(found(store.newest()), expected(store.newest(), &both));
+            if done == steps.len() / 2 {
+                store.commit().unwrap();
+                store.checkpoint().unwrap();
+            }
+        }
+        let entries = found(store.newest());
+        store.close().unwrap();
+
+        let one = indexes(&["local"]);
+        for (indexes, rebuilt) in [(&both, false), (&one, true), (&one, false), (&both, true)] {
+            let (store, found_rebuilt) = open(&disk, indexes);
+            prop_assert_eq!(found_rebuilt, rebuilt);
+            prop_assert_eq!(found(store.newest()), expected(store.newest(), indexes));
+            store.close().unwrap();
+        }
+        let (store, _) = open(&disk, &both);
+        prop_assert_eq!(found(store.newest()), entries);
+    }
+}

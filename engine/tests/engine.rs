@@ -1,0 +1,12 @@
+//! The engine as an app sees it, without a network: typed tables, indexes, live reads.
+
+// A helper of a test fails the test as the test itself would.
+#![allow(clippy::unwrap_used)]
+
+#[path = "engine/support.rs"]
+mod support;
+
+#[path = "engine/index.rs"]
+mod index;
+#[path = "engine/typed.rs"]
+mod typed;
