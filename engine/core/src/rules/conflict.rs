@@ -147,7 +147,7 @@ pub(super) fn dropped(
         winner = if mark.seq > winner.seq { mark } else { winner };
         fields.push(Disputed { name, winning, losing });
     }
-    (!fields.is_empty()).then(|| Conflict {
+    (!fields.is_empty()).then_some(Conflict {
         winner,
         loser: Mark { seq: at.seq, writer },
         reason: "dropped",
