@@ -14,3 +14,5 @@ mod strategies;
 mod codec;
 #[path = "core/golden.rs"]
 mod golden;
+#[path = "core/json.rs"]
+mod json;
