@@ -94,6 +94,11 @@ pub fn from_bytes<T: Decode>(bytes: &[u8]) -> Result<T, DecodeError> {
     Ok(value)
 }
 
+/// How many bytes a length takes.
+pub(crate) fn size_of_len(len: usize) -> usize {
+    <VarInt as IntEncoding<LittleEndian>>::size_of_u64(len as u64)
+}
+
 /// Collects encoded fields.
 #[derive(Debug, Default)]
 pub struct Encoder {

@@ -180,7 +180,7 @@ impl DeviceId {
 
 fn parse_hex16(text: &str) -> Option<[u8; 16]> {
     let digits = text.as_bytes();
-    if digits.len() != 32 {
+    if digits.len() != 32 || !digits.iter().all(u8::is_ascii_hexdigit) {
         return None;
     }
     let mut out = [0_u8; 16];

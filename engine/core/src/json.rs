@@ -2,8 +2,24 @@
 //!
 //! What JSON cannot say without loss is an error that names line, column and field path: integers
 //! outside 64 bits signed, numbers that overflow, a name that occurs twice, nesting deeper than the
-//! limit. `1` and `1.0` stay different and `-0.0` is kept. Bytes are `{"$bytes": "<base64>"}`; a
-//! real one-entry map whose name is `$bytes` is written with one `$` more.
+//! limit. `1` and `1.0` stay different and `-0.0` is kept.
+//!
+//! Inside a record an object of one entry whose name begins with `$` says something that JSON has
+//! no word for. Bytes are `{"$bytes": "<base64>"}`; any other name is an error, so that more forms
+//! can follow. A real map of one such entry is written with one `$` more and loses it when read.
+//! The record itself is always an object of fields.
+//!
+//! ```
+//! use lastword_core::json::{parse_value, value_to_string};
+//! use lastword_core::value::Value;
+//!
+//! assert_eq!(parse_value(r#"{"$bytes":"AQI="}"#)?, Value::Bytes(vec![1, 2]));
+//! let map = Value::Map(vec![("$ref".into(), Value::Int(1))]);
+//! assert_eq!(value_to_string(&map), r#"{"$$ref":1}"#);
+//! assert_eq!(parse_value(r#"{"$$ref":1}"#)?, map);
+//! assert!(parse_value(r#"{"$ref":1}"#).is_err());
+//! # Ok::<(), lastword_core::json::JsonError>(())
+//! ```
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -25,8 +41,10 @@ use crate::value::{Record, Value, ValueError};
 #[non_exhaustive]
 pub enum JsonError {
     /// Not JSON, or JSON that cannot be stored without loss.
-    #[error("column {column}{}: {reason}", in_path(.path))]
+    #[error("{}column {column}{}: {reason}", in_line(.line), in_path(.path))]
     Text {
+        /// Line, from 1.
+        line: usize,
         /// Column in bytes, from 1.
         column: usize,
         /// Field path, `a.b[3]`; empty at the top.
@@ -42,6 +60,11 @@ pub enum JsonError {
     Value(#[from] ValueError),
 }
 
+/// Most texts are one line, and lines of a file are counted by who reads it.
+fn in_line(line: &usize) -> String {
+    if *line == 1 { String::new() } else { alloc::format!("line {line}, ") }
+}
+
 fn in_path(path: &str) -> String {
     if path.is_empty() { String::new() } else { alloc::format!(", field {path}") }
 }
@@ -51,16 +74,7 @@ fn in_path(path: &str) -> String {
 /// # Errors
 /// [`JsonError::Text`].
 pub fn parse_value(text: &str) -> Result<Value, JsonError> {
-    check_integers(text)?;
-    let path = RefCell::new(Vec::new());
-    let mut from = serde_json::Deserializer::from_str(text);
-    let seed = Seed { path: &path, depth: 1 };
-    let value = seed.deserialize(&mut from).and_then(|value| from.end().map(|()| value));
-    value.map_err(|error| JsonError::Text {
-        column: error.column(),
-        path: path.borrow().concat().trim_start_matches('.').into(),
-        reason: without_position(&error.to_string()),
-    })
+    parse(text, 1)
 }
 
 /// Parses a JSON object into a record; the order of its fields is kept.
@@ -77,7 +91,7 @@ pub fn parse_record(text: &str) -> Result<Record, JsonError> {
 /// # Errors
 /// [`JsonError::Text`] or [`JsonError::NotAnObject`].
 pub fn parse_object(text: &str) -> Result<Vec<(String, Value)>, JsonError> {
-    match parse_value(text)? {
+    match parse(text, RECORD_DEPTH)? {
         Value::Map(entries) => Ok(entries),
         _ => Err(JsonError::NotAnObject),
     }
@@ -99,13 +113,53 @@ pub fn value_to_string(value: &Value) -> String {
     serde_json::to_string(&Json(value)).expect("invariant: checked values serialize")
 }
 
-/// serde_json appends " at line 1 column 5"; the column is told apart.
+/// The record around the fields, whose own depth is 1.
+const RECORD_DEPTH: usize = 0;
+
+fn parse(text: &str, depth: usize) -> Result<Value, JsonError> {
+    if let Some((at, literal)) = integer_too_long(text) {
+        // What stands before it says where it is, or is an error that comes first.
+        let before = text.get(..at).unwrap_or_default();
+        let (path, reason) = match parse_checked(before, depth) {
+            Err((error, path)) if error.is_eof() => (path, no_integer(literal)),
+            Err((error, path)) => return Err(located(&error, path)),
+            Ok(_) => (String::new(), no_integer(literal)),
+        };
+        let line = before.matches('\n').count() + 1;
+        let column = at - before.rfind('\n').map_or(0, |end| end + 1) + 1;
+        return Err(JsonError::Text { line, column, path, reason });
+    }
+    parse_checked(text, depth).map_err(|(error, path)| located(&error, path))
+}
+
+fn parse_checked(text: &str, depth: usize) -> Result<Value, (serde_json::Error, String)> {
+    let path = RefCell::new(Vec::new());
+    let mut from = serde_json::Deserializer::from_str(text);
+    let value = Seed { path: &path, depth }.deserialize(&mut from);
+    let value = value.and_then(|value| from.end().map(|()| value));
+    value.map_err(|error| {
+        let path = path.borrow().concat();
+        (error, path.strip_prefix('.').unwrap_or(&path).into())
+    })
+}
+
+fn located(error: &serde_json::Error, path: String) -> JsonError {
+    let reason = without_position(&error.to_string());
+    JsonError::Text { line: error.line(), column: error.column(), path, reason }
+}
+
+/// serde_json appends " at line 1 column 5"; the place is told apart.
 fn without_position(message: &str) -> String {
     message.rfind(" at line ").map_or(message, |at| message.get(..at).unwrap_or(message)).into()
 }
 
-/// An integer too long for 64 bits would silently become a float, so literals are looked at first.
-fn check_integers(text: &str) -> Result<(), JsonError> {
+fn no_integer(literal: &str) -> String {
+    alloc::format!("integer {literal} does not fit 64 bits signed; send it as a string")
+}
+
+/// Where the first integer beyond 64 bits stands. The parser would silently make a float of some,
+/// so literals are looked at first.
+fn integer_too_long(text: &str) -> Option<(usize, &str)> {
     let bytes = text.as_bytes();
     let (mut at, mut in_string) = (0, false);
     while let Some(&byte) = bytes.get(at) {
@@ -119,10 +173,7 @@ fn check_integers(text: &str) -> Result<(), JsonError> {
                 let literal = text.get(at..at + len).unwrap_or_default();
                 let whole = !literal.contains(['.', 'e', 'E']);
                 if whole && len >= 19 && literal.parse::<i64>().is_err() {
-                    let reason = alloc::format!(
-                        "integer {literal} does not fit 64 bits signed; send it as a string"
-                    );
-                    return Err(JsonError::Text { column: at + 1, path: String::new(), reason });
+                    return Some((at, literal));
                 }
                 at += len.saturating_sub(1);
             }
@@ -130,7 +181,7 @@ fn check_integers(text: &str) -> Result<(), JsonError> {
         }
         at += 1;
     }
-    Ok(())
+    None
 }
 
 /// Parts of the path stay in place when an error unwinds, so they tell where it happened.
@@ -154,8 +205,7 @@ impl<'de> DeserializeSeed<'de> for Seed<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<Value, D::Error> {
-        // The record itself is one level, so its fields start at depth 1.
-        if self.depth > MAX_DEPTH + 1 {
+        if self.depth > MAX_DEPTH {
             return Err(D::Error::custom(alloc::format!("nested deeper than {MAX_DEPTH} levels")));
         }
         from.deserialize_any(self)
@@ -182,11 +232,8 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_u64<E: serde::de::Error>(self, value: u64) -> Result<Value, E> {
-        i64::try_from(value).map(Value::Int).map_err(|_| {
-            E::custom(alloc::format!(
-                "integer {value} does not fit 64 bits signed; send it as a string"
-            ))
-        })
+        let int = i64::try_from(value).map(Value::Int);
+        int.map_err(|_| E::custom(no_integer(&value.to_string())))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
@@ -225,28 +272,31 @@ impl<'de> Visitor<'de> for Seed<'_> {
             self.leave();
         }
         match self.depth {
-            1 => Ok(Value::Map(entries)),
+            RECORD_DEPTH => Ok(Value::Map(entries)),
             _ => unescape(entries).map_err(A::Error::custom),
         }
     }
 }
 
-/// True for `$bytes`, `$$bytes`, ..: names that carry one `$` more in JSON.
+/// True for names that carry one `$` more in JSON when they stand alone.
 fn is_escaped(name: &str) -> bool {
-    name.starts_with('$') && name.trim_start_matches('$') == "bytes"
+    name.starts_with('$')
 }
 
-fn unescape(mut entries: Vec<(String, Value)>) -> Result<Value, &'static str> {
+fn unescape(mut entries: Vec<(String, Value)>) -> Result<Value, String> {
     if let [(name, value)] = entries.as_mut_slice()
         && is_escaped(name)
     {
-        if name != "$bytes" {
+        if name.starts_with("$$") {
             name.remove(0);
             return Ok(Value::Map(entries));
         }
-        let Value::Text(text) = value else { return Err("$bytes must hold base64 text") };
+        if name != "$bytes" {
+            return Err(alloc::format!("{name} alone has no meaning; name it ${name}"));
+        }
+        let Value::Text(text) = value else { return Err("$bytes must hold base64 text".into()) };
         let bytes = STANDARD.decode(text.as_bytes());
-        return bytes.map(Value::Bytes).map_err(|_| "$bytes must hold base64 text");
+        return bytes.map(Value::Bytes).map_err(|_| "$bytes must hold base64 text".into());
     }
     Ok(Value::Map(entries))
 }

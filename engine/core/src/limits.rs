@@ -11,6 +11,8 @@ pub const MAX_KEY_BYTES: usize = 1024;
 pub const MAX_FIELD_NAME_BYTES: usize = 1024;
 /// Most fields in one record, and most entries in one nested map.
 pub const MAX_FIELDS: usize = 4096;
+/// Most fields that one patch names, those to set and those to remove.
+pub const MAX_PATCH_NAMES: usize = 2 * MAX_FIELDS;
 /// Deepest nesting of lists and maps inside one field; a plain value has depth 1.
 pub const MAX_DEPTH: usize = 32;
 /// Largest encoded record.

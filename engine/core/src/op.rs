@@ -229,16 +229,7 @@ impl Encode for Action {
             Action::Delete => out.u64(DELETE),
             Action::Undelete { tombstone } => {
                 out.u64(UNDELETE);
-                match tombstone {
-                    TombstoneRef::Seq(seq) => {
-                        out.u64(0);
-                        out.u64(*seq);
-                    }
-                    TombstoneRef::Batch(id) => {
-                        out.u64(1);
-                        id.encode(out);
-                    }
-                }
+                tombstone.encode(out);
             }
         }
     }
@@ -260,14 +251,34 @@ impl Decode for Action {
                 Action::Patch { set, remove }
             }
             DELETE => Action::Delete,
-            UNDELETE => Action::Undelete {
-                tombstone: match from.u64()? {
-                    0 => TombstoneRef::Seq(from.u64()?),
-                    1 => TombstoneRef::Batch(BatchId::decode(from)?),
-                    _ => return Err(DecodeError::Invalid { what: "tombstone tag", offset }),
-                },
-            },
+            UNDELETE => Action::Undelete { tombstone: TombstoneRef::decode(from)? },
             _ => return Err(DecodeError::Invalid { what: "op tag", offset }),
+        })
+    }
+}
+
+impl Encode for TombstoneRef {
+    fn encode(&self, out: &mut Encoder) {
+        match self {
+            TombstoneRef::Seq(seq) => {
+                out.u64(0);
+                out.u64(*seq);
+            }
+            TombstoneRef::Batch(id) => {
+                out.u64(1);
+                id.encode(out);
+            }
+        }
+    }
+}
+
+impl Decode for TombstoneRef {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let offset = from.offset();
+        Ok(match from.u64()? {
+            0 => TombstoneRef::Seq(from.u64()?),
+            1 => TombstoneRef::Batch(BatchId::decode(from)?),
+            _ => return Err(DecodeError::Invalid { what: "tombstone tag", offset }),
         })
     }
 }

@@ -107,23 +107,28 @@ const FULL_IS_LAST: u8 = 2;
 const BORN_IS_LAST: u8 = 4;
 const BORN_IS_FULL: u8 = 8;
 
-/// Most rows were written once, so equal marks are stored once and named by a flag.
+impl Row {
+    /// Most rows were written once, so equal marks are stored once and named by a flag.
+    fn flags(&self) -> u8 {
+        let born_is_last = self.born == self.last;
+        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
+        flag(self.deleted, DELETED)
+            | flag(self.full == self.last, FULL_IS_LAST)
+            | flag(born_is_last, BORN_IS_LAST)
+            | flag(!born_is_last && self.born == self.full, BORN_IS_FULL)
+    }
+}
+
 impl Encode for Row {
     fn encode(&self, out: &mut Encoder) {
-        let full_is_last = self.full == self.last;
-        let born_is_last = self.born == self.last;
-        let born_is_full = !born_is_last && self.born == self.full;
-        let flag = |on: bool, bit: u8| if on { bit } else { 0 };
-        out.u8(flag(self.deleted, DELETED)
-            | flag(full_is_last, FULL_IS_LAST)
-            | flag(born_is_last, BORN_IS_LAST)
-            | flag(born_is_full, BORN_IS_FULL));
+        let flags = self.flags();
+        out.u8(flags);
         self.last.encode(out);
         out.i64(self.time_ms);
-        if !full_is_last {
+        if flags & FULL_IS_LAST == 0 {
             self.full.encode(out);
         }
-        if !born_is_last && !born_is_full {
+        if flags & (BORN_IS_LAST | BORN_IS_FULL) == 0 {
             self.born.encode(out);
         }
         out.list(&self.fields);
@@ -136,9 +141,10 @@ impl Encode for Row {
 
 impl Decode for Row {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let offset = from.offset();
         let flags = from.u8()?;
         if flags & !(DELETED | FULL_IS_LAST | BORN_IS_LAST | BORN_IS_FULL) != 0 {
-            return Err(from.invalid("row flags"));
+            return Err(DecodeError::Invalid { what: "row flags", offset });
         }
         let last = Mark::decode(from)?;
         let time_ms = from.i64()?;
@@ -148,7 +154,7 @@ impl Decode for Row {
             (false, true) => full,
             (false, false) => Mark::decode(from)?,
         };
-        Ok(Self {
+        let row = Self {
             deleted: flags & DELETED != 0,
             last,
             time_ms,
@@ -159,6 +165,11 @@ impl Decode for Row {
             hlc: Hlc(from.u64()?),
             op_id: BatchId::decode(from)?,
             record: Record::decode(from)?,
-        })
+        };
+        // Equal marks that the flags do not name, or name twice, would be a second form.
+        if row.flags() != flags {
+            return Err(DecodeError::Invalid { what: "row flags", offset });
+        }
+        Ok(row)
     }
 }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use crate::id::DeviceId;
-use crate::limits::{MAX_BATCH_OPS, MAX_FIELD_NAME_BYTES, MAX_FIELDS, MAX_TEXT_BYTES};
+use crate::limits::{MAX_BATCH_OPS, MAX_FIELD_NAME_BYTES, MAX_PATCH_NAMES, MAX_TEXT_BYTES};
 
 /// Who wrote something and when: an authority seq and its writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -179,7 +179,7 @@ impl Decode for Verdict {
         let offset = from.offset();
         Ok(match from.u64()? {
             0 => {
-                let len = from.len("dropped fields", MAX_FIELDS)?;
+                let len = from.len("dropped fields", MAX_PATCH_NAMES)?;
                 let mut dropped = Vec::new();
                 for _ in 0..len {
                     dropped.push(from.str("field name", MAX_FIELD_NAME_BYTES)?.into());

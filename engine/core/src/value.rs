@@ -8,7 +8,7 @@ use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
+use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder, size_of_len};
 use crate::limits::{MAX_DEPTH, MAX_FIELD_NAME_BYTES, MAX_FIELDS, MAX_RECORD_BYTES};
 
 /// One value of a field. `1` and `1.0` are different values; `-0.0` is kept.
@@ -335,10 +335,12 @@ impl Record {
         check_fields_untrusted(&self.fields)
     }
 
-    /// Encoded size in bytes, give or take the few bytes of its lengths.
+    /// Encoded size in bytes.
     #[must_use]
     pub fn size_bytes(&self) -> usize {
-        self.fields.iter().map(|f| f.name.len() + f.value.len() + 4).sum::<usize>() + 3
+        let sized = |len: usize| size_of_len(len) + len;
+        let fields = self.fields.iter().map(|f| sized(f.name.len()) + sized(f.value.len()));
+        size_of_len(self.fields.len()) + fields.sum::<usize>()
     }
 
     /// The fields in order.

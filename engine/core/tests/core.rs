@@ -1,0 +1,18 @@
+//! Every promise of core, by the name of its invariant. One binary.
+
+// What a test calls fails the test as the test itself would.
+#![allow(clippy::unwrap_used)]
+
+#[path = "core/oracle.rs"]
+mod oracle;
+#[path = "core/samples.rs"]
+mod samples;
+#[path = "core/strategies.rs"]
+mod strategies;
+
+#[path = "core/codec.rs"]
+mod codec;
+#[path = "core/golden.rs"]
+mod golden;
+#[path = "core/json.rs"]
+mod json;

@@ -1,0 +1,613 @@
+//! One sample of every persisted or sent shape, once as the product's type and once as the
+//! oracle's.
+
+use lastword_core::codec::{Decode, Encode, from_bytes, to_bytes};
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
+use lastword_core::op::{Action, Batch, Op, TombstoneRef};
+use lastword_core::protocol::{
+    Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
+    Role, Welcome,
+};
+use lastword_core::row::{FieldMark, Row};
+use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
+use lastword_core::value::{Field, Record, Value};
+
+use crate::oracle;
+
+/// One vector: what the product writes, what the oracle writes, and how each reads it back.
+pub struct Sample {
+    pub name: String,
+    pub product: Vec<u8>,
+    pub oracle: Vec<u8>,
+    /// Decoded and encoded again by the product; it must also equal the sample itself.
+    pub product_again: fn(&Sample, &[u8]) -> Vec<u8>,
+    /// Decoded and encoded again by the oracle.
+    pub oracle_again: fn(&[u8]) -> Vec<u8>,
+}
+
+fn sample<P, O>(name: &str, product: &P, oracle: &O) -> Sample
+where
+    P: Encode + Decode + PartialEq + core::fmt::Debug,
+    O: bincode::Encode + bincode::Decode<()>,
+{
+    let bytes = to_bytes(product);
+    assert_eq!(from_bytes::<P>(&bytes).as_ref(), Ok(product), "{name} reads back");
+    Sample {
+        name: name.into(),
+        product: bytes,
+        oracle: oracle::bytes(oracle),
+        product_again: |_, bytes| to_bytes(&from_bytes::<P>(bytes).unwrap()),
+        oracle_again: |bytes| {
+            let (value, read) = oracle::read::<O>(bytes);
+            assert_eq!(read, bytes.len());
+            oracle::bytes(&value)
+        },
+    }
+}
+
+pub const DEVICE: [u8; 16] = *b"device-device-01";
+pub const OTHER: [u8; 16] = *b"device-device-02";
+pub const BATCH: [u8; 16] = *b"batch-batch-0001";
+
+/// Every sample.
+pub fn all() -> Vec<Sample> {
+    let mut samples = values();
+    samples.extend(ids());
+    samples.extend(records());
+    samples.extend(ops());
+    samples.extend(batches());
+    samples.extend(rows());
+    samples.extend(stamps());
+    samples.extend(sessions());
+    samples.extend(streams());
+    samples.extend(endings());
+    samples
+}
+
+fn values() -> Vec<Sample> {
+    use Value as P;
+    use oracle::Value as O;
+    let list = |items: [i64; 2]| (items.map(P::Int).to_vec(), items.map(O::Int).to_vec());
+    let (plist, olist) = list([1, -1]);
+    let mut samples = vec![
+        sample("value.null", &P::Null, &O::Null),
+        sample("value.false", &P::Bool(false), &O::Bool(false)),
+        sample("value.true", &P::Bool(true), &O::Bool(true)),
+        sample("value.text", &P::Text("zoë 🦀".into()), &O::Text("zoë 🦀".into())),
+        sample("value.text.empty", &P::Text(String::new()), &O::Text(String::new())),
+        sample("value.bytes", &P::Bytes(vec![0, 255, 7]), &O::Bytes(vec![0, 255, 7])),
+        sample("value.list", &P::List(plist), &O::List(olist)),
+        sample("value.list.empty", &P::List(vec![]), &O::List(vec![])),
+        sample("value.map.empty", &P::Map(vec![]), &O::Map(vec![])),
+        sample(
+            "value.map",
+            &P::Map(vec![("b".into(), P::Null), ("a".into(), P::Map(vec![]))]),
+            &O::Map(vec![("b".into(), O::Null), ("a".into(), O::Map(vec![]))]),
+        ),
+        sample("value.text.300", &P::Text("x".repeat(300)), &O::Text("x".repeat(300))),
+    ];
+    // Both sides of every border between integer widths, as zigzag sees it.
+    let borders = [
+        0,
+        -1,
+        1,
+        125,
+        -125,
+        126,
+        -126,
+        32_767,
+        -32_768,
+        32_768,
+        2_147_483_647,
+        -2_147_483_648,
+        2_147_483_648,
+        i64::MAX,
+        i64::MIN,
+    ];
+    for int in borders {
+        samples.push(sample(&format!("value.int.{int}"), &P::Int(int), &O::Int(int)));
+    }
+    let floats = [
+        ("zero", 0.0),
+        ("minus_zero", -0.0),
+        ("one", 1.0),
+        ("tenth", 0.1),
+        ("smallest", f64::from_bits(1)),
+        ("largest", f64::MAX),
+        ("lowest", f64::MIN),
+    ];
+    for (name, float) in floats {
+        samples.push(sample(&format!("value.float.{name}"), &P::Float(float), &O::Float(float)));
+    }
+    samples
+}
+
+fn ids() -> Vec<Sample> {
+    let text = String::from;
+    let key = "k".repeat(300);
+    vec![
+        sample(
+            "id.workspace",
+            &WorkspaceName::new("team.notes-1_A").unwrap(),
+            &text("team.notes-1_A"),
+        ),
+        sample("id.table", &TableName::new("_conflicts").unwrap(), &text("_conflicts")),
+        sample("id.key", &Key::new("a/b ü").unwrap(), &text("a/b ü")),
+        sample("id.key.300", &Key::new(&key).unwrap(), &key),
+        sample("id.device", &DeviceId(DEVICE), &DEVICE),
+        sample("id.batch", &BatchId(BATCH), &BATCH),
+        sample("id.epoch", &Epoch([7; 16]), &[7_u8; 16]),
+        sample("id.mark", &mark(9, DEVICE), &omark(9, DEVICE)),
+    ]
+}
+
+fn mark(seq: u64, writer: [u8; 16]) -> Mark {
+    Mark { seq, writer: DeviceId(writer) }
+}
+
+fn omark(seq: u64, writer: [u8; 16]) -> oracle::Mark {
+    oracle::Mark { seq, writer }
+}
+
+/// `{"text": "hi", "likes": 3}`.
+fn record() -> Record {
+    let entries = [("text".into(), Value::Text("hi".into())), ("likes".into(), Value::Int(3))];
+    Record::new(&entries).unwrap()
+}
+
+fn orecord() -> oracle::Record {
+    let field = |name: &str, value: oracle::Value| oracle::Field {
+        name: name.into(),
+        value: oracle::bytes(&value),
+    };
+    vec![field("text", oracle::Value::Text("hi".into())), field("likes", oracle::Value::Int(3))]
+}
+
+fn records() -> Vec<Sample> {
+    let long = Value::Text("y".repeat(70_000));
+    let olong = oracle::Value::Text("y".repeat(70_000));
+    // The pinned line of a long record would be long too; its head is enough to see the widths.
+    let head = Field::new("long", &long);
+    let ohead = oracle::Field { name: "long".into(), value: oracle::bytes(&olong) };
+    let (bytes, obytes) = (to_bytes(&head), oracle::bytes(&ohead));
+    assert_eq!(bytes, obytes, "a field with a 4 byte length");
+    vec![
+        sample("record", &record(), &orecord()),
+        sample("record.empty", &Record::default(), &oracle::Record::new()),
+        sample("field", &record().fields()[0].clone(), &orecord()[0].clone()),
+    ]
+}
+
+fn op(action: Action) -> Op {
+    Op {
+        table: TableName::new("messages").unwrap(),
+        key: Key::new("m1").unwrap(),
+        base: 1000,
+        revision: 3,
+        hlc: Hlc(0x0191_0000_0000_0001),
+        action,
+    }
+}
+
+fn oop(action: oracle::Action) -> oracle::Op {
+    oracle::Op {
+        table: "messages".into(),
+        key: "m1".into(),
+        base: 1000,
+        revision: 3,
+        hlc: 0x0191_0000_0000_0001,
+        action,
+    }
+}
+
+fn actions() -> Vec<(&'static str, Op, oracle::Op)> {
+    use oracle::Action as O;
+    let patch = Action::Patch { set: record().fields().to_vec(), remove: vec!["gone".into()] };
+    let seq = Action::Undelete { tombstone: TombstoneRef::Seq(70_000) };
+    let batch = Action::Undelete { tombstone: TombstoneRef::Batch(BatchId(BATCH)) };
+    let pairs = vec![
+        (
+            "create",
+            Action::Create { record: record(), replace: false },
+            O::Create { record: orecord(), replace: false },
+        ),
+        (
+            "create.replace",
+            Action::Create { record: record(), replace: true },
+            O::Create { record: orecord(), replace: true },
+        ),
+        ("put", Action::Put { record: record() }, O::Put { record: orecord() }),
+        ("patch", patch, O::Patch { set: orecord(), remove: vec!["gone".into()] }),
+        ("delete", Action::Delete, O::Delete),
+        ("undelete.seq", seq, O::Undelete { tombstone: oracle::Tombstone::Seq(70_000) }),
+        ("undelete.batch", batch, O::Undelete { tombstone: oracle::Tombstone::Batch(BATCH) }),
+    ];
+    pairs.into_iter().map(|(name, p, o)| (name, op(p), oop(o))).collect()
+}
+
+fn ops() -> Vec<Sample> {
+    let named = |(name, p, o): (&str, Op, oracle::Op)| sample(&format!("op.{name}"), &p, &o);
+    actions().into_iter().map(named).collect()
+}
+
+/// A batch of every action.
+pub fn batch() -> Batch {
+    Batch {
+        device: DeviceId(DEVICE),
+        counter: 300,
+        batch_id: BatchId(BATCH),
+        created_ms: 1_700_000_000_000,
+        strict: true,
+        former: vec![DeviceId(OTHER)],
+        ops: actions().into_iter().map(|(_, op, _)| op).collect(),
+    }
+}
+
+fn obatch() -> oracle::Batch {
+    oracle::Batch {
+        device: DEVICE,
+        counter: 300,
+        batch_id: BATCH,
+        created_ms: 1_700_000_000_000,
+        strict: true,
+        former: vec![OTHER],
+        ops: actions().into_iter().map(|(_, _, op)| op).collect(),
+    }
+}
+
+fn batches() -> Vec<Sample> {
+    let plain = Batch { strict: false, former: vec![], ops: vec![], created_ms: -1, ..batch() };
+    let oplain =
+        oracle::Batch { strict: false, former: vec![], ops: vec![], created_ms: -1, ..obatch() };
+    vec![sample("batch", &batch(), &obatch()), sample("batch.empty", &plain, &oplain)]
+}
+
+/// Every way in which the marks of a row can be equal, live and deleted.
+pub fn all_rows() -> Vec<(&'static str, Row, oracle::Row)> {
+    let (one, two, three) = ((5, DEVICE), (6, OTHER), (7, DEVICE));
+    // (name, born, full, last, flags of a live row)
+    let cases = [
+        ("row.once", three, three, three, 2 | 4),
+        ("row.patched", two, two, three, 8),
+        ("row.put_again", two, three, three, 2),
+        ("row.put_and_patched", one, two, three, 0),
+    ];
+    let mut rows = Vec::new();
+    for (name, born, full, last, flags) in cases {
+        let of = |(seq, writer)| mark(seq, writer);
+        let oof = |(seq, writer)| omark(seq, writer);
+        let row = Row {
+            deleted: false,
+            last: of(last),
+            time_ms: 1_700_000_000_123,
+            born: of(born),
+            full: of(full),
+            fields: vec![FieldMark { name: "likes".into(), mark: of(three) }],
+            revision: 4,
+            hlc: Hlc(0x0191_0000_0000_0002),
+            op_id: BatchId(BATCH),
+            record: record(),
+        };
+        let orow = oracle::Row {
+            flags,
+            last: oof(last),
+            time_ms: 1_700_000_000_123,
+            full: (flags & 2 == 0).then(|| oof(full)),
+            born: (flags & 12 == 0).then(|| oof(born)),
+            fields: vec![oracle::FieldMark { name: "likes".into(), mark: oof(three) }],
+            revision: 4,
+            hlc: 0x0191_0000_0000_0002,
+            op_id: BATCH,
+            record: orecord(),
+        };
+        rows.push((name, row, orow));
+    }
+    rows
+}
+
+fn rows() -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for (name, row, orow) in all_rows() {
+        samples.push(sample(name, &row, &orow));
+        let row = Row { deleted: true, ..row };
+        let orow = oracle::Row { flags: orow.flags | 1, ..orow };
+        samples.push(sample(&format!("{name}.deleted"), &row, &orow));
+    }
+    samples
+}
+
+fn stamps() -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for (reason, oreason) in [
+        (Superseded::Stale, oracle::Superseded::Stale),
+        (Superseded::Dead, oracle::Superseded::Dead),
+        (Superseded::EarlierLife, oracle::Superseded::EarlierLife),
+        (Superseded::Exists, oracle::Superseded::Exists),
+        (Superseded::NotThatTombstone, oracle::Superseded::NotThatTombstone),
+        (Superseded::ValueGone, oracle::Superseded::ValueGone),
+        (Superseded::LowerRevision, oracle::Superseded::LowerRevision),
+    ] {
+        samples.push(sample(
+            &format!("verdict.superseded.{reason}"),
+            &Verdict::Superseded { by: 251, reason },
+            &oracle::Verdict::Superseded { by: 251, reason: oreason },
+        ));
+    }
+    let dropped = || vec!["likes".to_owned()];
+    samples.push(sample(
+        "verdict.applied",
+        &Verdict::Applied { dropped: dropped() },
+        &oracle::Verdict::Applied { dropped: dropped() },
+    ));
+    samples.push(sample("decision.accepted", &accepted(), &oaccepted()));
+    for (code, ocode) in [
+        (RefusalCode::Invalid, oracle::RefusalCode::Invalid),
+        (RefusalCode::ResultTooBig, oracle::RefusalCode::ResultTooBig),
+        (RefusalCode::UnknownTable, oracle::RefusalCode::UnknownTable),
+        (RefusalCode::Policy, oracle::RefusalCode::Policy),
+        (RefusalCode::OverQuota, oracle::RefusalCode::OverQuota),
+    ] {
+        samples.push(sample(
+            &format!("decision.refused.{code}"),
+            &Decision::Refused { code, message: "no".into(), time_ms: 5 },
+            &oracle::Decision::Refused { code: ocode, message: "no".into(), time_ms: 5 },
+        ));
+    }
+    samples
+}
+
+fn accepted() -> Decision {
+    let applied = Verdict::Applied { dropped: vec![] };
+    let stale = Verdict::Superseded { by: 9, reason: Superseded::Stale };
+    Decision::Accepted {
+        first_seq: 65_535,
+        last_seq: 65_538,
+        time_ms: 1_700_000_000_000,
+        verdicts: vec![applied, stale],
+    }
+}
+
+fn oaccepted() -> oracle::Decision {
+    let applied = oracle::Verdict::Applied { dropped: vec![] };
+    let stale = oracle::Verdict::Superseded { by: 9, reason: oracle::Superseded::Stale };
+    oracle::Decision::Accepted {
+        first_seq: 65_535,
+        last_seq: 65_538,
+        time_ms: 1_700_000_000_000,
+        verdicts: vec![applied, stale],
+    }
+}
+
+fn decided() -> Decided {
+    Decided { counter: 300, batch_id: BatchId(BATCH), decision: accepted() }
+}
+
+fn odecided() -> oracle::Decided {
+    oracle::Decided { counter: 300, batch_id: BATCH, decision: oaccepted() }
+}
+
+/// Messages that open a session.
+fn sessions() -> Vec<Sample> {
+    let hello = Message::Hello(Hello {
+        min_version: 1,
+        max_version: 2,
+        token: "secret".into(),
+        device: DeviceId(DEVICE),
+        app_schema: 12,
+        agent: "lastword/1".into(),
+    });
+    let ohello = oracle::Message::Hello(oracle::Hello {
+        min_version: 1,
+        max_version: 2,
+        token: "secret".into(),
+        device: DEVICE,
+        app_schema: 12,
+        agent: "lastword/1".into(),
+    });
+    let welcome = Message::Welcome(Welcome {
+        version: 1,
+        server_time_ms: 1_700_000_000_000,
+        max_message_bytes: 1 << 20,
+        max_record_bytes: 1 << 18,
+        max_batch_bytes: 768 << 10,
+        max_batch_ops: 500,
+        max_batches_in_flight: 32,
+    });
+    let owelcome = oracle::Message::Welcome(oracle::Welcome {
+        version: 1,
+        server_time_ms: 1_700_000_000_000,
+        max_message_bytes: 1 << 20,
+        max_record_bytes: 1 << 18,
+        max_batch_bytes: 768 << 10,
+        max_batch_ops: 500,
+        max_batches_in_flight: 32,
+    });
+    let mut samples = vec![
+        sample("message.hello", &hello, &ohello),
+        sample("message.welcome", &welcome, &owelcome),
+    ];
+    samples.extend(attaches());
+    samples
+}
+
+fn attaches() -> Vec<Sample> {
+    let mut samples = Vec::new();
+    for (name, epoch) in [("message.attach.first", None), ("message.attach", Some([3; 16]))] {
+        let attach = Message::Attach(Attach {
+            attachment: 1,
+            workspace: WorkspaceName::new("team").unwrap(),
+            epoch: epoch.map(Epoch),
+            cursor: 900,
+            received_to: 1000,
+            cover: [1; 16],
+            nonce: [2; 16],
+            decided: 299,
+            scope: vec![],
+        });
+        let oattach = oracle::Message::Attach(oracle::Attach {
+            attachment: 1,
+            workspace: "team".into(),
+            epoch,
+            cursor: 900,
+            received_to: 1000,
+            cover: [1; 16],
+            nonce: [2; 16],
+            decided: 299,
+            scope: vec![],
+        });
+        samples.push(sample(name, &attach, &oattach));
+    }
+    for (role, orole) in [
+        (Role::Owner, oracle::Role::Owner),
+        (Role::Editor, oracle::Role::Editor),
+        (Role::Viewer, oracle::Role::Viewer),
+    ] {
+        let attached = Message::Attached(Attached {
+            attachment: 1,
+            epoch: Epoch([3; 16]),
+            lineage: vec![(5, 1 << 20)],
+            schema: vec![1, 2],
+            head: 1000,
+            horizon: 17,
+            role,
+            last_counter: 300,
+            decisions: vec![decided()],
+        });
+        let oattached = oracle::Message::Attached(oracle::Attached {
+            attachment: 1,
+            epoch: [3; 16],
+            lineage: vec![(5, 1 << 20)],
+            schema: vec![1, 2],
+            head: 1000,
+            horizon: 17,
+            role: orole,
+            last_counter: 300,
+            decisions: vec![odecided()],
+        });
+        samples.push(sample(&format!("message.attached.{role}"), &attached, &oattached));
+    }
+    samples
+}
+
+/// Messages that carry batches, decisions and changes.
+fn streams() -> Vec<Sample> {
+    use Message as P;
+    use oracle::Message as O;
+    let mut samples = vec![
+        sample(
+            "message.push",
+            &P::Push { attachment: 1, batch: batch() },
+            &O::Push { attachment: 1, batch: obatch() },
+        ),
+        sample(
+            "message.ack",
+            &P::Ack { attachment: 1, decisions: vec![decided()] },
+            &O::Ack { attachment: 1, decisions: vec![odecided()] },
+        ),
+        sample(
+            "message.resume",
+            &P::Resume { attachment: 1, counter: 300 },
+            &O::Resume { attachment: 1, counter: 300 },
+        ),
+        sample(
+            "message.received",
+            &P::Received { attachment: 1, received_to: 1000, cursor: 900 },
+            &O::Received { attachment: 1, received_to: 1000, cursor: 900 },
+        ),
+    ];
+    for (name, consistent_at) in [("message.changes", None), ("message.changes.last", Some(7))] {
+        let (table, key) = (TableName::new("messages").unwrap(), Key::new("m1").unwrap());
+        let rows = all_rows();
+        let entry =
+            |row: &Row| Entry::Row { table: table.clone(), key: key.clone(), row: row.clone() };
+        let oentry = |row: &oracle::Row| oracle::Entry::Row {
+            table: "messages".into(),
+            key: "m1".into(),
+            row: row.clone(),
+        };
+        let page = P::Changes(Changes {
+            attachment: 1,
+            from: 4,
+            to: 7,
+            consistent_at,
+            entries: rows.iter().map(|(_, row, _)| entry(row)).collect(),
+        });
+        let opage = O::Changes(oracle::Changes {
+            attachment: 1,
+            from: 4,
+            to: 7,
+            consistent_at,
+            entries: rows.iter().map(|(_, _, row)| oentry(row)).collect(),
+        });
+        samples.push(sample(name, &page, &opage));
+    }
+    samples
+}
+
+/// Messages that end something.
+fn endings() -> Vec<Sample> {
+    use Message as P;
+    use oracle::Message as O;
+    let text = || "why".to_owned();
+    let mut samples = vec![
+        sample("message.detach", &P::Detach { attachment: 1 }, &O::Detach { attachment: 1 }),
+        sample("message.refresh", &P::Refresh { token: text() }, &O::Refresh { token: text() }),
+        sample(
+            "message.notice.revoked",
+            &P::Notice(Notice::Revoked { attachment: 1 }),
+            &O::Notice(oracle::Notice::Revoked { attachment: 1 }),
+        ),
+        sample(
+            "message.notice.retry_after",
+            &P::Notice(Notice::RetryAfter {
+                attachment: 1,
+                counter: 300,
+                retry_ms: 5000,
+                message: text(),
+            }),
+            &O::Notice(oracle::Notice::RetryAfter {
+                attachment: 1,
+                counter: 300,
+                retry_ms: 5000,
+                message: text(),
+            }),
+        ),
+        sample(
+            "message.notice.shutting_down",
+            &P::Notice(Notice::ShuttingDown),
+            &O::Notice(oracle::Notice::ShuttingDown),
+        ),
+    ];
+    for (code, ocode) in [
+        (AttachRefusal::Forbidden, oracle::AttachRefusal::Forbidden),
+        (AttachRefusal::Fenced, oracle::AttachRefusal::Fenced),
+        (AttachRefusal::DeviceForked, oracle::AttachRefusal::DeviceForked),
+        (AttachRefusal::AppTooOld, oracle::AttachRefusal::AppTooOld),
+        (AttachRefusal::WorkspaceDeleted, oracle::AttachRefusal::WorkspaceDeleted),
+        (AttachRefusal::TooMany, oracle::AttachRefusal::TooMany),
+        (AttachRefusal::Unavailable, oracle::AttachRefusal::Unavailable),
+    ] {
+        samples.push(sample(
+            &format!("message.refused.{code}"),
+            &P::Refused { attachment: 1, code, message: text() },
+            &O::Refused { attachment: 1, code: ocode, message: text() },
+        ));
+    }
+    for (code, ocode) in [
+        (ErrorCode::Version, oracle::ErrorCode::Version),
+        (ErrorCode::Unauthenticated, oracle::ErrorCode::Unauthenticated),
+        (ErrorCode::Protocol, oracle::ErrorCode::Protocol),
+        (ErrorCode::Timeout, oracle::ErrorCode::Timeout),
+        (ErrorCode::Rate, oracle::ErrorCode::Rate),
+        (ErrorCode::TooBig, oracle::ErrorCode::TooBig),
+        (ErrorCode::Internal, oracle::ErrorCode::Internal),
+    ] {
+        samples.push(sample(
+            &format!("message.error.{code}"),
+            &P::Error { code, message: text() },
+            &O::Error { code: ocode, message: text() },
+        ));
+    }
+    samples
+}
