@@ -111,7 +111,7 @@ impl Workspace {
         let view = self.read()?;
         let state = view.state();
         let meta = read::meta(state, self.name())?;
-        let waiting = read::outbox(state, self.name(), 0, usize::MAX)?;
+        let waiting = read::outbox(state, self.name(), meta.gone + 1, usize::MAX)?;
         let undecided: Vec<_> = waiting.iter().filter(|(_, e)| e.settled.is_none()).collect();
         let letters = dead_letter::all(state)?;
         let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
@@ -173,7 +173,8 @@ impl Workspace {
         let row_key = view.row_key(table, key);
         let stored = read::row(state, &row_key)?;
         let server = read::authority_row(state, &row_key)?;
-        let outbox = read::outbox(state, self.name(), 0, usize::MAX)?;
+        let gone = read::meta(state, self.name())?.gone;
+        let outbox = read::outbox(state, self.name(), gone + 1, usize::MAX)?;
         let waiting = read::pending(state, &row_key)?.into_iter().map(|own| Waiting {
             counter: own.counter,
             batch_id: own.batch_id,

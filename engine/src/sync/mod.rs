@@ -175,11 +175,13 @@ impl Sync {
 /// True once no batch up to `written` waits in the outbox. An error of the disk ends the wait: the
 /// caller's next read reports it.
 fn caught_up(workspace: &Workspace, written: u64) -> bool {
-    let Ok(view) = workspace.read() else { return true };
-    match read::outbox(view.state(), workspace.name(), 0, 1) {
-        Ok(first) => first.first().is_none_or(|(counter, _)| *counter > written),
-        Err(_) => true,
-    }
+    let first = || -> Result<Option<u64>> {
+        let view = workspace.read()?;
+        let meta = read::meta(view.state(), workspace.name())?;
+        let first = read::first_in_outbox(view.state(), workspace.name(), &meta)?;
+        Ok(first.map(|(counter, _)| counter))
+    };
+    first().unwrap_or(None).is_none_or(|counter| counter > written)
 }
 
 impl Drop for Inner {

@@ -261,6 +261,8 @@ pub struct WorkspaceMeta {
     pub written: u64,
     /// Replica: last counter whose decision is stored.
     pub decided: u64,
+    /// Replica: last counter that the stream has shown; no batch up to it is in the outbox.
+    pub gone: u64,
     /// Live rows of the authority's state, product tables left out.
     pub rows: u64,
     /// Digest sum of the authority's state, tombstones included, product tables left out.
@@ -279,7 +281,7 @@ impl Encode for WorkspaceMeta {
             out.u64(number);
         }
         out.bool(self.bootstrapped);
-        for number in [self.horizon, self.written, self.decided, self.rows] {
+        for number in [self.horizon, self.written, self.decided, self.gone, self.rows] {
             out.u64(number);
         }
         out.raw(&self.digest.0.to_le_bytes());
@@ -300,6 +302,7 @@ impl Decode for WorkspaceMeta {
             horizon: from.u64()?,
             written: from.u64()?,
             decided: from.u64()?,
+            gone: from.u64()?,
             rows: from.u64()?,
             digest: Digest(u128::from_le_bytes(from.array()?)),
             time_ms: from.i64()?,

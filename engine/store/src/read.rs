@@ -202,10 +202,18 @@ pub fn authority_row<S: ReadState + ?Sized>(
     state: &S,
     row_key: &[u8],
 ) -> Result<Option<StoredRow>, StoreError> {
-    match typed::<S, Shadow>(state, SHADOW, row_key)? {
+    match shadow(state, row_key)? {
         Some(Shadow(row)) => Ok(row),
         None => row(state, row_key),
     }
+}
+
+/// The shadow of a record, if it has own ops that the cursor has not passed.
+pub fn shadow<S: ReadState + ?Sized>(
+    state: &S,
+    row_key: &[u8],
+) -> Result<Option<Shadow>, StoreError> {
+    typed(state, SHADOW, row_key)
 }
 
 /// True if the record has own ops that the cursor has not passed.
@@ -225,6 +233,23 @@ pub fn pending<S: ReadState + ?Sized>(
         Ok(true)
     })?;
     Ok(found)
+}
+
+/// One own op by its pending key.
+pub fn pending_op<S: ReadState + ?Sized>(
+    state: &S,
+    pending_key: &[u8],
+) -> Result<Option<StoredPending>, StoreError> {
+    typed(state, PENDING, pending_key)
+}
+
+/// The oldest batch in the outbox of a workspace whose facts are `meta`.
+pub fn first_in_outbox<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    meta: &WorkspaceMeta,
+) -> Result<Option<(u64, OutboxEntry)>, StoreError> {
+    Ok(outbox(state, workspace, meta.gone.saturating_add(1), 1)?.into_iter().next())
 }
 
 /// Outbox entries with a counter of at least `from`, at most `limit`, in counter order.

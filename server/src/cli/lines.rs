@@ -123,8 +123,10 @@ impl Line {
         let record = |raw: &RawValue| {
             let offset = (raw.get().as_ptr() as usize).saturating_sub(line.as_ptr() as usize);
             json::parse_record(raw.get()).map_err(|error| match error {
-                JsonError::Text { column, path, reason } => {
-                    JsonError::Text { column: column + offset, path, reason }.to_string()
+                JsonError::Text { column, path, reason, .. } => {
+                    let field =
+                        if path.is_empty() { String::new() } else { format!(", field {path}") };
+                    format!("column {}{field}: {reason}", column + offset)
                 }
                 other => other.to_string(),
             })

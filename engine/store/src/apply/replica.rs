@@ -1,11 +1,14 @@
 //! What a replica's frames do to its state: own batches, received pages, verdicts, dead letters.
 //!
 //! `ROWS` holds what readers see. A record with own ops that the cursor has not passed also has a
-//! `SHADOW`: the authority's row, to which those ops are applied anew whenever either side moves.
+//! `SHADOW`: the authority's row, to which those ops are applied anew whenever it or one of their
+//! verdicts moves.
+
+use std::collections::BTreeMap;
 
 use lastword_core::codec::from_bytes;
 use lastword_core::id::{DeviceId, Key, TableName, WorkspaceName};
-use lastword_core::op::Op;
+use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::{Decided, Entry};
 use lastword_core::rules::{self, At, PendingOp, PendingState};
 use lastword_core::stamp::Decision;
@@ -37,43 +40,26 @@ pub(super) fn local(
     position: u64,
     frame: &LocalBatch,
 ) -> Result<(), StoreError> {
-    let workspace = &frame.workspace;
-    let mut meta = read::meta(state, workspace)?;
-    local_ops(state, indexes, workspace, meta.generation, position, &frame.local)?;
+    let mut step = Step::begin(state, indexes, &frame.workspace)?;
+    local_ops(step.state, indexes, &frame.workspace, step.meta.generation, position, &frame.local)?;
     if let Some(batch) = &frame.batch {
-        let records: Vec<_> =
-            batch.ops.iter().map(|op| (op.table.clone(), op.key.clone())).collect();
+        let writer = step.writer()?;
         for op in &batch.ops {
-            let row_key = keys::row_key(workspace, meta.generation, &op.table, &op.key);
-            if !read::has_shadow(state, &row_key)? {
-                let row = read::row(state, &row_key)?;
-                put(state, SHADOW, &row_key, &Shadow(row))?;
-            }
-            let own = PendingOp {
-                counter: batch.counter,
-                batch_id: batch.batch_id,
-                created_ms: batch.created_ms,
-                strict: batch.strict,
-                op: op.clone(),
-                state: PendingState::Undecided,
-            };
-            let key = keys::pending_key(&row_key, batch.counter);
-            put(state, PENDING, &key, &StoredPending(own))?;
-            show(state, indexes, &row_key, &op.table, position)?;
+            step.own_op(&writer, position, batch, op)?;
         }
+        let records = batch.ops.iter().map(|op| (op.table.clone(), op.key.clone()));
         let entry = OutboxEntry {
             batch_id: batch.batch_id,
             payload_hash: batch.payload_hash(),
             position,
             created_ms: batch.created_ms,
-            records,
+            records: records.collect(),
             settled: None,
         };
-        put(state, OUTBOX, &keys::numbered(workspace, batch.counter), &entry)?;
-        meta.written = batch.counter;
+        put(step.state, OUTBOX, &keys::numbered(&frame.workspace, batch.counter), &entry)?;
+        step.meta.written = batch.counter;
     }
-    put_meta(state, workspace, &meta)?;
-    Ok(())
+    step.end()
 }
 
 /// Ops on tables that never sync: applied at once, in this device's name.
@@ -98,36 +84,6 @@ fn local_ops(
     Ok(())
 }
 
-/// Computes the visible row anew from shadow and own ops; without own ops the shadow goes.
-fn show(
-    state: &mut StateTxn<'_>,
-    indexes: &Indexes,
-    row_key: &[u8],
-    table: &TableName,
-    position: u64,
-) -> Result<(), StoreError> {
-    let pending = read::pending(state, row_key)?;
-    let shadow = read::authority_row(state, row_key)?;
-    // The newest frame stays reachable: own ops are part of the record's history.
-    let position = read::row(state, row_key)?.map_or(position, |row| row.position.max(position));
-    if pending.is_empty() {
-        state.delete(SHADOW, row_key);
-        match shadow {
-            Some(row) => put_row(state, indexes, row_key, &StoredRow { position, ..row })?,
-            None => delete_row(state, indexes, row_key)?,
-        }
-        return Ok(());
-    }
-    let identity = read::identity(state)?;
-    let (device, former) = identity.map(|id| (id.device, id.former)).unwrap_or_default();
-    let base = shadow.as_ref().map(|shadow| &shadow.row);
-    match rules::overlay(base, &pending, device, &former, policy_of(table)) {
-        Some(row) => put_row(state, indexes, row_key, &StoredRow { position, row })?,
-        None => delete_row(state, indexes, row_key)?,
-    }
-    Ok(())
-}
-
 pub(super) fn remote(
     state: &mut StateTxn<'_>,
     indexes: &Indexes,
@@ -135,76 +91,30 @@ pub(super) fn remote(
     page: RemotePage,
 ) -> Result<(), StoreError> {
     let workspace = page.workspace;
-    let mut meta = read::meta(state, &workspace)?;
+    let mut step = Step::begin(state, indexes, &workspace)?;
     // A first bootstrap shows rows as they come; later pages wait for their consistent end, so
     // that no reader sees half of a batch.
-    let stage = meta.bootstrapped && page.consistent_at.is_none();
+    let stage = step.meta.bootstrapped && page.consistent_at.is_none();
     if page.consistent_at.is_some() {
-        install_staged(state, indexes, &workspace, &mut meta)?;
+        step.install_staged()?;
     }
     for Entry::Row { table, key, row } in page.entries {
-        let row_key = keys::row_key(&workspace, meta.generation, &table, &key);
-        meta.time_ms = meta.time_ms.max(row.time_ms);
+        let row_key = keys::row_key(&workspace, step.meta.generation, &table, &key);
+        step.meta.time_ms = step.meta.time_ms.max(row.time_ms);
         let stored = StoredRow { position, row };
         match stage {
-            true => put(state, STAGED, &row_key, &stored)?,
-            false => install(state, indexes, &mut meta, &row_key, &table, &key, stored)?,
+            true => put(step.state, STAGED, &row_key, &stored)?,
+            false => step.install(row_key, &table, &key, stored)?,
         }
     }
-    meta.received_to = page.to;
-    meta.head = meta.head.max(page.to);
+    step.meta.received_to = page.to;
+    step.meta.head = step.meta.head.max(page.to);
     if let Some(cursor) = page.consistent_at {
-        meta.cursor = cursor;
-        meta.bootstrapped = true;
-        retire(state, indexes, &workspace, &meta)?;
+        step.meta.cursor = cursor;
+        step.meta.bootstrapped = true;
+        step.retire()?;
     }
-    put_meta(state, &workspace, &meta)?;
-    Ok(())
-}
-
-fn install_staged(
-    state: &mut StateTxn<'_>,
-    indexes: &Indexes,
-    workspace: &WorkspaceName,
-    meta: &mut WorkspaceMeta,
-) -> Result<(), StoreError> {
-    let prefix = keys::rows_prefix(workspace, meta.generation);
-    let mut staged = Vec::new();
-    read::visit_range(state, STAGED, &prefix, &keys::prefix_end(&prefix), &mut |key, value| {
-        staged.push((key.to_vec(), value.to_vec()));
-        Ok(true)
-    })?;
-    for (row_key, value) in staged {
-        state.delete(STAGED, &row_key);
-        let name = keys::split_row_key(&row_key, prefix.len());
-        let stored: Option<StoredRow> = from_bytes(&value).ok();
-        let (Some((table, key)), Some(stored)) = (name, stored) else {
-            return Err(read::state_damaged(STAGED, &row_key, "a staged row does not decode"));
-        };
-        install(state, indexes, meta, &row_key, &table, &key, stored)?;
-    }
-    Ok(())
-}
-
-/// Takes over the authority's row, below own ops if there are any.
-fn install(
-    state: &mut StateTxn<'_>,
-    indexes: &Indexes,
-    meta: &mut WorkspaceMeta,
-    row_key: &[u8],
-    table: &TableName,
-    key: &Key,
-    stored: StoredRow,
-) -> Result<(), StoreError> {
-    let old = read::authority_row(state, row_key)?;
-    count(meta, table, key, old.as_ref().map(|old| &old.row), Some(&stored.row));
-    if read::has_shadow(state, row_key)? {
-        let position = stored.position;
-        put(state, SHADOW, row_key, &Shadow(Some(stored)))?;
-        show(state, indexes, row_key, table, position)
-    } else {
-        put_row(state, indexes, row_key, &stored)
-    }
+    step.end()
 }
 
 pub(super) fn verdicts(
@@ -212,95 +122,17 @@ pub(super) fn verdicts(
     indexes: &Indexes,
     frame: &Verdicts,
 ) -> Result<(), StoreError> {
-    let workspace = &frame.workspace;
-    let mut meta = read::meta(state, workspace)?;
+    let mut step = Step::begin(state, indexes, &frame.workspace)?;
     for decided in &frame.decisions {
-        settle(state, indexes, workspace, &meta, decided)?;
-        meta.decided = meta.decided.max(decided.counter);
+        step.settle(decided)?;
+        step.meta.decided = step.meta.decided.max(decided.counter);
         if let Decision::Accepted { last_seq, time_ms, .. } = &decided.decision {
-            meta.head = meta.head.max(*last_seq);
-            meta.time_ms = meta.time_ms.max(*time_ms);
+            step.meta.head = step.meta.head.max(*last_seq);
+            step.meta.time_ms = step.meta.time_ms.max(*time_ms);
         }
     }
-    retire(state, indexes, workspace, &meta)?;
-    put_meta(state, workspace, &meta)?;
-    Ok(())
-}
-
-/// Marks one batch as decided; its ops now obey their verdicts.
-fn settle(
-    state: &mut StateTxn<'_>,
-    indexes: &Indexes,
-    workspace: &WorkspaceName,
-    meta: &WorkspaceMeta,
-    decided: &Decided,
-) -> Result<(), StoreError> {
-    let Decision::Accepted { first_seq, time_ms, verdicts, .. } = &decided.decision else {
-        return Ok(());
-    };
-    let outbox_key = keys::numbered(workspace, decided.counter);
-    let Some(mut entry) = read::outbox_entry(state, workspace, decided.counter)? else {
-        return Ok(());
-    };
-    for (((table, key), verdict), seq) in entry.records.iter().zip(verdicts).zip(*first_seq..) {
-        let row_key = keys::row_key(workspace, meta.generation, table, key);
-        let pending_key = keys::pending_key(&row_key, decided.counter);
-        if let Some(bytes) = state.get(PENDING, &pending_key)? {
-            let own = from_bytes::<StoredPending>(&bytes);
-            let Ok(StoredPending(mut own)) = own else {
-                return Err(read::state_damaged(
-                    PENDING,
-                    &pending_key,
-                    "a pending op does not decode",
-                ));
-            };
-            let verdict = verdict.clone();
-            own.state = PendingState::Settled { seq, time_ms: *time_ms, verdict };
-            put(state, PENDING, &pending_key, &StoredPending(own))?;
-            show(state, indexes, &row_key, table, entry.position)?;
-        }
-    }
-    entry.settled = Some(decided.decision.clone());
-    put(state, OUTBOX, &outbox_key, &entry)?;
-    Ok(())
-}
-
-/// Settled batches whose last seq the cursor has passed leave the outbox and the overlay.
-fn retire(
-    state: &mut StateTxn<'_>,
-    indexes: &Indexes,
-    workspace: &WorkspaceName,
-    meta: &WorkspaceMeta,
-) -> Result<(), StoreError> {
-    loop {
-        let Some((counter, entry)) = read::outbox(state, workspace, 0, 1)?.into_iter().next()
-        else {
-            return Ok(());
-        };
-        match &entry.settled {
-            Some(Decision::Accepted { last_seq, .. }) if *last_seq <= meta.cursor => {
-                leave(state, indexes, workspace, meta.generation, counter, &entry)?;
-            }
-            _ => return Ok(()),
-        }
-    }
-}
-
-fn leave(
-    state: &mut StateTxn<'_>,
-    indexes: &Indexes,
-    workspace: &WorkspaceName,
-    generation: u32,
-    counter: u64,
-    entry: &OutboxEntry,
-) -> Result<(), StoreError> {
-    state.delete(OUTBOX, &keys::numbered(workspace, counter));
-    for (table, key) in &entry.records {
-        let row_key = keys::row_key(workspace, generation, table, key);
-        state.delete(PENDING, &keys::pending_key(&row_key, counter));
-        show(state, indexes, &row_key, table, entry.position)?;
-    }
-    Ok(())
+    step.retire()?;
+    step.end()
 }
 
 pub(super) fn dead_letters(
@@ -309,42 +141,254 @@ pub(super) fn dead_letters(
     position: u64,
     frame: &DeadLetters,
 ) -> Result<(), StoreError> {
-    let workspace = &frame.workspace;
-    let mut meta = read::meta(state, workspace)?;
+    let mut step = Step::begin(state, indexes, &frame.workspace)?;
     for counter in &frame.counters {
-        if let Some(entry) = read::outbox_entry(state, workspace, *counter)? {
-            leave(state, indexes, workspace, meta.generation, *counter, &entry)?;
+        if let Some(entry) = read::outbox_entry(step.state, &frame.workspace, *counter)? {
+            step.leave(*counter, &entry);
         }
     }
     for (old, new) in &frame.renumbered {
-        renumber(state, workspace, meta.generation, *old, *new)?;
+        step.renumber(*old, *new)?;
     }
-    meta.decided = meta.decided.max(frame.refused.counter);
-    meta.written -= frame.counters.len() as u64 - 1;
-    put_meta(state, workspace, &meta)?;
-    let store = read::store_workspace();
-    local_ops(state, indexes, &store, 0, position, &frame.rows)
+    step.meta.decided = step.meta.decided.max(frame.refused.counter);
+    // The refused batch keeps its counter, those that went down with it give theirs back.
+    let given_back = (frame.counters.len() as u64).saturating_sub(1);
+    step.meta.written = step.meta.written.saturating_sub(given_back);
+    step.end()?;
+    local_ops(state, indexes, &read::store_workspace(), 0, position, &frame.rows)
 }
 
-/// Counters stay contiguous: a batch that stays takes the next free one. The order of a record's
-/// ops does not change, so its visible row does not either.
-fn renumber(
-    state: &mut StateTxn<'_>,
-    workspace: &WorkspaceName,
-    generation: u32,
-    old: u64,
-    new: u64,
-) -> Result<(), StoreError> {
-    let Some(entry) = read::outbox_entry(state, workspace, old)? else { return Ok(()) };
-    state.delete(OUTBOX, &keys::numbered(workspace, old));
-    put(state, OUTBOX, &keys::numbered(workspace, new), &entry)?;
-    for (table, key) in &entry.records {
-        let row_key = keys::row_key(workspace, generation, table, key);
-        for own in read::pending(state, &row_key)?.into_iter().filter(|own| own.counter == old) {
-            state.delete(PENDING, &keys::pending_key(&row_key, old));
-            let own = PendingOp { counter: new, ..own };
-            put(state, PENDING, &keys::pending_key(&row_key, new), &StoredPending(own))?;
+/// One frame's work on one workspace. What records show is computed once each, at the end.
+struct Step<'a, 'b> {
+    state: &'a mut StateTxn<'b>,
+    indexes: &'a Indexes,
+    workspace: &'a WorkspaceName,
+    meta: WorkspaceMeta,
+    /// Records whose shadow or own ops moved: row key, table, position of the newest frame.
+    touched: BTreeMap<Vec<u8>, (TableName, u64)>,
+}
+
+/// Whose ops the predictions are made for.
+struct Own {
+    device: DeviceId,
+    former: Vec<DeviceId>,
+}
+
+impl<'a, 'b> Step<'a, 'b> {
+    fn begin(
+        state: &'a mut StateTxn<'b>,
+        indexes: &'a Indexes,
+        workspace: &'a WorkspaceName,
+    ) -> Result<Self, StoreError> {
+        let meta = read::meta(state, workspace)?;
+        Ok(Self { state, indexes, workspace, meta, touched: BTreeMap::new() })
+    }
+
+    fn end(mut self) -> Result<(), StoreError> {
+        if !self.touched.is_empty() {
+            let own = self.writer()?;
+            for (row_key, (table, position)) in std::mem::take(&mut self.touched) {
+                self.show(&own, &row_key, &table, position)?;
+            }
+        }
+        put_meta(self.state, self.workspace, &self.meta)
+    }
+
+    fn writer(&self) -> Result<Own, StoreError> {
+        let identity = read::identity(self.state)?;
+        let (device, former) = identity.map(|id| (id.device, id.former)).unwrap_or_default();
+        Ok(Own { device, former })
+    }
+
+    fn row_key(&self, table: &TableName, key: &Key) -> Vec<u8> {
+        keys::row_key(self.workspace, self.meta.generation, table, key)
+    }
+
+    fn touch(&mut self, row_key: Vec<u8>, table: &TableName, position: u64) {
+        let newest = self.touched.entry(row_key).or_insert_with(|| (table.clone(), position));
+        newest.1 = newest.1.max(position);
+    }
+
+    /// An op written here goes on top of what is shown: the earlier own ops are in there already.
+    fn own_op(
+        &mut self,
+        own: &Own,
+        position: u64,
+        batch: &Batch,
+        op: &Op,
+    ) -> Result<(), StoreError> {
+        let row_key = self.row_key(&op.table, &op.key);
+        let shown = read::row(self.state, &row_key)?;
+        if !read::has_shadow(self.state, &row_key)? {
+            put(self.state, SHADOW, &row_key, &Shadow(shown.clone()))?;
+        }
+        let pending = StoredPending(PendingOp {
+            counter: batch.counter,
+            batch_id: batch.batch_id,
+            created_ms: batch.created_ms,
+            strict: batch.strict,
+            op: op.clone(),
+            state: PendingState::Undecided,
+        });
+        put(self.state, PENDING, &keys::pending_key(&row_key, batch.counter), &pending)?;
+        let row = rules::overlay(
+            shown.as_ref().map(|shown| &shown.row),
+            std::slice::from_ref(&pending.0),
+            own.device,
+            &own.former,
+            policy_of(&op.table),
+        );
+        match row {
+            Some(row) => put_row(self.state, self.indexes, &row_key, &StoredRow { position, row }),
+            None => Ok(()),
         }
     }
-    Ok(())
+
+    /// Computes the visible row anew from shadow and own ops; without own ops the shadow goes.
+    fn show(
+        &mut self,
+        own: &Own,
+        row_key: &[u8],
+        table: &TableName,
+        position: u64,
+    ) -> Result<(), StoreError> {
+        let (state, indexes) = (&mut *self.state, self.indexes);
+        let pending = read::pending(state, row_key)?;
+        let shadow = read::authority_row(state, row_key)?;
+        // The newest frame stays reachable: own ops are part of the record's history.
+        let position =
+            read::row(state, row_key)?.map_or(position, |row| row.position.max(position));
+        let row = match pending.is_empty() {
+            true => {
+                state.delete(SHADOW, row_key);
+                shadow.map(|shadow| shadow.row)
+            }
+            false => rules::overlay(
+                shadow.as_ref().map(|shadow| &shadow.row),
+                &pending,
+                own.device,
+                &own.former,
+                policy_of(table),
+            ),
+        };
+        match row {
+            Some(row) => put_row(state, indexes, row_key, &StoredRow { position, row }),
+            None => delete_row(state, indexes, row_key),
+        }
+    }
+
+    fn install_staged(&mut self) -> Result<(), StoreError> {
+        let prefix = keys::rows_prefix(self.workspace, self.meta.generation);
+        let end = keys::prefix_end(&prefix);
+        let mut staged = Vec::new();
+        read::visit_range(self.state, STAGED, &prefix, &end, &mut |key, value| {
+            staged.push((key.to_vec(), value.to_vec()));
+            Ok(true)
+        })?;
+        for (row_key, value) in staged {
+            self.state.delete(STAGED, &row_key);
+            let name = keys::split_row_key(&row_key, prefix.len());
+            let stored: Option<StoredRow> = from_bytes(&value).ok();
+            let (Some((table, key)), Some(stored)) = (name, stored) else {
+                let what = "a staged row does not decode";
+                return Err(read::state_damaged(STAGED, &row_key, what));
+            };
+            self.install(row_key, &table, &key, stored)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over the authority's row, below own ops if there are any.
+    fn install(
+        &mut self,
+        row_key: Vec<u8>,
+        table: &TableName,
+        key: &Key,
+        stored: StoredRow,
+    ) -> Result<(), StoreError> {
+        let shadow = read::shadow(self.state, &row_key)?;
+        let has_shadow = shadow.is_some();
+        let old = match shadow {
+            Some(Shadow(row)) => row,
+            None => read::row(self.state, &row_key)?,
+        };
+        let old = old.as_ref().map(|old| &old.row);
+        count(&mut self.meta, table, key, old, Some(&stored.row));
+        if !has_shadow {
+            return put_row(self.state, self.indexes, &row_key, &stored);
+        }
+        let position = stored.position;
+        put(self.state, SHADOW, &row_key, &Shadow(Some(stored)))?;
+        self.touch(row_key, table, position);
+        Ok(())
+    }
+
+    /// Marks one batch as decided; its ops now obey their verdicts.
+    fn settle(&mut self, decided: &Decided) -> Result<(), StoreError> {
+        let Decision::Accepted { first_seq, time_ms, verdicts, .. } = &decided.decision else {
+            return Ok(());
+        };
+        let counter = decided.counter;
+        let Some(mut entry) = read::outbox_entry(self.state, self.workspace, counter)? else {
+            return Ok(());
+        };
+        let seqs = *first_seq..;
+        for (((table, key), verdict), seq) in entry.records.iter().zip(verdicts).zip(seqs) {
+            let row_key = self.row_key(table, key);
+            let pending_key = keys::pending_key(&row_key, counter);
+            if let Some(StoredPending(mut own)) = read::pending_op(self.state, &pending_key)? {
+                let verdict = verdict.clone();
+                own.state = PendingState::Settled { seq, time_ms: *time_ms, verdict };
+                put(self.state, PENDING, &pending_key, &StoredPending(own))?;
+                self.touch(row_key, table, entry.position);
+            }
+        }
+        entry.settled = Some(decided.decision.clone());
+        put(self.state, OUTBOX, &keys::numbered(self.workspace, counter), &entry)
+    }
+
+    /// Settled batches whose last seq the cursor has passed leave the outbox and the overlay.
+    fn retire(&mut self) -> Result<(), StoreError> {
+        while let Some((counter, entry)) =
+            read::first_in_outbox(self.state, self.workspace, &self.meta)?
+        {
+            match &entry.settled {
+                Some(Decision::Accepted { last_seq, .. }) if *last_seq <= self.meta.cursor => {
+                    self.leave(counter, &entry);
+                    self.meta.gone = counter;
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, counter: u64, entry: &OutboxEntry) {
+        self.state.delete(OUTBOX, &keys::numbered(self.workspace, counter));
+        for (table, key) in &entry.records {
+            let row_key = self.row_key(table, key);
+            self.state.delete(PENDING, &keys::pending_key(&row_key, counter));
+            self.touch(row_key, table, entry.position);
+        }
+    }
+
+    /// Counters stay contiguous: a batch that stays takes the next free one. The order of a
+    /// record's ops does not change, so its visible row does not either.
+    fn renumber(&mut self, old: u64, new: u64) -> Result<(), StoreError> {
+        let Some(entry) = read::outbox_entry(self.state, self.workspace, old)? else {
+            return Ok(());
+        };
+        self.state.delete(OUTBOX, &keys::numbered(self.workspace, old));
+        put(self.state, OUTBOX, &keys::numbered(self.workspace, new), &entry)?;
+        for (table, key) in &entry.records {
+            let row_key = self.row_key(table, key);
+            let from = keys::pending_key(&row_key, old);
+            if let Some(StoredPending(own)) = read::pending_op(self.state, &from)? {
+                self.state.delete(PENDING, &from);
+                let own = StoredPending(PendingOp { counter: new, ..own });
+                put(self.state, PENDING, &keys::pending_key(&row_key, new), &own)?;
+            }
+        }
+        Ok(())
+    }
 }
