@@ -19,6 +19,8 @@ use actors::{Device, Server};
 
 type Failure = Box<dyn std::error::Error>;
 
+/// Width of the transcript's text.
+const TEXT_COLUMNS: usize = 88;
 /// Writes of the latency step.
 const LATENCY_WRITES: usize = 25;
 /// Notes written offline.
@@ -79,6 +81,23 @@ struct Story<'a> {
     begun: Instant,
 }
 
+/// Broken into lines that fit a terminal, the later ones under the first.
+fn wrapped(text: &str) -> String {
+    let (mut out, mut column) = (String::new(), 0);
+    for word in text.split(' ') {
+        if column > 0 && column + word.len() + 1 > TEXT_COLUMNS {
+            out.push_str("\n          ");
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += word.len();
+    }
+    out
+}
+
 fn put(key: &str, value: Value) -> Value {
     json!({ "do": "put", "table": "notes", "key": key, "value": value })
 }
@@ -130,7 +149,7 @@ impl<'a> Story<'a> {
     fn say(&mut self, step: &str, line: &str) -> Result<(), Failure> {
         match self.json {
             true => writeln!(self.out, "{}", json!({ "step": step, "text": line }))?,
-            false => writeln!(self.out, "{step:<9} {line}")?,
+            false => writeln!(self.out, "{step:<9} {}", wrapped(line))?,
         }
         Ok(self.out.flush()?)
     }
