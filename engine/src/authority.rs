@@ -24,6 +24,7 @@ use lastword_store::payload::{Attachment, DecidedBatch, Payload, cut_text};
 use lastword_store::read::{self, ChangesPage, ReadState};
 use lastword_store::{Store, View};
 
+use crate::devices;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
 use crate::history::{self, Version};
@@ -151,14 +152,15 @@ impl Authority {
         self.inner.writer.submit(move |store| attach_now(store, &workspace, &attach), done)
     }
 
-    /// Decides one batch, unless `gate` was closed before. `done` is called on the writer thread
-    /// once the decision is durable.
+    /// Decides one batch of `user`, unless `gate` was closed before. `done` is called on the writer
+    /// thread once the decision is durable.
     ///
     /// # Errors
     /// [`Error::Closed`] if the authority is closed; then `done` is not called.
     pub fn decide(
         &self,
         workspace: WorkspaceName,
+        user: String,
         batch: Batch,
         gate: PushGate,
         done: impl FnOnce(Result<PushAnswer>) + Send + 'static,
@@ -172,7 +174,8 @@ impl Authority {
                 if gate.is_closed(opening) {
                     return Ok(PushAnswer::Ignored);
                 }
-                let answer = decide_now(store, &workspace, batch, payload_hash, checked);
+                let pushed = Pushed { user: &user, batch, payload_hash, checked };
+                let answer = decide_now(store, &workspace, pushed);
                 let goes_on = matches!(
                     answer,
                     Ok(PushAnswer::Decided(Decision::Accepted { .. }) | PushAnswer::Ignored)
@@ -271,6 +274,8 @@ pub struct AttachRequest {
     pub attachment: u64,
     /// The device.
     pub device: DeviceId,
+    /// Whose device it is.
+    pub user: String,
     /// Last counter whose decision it has stored.
     pub decided: u64,
     /// The user's role.
@@ -297,6 +302,10 @@ fn attach_now(
         meta = read::meta(store.newest(), workspace)?;
     }
     let newest = store.newest();
+    let owner = devices::owner(newest, workspace, request.device)?;
+    if owner.is_some_and(|owner| owner != request.user) {
+        return Err(Error::ForeignDevice { device: request.device });
+    }
     let limit = MAX_ATTACHED_DECISIONS;
     let decisions =
         read::decisions_after(newest, workspace, request.device, request.decided, limit)?;
@@ -313,13 +322,21 @@ fn attach_now(
     })
 }
 
+/// One batch as it came.
+struct Pushed<'a> {
+    user: &'a str,
+    batch: Batch,
+    payload_hash: [u8; 32],
+    /// Whether limits and form hold.
+    checked: std::result::Result<(), String>,
+}
+
 fn decide_now(
     store: &mut Store,
     workspace: &WorkspaceName,
-    batch: Batch,
-    payload_hash: [u8; 32],
-    checked: std::result::Result<(), String>,
+    pushed: Pushed<'_>,
 ) -> Result<PushAnswer> {
+    let Pushed { user, batch, payload_hash, checked } = pushed;
     let newest = store.newest();
     let expected = read::last_counter(newest, workspace, batch.device)? + 1;
     if let Some(known) = read::decision(newest, workspace, batch.batch_id)? {
@@ -339,7 +356,13 @@ fn decide_now(
         );
         return Ok(PushAnswer::Forked { message });
     }
-    let frame = judge(store, workspace, batch, payload_hash, checked)?;
+    let owner = devices::owner(newest, workspace, batch.device)?;
+    if owner.as_deref().is_some_and(|owner| owner != user) {
+        let message = Error::ForeignDevice { device: batch.device }.to_string();
+        return Ok(PushAnswer::Forked { message });
+    }
+    let introduces = owner.is_none().then(|| devices::introduction(batch.device, user));
+    let frame = judge(store, workspace, batch, payload_hash, checked, introduces)?;
     let decision = frame.decision.clone();
     let payload = Payload::Decided(frame);
     store.append(payload.kind(), &payload.to_bytes())?;
@@ -373,6 +396,7 @@ fn judge(
     batch: Batch,
     payload_hash: [u8; 32],
     checked: std::result::Result<(), String>,
+    introduces: Option<Op>,
 ) -> Result<DecidedBatch> {
     let newest = store.newest();
     let meta = read::meta(newest, workspace)?;
@@ -401,7 +425,8 @@ fn judge(
             return Ok(refused(batch, RefusalCode::ResultTooBig, message));
         }
     }
-    let Judged { verdicts, own, mut previous, .. } = judged;
+    let Judged { verdicts, mut own, mut previous, .. } = judged;
+    own.extend(introduces);
     previous.extend(own.iter().map(|_| 0));
     let last_seq = meta.head + (batch.ops.len() + own.len()) as u64;
     let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lastword_core::id::{NameError, TableName, WorkspaceName};
+use lastword_core::id::{DeviceId, NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
 use lastword_core::value::ValueError;
@@ -107,6 +107,14 @@ pub enum Error {
     Reserved {
         /// The table.
         table: TableName,
+    },
+    /// The device wrote as another user before.
+    #[error(
+        "device {device} belongs to another user of this workspace; use another --data directory"
+    )]
+    ForeignDevice {
+        /// The device.
+        device: DeviceId,
     },
     /// The workspace belongs to the product.
     #[error("workspace names that begin with _ belong to Lastword; {workspace} is one")]

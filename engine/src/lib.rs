@@ -39,6 +39,7 @@ mod write;
 mod history;
 mod log;
 mod dead_letter;
+mod devices;
 mod live;
 mod receipt;
 mod database;

@@ -17,3 +17,9 @@ pub(crate) fn conflicts() -> TableName {
 pub(crate) fn dead_letters() -> TableName {
     table("_dead_letters")
 }
+
+/// `_devices`: whose each device is, written by the authority, in each workspace.
+#[must_use]
+pub(crate) fn devices() -> TableName {
+    table("_devices")
+}

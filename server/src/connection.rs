@@ -239,10 +239,13 @@ impl Connection {
         // Until the answer is there, the head counts as told.
         let known = Attachment { workspace: workspace.clone(), told: u64::MAX, gate };
         self.attached.insert(attachment, known);
-        let request = AttachRequest { attachment, device, decided, role, create: true };
+        let request = AttachRequest { attachment, device, user, decided, role, create: true };
         let events = self.events.clone();
         let submitted = self.hub.authority.attach(workspace, request, move |result| {
-            let result = result.map_err(|error| (AttachRefusal::Unavailable, error.to_string()));
+            let result = result.map_err(|error| match error {
+                Error::ForeignDevice { .. } => (AttachRefusal::Forbidden, error.to_string()),
+                error => (AttachRefusal::Unavailable, error.to_string()),
+            });
             // A connection that is gone does not need the answer.
             let _ = events.send(Event::Answer(Input::AttachAnswer { attachment, result }));
         });
@@ -253,6 +256,7 @@ impl Connection {
 
     fn decide(&mut self, attachment: u64, batch: lastword::core::op::Batch) {
         let Some(known) = self.attached.get(&attachment) else { return };
+        let Some(user) = self.user.clone() else { return };
         let (workspace, gate) = (known.workspace.clone(), known.gate.clone());
         let (counter, batch_id) = (batch.counter, batch.batch_id);
         let events = self.events.clone();
@@ -262,7 +266,7 @@ impl Connection {
             // A connection that is gone does not need the answer.
             let _ = events.send(Event::Answer(input));
         };
-        if let Err(error) = self.hub.authority.decide(workspace, batch, gate, decided) {
+        if let Err(error) = self.hub.authority.decide(workspace, user, batch, gate, decided) {
             let answer = not_now(&error);
             self.input(Input::Decided { attachment, counter, batch_id, answer });
         }
