@@ -1,23 +1,16 @@
-//! A workspace of a database: reads, writes, live reads.
+//! A workspace of a database: reads and writes.
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
-use lastword_core::row::Row;
-use lastword_core::rules::PENDING_SEQ;
 use lastword_core::stamp::Decision;
-use lastword_core::value::Record;
-use lastword_store::View;
-use lastword_store::keys::{self, StoredRow};
-use lastword_store::read::{self, ReadState};
+use lastword_store::read;
 
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::live::lock;
-use crate::query::{Plan, Rows};
-use crate::schema::Declared;
+use crate::view::{Shown, WorkspaceView};
 use crate::write::{self, Appended, Author, Tx};
 
 /// How often a write runs its closure again because another write moved one of its records.
@@ -28,32 +21,6 @@ const MAX_WRITE_ATTEMPTS: usize = 1000;
 pub struct Workspace {
     db: Database,
     name: WorkspaceName,
-}
-
-/// A live record as it is shown now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
-    /// Its table.
-    pub table: TableName,
-    /// Its key.
-    pub key: Key,
-    /// Its value.
-    pub record: Record,
-    /// Authority seq of the version; none while it is only a prediction of this device.
-    pub seq: Option<u64>,
-}
-
-impl Shown {
-    pub(crate) fn from_row(table: TableName, key: Key, row: Row) -> Self {
-        let seq = (row.last.seq != PENDING_SEQ).then_some(row.last.seq);
-        Self { table, key, record: row.record, seq }
-    }
-
-    /// True while the server has not decided this version.
-    #[must_use]
-    pub fn is_pending(&self) -> bool {
-        self.seq.is_none()
-    }
 }
 
 /// Proof of a durable local write.
@@ -161,12 +128,12 @@ impl Workspace {
     /// `timeout` is over.
     #[must_use]
     pub fn wait_after(&self, view: &WorkspaceView, timeout: Option<Duration>) -> bool {
-        self.db.inner.watchers.wait_after(view.view.position(), timeout)
+        self.db.inner.watchers.wait_after(view.position(), timeout)
     }
 
     /// A future that is ready once something after `view` is published or the database is closed.
     pub async fn changed_after(&self, view: &WorkspaceView) {
-        let seen = view.view.position();
+        let seen = view.position();
         std::future::poll_fn(|context| {
             match self.db.inner.watchers.poll_after(seen, context.waker()) {
                 true => std::task::Poll::Ready(()),
@@ -174,128 +141,6 @@ impl Workspace {
             }
         })
         .await;
-    }
-}
-
-/// A consistent view of one workspace.
-#[derive(Clone)]
-pub struct WorkspaceView {
-    name: WorkspaceName,
-    view: Arc<View>,
-    generation: u32,
-    declared: Arc<Declared>,
-}
-
-impl WorkspaceView {
-    pub(crate) fn new(
-        name: WorkspaceName,
-        view: Arc<View>,
-        declared: Arc<Declared>,
-    ) -> Result<Self> {
-        let generation = read::meta(&*view, &name)?.generation;
-        Ok(Self { name, view, generation, declared })
-    }
-
-    pub(crate) fn declared(&self) -> &Declared {
-        &self.declared
-    }
-
-    pub(crate) fn state(&self) -> &View {
-        &self.view
-    }
-
-    pub(crate) fn row_key(&self, table: &TableName, key: &Key) -> Vec<u8> {
-        keys::row_key(&self.name, self.generation, table, key)
-    }
-
-    pub(crate) fn stored(&self, table: &TableName, key: &Key) -> Result<Option<StoredRow>> {
-        Ok(read::row(&*self.view, &self.row_key(table, key))?)
-    }
-
-    /// A live record.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails or the row is damaged.
-    pub fn get_record(&self, table: &TableName, key: &Key) -> Result<Option<Shown>> {
-        let stored = self.stored(table, key)?.filter(|stored| !stored.row.deleted);
-        Ok(stored.map(|stored| Shown::from_row(table.clone(), key.clone(), stored.row)))
-    }
-
-    /// Live records of one table with keys between `from` and `to`, in key order (bytes of UTF-8)
-    /// or backwards, at most `limit`.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails or a row is damaged.
-    pub fn range(
-        &self,
-        table: &TableName,
-        (from, to): (Bound<&str>, Bound<&str>),
-        reverse: bool,
-        limit: usize,
-    ) -> Result<Vec<Shown>> {
-        let keys = Rows::between(from, to);
-        self.rows(&Plan { table: table.clone(), rows: keys, reverse, limit })
-    }
-
-    /// What a query finds here now.
-    pub(crate) fn rows(&self, plan: &Plan) -> Result<Vec<Shown>> {
-        let Plan { table, rows, reverse, limit } = plan;
-        let prefix = keys::table_prefix(&self.name, self.generation, table);
-        let found = match rows {
-            Rows::Keys { from, to } => {
-                read::table_rows(&*self.view, &prefix, from, to.as_deref(), *reverse, *limit)?
-            }
-            Rows::Index { index, values } => {
-                read::index_rows(&*self.view, &prefix, index, values, *reverse, *limit)?
-            }
-        };
-        let shown =
-            |(table, key, stored): (_, _, StoredRow)| Shown::from_row(table, key, stored.row);
-        Ok(found.into_iter().map(shown).collect())
-    }
-
-    /// Calls `visit` for every record of the workspace in (table, key) order; `deleted` tells
-    /// tombstones, whose value is the one that an undelete brings back.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails or a row is damaged, and those of `visit`.
-    pub fn visit_all(&self, visit: &mut dyn FnMut(Shown, bool) -> Result<()>) -> Result<()> {
-        let prefix = keys::rows_prefix(&self.name, self.generation);
-        let mut stopped = Ok(());
-        read::visit_range(
-            &*self.view,
-            keys::ROWS,
-            &prefix,
-            &keys::prefix_end(&prefix),
-            &mut |row_key, _| {
-                let Some((table, key)) = keys::split_row_key(row_key, prefix.len()) else {
-                    return Ok(true);
-                };
-                let Some(stored) = read::row(&*self.view, row_key)? else { return Ok(true) };
-                let deleted = stored.row.deleted;
-                stopped = visit(Shown::from_row(table, key, stored.row), deleted);
-                Ok(stopped.is_ok())
-            },
-        )?;
-        stopped
-    }
-
-    /// Names of the tables that hold a live record or a tombstone.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails.
-    pub fn tables(&self) -> Result<Vec<TableName>> {
-        let prefix = keys::rows_prefix(&self.name, self.generation);
-        let end = keys::prefix_end(&prefix);
-        let (mut from, mut found) = (prefix.clone(), Vec::new());
-        while let Some((row_key, _)) =
-            self.view.range(keys::ROWS, &from, &end, false, 1)?.into_iter().next()
-        {
-            let Some((table, _)) = keys::split_row_key(&row_key, prefix.len()) else { break };
-            from = keys::prefix_end(&keys::table_prefix(&self.name, self.generation, &table));
-            found.push(table);
-        }
-        Ok(found)
     }
 }
 
@@ -390,7 +235,7 @@ impl Receipt {
                 return Ok(Some(settled));
             }
             self.workspace.changed_after(&view).await;
-            if self.workspace.read()?.view.position() == view.view.position() {
+            if self.workspace.read()?.position() == view.position() {
                 return Ok(None);
             }
         }

@@ -102,7 +102,7 @@ fn everything() -> Everything {
 /// its sign, bytes stay bytes, enums and options come back as they were.
 #[test]
 fn a_value_comes_back_as_it_was_written() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     let written = everything();
     ws.write(|tx| tx.put(EVERYTHING, &written)).unwrap();
     let row = ws.get(EVERYTHING, "k").unwrap().unwrap();
@@ -117,7 +117,7 @@ fn a_value_comes_back_as_it_was_written() {
 /// enums tagged from outside, bytes as bytes.
 #[test]
 fn a_record_has_the_form_that_other_languages_read() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     ws.write(|tx| tx.put(EVERYTHING, &everything())).unwrap();
     let (table, key) = (TableName::new("everything").unwrap(), Key::new("k").unwrap());
     let record = ws.get_record(&table, &key).unwrap().unwrap().record;
@@ -138,7 +138,7 @@ fn a_record_has_the_form_that_other_languages_read() {
 /// What cannot be stored is an error that says where it stands, and nothing is written.
 #[test]
 fn a_value_that_cannot_be_stored_names_its_path() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     type Spoil = fn(&mut Everything);
     let cases: [(&str, Spoil); 4] = [
         ("field unsigned: 9223372036854775808 does not fit", |value| value.unsigned = 1 << 63),
@@ -160,7 +160,7 @@ fn a_value_that_cannot_be_stored_names_its_path() {
 /// panic or a value made up.
 #[test]
 fn a_record_that_is_no_t_names_the_field() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     let key = Key::new("m1").unwrap();
     let table = TableName::new("everything").unwrap();
     for (text, expected) in [
@@ -178,7 +178,7 @@ fn a_record_that_is_no_t_names_the_field() {
 /// (I30, B6), and a field that the older one does not touch is not in its patch.
 #[test]
 fn update_keeps_fields_that_the_type_does_not_know() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     let (table, key) = (TableName::new("messages").unwrap(), Key::new("m6").unwrap());
     let newer = r#"{"id":"m6","thread_id":"t","mood":{"a":[1.5]},"index":1,"body":"hi"}"#;
     ws.write(|tx| tx.put_record(&table, &key, json::parse_record(newer)?)).unwrap();
@@ -205,7 +205,7 @@ fn patch_sets_the_fields_of_a_struct_or_map() {
         #[serde(skip_serializing_if = "Option::is_none")]
         index: Option<i64>,
     }
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     ws.write(|tx| tx.put(MESSAGES, &message("m1", "t1", 4))).unwrap();
     ws.write(|tx| tx.patch(MESSAGES, "m1", &Edit { body: "new", index: None })).unwrap();
     ws.write(|tx| tx.patch(MESSAGES, "m1", &BTreeMap::from([("thread_id", "t2")]))).unwrap();
@@ -222,7 +222,7 @@ fn patch_sets_the_fields_of_a_struct_or_map() {
 /// A record and its key cannot come apart, whichever way the record is written.
 #[test]
 fn the_key_field_holds_the_key() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     ws.write(|tx| tx.put(MESSAGES, &message("m1", "t1", 1))).unwrap();
     let (table, key) = (TableName::new("messages").unwrap(), Key::new("m1").unwrap());
     let other = json::parse_record(r#"{"id":"m2","thread_id":"t","index":1,"body":""}"#).unwrap();
@@ -251,7 +251,7 @@ fn the_key_field_holds_the_key() {
 /// Delete, undelete and reads inside a write see the write's own changes.
 #[test]
 fn a_write_sees_its_own_changes() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     ws.write(|tx| {
         tx.put(MESSAGES, &message("m1", "t1", 1))?;
         tx.update(MESSAGES, "m1", |message| message.index += 1)?;
@@ -271,7 +271,7 @@ fn a_write_sees_its_own_changes() {
 /// A closure that fails writes nothing (B5, I6), however much it did before.
 #[test]
 fn a_closure_that_fails_writes_nothing() {
-    let Fixture { ws, dir, db } = Fixture::new();
+    let Fixture { dir, ws, db } = Fixture::new();
     let failed = ws.write(|tx| {
         tx.put(MESSAGES, &message("m1", "t1", 1))?;
         tx.put(DRAFTS, &message("d1", "t1", 1))?;
@@ -292,7 +292,7 @@ fn a_closure_that_fails_writes_nothing() {
 /// A local table never leaves the device (R3.2): nothing of it waits for a server.
 #[test]
 fn local_tables_are_never_pushed() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     let receipt = ws.write(|tx| tx.put(DRAFTS, &message("d1", "t1", 1))).unwrap();
     assert!(!receipt.is_synced());
     assert_eq!(receipt.verdict().unwrap(), Some(Settled::Local));
@@ -330,7 +330,7 @@ fn a_table_is_used_as_it_was_declared() {
     assert!(matches!(open(Database::builder().tables(BAD_NAME)), Err(Error::Name(_))));
     open(Database::builder().tables((MESSAGES, (DRAFTS, MESSAGES)))).unwrap();
 
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     declaration(ws.write(|tx| tx.put(SYNCED, &message("d", "t", 1))).map(|_| ()));
     declaration(ws.get(OTHER_KEY, "t").map(|_| ()));
     const UNDECLARED: Table<Message> = Table::new("notes", "id").local();
@@ -342,7 +342,7 @@ fn a_table_is_used_as_it_was_declared() {
 /// What was acknowledged is there after the database is opened again (I1).
 #[test]
 fn everything_is_there_after_reopening() {
-    let Fixture { ws, db, dir } = Fixture::new();
+    let Fixture { dir, ws, db } = Fixture::new();
     ws.write(|tx| {
         tx.put(EVERYTHING, &everything())?;
         tx.put(DRAFTS, &message("d1", "t1", 1))?;
