@@ -333,3 +333,118 @@ fn fingerprint(seq: Option<u64>, record: &Record) -> u64 {
     }
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use lastword_core::hlc::Hlc;
+    use lastword_core::id::{BatchId, DeviceId, Key};
+    use lastword_core::protocol::{Decided, Entry};
+    use lastword_core::row::Row;
+    use lastword_core::stamp::{Decision, Mark, RefusalCode, Verdict};
+    use lastword_store::payload::{Payload, RemotePage, Verdicts};
+
+    use super::{Diff, Live};
+    use crate::{Database, Table, Workspace, convert, dead_letter};
+
+    type Note = BTreeMap<String, String>;
+    const NOTES: Table<Note> = Table::new("notes", "id");
+
+    fn note(id: &str, text: &str) -> Note {
+        BTreeMap::from([("id".into(), id.into()), ("text".into(), text.into())])
+    }
+
+    /// Appends a frame as a sync session does, while the database is open.
+    fn receive(ws: &Workspace, frame: Payload) {
+        let appended = ws
+            .database()
+            .inner
+            .writer
+            .run(move |store| Ok(store.append(frame.kind(), &frame.to_bytes())?));
+        appended.unwrap();
+    }
+
+    fn page(ws: &Workspace, from: u64, rows: &[(&str, u64)], is_end: bool) {
+        let entries: Vec<Entry> = rows.iter().map(|(id, seq)| entry(id, *seq)).collect();
+        let to = from + rows.len() as u64;
+        receive(
+            ws,
+            Payload::Remote(RemotePage {
+                workspace: ws.name().clone(),
+                from,
+                to,
+                consistent_at: is_end.then_some(to),
+                previous: vec![0; entries.len()],
+                entries,
+            }),
+        );
+    }
+
+    fn entry(id: &str, seq: u64) -> Entry {
+        let mark = Mark { seq, writer: DeviceId([9; 16]) };
+        let row = Row {
+            deleted: false,
+            last: mark,
+            time_ms: 1,
+            born: mark,
+            full: mark,
+            fields: Vec::new(),
+            revision: 1,
+            hlc: Hlc::default(),
+            op_id: BatchId::default(),
+            record: convert::to_record(&note(id, "hi")).unwrap(),
+        };
+        let table = lastword_core::id::TableName::new("notes").unwrap();
+        Entry::Row { table, key: Key::new(id).unwrap(), row }
+    }
+
+    /// Keys of what a difference says: added, changed, removed.
+    fn told(live: &mut Live<Note>) -> Option<[Vec<String>; 3]> {
+        let Diff { added, changed, removed, .. } = live.recv_timeout(Duration::ZERO)?;
+        let keys = |rows: Vec<crate::Row<Note>>| {
+            rows.iter().map(|row| row.key().to_owned()).collect::<Vec<_>>()
+        };
+        Some([keys(added), keys(changed), keys(removed)])
+    }
+
+    /// Remote changes arrive in live queries (R1.3) at consistent points only (I6): a verdict is a
+    /// change, a page without its end shows nothing, what only confirms an own write is no change,
+    /// and a refused write goes.
+    #[test]
+    fn sync_shows_in_a_live_query() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Database::builder().tables(NOTES).open(dir.path().join("db")).unwrap();
+        let ws = db.workspace("main").unwrap();
+        let mut live = ws.watch(&NOTES.all()).unwrap();
+        let keys = |keys: &[&str]| keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>();
+        assert_eq!(told(&mut live), Some([keys(&[]), keys(&[]), keys(&[])]));
+        let receipt = ws.write(|tx| tx.put(NOTES, &note("n1", "hi"))).unwrap();
+        assert_eq!(told(&mut live), Some([keys(&["n1"]), keys(&[]), keys(&[])]));
+
+        let verdicts = vec![Verdict::Applied { dropped: Vec::new() }];
+        let decision = Decision::Accepted { first_seq: 1, last_seq: 1, time_ms: 1, verdicts };
+        let batch_id = receipt.batch_id().unwrap();
+        let decisions = vec![Decided { counter: 1, batch_id, decision }];
+        receive(&ws, Payload::Verdicts(Verdicts { workspace: ws.name().clone(), decisions }));
+        assert_eq!(told(&mut live), Some([keys(&[]), keys(&["n1"]), keys(&[])]));
+        assert_eq!(ws.get(NOTES, "n1").unwrap().unwrap().seq(), Some(1));
+        page(&ws, 0, &[("n1", 1)], true);
+        assert_eq!(told(&mut live), None);
+
+        page(&ws, 1, &[("n2", 2), ("n3", 3)], false);
+        assert_eq!(told(&mut live), None);
+        page(&ws, 3, &[("n1", 4)], true);
+        assert_eq!(told(&mut live), Some([keys(&["n2", "n3"]), keys(&["n1"]), keys(&[])]));
+
+        let receipt = ws.write(|tx| tx.put(NOTES, &note("n4", "no"))).unwrap();
+        assert_eq!(told(&mut live), Some([keys(&["n4"]), keys(&[]), keys(&[])]));
+        let (code, message) = (RefusalCode::Policy, "no".to_owned());
+        let decision = Decision::Refused { code, message, time_ms: 2 };
+        let refused = Decided { counter: 2, batch_id: receipt.batch_id().unwrap(), decision };
+        let unit = dead_letter::unit(&*db.view(), ws.name(), &refused).unwrap();
+        receive(&ws, Payload::DeadLetters(unit));
+        assert_eq!(told(&mut live), Some([keys(&[]), keys(&[]), keys(&["n4"])]));
+    }
+}

@@ -5,6 +5,7 @@ use std::fmt;
 
 use lastword::core::id::{Key, TableName};
 use lastword::core::json;
+use lastword::core::value::Value;
 use lastword::{Database, Error, Settled, Table};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -193,6 +194,29 @@ fn update_keeps_fields_that_the_type_does_not_know() {
 
     let receipt = ws.write(|tx| tx.update(MESSAGES, "m6", |_| ())).unwrap();
     assert!(!receipt.is_synced(), "an edit that changes nothing writes nothing");
+}
+
+/// A type can also hold the fields that it does not know, of any kind, and write them back whole.
+#[test]
+fn a_type_can_hold_what_it_does_not_know() {
+    #[derive(Serialize, Deserialize, Debug, PartialEq)]
+    struct Open {
+        id: String,
+        #[serde(flatten)]
+        rest: BTreeMap<String, Value>,
+    }
+    const OPEN: Table<Open> = Table::new("open", "id");
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
+    let nested = Value::Map(vec![("b".into(), Value::Bytes(vec![7])), ("a".into(), Value::Null)]);
+    let rest = BTreeMap::from([
+        ("bytes".into(), Value::Bytes(vec![0, 255])),
+        ("float".into(), Value::Float(1.0)),
+        ("int".into(), Value::Int(1)),
+        ("list".into(), Value::List(vec![nested, Value::Bool(true)])),
+    ]);
+    let written = Open { id: "o".into(), rest };
+    ws.write(|tx| tx.put(OPEN, &written)).unwrap();
+    assert_eq!(*ws.get(OPEN, "o").unwrap().unwrap(), written);
 }
 
 /// A patch sets the fields it names and no others; one that would leave a record that its own app
