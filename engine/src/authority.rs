@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::history::{self, Version};
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
-use crate::workspace::WorkspaceView;
+use crate::view::WorkspaceView;
 use crate::writer::Writer;
 
 /// Whether batches of one attachment are decided. Batches come faster than their verdicts, so when

@@ -16,9 +16,10 @@ use lastword_store::keys::{self, OutboxEntry};
 use lastword_store::payload::DeadLetters;
 use lastword_store::read::{self, ReadState};
 
+use crate::convert;
 use crate::environment::now_ms;
-use crate::error::Result;
-use crate::tables;
+use crate::error::{Error, Result};
+use crate::tables::{self, RefusedBatch};
 
 /// One refused batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,31 +107,22 @@ fn letter(workspace: &WorkspaceName, refused: &Decided, place: usize, entry: &Ou
 pub(crate) fn all<S: ReadState>(state: &S) -> Result<Vec<DeadLetter>> {
     let prefix = keys::table_prefix(&read::store_workspace(), 0, &tables::dead_letters());
     let rows = read::table_rows(state, &prefix, &[], None, false, usize::MAX)?;
-    Ok(rows.into_iter().map(|(_, key, stored)| from_record(&key, &stored.row.record)).collect())
+    rows.into_iter().map(|(_, key, stored)| from_record(&key, &stored.row.record)).collect()
 }
 
-fn from_record(key: &Key, record: &Record) -> DeadLetter {
-    let text = |name: &str| match record.get(name) {
-        Some(Value::Text(text)) => text,
-        _ => String::new(),
-    };
-    let records = match record.get("records") {
-        Some(Value::List(items)) => items
-            .into_iter()
-            .filter_map(|item| if let Value::Text(text) = item { Some(text) } else { None })
-            .collect(),
-        _ => Vec::new(),
-    };
-    DeadLetter {
+fn from_record(key: &Key, record: &Record) -> Result<DeadLetter> {
+    let row: RefusedBatch = convert::from_record(record).map_err(|error| Error::Record {
+        table: tables::DEAD_LETTERS.name().into(),
+        key: key.as_str().into(),
+        reason: error.to_string(),
+    })?;
+    Ok(DeadLetter {
         batch_id: BatchId::parse(key.as_str()).unwrap_or_default(),
-        unit: BatchId::parse(&text("unit")).unwrap_or_default(),
-        workspace: text("workspace"),
-        code: text("code"),
-        message: text("message"),
-        time_ms: match record.get("time_ms") {
-            Some(Value::Int(time_ms)) => time_ms,
-            _ => 0,
-        },
-        records,
-    }
+        unit: BatchId::parse(&row.unit).unwrap_or_default(),
+        workspace: row.workspace,
+        code: row.code,
+        message: row.message,
+        time_ms: row.time_ms,
+        records: row.records,
+    })
 }

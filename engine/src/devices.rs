@@ -1,8 +1,8 @@
 //! Devices: whose each device is, as rows of `_devices`.
 //!
-//! A device id is no secret: it stands in every row that the device wrote. So the authority binds it
-//! to the user of its first batch, in the frame of that batch; nobody else may push or attach under
-//! it.
+//! A device id is no secret: it stands in every row that the device wrote. So the authority binds
+//! it to the user of its first batch, in the frame of that batch; nobody else may push or attach
+//! under it.
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, Key, WorkspaceName};

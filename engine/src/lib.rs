@@ -5,25 +5,48 @@
 //! every conflict is recorded with both values. Nothing acknowledged is lost.
 //!
 //! ```
-//! use lastword::core::id::{Key, TableName};
-//! use lastword::core::json;
+//! use lastword::{Database, Index, Table};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! struct Message {
+//!     id: String,
+//!     thread_id: String,
+//!     index: i64,
+//!     body: String,
+//! }
+//!
+//! const MESSAGES: Table<Message> = Table::new("messages", "id");
+//! const BY_THREAD: Index<Message> = MESSAGES.index("by_thread", &["thread_id", "index"]);
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path().join("chat.lastword");
-//! let db = lastword::Database::open(&dir)?; // local and blocking; needs no network
+//! let db = Database::builder().tables(MESSAGES).index(BY_THREAD).open(&dir)?; // needs no network
 //! let ws = db.workspace("acme")?; // works before a server has heard of it
-//! let (notes, n1) = (TableName::new("notes")?, Key::new("n1")?);
+//! let mut live = ws.watch(&BY_THREAD.prefix("t1").rev().limit(50))?;
+//! assert!(live.recv().expect("open").rows.is_empty()); // first what is there
 //!
 //! // One closure is one atomic batch; it is durable when this returns.
-//! ws.write(|tx| tx.put_record(&notes, &n1, json::parse_record(r#"{"text": "hi"}"#)?))?;
+//! let hello =
+//!     Message { id: "m1".into(), thread_id: "t1".into(), index: 1, body: "Hello".into() };
+//! ws.write(|tx| {
+//!     tx.put(MESSAGES, &hello)?;
+//!     tx.update(MESSAGES, "m1", |message| message.body.push('!')) // only what changed is sent
+//! })?;
 //!
-//! let shown = ws.get_record(&notes, &n1)?.expect("just written");
-//! assert_eq!(json::record_to_string(&shown.record)?, r#"{"text":"hi"}"#);
-//! assert!(shown.is_pending()); // no server has decided it yet
+//! let diff = live.recv().expect("open"); // then every change, whole batches only
+//! assert_eq!(diff.rows[0].body, "Hello!");
+//! let row = ws.get(MESSAGES, "m1")?.expect("just written");
+//! assert!(row.is_pending()); // no server has decided it yet
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! To sync, call [`Database::connect`]. To serve, open an [`Authority`].
+//! - [`Table`] and [`Index`] say what an app stores; [`Tx`] is what a write can do.
+//! - [`Query`] is a plain value: [`Workspace::query`], [`Workspace::count`], [`Workspace::watch`].
+//! - [`CONFLICTS`] and [`DEAD_LETTERS`] are tables like any other.
+//! - What an app does not know as a type it reads and writes as records: [`Tx::put_record`],
+//!   [`Workspace::get_record`], [`Workspace::watch_records`].
+//! - To sync, call [`Database::connect`]. To serve, open an [`Authority`].
 //!
 //! Modules from lowest to highest; each uses only those above it in this list.
 
@@ -43,8 +66,10 @@ mod devices;
 mod live;
 mod receipt;
 mod database;
+mod view;
 mod workspace;
 mod typed;
+mod watch;
 mod status;
 mod authority;
 mod replicator;
@@ -69,6 +94,9 @@ pub use schema::{Index, Table, TableSet};
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};
 #[cfg(feature = "net")]
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
+pub use tables::{CONFLICTS, Conflict, ConflictField, DEAD_LETTERS, RefusedBatch};
 pub use typed::Row;
-pub use workspace::{Shown, Workspace, WorkspaceView};
+pub use view::{Shown, WorkspaceView};
+pub use watch::{Diff, Live, LiveRecords, RecordChange};
+pub use workspace::Workspace;
 pub use write::Tx;

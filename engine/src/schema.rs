@@ -24,7 +24,8 @@ use crate::error::{Error, Result};
 /// `T` is a struct (or a map with text keys) that serde reads and writes. Its key field holds the
 /// record's key as text. Records of other app versions and of other devices may have fields that
 /// `T` does not know: reads pass over them, and [`crate::Tx::update`] and [`crate::Tx::patch`]
-/// leave them as they are.
+/// leave them as they are. A type that wants them too holds a
+/// `#[serde(flatten)] BTreeMap<String, Value>` of [`lastword_core::value::Value`].
 pub struct Table<T> {
     name: &'static str,
     key_field: &'static str,

@@ -1,21 +1,109 @@
-//! Names of the tables that belong to the product.
+//! Tables that belong to the product: apps read, query and watch them, and never write them.
+
+use std::collections::BTreeMap;
 
 use lastword_core::id::TableName;
+use lastword_core::value::Value;
+use serde::{Deserialize, Deserializer};
+
+use crate::schema::Table;
+
+/// One row per conflict, in each workspace, newest winner last. Written by the server and synced
+/// like any table.
+pub const CONFLICTS: Table<Conflict> = Table::new("_conflicts", "");
+
+/// Refused batches of this device, one row each; the key is the batch's id. Read in a workspace it
+/// shows the batches of that workspace, in workspace `_store` those of all. It never leaves the
+/// device.
+pub const DEAD_LETTERS: Table<RefusedBatch> = Table::new("_dead_letters", "");
+
+/// A row of [`CONFLICTS`]: one writer's value gave way to another's.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Conflict {
+    /// Table of the record.
+    pub table: String,
+    /// Its key.
+    pub key: String,
+    /// Why, in one word: `overwritten` by a later seq, `dropped` fields of a stale patch, or why
+    /// the losing op was superseded (`stale`, `dead`, `exists`, ..).
+    pub reason: String,
+    /// The table's policy that decided: `arrival`, `server_wins` or `revision`.
+    pub policy: String,
+    /// Seq of the version that stands; 0 if the record is gone and forgotten.
+    pub winning_seq: u64,
+    /// Device that wrote it, 32 hexadecimal digits; all zero is the server.
+    pub winning_device: String,
+    /// Seq of the version that gave way.
+    pub losing_seq: u64,
+    /// Device that wrote it.
+    pub losing_device: String,
+    /// True if the record is deleted in the version that stands.
+    pub winning_deletes: bool,
+    /// True if the loser wanted the record deleted.
+    pub losing_deletes: bool,
+    /// Fields whose values differ.
+    pub fields: BTreeMap<String, ConflictField>,
+    /// Server time of the conflict, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// When the row and the losing value may be forgotten, milliseconds since 1970 UTC.
+    pub expires_ms: i64,
+}
+
+/// Both values of one field; none where a side has no such field. Instead of a large value stands a
+/// map of `seq`, where the history has it, and `size_bytes`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[serde(default)]
+pub struct ConflictField {
+    /// The value that stands.
+    #[serde(deserialize_with = "present")]
+    pub winning: Option<Value>,
+    /// The value that gave way.
+    #[serde(deserialize_with = "present")]
+    pub losing: Option<Value>,
+}
+
+/// A field that is there and null is not a missing one.
+fn present<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    Value::deserialize(from).map(Some)
+}
+
+/// A row of [`DEAD_LETTERS`]: a batch that the server refused, or that went down with one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct RefusedBatch {
+    /// Id of the refused batch that this one went down with, the same for the whole unit.
+    pub unit: String,
+    /// Its place in the unit; the refused batch itself is 0.
+    pub place: u64,
+    /// Its workspace.
+    pub workspace: String,
+    /// Why, in one word.
+    pub code: String,
+    /// For people.
+    pub message: String,
+    /// When the refusal was stored, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// When the batch was written, milliseconds since 1970 UTC.
+    pub created_ms: i64,
+    /// Where this store's log holds it.
+    pub position: u64,
+    /// The records that it names, as `table/key`.
+    pub records: Vec<String>,
+}
 
 fn table(name: &str) -> TableName {
     TableName::new(name).expect("invariant: the name is valid")
 }
 
-/// `_conflicts`: one row per conflict, written by the authority, in each workspace.
+/// Name of [`CONFLICTS`].
 #[must_use]
 pub(crate) fn conflicts() -> TableName {
-    table("_conflicts")
+    table(CONFLICTS.name())
 }
 
-/// `_dead_letters`: refused batches of this device, in workspace `_store`.
+/// Name of [`DEAD_LETTERS`].
 #[must_use]
 pub(crate) fn dead_letters() -> TableName {
-    table("_dead_letters")
+    table(DEAD_LETTERS.name())
 }
 
 /// `_devices`: whose each device is, written by the authority, in each workspace.

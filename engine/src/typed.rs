@@ -12,7 +12,8 @@ use crate::convert::{self, ConvertError};
 use crate::error::{Error, Result};
 use crate::query::Query;
 use crate::schema::{self, Table};
-use crate::workspace::{Shown, Workspace, WorkspaceView};
+use crate::view::{Shown, WorkspaceView};
+use crate::workspace::Workspace;
 use crate::write::{self, Tx};
 
 /// A live record as it is shown now; derefs to the app's value. Cheap to clone.

@@ -1,24 +1,17 @@
-//! A workspace of a database: reads, writes, live reads.
+//! A workspace of a database: reads and writes.
 
-use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
-use lastword_core::row::Row;
-use lastword_core::rules::PENDING_SEQ;
-use lastword_core::value::Record;
-use lastword_store::View;
-use lastword_store::keys::{self, StoredRow};
-use lastword_store::read::{self, ReadState};
+use lastword_store::read;
 
 use crate::database::Database;
 use crate::environment::random;
 use crate::error::{Error, Result};
 use crate::live::lock;
-use crate::query::{Plan, Rows};
 use crate::receipt::Receipt;
-use crate::schema::Declared;
+use crate::view::{Shown, WorkspaceView};
 use crate::write::{self, Appended, Author, Tx};
 
 /// How often a write runs its closure again because another write moved one of its records.
@@ -31,41 +24,16 @@ pub struct Workspace {
     name: WorkspaceName,
 }
 
-/// A live record as it is shown now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shown {
-    /// Its table.
-    pub table: TableName,
-    /// Its key.
-    pub key: Key,
-    /// Its value.
-    pub record: Record,
-    /// Authority seq of the version; none while it is only a prediction of this device.
-    pub seq: Option<u64>,
-}
-
-impl Shown {
-    pub(crate) fn from_row(table: TableName, key: Key, row: Row) -> Self {
-        let seq = (row.last.seq != PENDING_SEQ).then_some(row.last.seq);
-        Self { table, key, record: row.record, seq }
-    }
-
-    /// True while the server has not decided this version.
-    #[must_use]
-    pub fn is_pending(&self) -> bool {
-        self.seq.is_none()
-    }
-}
-
 impl Database {
-    /// A workspace by name; works before the server has heard of it.
+    /// A workspace by name; works before the server has heard of it. `_store` holds this store's
+    /// own tables, to be read only.
     ///
     /// # Errors
     /// [`Error::Name`] if the name is not valid, [`Error::ReservedWorkspace`] if it begins with
     /// `_`.
     pub fn workspace(&self, name: &str) -> Result<Workspace> {
         let name = WorkspaceName::new(name)?;
-        match name.is_reserved() {
+        match name.is_reserved() && name != read::store_workspace() {
             true => Err(Error::ReservedWorkspace { workspace: name }),
             false => Ok(Workspace::new(self.clone(), name)),
         }
@@ -110,9 +78,11 @@ impl Workspace {
     ///
     /// # Errors
     /// Whatever `edit` returns; [`Error::Batch`] or [`Error::Value`] beyond the limits;
-    /// [`Error::OutboxFull`]; [`Error::Store`] if the disk fails. Nothing is written then, except
-    /// that after a failed sync the outcome is unknown until the database is opened again.
+    /// [`Error::OutboxFull`]; [`Error::ReservedWorkspace`] for `_store`; [`Error::Store`] if the
+    /// disk fails. Nothing is written then, except that after a failed sync the outcome is unknown
+    /// until the database is opened again.
     pub fn write(&self, mut edit: impl FnMut(&mut Tx) -> Result<()>) -> Result<Receipt> {
+        self.check_writable()?;
         for _ in 0..MAX_WRITE_ATTEMPTS {
             let inner = &self.db.inner;
             let mut tx = Tx::new(&self.name, self.db.view(), Arc::clone(&inner.declared))?;
@@ -139,6 +109,14 @@ impl Workspace {
         )))
     }
 
+    /// A store's own tables are written by the product and never leave the device.
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        match self.name.is_reserved() {
+            true => Err(Error::ReservedWorkspace { workspace: self.name.clone() }),
+            false => Ok(()),
+        }
+    }
+
     /// A live record as it is shown now, own unsent writes included.
     ///
     /// # Errors
@@ -160,12 +138,12 @@ impl Workspace {
     /// `timeout` is over.
     #[must_use]
     pub fn wait_after(&self, view: &WorkspaceView, timeout: Option<Duration>) -> bool {
-        self.db.inner.watchers.wait_after(view.view.position(), timeout)
+        self.db.inner.watchers.wait_after(view.position(), timeout)
     }
 
     /// A future that is ready once something after `view` is published or the database is closed.
     pub async fn changed_after(&self, view: &WorkspaceView) {
-        let seen = view.view.position();
+        let seen = view.position();
         std::future::poll_fn(|context| {
             match self.db.inner.watchers.poll_after(seen, context.waker()) {
                 true => std::task::Poll::Ready(()),
@@ -173,135 +151,5 @@ impl Workspace {
             }
         })
         .await;
-    }
-}
-
-/// A consistent view of one workspace.
-#[derive(Clone)]
-pub struct WorkspaceView {
-    name: WorkspaceName,
-    view: Arc<View>,
-    generation: u32,
-    declared: Arc<Declared>,
-}
-
-impl WorkspaceView {
-    pub(crate) fn new(
-        name: WorkspaceName,
-        view: Arc<View>,
-        declared: Arc<Declared>,
-    ) -> Result<Self> {
-        let generation = read::meta(&*view, &name)?.generation;
-        Ok(Self { name, view, generation, declared })
-    }
-
-    pub(crate) fn declared(&self) -> &Declared {
-        &self.declared
-    }
-
-    pub(crate) fn state(&self) -> &View {
-        &self.view
-    }
-
-    pub(crate) fn row_key(&self, table: &TableName, key: &Key) -> Vec<u8> {
-        keys::row_key(&self.name, self.generation, table, key)
-    }
-
-    pub(crate) fn stored(&self, table: &TableName, key: &Key) -> Result<Option<StoredRow>> {
-        Ok(read::row(&*self.view, &self.row_key(table, key))?)
-    }
-
-    /// A live record.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails or the row is damaged.
-    pub fn get_record(&self, table: &TableName, key: &Key) -> Result<Option<Shown>> {
-        let stored = self.stored(table, key)?.filter(|stored| !stored.row.deleted);
-        Ok(stored.map(|stored| Shown::from_row(table.clone(), key.clone(), stored.row)))
-    }
-
-    /// Whether a record is live; `None` if it was never known here, `Some(false)` if it is deleted.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails or the row is damaged.
-    pub fn is_live(&self, table: &TableName, key: &Key) -> Result<Option<bool>> {
-        Ok(self.stored(table, key)?.map(|stored| !stored.row.deleted))
-    }
-
-    /// Live records of one table with keys between `from` and `to`, in key order (bytes of UTF-8)
-    /// or backwards, at most `limit`.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails or a row is damaged.
-    pub fn range(
-        &self,
-        table: &TableName,
-        (from, to): (Bound<&str>, Bound<&str>),
-        reverse: bool,
-        limit: usize,
-    ) -> Result<Vec<Shown>> {
-        let keys = Rows::between(from, to);
-        self.rows(&Plan { table: table.clone(), rows: keys, reverse, limit })
-    }
-
-    /// What a query finds here now.
-    pub(crate) fn rows(&self, plan: &Plan) -> Result<Vec<Shown>> {
-        let Plan { table, rows, reverse, limit } = plan;
-        let prefix = keys::table_prefix(&self.name, self.generation, table);
-        let found = match rows {
-            Rows::Keys { from, to } => {
-                read::table_rows(&*self.view, &prefix, from, to.as_deref(), *reverse, *limit)?
-            }
-            Rows::Index { index, values } => {
-                read::index_rows(&*self.view, &prefix, index, values, *reverse, *limit)?
-            }
-        };
-        let shown =
-            |(table, key, stored): (_, _, StoredRow)| Shown::from_row(table, key, stored.row);
-        Ok(found.into_iter().map(shown).collect())
-    }
-
-    /// Calls `visit` for every record of the workspace in (table, key) order; `deleted` tells
-    /// tombstones, whose value is the one that an undelete brings back.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails or a row is damaged, and those of `visit`.
-    pub fn visit_all(&self, visit: &mut dyn FnMut(Shown, bool) -> Result<()>) -> Result<()> {
-        let prefix = keys::rows_prefix(&self.name, self.generation);
-        let mut stopped = Ok(());
-        read::visit_range(
-            &*self.view,
-            keys::ROWS,
-            &prefix,
-            &keys::prefix_end(&prefix),
-            &mut |row_key, _| {
-                let Some((table, key)) = keys::split_row_key(row_key, prefix.len()) else {
-                    return Ok(true);
-                };
-                let Some(stored) = read::row(&*self.view, row_key)? else { return Ok(true) };
-                let deleted = stored.row.deleted;
-                stopped = visit(Shown::from_row(table, key, stored.row), deleted);
-                Ok(stopped.is_ok())
-            },
-        )?;
-        stopped
-    }
-
-    /// Names of the tables that hold a live record or a tombstone.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails.
-    pub fn tables(&self) -> Result<Vec<TableName>> {
-        let prefix = keys::rows_prefix(&self.name, self.generation);
-        let end = keys::prefix_end(&prefix);
-        let (mut from, mut found) = (prefix.clone(), Vec::new());
-        while let Some((row_key, _)) =
-            self.view.range(keys::ROWS, &from, &end, false, 1)?.into_iter().next()
-        {
-            let Some((table, _)) = keys::split_row_key(&row_key, prefix.len()) else { break };
-            from = keys::prefix_end(&keys::table_prefix(&self.name, self.generation, &table));
-            found.push(table);
-        }
-        Ok(found)
     }
 }

@@ -8,5 +8,9 @@ mod support;
 
 #[path = "engine/index.rs"]
 mod index;
+#[path = "engine/system.rs"]
+mod system;
 #[path = "engine/typed.rs"]
 mod typed;
+#[path = "engine/watch.rs"]
+mod watch;

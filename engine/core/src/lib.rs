@@ -13,6 +13,7 @@
 //! | [`id`] | names, keys, device and batch ids |
 //! | [`hlc`] | the hybrid logical clock |
 //! | [`value`] | values, fields, records |
+//! | `any_value` | values through serde |
 //! | [`json`] | values as JSON text |
 //! | [`op`] | ops and batches |
 //! | [`stamp`] | marks, verdicts, decisions |
@@ -36,6 +37,7 @@ pub mod codec;
 pub mod id;
 pub mod hlc;
 pub mod value;
+mod any_value;
 pub mod json;
 pub mod op;
 pub mod stamp;

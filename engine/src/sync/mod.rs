@@ -101,8 +101,9 @@ impl Sync {
     /// Keeps this workspace in step from now on.
     ///
     /// # Errors
-    /// [`Error::Closed`] if the driver has ended.
+    /// [`Error::Closed`] if the driver has ended, [`Error::ReservedWorkspace`] for `_store`.
     pub fn attach(&self, workspace: &Workspace) -> Result<()> {
+        workspace.check_writable()?;
         let command = Command::Attach(workspace.name().clone());
         self.inner.commands.send(command).map_err(|_| Error::Closed)
     }

@@ -114,6 +114,14 @@ pub fn cut_row_key(row_key: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     Some((prefix, prefix.get(table_at..table_at + table_len)?, key))
 }
 
+/// Table and key of a row key.
+#[must_use]
+pub fn name_of(row_key: &[u8]) -> Option<(TableName, Key)> {
+    let (_, table, key) = cut_row_key(row_key)?;
+    let text = |bytes| std::str::from_utf8(bytes).ok();
+    Some((TableName::new(text(table)?).ok()?, Key::new(text(key)?).ok()?))
+}
+
 /// The part of an index entry that all entries of one index share.
 #[must_use]
 pub fn index_prefix(table_prefix: &[u8], index: &IndexName) -> Vec<u8> {

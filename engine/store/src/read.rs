@@ -372,6 +372,23 @@ pub fn changes<S: ReadState + ?Sized>(
     Ok(page)
 }
 
+/// Hands every visible row with a row key in `from..to` to `visit`, tombstones too.
+pub fn visit_stored<S: ReadState + ?Sized>(
+    state: &S,
+    from: &[u8],
+    to: &[u8],
+    visit: &mut dyn FnMut(TableName, Key, StoredRow),
+) -> Result<(), StoreError> {
+    visit_range(state, ROWS, from, to, &mut |row_key, value| {
+        let stored = decoded(ROWS, row_key, value)?;
+        let Some((table, key)) = keys::name_of(row_key) else {
+            return Err(state_damaged(ROWS, row_key, "the key names no record"));
+        };
+        visit(table, key, stored);
+        Ok(true)
+    })
+}
+
 /// Rows of one index whose values begin with the encoded `values`, in the order of the index or
 /// backwards, at most `limit`. `table` is the prefix of the table's row keys. An entry without a
 /// live row that has its values is passed over.

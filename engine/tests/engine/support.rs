@@ -1,7 +1,11 @@
 //! Types, tables and shorthand of the tests.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use lastword::store::apply::ApplyPayload;
+use lastword::store::payload::Payload;
+use lastword::store::{DirLock, Options, RealDisk, Store};
 use lastword::{Database, Index, Table, Workspace};
 use serde::{Deserialize, Serialize};
 
@@ -25,9 +29,9 @@ pub(crate) fn message(id: &str, thread: &str, index: i64) -> Message {
 
 /// A new database in a directory that vanishes with the test.
 pub(crate) struct Fixture {
-    pub(crate) dir: tempfile::TempDir,
-    pub(crate) db: Database,
     pub(crate) ws: Workspace,
+    pub(crate) db: Database,
+    pub(crate) dir: tempfile::TempDir,
 }
 
 impl Fixture {
@@ -35,10 +39,22 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path());
         let ws = db.workspace("main").unwrap();
-        Self { dir, db, ws }
+        Self { ws, db, dir }
     }
 }
 
 pub(crate) fn open(dir: &Path) -> Database {
     Database::builder().tables((MESSAGES, DRAFTS)).index(BY_THREAD).open(dir.join("db")).unwrap()
+}
+
+/// Appends frames to the log of a closed database, as a sync session would.
+pub(crate) fn append_frames(dir: &Path, frames: &[Payload]) {
+    let lock = DirLock::acquire(dir.join("db")).unwrap();
+    let disk = Arc::new(RealDisk::open(lock, Options::default().zero_step).unwrap());
+    let apply = Arc::new(ApplyPayload::default());
+    let (mut store, _) = Store::open(disk, Options::default(), apply).unwrap();
+    for frame in frames {
+        store.append(frame.kind(), &frame.to_bytes()).unwrap();
+    }
+    store.close().unwrap();
 }

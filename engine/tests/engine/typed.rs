@@ -5,6 +5,7 @@ use std::fmt;
 
 use lastword::core::id::{Key, TableName};
 use lastword::core::json;
+use lastword::core::value::Value;
 use lastword::{Database, Error, Settled, Table};
 use serde::de::Visitor;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -102,7 +103,7 @@ fn everything() -> Everything {
 /// its sign, bytes stay bytes, enums and options come back as they were.
 #[test]
 fn a_value_comes_back_as_it_was_written() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     let written = everything();
     ws.write(|tx| tx.put(EVERYTHING, &written)).unwrap();
     let row = ws.get(EVERYTHING, "k").unwrap().unwrap();
@@ -117,7 +118,7 @@ fn a_value_comes_back_as_it_was_written() {
 /// enums tagged from outside, bytes as bytes.
 #[test]
 fn a_record_has_the_form_that_other_languages_read() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     ws.write(|tx| tx.put(EVERYTHING, &everything())).unwrap();
     let (table, key) = (TableName::new("everything").unwrap(), Key::new("k").unwrap());
     let record = ws.get_record(&table, &key).unwrap().unwrap().record;
@@ -138,7 +139,7 @@ fn a_record_has_the_form_that_other_languages_read() {
 /// What cannot be stored is an error that says where it stands, and nothing is written.
 #[test]
 fn a_value_that_cannot_be_stored_names_its_path() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     type Spoil = fn(&mut Everything);
     let cases: [(&str, Spoil); 4] = [
         ("field unsigned: 9223372036854775808 does not fit", |value| value.unsigned = 1 << 63),
@@ -160,7 +161,7 @@ fn a_value_that_cannot_be_stored_names_its_path() {
 /// panic or a value made up.
 #[test]
 fn a_record_that_is_no_t_names_the_field() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     let key = Key::new("m1").unwrap();
     let table = TableName::new("everything").unwrap();
     for (text, expected) in [
@@ -178,7 +179,7 @@ fn a_record_that_is_no_t_names_the_field() {
 /// (I30, B6), and a field that the older one does not touch is not in its patch.
 #[test]
 fn update_keeps_fields_that_the_type_does_not_know() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     let (table, key) = (TableName::new("messages").unwrap(), Key::new("m6").unwrap());
     let newer = r#"{"id":"m6","thread_id":"t","mood":{"a":[1.5]},"index":1,"body":"hi"}"#;
     ws.write(|tx| tx.put_record(&table, &key, json::parse_record(newer)?)).unwrap();
@@ -195,6 +196,29 @@ fn update_keeps_fields_that_the_type_does_not_know() {
     assert!(!receipt.is_synced(), "an edit that changes nothing writes nothing");
 }
 
+/// A type can also hold the fields that it does not know, of any kind, and write them back whole.
+#[test]
+fn a_type_can_hold_what_it_does_not_know() {
+    #[derive(Serialize, Deserialize, Debug, PartialEq)]
+    struct Open {
+        id: String,
+        #[serde(flatten)]
+        rest: BTreeMap<String, Value>,
+    }
+    const OPEN: Table<Open> = Table::new("open", "id");
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
+    let nested = Value::Map(vec![("b".into(), Value::Bytes(vec![7])), ("a".into(), Value::Null)]);
+    let rest = BTreeMap::from([
+        ("bytes".into(), Value::Bytes(vec![0, 255])),
+        ("float".into(), Value::Float(1.0)),
+        ("int".into(), Value::Int(1)),
+        ("list".into(), Value::List(vec![nested, Value::Bool(true)])),
+    ]);
+    let written = Open { id: "o".into(), rest };
+    ws.write(|tx| tx.put(OPEN, &written)).unwrap();
+    assert_eq!(*ws.get(OPEN, "o").unwrap().unwrap(), written);
+}
+
 /// A patch sets the fields it names and no others; one that would leave a record that its own app
 /// cannot read is refused.
 #[test]
@@ -205,7 +229,7 @@ fn patch_sets_the_fields_of_a_struct_or_map() {
         #[serde(skip_serializing_if = "Option::is_none")]
         index: Option<i64>,
     }
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     ws.write(|tx| tx.put(MESSAGES, &message("m1", "t1", 4))).unwrap();
     ws.write(|tx| tx.patch(MESSAGES, "m1", &Edit { body: "new", index: None })).unwrap();
     ws.write(|tx| tx.patch(MESSAGES, "m1", &BTreeMap::from([("thread_id", "t2")]))).unwrap();
@@ -222,7 +246,7 @@ fn patch_sets_the_fields_of_a_struct_or_map() {
 /// A record and its key cannot come apart, whichever way the record is written.
 #[test]
 fn the_key_field_holds_the_key() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     ws.write(|tx| tx.put(MESSAGES, &message("m1", "t1", 1))).unwrap();
     let (table, key) = (TableName::new("messages").unwrap(), Key::new("m1").unwrap());
     let other = json::parse_record(r#"{"id":"m2","thread_id":"t","index":1,"body":""}"#).unwrap();
@@ -251,7 +275,7 @@ fn the_key_field_holds_the_key() {
 /// Delete, undelete and reads inside a write see the write's own changes.
 #[test]
 fn a_write_sees_its_own_changes() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     ws.write(|tx| {
         tx.put(MESSAGES, &message("m1", "t1", 1))?;
         tx.update(MESSAGES, "m1", |message| message.index += 1)?;
@@ -271,7 +295,7 @@ fn a_write_sees_its_own_changes() {
 /// A closure that fails writes nothing (B5, I6), however much it did before.
 #[test]
 fn a_closure_that_fails_writes_nothing() {
-    let Fixture { ws, dir, db } = Fixture::new();
+    let Fixture { dir, ws, db } = Fixture::new();
     let failed = ws.write(|tx| {
         tx.put(MESSAGES, &message("m1", "t1", 1))?;
         tx.put(DRAFTS, &message("d1", "t1", 1))?;
@@ -292,7 +316,7 @@ fn a_closure_that_fails_writes_nothing() {
 /// A local table never leaves the device (R3.2): nothing of it waits for a server.
 #[test]
 fn local_tables_are_never_pushed() {
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     let receipt = ws.write(|tx| tx.put(DRAFTS, &message("d1", "t1", 1))).unwrap();
     assert!(!receipt.is_synced());
     assert_eq!(receipt.verdict(), Some(Settled::Local));
@@ -330,7 +354,7 @@ fn a_table_is_used_as_it_was_declared() {
     assert!(matches!(open(Database::builder().tables(BAD_NAME)), Err(Error::Name(_))));
     open(Database::builder().tables((MESSAGES, (DRAFTS, MESSAGES)))).unwrap();
 
-    let Fixture { ws, .. } = Fixture::new();
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
     declaration(ws.write(|tx| tx.put(SYNCED, &message("d", "t", 1))).map(|_| ()));
     declaration(ws.get(OTHER_KEY, "t").map(|_| ()));
     const UNDECLARED: Table<Message> = Table::new("notes", "id").local();
@@ -342,7 +366,7 @@ fn a_table_is_used_as_it_was_declared() {
 /// What was acknowledged is there after the database is opened again (I1).
 #[test]
 fn everything_is_there_after_reopening() {
-    let Fixture { ws, db, dir } = Fixture::new();
+    let Fixture { dir, ws, db } = Fixture::new();
     ws.write(|tx| {
         tx.put(EVERYTHING, &everything())?;
         tx.put(DRAFTS, &message("d1", "t1", 1))?;

@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 
-use lastword::core::id::{DeviceId, Key, TableName};
+use lastword::core::id::{Key, TableName};
 use lastword::core::stamp::Verdict;
 use lastword::{Explanation, ShownState, Waiting};
 use serde_json::json;
@@ -11,7 +11,7 @@ use super::args::OfRecord;
 use super::failure::Failure;
 use super::output;
 use super::session::{Opened, Session, open_any};
-use super::sync::conflict_text;
+use super::sync::{People, conflict_text};
 
 pub(super) fn explain(args: &OfRecord) -> Result<(), Failure> {
     let (table, key) = (TableName::new(&args.table)?, Key::new(&args.key)?);
@@ -43,18 +43,15 @@ fn as_text(session: &Session, told: &Explanation) -> Result<Vec<String>, Failure
         ShownState::Deleted => "is deleted here; `lastword undelete` brings it back",
     };
     let mut lines = vec![format!("{name} {state}")];
-    let own = session.db.device();
+    let view = session.ws.read()?;
+    let people = People::read(&view, session.db.device())?;
     lines.push(match &told.server {
         None => "  server   has no version of it, as far as this device knows".to_owned(),
         Some(version) => {
-            let what = if version.deleted { "deleted by" } else { "written by" };
-            let writer = match version.writer {
-                device if device == own => "this device".to_owned(),
-                DeviceId::AUTHORITY => "the server".to_owned(),
-                device => format!("device {}", device.short()),
-            };
+            let what = if version.deleted { "delete" } else { "write" };
+            let maker = people.maker(what, version.writer);
             let at = output::clock(version.time_ms);
-            format!("  server   seq {}, {what} {writer} at {at}", version.seq)
+            format!("  server   has seq {}: {maker}, at {at}", version.seq)
         }
     });
     lines.extend(told.waiting.iter().map(|own| waiting_text(own, session)));
@@ -65,11 +62,10 @@ fn as_text(session: &Session, told: &Explanation) -> Result<Vec<String>, Failure
             letter.batch_id, letter.message, letter.code
         ));
     }
-    let view = session.ws.read()?;
     let conflicts = TableName::new("_conflicts")?;
     for key in &told.conflicts {
         if let Some(shown) = view.get_record(&conflicts, &Key::new(key)?)? {
-            lines.push(format!("  conflict {}", conflict_text(&shown.record, own)));
+            lines.push(format!("  conflict {}", conflict_text(&shown.record, &people)));
         }
     }
     if told.waiting.is_empty() && told.dead_letters.is_empty() {

@@ -1,6 +1,6 @@
 //! `sync`: one catch-up in both directions, and what it did.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 
 use indicatif::HumanCount;
@@ -23,14 +23,14 @@ pub(super) fn sync(args: &Sync) -> Result<(), Failure> {
     let report = session.catch_up()?;
     let mut fresh = conflicts(&session.ws.read()?)?;
     fresh.retain(|(key, _)| !known.contains(key));
-    let device = session.db.device();
+    let people = People::read(&session.ws.read()?, session.db.device())?;
     let mut out = std::io::stdout().lock();
     if args.store.json {
         let conflicts: Result<Vec<_>, Failure> =
             fresh.iter().map(|(_, record)| output::value_of(record)).collect();
         writeln!(out, "{}", as_json(&report, &conflicts?))?;
     } else {
-        writeln!(out, "{}", text(&report, &fresh, device))?;
+        writeln!(out, "{}", text(&report, &fresh, &people))?;
     }
     session.close()?;
     match report.refused {
@@ -58,7 +58,7 @@ fn as_json(report: &SyncReport, conflicts: &[Box<serde_json::value::RawValue>]) 
     line.to_string()
 }
 
-fn text(report: &SyncReport, conflicts: &[(String, Record)], device: DeviceId) -> String {
+fn text(report: &SyncReport, conflicts: &[(String, Record)], people: &People) -> String {
     let mut verdicts = Vec::new();
     for (count, word) in [
         (report.applied, "applied"),
@@ -80,15 +80,43 @@ fn text(report: &SyncReport, conflicts: &[(String, Record)], device: DeviceId) -
     if !conflicts.is_empty() {
         let count = output::counted(conflicts.len() as u64, "conflict", "conflicts");
         let told: Vec<String> =
-            conflicts.iter().map(|(_, record)| conflict_text(record, device)).collect();
+            conflicts.iter().map(|(_, record)| conflict_text(record, people)).collect();
         let (joint, between) = if told.len() == 1 { (" ", "; ") } else { ("\n  ", "\n  ") };
         line = format!("{line}; {count}:{joint}{}", told.join(between));
     }
     line
 }
 
-/// `notes/n1 your edit (seq 4) overwrote that of device ab12cd34 (seq 3)`.
-pub(super) fn conflict_text(record: &Record, device: DeviceId) -> String {
+/// Whose each device is, as far as this device knows.
+pub(super) struct People {
+    own: DeviceId,
+    users: BTreeMap<String, String>,
+}
+
+impl People {
+    pub(super) fn read(view: &WorkspaceView, own: DeviceId) -> Result<Self, Failure> {
+        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+        let rows = view.range(&TableName::new("_devices")?, all, false, usize::MAX)?;
+        let users = rows.into_iter().filter_map(|row| match row.record.get("user") {
+            Some(Value::Text(user)) => Some((row.key.as_str().to_owned(), user)),
+            _ => None,
+        });
+        Ok(Self { own, users: users.collect() })
+    }
+
+    /// `your`, or who made it on which device.
+    pub(super) fn maker(&self, what: &str, device: DeviceId) -> String {
+        match (device, self.users.get(&device.to_string())) {
+            (device, _) if device == self.own => format!("your {what}"),
+            (DeviceId::AUTHORITY, _) => format!("the server's {what}"),
+            (device, Some(user)) => format!("the {what} by {user}, device {}", device.short()),
+            (device, None) => format!("the {what} by device {}", device.short()),
+        }
+    }
+}
+
+/// `notes/n1 your edit (seq 4) overwrote the edit by ann, device ab12cd34 (seq 3)`.
+pub(super) fn conflict_text(record: &Record, people: &People) -> String {
     let text = |name: &str| match record.get(name) {
         Some(Value::Text(text)) => text,
         Some(value) => json::value_to_string(&value),
@@ -96,14 +124,13 @@ pub(super) fn conflict_text(record: &Record, device: DeviceId) -> String {
     };
     let deletes = |name: &str| record.get(name) == Some(Value::Bool(true));
     let side = |prefix: &str| {
-        let writer = text(&format!("{prefix}_device"));
         let what = if deletes(&format!("{prefix}_deletes")) { "delete" } else { "edit" };
         let seq = text(&format!("{prefix}_seq"));
-        match DeviceId::parse(&writer) {
-            Some(id) if id == device => format!("your {what} (seq {seq})"),
-            Some(id) if id == DeviceId::AUTHORITY => "a version that is gone".to_owned(),
-            _ => format!("{what} of device {} (seq {seq})", writer.get(..8).unwrap_or(&writer)),
+        if seq == "0" {
+            return "a version that is no longer known".to_owned();
         }
+        let device = DeviceId::parse(&text(&format!("{prefix}_device"))).unwrap_or_default();
+        format!("{} (seq {seq})", people.maker(what, device))
     };
     let (winner, loser) = (side("winning"), side("losing"));
     let name = format!("{}/{}", text("table"), text("key"));

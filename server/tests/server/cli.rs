@@ -41,7 +41,7 @@ fn writes_are_saved_without_a_server_and_sent_with_the_next_contact() {
     server.restart();
     let told = lastword(dir.path(), &["sync", "--data", "phone"]).ok();
     assert!(told.starts_with("sent 2 batches (2 applied), received "), "{told}");
-    assert!(told.trim_end().ends_with("at seq 3"), "{told}");
+    assert!(told.trim_end().ends_with("at seq 4"), "{told}");
     let told =
         lastword(dir.path(), &link(&server, &["get", "notes", "n2", "--data", "laptop"])).ok();
     assert_eq!(told, "{\"text\":\"in the tunnel\",\"seen\":true}\n");
@@ -61,16 +61,16 @@ fn conflicts_and_history_are_told() {
     run(&["patch", "notes", "n1", r#"{"text":"laptop"}"#, "--data", "laptop", "--offline"]).ok();
     let told = run(&["sync", "--data", "laptop"]).ok();
     assert!(
-        told.contains("1 conflict: notes/n1 your edit (seq 3) overwrote edit of device"),
+        told.contains("1 conflict: notes/n1 your edit (seq 4) overwrote the edit by me, device"),
         "{told}"
     );
     let told = run(&["explain", "notes", "n1", "--data", "laptop"]).ok();
-    assert!(told.contains("conflict notes/n1 your edit (seq 3) overwrote"), "{told}");
+    assert!(told.contains("conflict notes/n1 your edit (seq 4) overwrote"), "{told}");
 
     run(&["delete", "notes", "n1", "--data", "phone", "--wait"]).ok();
     let late = ["put", "notes", "n1", r#"{"text":"late"}"#, "--data", "laptop", "--wait"];
     let told = run(&late).ok();
-    assert!(told.contains("superseded (dead) by seq 5"), "{told}");
+    assert!(told.contains("superseded (dead) by seq 7"), "{told}");
     run(&["get", "notes", "n1", "--data", "phone"]).fails(1);
     run(&["undelete", "notes", "n1", "--data", "phone", "--wait"]).ok();
     assert_eq!(
@@ -93,7 +93,7 @@ fn conflicts_and_history_are_told() {
         .collect();
     let expected = [
         "undelete applied",
-        "put superseded by seq 5 (dead)",
+        "put superseded by seq 7 (dead)",
         "delete applied",
         "patch applied",
         "patch applied",

@@ -51,3 +51,23 @@ fn dev_listens_on_loopback_only() {
     let error = lastword(dir.path(), &["serve", "--data", "s", "--tokens", "tokens"]).fails(1);
     assert!(error.contains("tokens:1: 3 fields"), "{error}");
 }
+
+/// R8.1. Device ids stand in every row, so anybody can read them; a viewer who said one in Hello
+/// shut its owner out, and an editor could have written in its name. A device belongs to the user
+/// of its first batch.
+#[test]
+fn nobody_attaches_under_another_users_device() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = serve(dir.path(), "a, ann, main, editor\nb, bob, main, editor\n");
+    let run = |args: &[&str]| lastword(dir.path(), args);
+    let put = ["put", "notes", "n1", r#"{"a":1}"#, "--wait", "--data", "ann"];
+    run(&[&put[..], &["--server", &server.url, "--token", "a"]].concat()).ok();
+    // The same directory, and so the same device id, under bob's token.
+    let stolen = ["sync", "--data", "ann", "--server", &server.url, "--token", "b"];
+    let error = run(&stolen).fails(1);
+    assert!(error.contains("belongs to another user"), "{error}");
+    let put = ["put", "notes", "n2", r#"{"a":1}"#, "--wait", "--data", "ann"];
+    assert!(run(&put).ok().contains("applied"));
+    let told = run(&["export", "--data", "ann", "--system"]).ok();
+    assert!(told.contains(r#""table":"_devices""#) && told.contains(r#""user":"ann""#), "{told}");
+}

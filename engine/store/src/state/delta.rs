@@ -1,6 +1,7 @@
 //! The newest rows, in memory, each with the versions views may still read.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -107,6 +108,34 @@ impl Delta {
             None => return true,
         }
         false
+    }
+
+    /// Adds the keys of `range` that have a version within `positions`.
+    pub(crate) fn changed(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        positions: Range<u64>,
+        out: &mut BTreeSet<Arc<[u8]>>,
+    ) {
+        let mut range = range.clone();
+        while !range.is_empty() {
+            let spaces = self.read();
+            let mut passed = None;
+            let rows = spaces[space.index()].range::<[u8], _>(range.bounds());
+            for (key, versions) in rows.take(SCAN_ROWS) {
+                let from = versions.partition_point(|at| at.position < positions.start);
+                if versions.get(from).is_some_and(|version| version.position < positions.end) {
+                    out.insert(key.clone());
+                }
+                passed = Some(key.clone());
+            }
+            drop(spaces);
+            match passed {
+                Some(key) => range.pass(key, Direction::Forward),
+                None => return,
+            }
+        }
     }
 
     /// Hands the newest version of every row of a space to `visit`, in key order. The delta must

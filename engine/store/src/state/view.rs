@@ -1,5 +1,6 @@
 //! A consistent state readers hold.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::StoreError;
@@ -52,6 +53,24 @@ impl View {
         let mut scan = Scan::new(direction);
         self.add_to(&mut scan, space, range)?;
         Ok(scan)
+    }
+
+    /// Keys of a range that a frame at or after position `since` set or removed, in key order.
+    /// `None` if some of those frames are in redb already, which does not tell when.
+    pub fn changed_since(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        since: u64,
+    ) -> Option<Vec<Arc<[u8]>>> {
+        if self.base.watermark.is_some_and(|mark| mark.durable.end > since) {
+            return None;
+        }
+        let mut changed = BTreeSet::new();
+        for delta in self.frozen.iter().chain([&self.active]) {
+            delta.changed(space, range, since..self.position, &mut changed);
+        }
+        Some(changed.into_iter().collect())
     }
 
     /// Adds the layers of the view to a scan that may have newer ones.
