@@ -3,23 +3,35 @@
 //! A refused batch and every later one that touches a record which it (transitively) wrote leave
 //! the outbox as one unit, in one local step; the rest is renumbered and goes on. Nothing is lost:
 //! the ops stay in the log, and a row of `_dead_letters` per batch says where and why.
+//!
+//! A unit may have as many batches as an outbox, so rows that do not fit the frame which takes the
+//! unit out go into frames before it. After a crash between them the refusal comes again, and the
+//! same rows are written over themselves.
 
 use std::collections::BTreeSet;
 
+use lastword_core::codec::to_bytes;
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
+use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Decided;
 use lastword_core::stamp::Decision;
 use lastword_core::value::{Field, Record, Value};
 use lastword_store::keys::{self, OutboxEntry};
-use lastword_store::payload::DeadLetters;
+use lastword_store::payload::{DeadLetters, LocalBatch, Payload};
 use lastword_store::read::{self, ReadState};
 
 use crate::convert;
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
 use crate::tables::{self, RefusedBatch};
+
+/// Bytes of rows after which another frame is begun, well below the limit of a frame.
+const ROWS_BYTES: usize = 4 * 1024 * 1024;
+/// Names of records in one row stop here, so that the row fits a record; the ops in the log have
+/// them all.
+const RECORDS_BYTES: usize = 128 * 1024;
 
 /// One refused batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +79,30 @@ pub(crate) fn unit<S: ReadState>(
     Ok(DeadLetters { workspace, refused, counters, renumbered, rows })
 }
 
+/// The rows of a unit as frames: those that go before, and the last with what is left.
+pub(crate) fn frames(mut unit: DeadLetters) -> Vec<Payload> {
+    let mut frames = Vec::new();
+    let mut size_bytes = 0;
+    let mut rows = Vec::new();
+    for row in std::mem::take(&mut unit.rows) {
+        let row_bytes = to_bytes(&row).len();
+        if rows.len() == MAX_BATCH_OPS || size_bytes + row_bytes > ROWS_BYTES {
+            frames.push(Payload::Local(LocalBatch {
+                workspace: read::store_workspace(),
+                batch: None,
+                previous: vec![0; rows.len()],
+                local: std::mem::take(&mut rows),
+            }));
+            size_bytes = 0;
+        }
+        size_bytes += row_bytes;
+        rows.push(row);
+    }
+    unit.rows = rows;
+    frames.push(Payload::DeadLetters(unit));
+    frames
+}
+
 /// What the writers of a unit's batches are told: each left the outbox, the later ones because they
 /// built on the refused one.
 pub(crate) fn verdicts(unit: &DeadLetters) -> Vec<(BatchId, Decision)> {
@@ -79,7 +115,13 @@ fn letter(workspace: &WorkspaceName, refused: &Decided, place: usize, entry: &Ou
         Decision::Refused { code, message, .. } => (code.as_str(), message.as_str()),
         Decision::Accepted { .. } => ("accepted", ""),
     };
-    let records = entry.records.iter().map(|(table, key)| Value::Text(format!("{table}/{key}")));
+    let mut left = RECORDS_BYTES;
+    let records = entry.records.iter().map_while(|(table, key)| {
+        let name = format!("{table}/{key}");
+        left = left.checked_sub(name.len())?;
+        Some(Value::Text(name))
+    });
+    let records: Vec<Value> = records.collect();
     let int = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let fields = [
         ("unit", Value::Text(refused.batch_id.to_string())),
@@ -90,7 +132,7 @@ fn letter(workspace: &WorkspaceName, refused: &Decided, place: usize, entry: &Ou
         ("time_ms", Value::Int(now_ms())),
         ("created_ms", Value::Int(entry.created_ms)),
         ("position", int(entry.position)),
-        ("records", Value::List(records.collect())),
+        ("records", Value::List(records)),
     ];
     let fields = fields.iter().map(|(name, value)| Field::new(name, value)).collect();
     Op {

@@ -3,7 +3,7 @@
 //! Every function here is one durable step. The driver calls them for the session's outputs and
 //! feeds the answers back.
 
-use lastword_core::id::{BatchId, WorkspaceName};
+use lastword_core::id::{BatchId, TableName, WorkspaceName};
 use lastword_core::op::Batch;
 use lastword_core::protocol::replica::WorkspaceState;
 use lastword_core::protocol::{Attached, Changes, Decided, Entry};
@@ -112,18 +112,21 @@ pub(crate) fn store_decisions(
     if let Some(refused) = &refusal {
         let unit = dead_letter::unit(store.newest(), workspace, refused)?;
         settled.extend(dead_letter::verdicts(&unit));
-        append(store, Payload::DeadLetters(unit))?;
+        dead_letter::frames(unit).into_iter().try_for_each(|frame| append(store, frame))?;
     }
     let state = workspace_state(store.newest(), workspace)?;
     Ok(Stored { settled, state, refused: refusal.map(|refused| refused.counter) })
 }
 
-/// Stores one page of changes; answers the new (received_to, cursor).
+/// Stores one page of changes; answers the new (received_to, cursor). A table that this app keeps
+/// local stays its own, also if another app syncs one of that name.
 pub(crate) fn store_changes(
     store: &mut Store,
     workspace: &WorkspaceName,
-    page: Changes,
+    mut page: Changes,
+    is_local: &dyn Fn(&TableName) -> bool,
 ) -> Result<(u64, u64)> {
+    page.entries.retain(|Entry::Row { table, .. }| !is_local(table));
     let newest = store.newest();
     let meta = read::meta(newest, workspace)?;
     let mut previous = Vec::with_capacity(page.entries.len());
@@ -147,4 +150,78 @@ pub(crate) fn store_changes(
 fn append(store: &mut Store, payload: Payload) -> Result<()> {
     store.append(payload.kind(), &payload.to_bytes())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use lastword_core::hlc::Hlc;
+    use lastword_core::id::Key;
+    use lastword_core::op::{Action, Op};
+    use lastword_core::stamp::RefusalCode;
+    use lastword_core::value::{Record, Value};
+    use lastword_store::payload::LocalBatch;
+
+    use super::*;
+
+    /// B3, R1.2. An app streamed thousands of edits of one record while offline and the server
+    /// refused the first: the unit was one frame with a row per batch, over the limit of a frame,
+    /// so it was never stored and the device tried again for ever.
+    #[test]
+    fn a_unit_of_many_batches_leaves_the_outbox() {
+        const BATCHES: u64 = 20_000;
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let workspace = db.workspace("main").expect("a name").name().clone();
+        let name = workspace.clone();
+        let device = db.device();
+        let stored = db.inner.writer.run(move |store| {
+            let table = TableName::new("notes")?;
+            for counter in 1..=BATCHES {
+                let number = Value::Int(i64::try_from(counter).expect("small"));
+                let record = Record::new(&[("n".into(), number)])?;
+                let action = match counter {
+                    1 => Action::Create { record, replace: false },
+                    _ => Action::Put { record },
+                };
+                let key = Key::new("streamed")?;
+                let (base, revision, hlc) = (0, counter, Hlc(counter));
+                let op = Op { table: table.clone(), key, base, revision, hlc, action };
+                let batch = Batch {
+                    device,
+                    counter,
+                    batch_id: batch_id(counter),
+                    created_ms: 0,
+                    strict: false,
+                    former: Vec::new(),
+                    ops: vec![op],
+                };
+                let (local, previous) = (Vec::new(), vec![0]);
+                let batch = Some(batch);
+                append(
+                    store,
+                    Payload::Local(LocalBatch { workspace: name.clone(), batch, local, previous }),
+                )?;
+                store.commit()?;
+            }
+            let message = "no ".repeat(100);
+            let decision = Decision::Refused { code: RefusalCode::Policy, message, time_ms: 1 };
+            let refused = Decided { counter: 1, batch_id: batch_id(1), decision };
+            store_decisions(store, &name, vec![refused])
+        });
+        let stored = stored.expect("the unit is stored");
+        assert_eq!((stored.refused, stored.settled.len() as u64), (Some(1), BATCHES));
+        assert_eq!((stored.state.decided, stored.state.written), (1, 1));
+        let ws = db.workspace("main").expect("a name");
+        assert_eq!(ws.dead_letters().expect("they read").len() as u64, BATCHES);
+        assert_eq!(ws.status().expect("it reads").undecided, 0);
+        let shown = ws.get_record(
+            &TableName::new("notes").expect("a name"),
+            &Key::new("streamed").expect("a key"),
+        );
+        assert_eq!(shown.expect("it reads"), None);
+    }
+
+    fn batch_id(counter: u64) -> BatchId {
+        BatchId(u128::from(counter).to_be_bytes())
+    }
 }

@@ -9,6 +9,7 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use lastword::core::id::WorkspaceName;
 use lastword::core::protocol::authority::{AuthoritySession, Input, Output, Principal};
 use lastword::core::protocol::{Attach, AttachRefusal, Changes};
+use lastword::store::StoreError;
 use lastword::{AttachRequest, Error, PushAnswer, PushGate};
 use tokio::sync::mpsc;
 
@@ -259,15 +260,15 @@ impl Connection {
         let Some(user) = self.user.clone() else { return };
         let (workspace, gate) = (known.workspace.clone(), known.gate.clone());
         let (counter, batch_id) = (batch.counter, batch.batch_id);
-        let events = self.events.clone();
+        let (events, hub) = (self.events.clone(), Arc::clone(&self.hub));
         let decided = move |result: Result<PushAnswer, Error>| {
-            let answer = result.unwrap_or_else(|error| not_now(&error));
+            let answer = result.unwrap_or_else(|error| not_now(&hub, &error));
             let input = Input::Decided { attachment, counter, batch_id, answer };
             // A connection that is gone does not need the answer.
             let _ = events.send(Event::Answer(input));
         };
         if let Err(error) = self.hub.authority.decide(workspace, user, batch, gate, decided) {
-            let answer = not_now(&error);
+            let answer = not_now(&self.hub, &error);
             self.input(Input::Decided { attachment, counter, batch_id, answer });
         }
     }
@@ -290,8 +291,11 @@ impl Connection {
 }
 
 /// A failure of the store decides nothing: the device keeps its batch and tries again.
-fn not_now(error: &Error) -> PushAnswer {
+fn not_now(hub: &Hub, error: &Error) -> PushAnswer {
     tracing::error!(%error, "a batch could not be decided");
+    if let Error::Store(StoreError::OutcomeUnknown { .. } | StoreError::Poisoned { .. }) = error {
+        hub.fail(error.to_string());
+    }
     let message = "the server cannot store batches now; it keeps trying".into();
     PushAnswer::NotNow { retry_ms: 5_000, message }
 }

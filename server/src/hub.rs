@@ -39,6 +39,7 @@ pub struct Hub {
     /// Who may do what.
     pub members: Members,
     published: watch::Sender<Option<Arc<lastword::store::View>>>,
+    failed: watch::Sender<Option<String>>,
     holders: Mutex<HashMap<(WorkspaceName, DeviceId), Holder>>,
 }
 
@@ -71,7 +72,9 @@ impl Hub {
     #[must_use]
     pub fn new(authority: Authority, members: Members) -> Arc<Self> {
         let (published, _) = watch::channel(None);
-        let hub = Arc::new(Self { authority, members, published, holders: Mutex::default() });
+        let (failed, _) = watch::channel(None);
+        let holders = Mutex::default();
+        let hub = Arc::new(Self { authority, members, published, failed, holders });
         let told = Arc::downgrade(&hub);
         hub.authority.on_publish(move |view| {
             if let Some(hub) = told.upgrade() {
@@ -92,6 +95,24 @@ impl Hub {
     #[must_use]
     pub fn published(&self) -> watch::Receiver<Option<Arc<lastword::store::View>>> {
         self.published.subscribe()
+    }
+
+    /// The store takes no writes until it is opened again: the server has to end.
+    pub fn fail(&self, reason: String) {
+        self.failed.send_replace(Some(reason));
+    }
+
+    /// Why the server has to end, once it has to.
+    pub async fn failure(&self) -> String {
+        let mut failed = self.failed.subscribe();
+        loop {
+            if let Some(reason) = failed.borrow_and_update().clone() {
+                return reason;
+            }
+            if failed.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn holders(&self) -> MutexGuard<'_, HashMap<(WorkspaceName, DeviceId), Holder>> {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use axum::Router;
 use axum::extract::State;
@@ -66,6 +66,12 @@ pub enum ServeError {
         /// The system's reason.
         reason: String,
     },
+    /// The store takes no writes any more.
+    #[error("the server ends because its store failed: {reason}; start it again to recover")]
+    Failed {
+        /// What failed.
+        reason: String,
+    },
     /// The system gave no runtime, or the socket failed.
     #[error("the server failed: {0}")]
     Io(#[from] std::io::Error),
@@ -87,8 +93,9 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(options, Hub::new(authority.clone(), members)));
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
-    authority.close()?;
-    served
+    let closed = authority.close();
+    served?;
+    Ok(closed?)
 }
 
 async fn serve(options: &ServeOptions, hub: Arc<Hub>) -> Result<(), ServeError> {
@@ -99,6 +106,8 @@ async fn serve(options: &ServeOptions, hub: Arc<Hub>) -> Result<(), ServeError> 
     let address = listener.local_addr()?;
     announce(options, address)?;
     let (stop, stopping) = watch::channel(false);
+    let (ending, failure) = (Arc::clone(&hub), Arc::new(OnceLock::new()));
+    let failed = Arc::clone(&failure);
     let app = Router::new()
         .route("/sync", get(sync))
         .route("/healthz", get(healthz))
@@ -111,12 +120,21 @@ async fn serve(options: &ServeOptions, hub: Arc<Hub>) -> Result<(), ServeError> 
     });
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
-            stop_signal().await;
+            tokio::select! {
+                () = stop_signal() => {}
+                reason = ending.failure() => {
+                    // Set once: this future ends here.
+                    let _ = failed.set(reason);
+                }
+            }
             // Connections without a receiver have ended already.
             let _ = stop.send(true);
         })
         .await?;
-    Ok(())
+    match failure.get() {
+        None => Ok(()),
+        Some(reason) => Err(ServeError::Failed { reason: reason.clone() }),
+    }
 }
 
 /// The first line on stdout tells the address, so that scripts can use port 0.

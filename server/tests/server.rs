@@ -10,6 +10,8 @@ mod bad_input;
 mod demo;
 #[path = "server/devices.rs"]
 mod devices;
+#[path = "server/full_disk.rs"]
+mod full_disk;
 #[path = "server/kills.rs"]
 mod kills;
 #[path = "server/members.rs"]

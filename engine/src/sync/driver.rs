@@ -323,8 +323,11 @@ impl Driver {
             Output::StoreChanges { workspace, page } => {
                 let rows = page.entries.len() as u64;
                 self.board.count(&workspace, |counts| counts.received += rows);
+                let declared = Arc::clone(&self.db.inner.declared);
                 let job = move |store: &mut _| {
-                    let (received_to, cursor) = replicator::store_changes(store, &workspace, page)?;
+                    let is_local = |table: &_| declared.is_local(table);
+                    let (received_to, cursor) =
+                        replicator::store_changes(store, &workspace, page, &is_local)?;
                     Ok(Input::ChangesStored { workspace, received_to, cursor })
                 };
                 writer.submit(job, answer)
