@@ -1,33 +1,29 @@
 //! The authority: the party that orders a workspace's ops.
 //!
 //! Everything that decides runs on the writer thread, on the newest state, at the moment an op gets
-//! its seq: batch identity, counter, limits, then each op by [`lastword_core::rules::decide`]. The
-//! frame holds ops, stamps and verdicts together, so a batch is in the log as a whole or not at
-//! all, and its decision is found again whenever the device asks.
+//! its seq: see `judge`.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
-use lastword_core::limits::{MAX_ATTACHED_DECISIONS, MAX_DECIDED_BYTES};
-use lastword_core::op::{Action, Batch, Op};
+use lastword_core::limits::MAX_ATTACHED_DECISIONS;
+use lastword_core::op::Batch;
 use lastword_core::protocol::authority::PushAnswer;
 use lastword_core::protocol::{Attached, Role};
 use lastword_core::row::Digest;
-use lastword_core::rules::{self, At, Policy, Writer as OpWriter};
-use lastword_core::stamp::{Decision, RefusalCode, Verdict};
-use lastword_store::apply::policy_of;
+use lastword_core::stamp::Decision;
 use lastword_store::keys;
-use lastword_store::payload::{Attachment, DecidedBatch, Payload, cut_text};
-use lastword_store::read::{self, ChangesPage, ReadState};
+use lastword_store::payload::{Attachment, Payload};
+use lastword_store::read::{self, ChangesPage};
 use lastword_store::{Store, View};
 
 use crate::devices;
-use crate::environment::{now_ms, random};
+use crate::environment::random;
 use crate::error::{Error, Result};
 use crate::history::{self, Version};
+use crate::judge::{Pushed, decide_now};
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
 use crate::view::WorkspaceView;
@@ -320,182 +316,4 @@ fn attach_now(
         last_counter: read::last_counter(newest, workspace, request.device)?,
         decisions,
     })
-}
-
-/// One batch as it came.
-struct Pushed<'a> {
-    user: &'a str,
-    batch: Batch,
-    payload_hash: [u8; 32],
-    /// Whether limits and form hold.
-    checked: std::result::Result<(), String>,
-}
-
-fn decide_now(
-    store: &mut Store,
-    workspace: &WorkspaceName,
-    pushed: Pushed<'_>,
-) -> Result<PushAnswer> {
-    let Pushed { user, batch, payload_hash, checked } = pushed;
-    let newest = store.newest();
-    let expected = read::last_counter(newest, workspace, batch.device)? + 1;
-    if let Some(known) = read::decision(newest, workspace, batch.batch_id)? {
-        if known.payload_hash != payload_hash {
-            let message = format!("batch {} came again with other content", batch.batch_id);
-            return Ok(PushAnswer::Forked { message });
-        }
-        if batch.counter == expected {
-            consume(store, workspace, batch, payload_hash, known.decision.clone())?;
-        }
-        return Ok(PushAnswer::Decided(known.decision));
-    }
-    if batch.counter != expected {
-        let message = format!(
-            "device {} sent batch {} where {expected} is next: two stores use its id",
-            batch.device, batch.counter
-        );
-        return Ok(PushAnswer::Forked { message });
-    }
-    let owner = devices::owner(newest, workspace, batch.device)?;
-    if owner.as_deref().is_some_and(|owner| owner != user) {
-        let message = Error::ForeignDevice { device: batch.device }.to_string();
-        return Ok(PushAnswer::Forked { message });
-    }
-    let introduces = owner.is_none().then(|| devices::introduction(batch.device, user));
-    let frame = judge(store, workspace, batch, payload_hash, checked, introduces)?;
-    let decision = frame.decision.clone();
-    let payload = Payload::Decided(frame);
-    store.append(payload.kind(), &payload.to_bytes())?;
-    Ok(PushAnswer::Decided(decision))
-}
-
-/// A batch that was decided under another counter uses up this one too, so that the device's
-/// counters stay contiguous.
-fn consume(
-    store: &mut Store,
-    workspace: &WorkspaceName,
-    batch: Batch,
-    payload_hash: [u8; 32],
-    decision: Decision,
-) -> Result<()> {
-    let payload = Payload::Decided(DecidedBatch {
-        workspace: workspace.clone(),
-        batch: Batch { ops: Vec::new(), ..batch },
-        payload_hash,
-        decision,
-        own: Vec::new(),
-        previous: Vec::new(),
-    });
-    store.append(payload.kind(), &payload.to_bytes())?;
-    Ok(())
-}
-
-fn judge(
-    store: &Store,
-    workspace: &WorkspaceName,
-    batch: Batch,
-    payload_hash: [u8; 32],
-    checked: std::result::Result<(), String>,
-    introduces: Option<Op>,
-) -> Result<DecidedBatch> {
-    let newest = store.newest();
-    let meta = read::meta(newest, workspace)?;
-    let time_ms = now_ms().max(meta.time_ms);
-    let refused = |batch: Batch, code: RefusalCode, message: String| DecidedBatch {
-        workspace: workspace.clone(),
-        batch: Batch { ops: Vec::new(), ..batch },
-        payload_hash,
-        decision: Decision::Refused { code, message: cut_text(&message), time_ms },
-        own: Vec::new(),
-        previous: Vec::new(),
-    };
-    if let Err(reason) = checked {
-        return Ok(refused(batch, RefusalCode::Invalid, reason));
-    }
-    if let Some(op) = batch.ops.iter().find(|op| op.table.is_reserved()) {
-        let message = format!("table {} belongs to Lastword and is read-only", op.table);
-        return Ok(refused(batch, RefusalCode::UnknownTable, message));
-    }
-    let mut judged =
-        Judged { workspace, generation: meta.generation, time_ms, ..Judged::new(workspace) };
-    let first_seq = meta.head + 1;
-    for (op, seq) in batch.ops.iter().zip(first_seq..) {
-        if let Err(reason) = judged.op(newest, &batch, op, seq)? {
-            let message = format!("{}/{}: {reason}", op.table, op.key);
-            return Ok(refused(batch, RefusalCode::ResultTooBig, message));
-        }
-    }
-    let Judged { verdicts, mut own, mut previous, .. } = judged;
-    own.extend(introduces);
-    previous.extend(own.iter().map(|_| 0));
-    let last_seq = meta.head + (batch.ops.len() + own.len()) as u64;
-    let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };
-    let frame =
-        DecidedBatch { workspace: workspace.clone(), batch, payload_hash, decision, own, previous };
-    let size = lastword_core::codec::to_bytes(&frame).len();
-    if size > MAX_DECIDED_BYTES {
-        let message = format!(
-            "the decided batch is {size} bytes with its conflicts, the limit is \
-             {MAX_DECIDED_BYTES}; split it into several batches"
-        );
-        return Ok(refused(frame.batch, RefusalCode::ResultTooBig, message));
-    }
-    Ok(frame)
-}
-
-/// Verdicts and conflict rows of one batch, growing op by op.
-struct Judged<'a> {
-    workspace: &'a WorkspaceName,
-    generation: u32,
-    time_ms: i64,
-    verdicts: Vec<Verdict>,
-    own: Vec<Op>,
-    previous: Vec<u64>,
-}
-
-impl<'a> Judged<'a> {
-    fn new(workspace: &'a WorkspaceName) -> Self {
-        let (verdicts, own, previous) = Default::default();
-        Self { workspace, generation: 0, time_ms: 0, verdicts, own, previous }
-    }
-
-    fn op<S: ReadState>(
-        &mut self,
-        state: &S,
-        batch: &Batch,
-        op: &Op,
-        seq: u64,
-    ) -> Result<std::result::Result<(), String>> {
-        let row_key = keys::row_key(self.workspace, self.generation, &op.table, &op.key);
-        let stored = read::row(state, &row_key)?;
-        let writer = OpWriter { device: batch.device, former: &batch.former, strict: batch.strict };
-        let at = At { seq, time_ms: self.time_ms, op_id: batch.batch_id };
-        let policy = policy_of(&op.table);
-        let row = stored.as_ref().map(|stored| &stored.row);
-        let outcome = match rules::decide(row, op, &writer, &at, policy) {
-            Ok(outcome) => outcome,
-            Err(error) => return Ok(Err(error.to_string())),
-        };
-        for conflict in &outcome.conflicts {
-            self.own.push(conflict_op(op, conflict, policy, self.time_ms));
-        }
-        self.verdicts.push(outcome.verdict);
-        self.previous.push(stored.map_or(0, |stored| stored.position));
-        Ok(Ok(()))
-    }
-}
-
-/// The authority's own op that records a conflict.
-fn conflict_op(op: &Op, conflict: &rules::Conflict, policy: Policy, time_ms: i64) -> Op {
-    Op {
-        table: crate::tables::conflicts(),
-        key: rules::conflict_key(&op.table, &op.key, conflict),
-        base: 0,
-        revision: 1,
-        hlc: Hlc::default(),
-        action: Action::Create {
-            record: rules::conflict_record(&op.table, &op.key, conflict, policy, time_ms),
-            replace: false,
-        },
-    }
 }

@@ -71,6 +71,7 @@ mod workspace;
 mod typed;
 mod watch;
 mod status;
+mod judge;
 mod authority;
 mod replicator;
 #[cfg(feature = "net")]

@@ -6,6 +6,8 @@
 #[path = "engine/support.rs"]
 mod support;
 
+#[path = "engine/authority.rs"]
+mod authority;
 #[path = "engine/index.rs"]
 mod index;
 #[path = "engine/system.rs"]

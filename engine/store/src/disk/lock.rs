@@ -4,6 +4,7 @@ use std::fs::{self, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use crate::disk::file_name;
 use crate::error::LockError;
 
 const LOCK: &str = "LOCK";
@@ -74,7 +75,7 @@ fn is_ours(dir: &Path) -> std::io::Result<bool> {
         if name == LOCK {
             return Ok(true);
         }
-        only_numbers &= super::real::parse_name(&name).is_some();
+        only_numbers &= file_name::parse(&name).is_some();
     }
     Ok(only_numbers)
 }

@@ -1,12 +1,14 @@
 //! The disk as the store sees it: numbered files, prepared ahead, without names or renames.
 
+mod traits;
 mod classify;
-#[cfg(any(unix, windows))]
-mod lock;
 mod memory;
 #[cfg(any(unix, windows))]
+mod file_name;
+#[cfg(any(unix, windows))]
+mod lock;
+#[cfg(any(unix, windows))]
 mod real;
-mod traits;
 
 pub use classify::read_header;
 #[cfg(any(unix, windows))]

@@ -7,12 +7,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::disk::classify;
+use crate::disk::file_name;
 use crate::disk::lock::DirLock;
 use crate::disk::traits::{Disk, File, FileInfo, FileKind, Ticket};
 use crate::error::DiskError;
 use crate::limits::{HEADER_LEN, SPARES};
 
-const STATE_SUFFIX: &str = ".state";
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
 /// A directory on disk. A thread of its own keeps spares ready, so that a roll never waits for
@@ -191,13 +191,13 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, number: u64) -> Result<Arc<dyn File>, DiskError> {
-        let state = path(&self.shared.dir, number, true).exists();
+        let state = file_name::path(&self.shared.dir, number, true).exists();
         Ok(Arc::new(RealFile::open(&self.shared.dir, number, state)?))
     }
 
     fn remove(&self, number: u64) -> Result<(), DiskError> {
         self.shared.pool().spares.remove(&number);
-        let state = path(&self.shared.dir, number, true).exists();
+        let state = file_name::path(&self.shared.dir, number, true).exists();
         remove(&self.shared.dir, number, state)
     }
 
@@ -216,7 +216,11 @@ struct RealFile {
 
 impl RealFile {
     fn open(dir: &Path, number: u64, state: bool) -> Result<RealFile, DiskError> {
-        match fs::OpenOptions::new().read(true).write(true).open(path(dir, number, state)) {
+        match fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(file_name::path(dir, number, state))
+        {
             Ok(file) => Ok(RealFile { number, state, file }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(DiskError::NotFound { file: number })
@@ -230,7 +234,7 @@ impl RealFile {
             .read(true)
             .write(true)
             .create_new(true)
-            .open(path(dir, number, state))
+            .open(file_name::path(dir, number, state))
             .map(|file| RealFile { number, state, file })
             .map_err(|error| DiskError::io("create", number, 0, error))
     }
@@ -315,31 +319,17 @@ fn write_all_at(file: &fs::File, mut buf: &[u8], mut offset: u64) -> std::io::Re
     Ok(())
 }
 
-fn path(dir: &Path, number: u64, state: bool) -> PathBuf {
-    dir.join(format!("{number:012}{}", if state { STATE_SUFFIX } else { "" }))
-}
-
-/// The number in a file name, and whether it is redb's.
-pub(super) fn parse_name(name: &str) -> Option<(u64, bool)> {
-    let (digits, state) = match name.strip_suffix(STATE_SUFFIX) {
-        Some(digits) => (digits, true),
-        None => (name, false),
-    };
-    let padded = digits.len() >= 12 && digits.bytes().all(|byte| byte.is_ascii_digit());
-    padded.then(|| digits.parse().ok()).flatten().map(|number| (number, state))
-}
-
 fn numbers(dir: &Path) -> Result<Vec<(u64, bool)>, DiskError> {
     let io = |error| DiskError::io("list", 0, 0, error);
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
-        found.extend(parse_name(&entry.map_err(io)?.file_name().to_string_lossy()));
+        found.extend(file_name::parse(&entry.map_err(io)?.file_name().to_string_lossy()));
     }
     Ok(found)
 }
 
 fn remove(dir: &Path, number: u64, state: bool) -> Result<(), DiskError> {
-    fs::remove_file(path(dir, number, state))
+    fs::remove_file(file_name::path(dir, number, state))
         .map_err(|error| DiskError::io("remove", number, 0, error))
 }
 

@@ -1,0 +1,238 @@
+//! What the authority decides about one batch, on the writer thread and on the newest state: batch
+//! identity, counter, limits, then each op by [`lastword_core::rules::decide`].
+//!
+//! The frame holds ops, stamps and verdicts together, so a batch is in the log as a whole or not at
+//! all, and its decision is found again whenever the device asks.
+
+use lastword_core::hlc::Hlc;
+use lastword_core::id::WorkspaceName;
+use lastword_core::limits::MAX_DECIDED_BYTES;
+use lastword_core::op::{Action, Batch, Op};
+use lastword_core::protocol::authority::PushAnswer;
+use lastword_core::rules::{self, At, Policy, Writer as OpWriter};
+use lastword_core::stamp::{Decision, RefusalCode, Verdict};
+use lastword_store::Store;
+use lastword_store::apply::policy_of;
+use lastword_store::keys;
+use lastword_store::payload::{DecidedBatch, Payload, cut_text};
+use lastword_store::read::{self, ReadState};
+
+use crate::devices;
+use crate::environment::now_ms;
+use crate::error::{Error, Result};
+
+/// One batch as it came.
+pub(crate) struct Pushed<'a> {
+    /// Who pushed it.
+    pub(crate) user: &'a str,
+    pub(crate) batch: Batch,
+    pub(crate) payload_hash: [u8; 32],
+    /// Whether limits and form hold.
+    pub(crate) checked: std::result::Result<(), String>,
+}
+
+/// Decides one batch and appends its frame, or finds the decision that it has.
+pub(crate) fn decide_now(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    pushed: Pushed<'_>,
+) -> Result<PushAnswer> {
+    let (batch, payload_hash) = (&pushed.batch, pushed.payload_hash);
+    let newest = store.newest();
+    let expected = read::last_counter(newest, workspace, batch.device)? + 1;
+    if let Some(known) = read::decision(newest, workspace, batch.batch_id)? {
+        if known.payload_hash != payload_hash {
+            let message = format!("batch {} came again with other content", batch.batch_id);
+            return Ok(PushAnswer::Forked { message });
+        }
+        if batch.counter == expected {
+            consume(store, workspace, pushed, known.decision.clone())?;
+        }
+        return Ok(PushAnswer::Decided(known.decision));
+    }
+    if batch.counter != expected {
+        let message = format!(
+            "device {} sent batch {} where {expected} is next: two stores use its id",
+            batch.device, batch.counter
+        );
+        return Ok(PushAnswer::Forked { message });
+    }
+    let owner = devices::owner(newest, workspace, batch.device)?;
+    if owner.as_deref().is_some_and(|owner| owner != pushed.user) {
+        let message = Error::ForeignDevice { device: batch.device }.to_string();
+        return Ok(PushAnswer::Forked { message });
+    }
+    let introduces = owner.is_none().then(|| devices::introduction(batch.device, pushed.user));
+    let frame = judge(store, workspace, pushed, introduces)?;
+    let decision = frame.decision.clone();
+    let payload = Payload::Decided(frame);
+    store.append(payload.kind(), &payload.to_bytes())?;
+    Ok(PushAnswer::Decided(decision))
+}
+
+/// A batch that was decided under another counter uses up this one too, so that the device's
+/// counters stay contiguous.
+fn consume(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    pushed: Pushed<'_>,
+    decision: Decision,
+) -> Result<()> {
+    let payload = Payload::Decided(DecidedBatch {
+        workspace: workspace.clone(),
+        batch: Batch { ops: Vec::new(), ..pushed.batch },
+        payload_hash: pushed.payload_hash,
+        decision,
+        own: Vec::new(),
+        previous: Vec::new(),
+    });
+    store.append(payload.kind(), &payload.to_bytes())?;
+    Ok(())
+}
+
+/// What the frame of a batch says: verdicts and the authority's own ops, or a refusal.
+fn judge(
+    store: &Store,
+    workspace: &WorkspaceName,
+    pushed: Pushed<'_>,
+    introduces: Option<Op>,
+) -> Result<DecidedBatch> {
+    let newest = store.newest();
+    let meta = read::meta(newest, workspace)?;
+    let time_ms = now_ms().max(meta.time_ms);
+    if let Some((code, message)) = objection(newest, workspace, &pushed, meta.head)? {
+        return Ok(refused(workspace, pushed, code, &message, time_ms));
+    }
+    let mut judged =
+        Judged { workspace, generation: meta.generation, time_ms, ..Judged::new(workspace) };
+    let first_seq = meta.head + 1;
+    for (op, seq) in pushed.batch.ops.iter().zip(first_seq..) {
+        if let Err(reason) = judged.op(newest, &pushed.batch, op, seq)? {
+            let message = format!("{}/{}: {reason}", op.table, op.key);
+            return Ok(refused(workspace, pushed, RefusalCode::ResultTooBig, &message, time_ms));
+        }
+    }
+    let Judged { verdicts, mut own, mut previous, .. } = judged;
+    own.extend(introduces);
+    previous.extend(own.iter().map(|_| 0));
+    let Pushed { user, batch, payload_hash, checked } = pushed;
+    let last_seq = meta.head + (batch.ops.len() + own.len()) as u64;
+    let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };
+    let frame =
+        DecidedBatch { workspace: workspace.clone(), batch, payload_hash, decision, own, previous };
+    let size = lastword_core::codec::to_bytes(&frame).len();
+    if size > MAX_DECIDED_BYTES {
+        let message = format!(
+            "the decided batch is {size} bytes with its conflicts, the limit is \
+             {MAX_DECIDED_BYTES}; split it into several batches"
+        );
+        let pushed = Pushed { user, batch: frame.batch, payload_hash, checked };
+        return Ok(refused(workspace, pushed, RefusalCode::ResultTooBig, &message, time_ms));
+    }
+    Ok(frame)
+}
+
+fn refused(
+    workspace: &WorkspaceName,
+    pushed: Pushed<'_>,
+    code: RefusalCode,
+    message: &str,
+    time_ms: i64,
+) -> DecidedBatch {
+    DecidedBatch {
+        workspace: workspace.clone(),
+        batch: Batch { ops: Vec::new(), ..pushed.batch },
+        payload_hash: pushed.payload_hash,
+        decision: Decision::Refused { code, message: cut_text(message), time_ms },
+        own: Vec::new(),
+        previous: Vec::new(),
+    }
+}
+
+/// Why a batch cannot be looked at, if it cannot. What a writer says about what it has seen and who
+/// it was decides whose changes it may overwrite unseen, so neither is taken on trust.
+fn objection<S: ReadState>(
+    state: &S,
+    workspace: &WorkspaceName,
+    pushed: &Pushed<'_>,
+    head: u64,
+) -> Result<Option<(RefusalCode, String)>> {
+    let Pushed { user, batch, checked, .. } = pushed;
+    if let Err(reason) = checked {
+        return Ok(Some((RefusalCode::Invalid, reason.clone())));
+    }
+    if let Some(op) = batch.ops.iter().find(|op| op.table.is_reserved()) {
+        let message = format!("table {} belongs to Lastword and is read-only", op.table);
+        return Ok(Some((RefusalCode::UnknownTable, message)));
+    }
+    if let Some(op) = batch.ops.iter().find(|op| op.base > head) {
+        let (table, key, base) = (&op.table, &op.key, op.base);
+        let message = format!("{table}/{key} has base {base}, the last seq is {head}");
+        return Ok(Some((RefusalCode::Invalid, message)));
+    }
+    for former in &batch.former {
+        let owner = devices::owner(state, workspace, *former)?;
+        if owner.is_some_and(|owner| owner != *user) {
+            let message = format!("former device {former} belongs to another user");
+            return Ok(Some((RefusalCode::Invalid, message)));
+        }
+    }
+    Ok(None)
+}
+
+/// Verdicts and conflict rows of one batch, growing op by op.
+struct Judged<'a> {
+    workspace: &'a WorkspaceName,
+    generation: u32,
+    time_ms: i64,
+    verdicts: Vec<Verdict>,
+    own: Vec<Op>,
+    previous: Vec<u64>,
+}
+
+impl<'a> Judged<'a> {
+    fn new(workspace: &'a WorkspaceName) -> Self {
+        let (verdicts, own, previous) = Default::default();
+        Self { workspace, generation: 0, time_ms: 0, verdicts, own, previous }
+    }
+
+    fn op<S: ReadState>(
+        &mut self,
+        state: &S,
+        batch: &Batch,
+        op: &Op,
+        seq: u64,
+    ) -> Result<std::result::Result<(), String>> {
+        let row_key = keys::row_key(self.workspace, self.generation, &op.table, &op.key);
+        let stored = read::row(state, &row_key)?;
+        let writer = OpWriter { device: batch.device, former: &batch.former, strict: batch.strict };
+        let at = At { seq, time_ms: self.time_ms, op_id: batch.batch_id };
+        let policy = policy_of(&op.table);
+        let row = stored.as_ref().map(|stored| &stored.row);
+        let outcome = match rules::decide(row, op, &writer, &at, policy) {
+            Ok(outcome) => outcome,
+            Err(error) => return Ok(Err(error.to_string())),
+        };
+        for conflict in &outcome.conflicts {
+            self.own.push(conflict_op(op, conflict, policy, self.time_ms));
+        }
+        self.verdicts.push(outcome.verdict);
+        self.previous.push(stored.map_or(0, |stored| stored.position));
+        Ok(Ok(()))
+    }
+}
+
+/// The authority's own op that records a conflict.
+fn conflict_op(op: &Op, conflict: &rules::Conflict, policy: Policy, time_ms: i64) -> Op {
+    Op {
+        table: crate::tables::conflicts(),
+        key: rules::conflict_key(&op.table, &op.key, conflict),
+        base: 0,
+        revision: 1,
+        hlc: Hlc::default(),
+        action: Action::Create {
+            record: rules::conflict_record(&op.table, &op.key, conflict, policy, time_ms),
+            replace: false,
+        },
+    }
+}

@@ -1,0 +1,237 @@
+//! The authority: one decision per batch, whoever asks how often, and what it takes on trust.
+
+use std::sync::mpsc::channel;
+
+use lastword::core::hlc::Hlc;
+use lastword::core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
+use lastword::core::json;
+use lastword::core::op::{Action, Batch, Op};
+use lastword::core::protocol::{Attached, Role};
+use lastword::core::stamp::{Decision, RefusalCode, Verdict};
+use lastword::{AttachRequest, Authority, Error, PushAnswer, PushGate};
+
+const ANN: DeviceId = DeviceId([1; 16]);
+const BOB: DeviceId = DeviceId([2; 16]);
+
+struct Fixture {
+    authority: Authority,
+    main: WorkspaceName,
+    _dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(dir.path()).unwrap();
+        let fixture = Self { authority, main: WorkspaceName::new("main").unwrap(), _dir: dir };
+        fixture.attach(ANN, "ann", 0).unwrap();
+        fixture
+    }
+
+    fn attach(&self, device: DeviceId, user: &str, decided: u64) -> Result<Attached, Error> {
+        let (tell, told) = channel();
+        let request = AttachRequest {
+            attachment: 1,
+            device,
+            user: user.into(),
+            decided,
+            role: Role::Editor,
+            create: true,
+        };
+        let done = move |answer| tell.send(answer).unwrap();
+        self.authority.attach(self.main.clone(), request, done).unwrap();
+        told.recv().unwrap()
+    }
+
+    fn push_through(&self, gate: &PushGate, user: &str, batch: &Batch) -> PushAnswer {
+        let (tell, told) = channel();
+        let done = move |answer: Result<_, Error>| tell.send(answer.unwrap()).unwrap();
+        let (main, user) = (self.main.clone(), user.to_owned());
+        self.authority.decide(main, user, batch.clone(), gate.clone(), done).unwrap();
+        told.recv().unwrap()
+    }
+
+    fn push(&self, user: &str, batch: &Batch) -> PushAnswer {
+        self.push_through(&PushGate::default(), user, batch)
+    }
+
+    fn head(&self) -> u64 {
+        self.authority.status().unwrap()[0].head
+    }
+}
+
+fn put(key: &str, text: &str, base: u64) -> Op {
+    let record = json::parse_record(&format!(r#"{{"text":"{text}"}}"#)).unwrap();
+    let action = match base {
+        0 => Action::Create { record, replace: false },
+        _ => Action::Put { record },
+    };
+    let (table, key) = (TableName::new("notes").unwrap(), Key::new(key).unwrap());
+    Op { table, key, base, revision: 1, hlc: Hlc(1), action }
+}
+
+fn batch(device: DeviceId, counter: u64, ops: Vec<Op>) -> Batch {
+    let batch_id = BatchId([
+        device.0[0],
+        u8::try_from(counter).unwrap(),
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ]);
+    Batch { device, counter, batch_id, created_ms: 5, strict: false, former: Vec::new(), ops }
+}
+
+fn seq_of(answer: &PushAnswer) -> u64 {
+    match answer {
+        PushAnswer::Decided(Decision::Accepted { first_seq, .. }) => *first_seq,
+        other => panic!("not accepted: {other:?}"),
+    }
+}
+
+fn refusal(answer: &PushAnswer) -> (RefusalCode, &str) {
+    match answer {
+        PushAnswer::Decided(Decision::Refused { code, message, .. }) => (*code, message),
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+/// I4: the same batch gets the decision that it has, also after the store was opened again and also
+/// under a later counter, which it uses up; nothing is applied twice.
+#[test]
+fn a_batch_is_decided_once() {
+    let fixture = Fixture::new();
+    let first = batch(ANN, 1, vec![put("n1", "a", 0)]);
+    let decided = fixture.push("ann", &first);
+    assert_eq!(seq_of(&decided), 1);
+    let head = fixture.head();
+    assert_eq!(fixture.push("ann", &first), decided);
+    assert_eq!(fixture.push("ann", &Batch { counter: 2, ..first.clone() }), decided);
+    assert_eq!(fixture.head(), head);
+    let attached = fixture.attach(ANN, "ann", 0).unwrap();
+    assert_eq!(attached.last_counter, 2);
+    assert_eq!(attached.decisions.iter().map(|d| d.counter).collect::<Vec<_>>(), [1, 2]);
+
+    let Fixture { authority, main, _dir } = fixture;
+    authority.close().unwrap();
+    let fixture = Fixture { authority: Authority::open(_dir.path()).unwrap(), main, _dir };
+    assert_eq!(fixture.push("ann", &first), decided);
+    assert_eq!(seq_of(&fixture.push("ann", &batch(ANN, 3, vec![put("n2", "b", 0)]))), head + 1);
+}
+
+/// I5: the same id with other bytes, and a counter that is not next, are never decided: two stores
+/// use the device id.
+#[test]
+fn other_bytes_and_gaps_are_forks() {
+    let fixture = Fixture::new();
+    fixture.push("ann", &batch(ANN, 1, vec![put("n1", "a", 0)]));
+    let head = fixture.head();
+    for forked in [
+        batch(ANN, 1, vec![put("n1", "b", 0)]),
+        batch(ANN, 3, vec![put("n3", "c", 0)]),
+        Batch { batch_id: BatchId([9; 16]), ..batch(ANN, 1, vec![put("n4", "d", 0)]) },
+    ] {
+        let answer = fixture.push("ann", &forked);
+        assert!(matches!(answer, PushAnswer::Forked { .. }), "{answer:?}");
+    }
+    assert_eq!(fixture.head(), head);
+}
+
+/// A refusal takes the counter and no seq, and is remembered like any decision.
+#[test]
+fn a_refusal_is_a_decision() {
+    let fixture = Fixture::new();
+    let mut bad = batch(ANN, 1, vec![put("n1", "a", 0)]);
+    bad.ops[0].table = TableName::new("_conflicts").unwrap();
+    let answer = fixture.push("ann", &bad);
+    assert_eq!(refusal(&answer).0, RefusalCode::UnknownTable);
+    assert_eq!(fixture.head(), 0);
+    assert_eq!(fixture.push("ann", &bad), answer);
+    assert_eq!(seq_of(&fixture.push("ann", &batch(ANN, 2, vec![put("n1", "a", 0)]))), 1);
+}
+
+/// I19. Batches queued behind a refused one were decided after all if the device's Resume came
+/// before the writer got to them: their counters had been given to other batches by then, and what
+/// the device had put among its dead letters was applied.
+#[test]
+fn what_was_queued_behind_a_refusal_stays_ignored_after_resume() {
+    let fixture = Fixture::new();
+    let gate = PushGate::default();
+    let (tell, told) = channel();
+    let (hold, held) = channel::<()>();
+    // The writer is kept busy while the three batches queue.
+    let busy = move |_: Result<Attached, Error>| held.recv().unwrap();
+    let request = AttachRequest {
+        attachment: 2,
+        device: BOB,
+        user: "bob".into(),
+        decided: 0,
+        role: Role::Editor,
+        create: false,
+    };
+    fixture.authority.attach(fixture.main.clone(), request, busy).unwrap();
+    let mut bad = batch(ANN, 1, vec![put("n1", "a", 0)]);
+    bad.ops[0].table = TableName::new("_devices").unwrap();
+    let behind = [batch(ANN, 2, vec![put("n2", "b", 0)]), batch(ANN, 3, vec![put("n3", "c", 0)])];
+    for (place, batch) in [&bad, &behind[0], &behind[1]].into_iter().enumerate() {
+        let (tell, main) = (tell.clone(), fixture.main.clone());
+        let done = move |answer: Result<_, Error>| tell.send((place, answer.unwrap())).unwrap();
+        fixture.authority.decide(main, "ann".into(), batch.clone(), gate.clone(), done).unwrap();
+    }
+    gate.open();
+    let (main, tell) = (fixture.main.clone(), tell.clone());
+    let done = move |answer: Result<_, Error>| tell.send((3, answer.unwrap())).unwrap();
+    let next = batch(ANN, 2, vec![put("n4", "d", 0)]);
+    let next = Batch { batch_id: BatchId([7; 16]), ..next };
+    fixture.authority.decide(main, "ann".into(), next, gate.clone(), done).unwrap();
+    hold.send(()).unwrap();
+    let answers: Vec<_> = (0..4).map(|_| told.recv().unwrap().1).collect();
+    assert_eq!(refusal(&answers[0]).0, RefusalCode::UnknownTable);
+    assert_eq!(answers[1..3], [PushAnswer::Ignored, PushAnswer::Ignored]);
+    assert_eq!(seq_of(&answers[3]), 1);
+}
+
+/// I4, R8.1: nothing is decided behind the back of a newer attachment.
+#[test]
+fn a_fenced_attachment_decides_nothing() {
+    let fixture = Fixture::new();
+    let gate = PushGate::default();
+    gate.fence();
+    gate.open();
+    let answer = fixture.push_through(&gate, "ann", &batch(ANN, 1, vec![put("n1", "a", 0)]));
+    assert_eq!(answer, PushAnswer::Ignored);
+}
+
+/// R8.1, R2.5: a writer's own words about what it has seen and who it was decide whose changes it
+/// overwrites without a conflict. A base that does not exist yet, and a former id of somebody else,
+/// are refused; a device is bound to the user of its first batch.
+#[test]
+fn bases_former_ids_and_devices_are_not_taken_on_trust() {
+    let fixture = Fixture::new();
+    fixture.push("ann", &batch(ANN, 1, vec![put("n1", "a", 0)]));
+    let answer = fixture.push("bob", &batch(BOB, 1, vec![put("n1", "b", 99)]));
+    assert!(refusal(&answer).1.contains("base 99, the last seq is 2"), "{answer:?}");
+    let posing = Batch { former: vec![ANN], ..batch(BOB, 2, vec![put("n1", "b", 1)]) };
+    let answer = fixture.push("bob", &posing);
+    assert!(refusal(&answer).1.contains("another user"), "{answer:?}");
+    let answer = fixture.push("bob", &batch(BOB, 3, vec![put("n1", "b", 1)]));
+    let PushAnswer::Decided(Decision::Accepted { verdicts, .. }) = &answer else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(verdicts, &[Verdict::Applied { dropped: Vec::new() }]);
+
+    assert!(matches!(fixture.attach(ANN, "bob", 0), Err(Error::ForeignDevice { device: ANN })));
+    let answer = fixture.push("bob", &batch(ANN, 2, vec![put("n5", "x", 0)]));
+    assert!(matches!(answer, PushAnswer::Forked { .. }), "{answer:?}");
+    assert_eq!(fixture.attach(ANN, "ann", 1).unwrap().last_counter, 1);
+}
