@@ -17,6 +17,8 @@ pub const MAX_PATCH_NAMES: usize = 2 * MAX_FIELDS;
 pub const MAX_DEPTH: usize = 32;
 /// Largest encoded record.
 pub const MAX_RECORD_BYTES: usize = 256 * 1024;
+/// Largest encoded row: a record with the marks of its changed fields.
+pub const MAX_ROW_BYTES: usize = 384 * 1024;
 /// Most ops in one batch.
 pub const MAX_BATCH_OPS: usize = 500;
 /// Largest encoded list of ops of one batch.
@@ -60,5 +62,6 @@ pub const RETRY_MAX_MS: u64 = 15_000;
 
 const _: () = assert!(MAX_RECORD_BYTES + MAX_KEY_BYTES + MAX_NAME_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(MAX_BATCH_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
-const _: () = assert!(PAGE_BYTES + MAX_RECORD_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
+const _: () = assert!(MAX_RECORD_BYTES < MAX_ROW_BYTES);
+const _: () = assert!(PAGE_BYTES + MAX_ROW_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_BATCH_BYTES < MAX_DECIDED_BYTES);

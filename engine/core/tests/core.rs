@@ -16,3 +16,14 @@ mod codec;
 mod golden;
 #[path = "core/json.rs"]
 mod json;
+#[path = "core/model.rs"]
+mod model;
+#[path = "core/overlay.rs"]
+mod overlay;
+#[path = "core/rules.rs"]
+mod rules;
+
+/// As many cases as `PROPTEST_CASES` says; a failure prints its input and leaves no file.
+fn cases() -> proptest::test_runner::Config {
+    proptest::test_runner::Config { failure_persistence: None, ..Default::default() }
+}
