@@ -45,6 +45,10 @@ pub const MAX_ATTACHMENTS: usize = 64;
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Longest human text in a message (a reason, an error).
 pub const MAX_TEXT_BYTES: usize = 4 * 1024;
+/// Longest reason in a WebSocket close frame; a control frame has no room for more.
+pub const MAX_CLOSE_REASON_BYTES: usize = 123;
+/// Longest wait before a batch is pushed again, whatever the server says, in milliseconds.
+pub const MAX_RETRY_AFTER_MS: u64 = 3600 * 1000;
 /// Largest disputed field that a conflict row holds inline.
 pub const MAX_CONFLICT_INLINE_BYTES: usize = 4 * 1024;
 /// Most restore ranges in one `Attached`.

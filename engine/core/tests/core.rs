@@ -9,7 +9,11 @@ mod oracle;
 mod samples;
 #[path = "core/strategies.rs"]
 mod strategies;
+#[path = "core/world.rs"]
+mod world;
 
+#[path = "core/authority.rs"]
+mod authority;
 #[path = "core/codec.rs"]
 mod codec;
 #[path = "core/golden.rs"]
@@ -22,6 +26,10 @@ mod model;
 mod overlay;
 #[path = "core/rules.rs"]
 mod rules;
+#[path = "core/sessions.rs"]
+mod sessions;
+#[path = "core/replica.rs"]
+mod replica;
 
 /// As many cases as `PROPTEST_CASES` says; a failure prints its input and leaves no file.
 fn cases() -> proptest::test_runner::Config {

@@ -318,9 +318,10 @@ impl Judge<'_> {
                 _ => false,
             };
             let since = self.model.writes.get(full..).unwrap_or_default();
-            let touched = since.iter().any(
-                |write| matches!(&write.effect, Effect::Some(changes) if changes.contains_key(name)),
-            );
+            let touched = since.iter().any(|write| match &write.effect {
+                Effect::Some(changes) => changes.contains_key(name),
+                _ => false,
+            });
             wanted || touched || self.model.value().contains_key(name)
         };
         all.into_iter().filter(here).filter_map(with).collect()
