@@ -17,6 +17,8 @@ pub const MAX_PATCH_NAMES: usize = 2 * MAX_FIELDS;
 pub const MAX_DEPTH: usize = 32;
 /// Largest encoded record.
 pub const MAX_RECORD_BYTES: usize = 256 * 1024;
+/// Largest encoded row: a record with the marks of its changed fields.
+pub const MAX_ROW_BYTES: usize = 384 * 1024;
 /// Most ops in one batch.
 pub const MAX_BATCH_OPS: usize = 500;
 /// Largest encoded list of ops of one batch.
@@ -43,6 +45,10 @@ pub const MAX_ATTACHMENTS: usize = 64;
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
 /// Longest human text in a message (a reason, an error).
 pub const MAX_TEXT_BYTES: usize = 4 * 1024;
+/// Longest reason in a WebSocket close frame; a control frame has no room for more.
+pub const MAX_CLOSE_REASON_BYTES: usize = 123;
+/// Longest wait before a batch is pushed again, whatever the server says, in milliseconds.
+pub const MAX_RETRY_AFTER_MS: u64 = 3600 * 1000;
 /// Largest disputed field that a conflict row holds inline.
 pub const MAX_CONFLICT_INLINE_BYTES: usize = 4 * 1024;
 /// Most restore ranges in one `Attached`.
@@ -60,5 +66,6 @@ pub const RETRY_MAX_MS: u64 = 15_000;
 
 const _: () = assert!(MAX_RECORD_BYTES + MAX_KEY_BYTES + MAX_NAME_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(MAX_BATCH_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
-const _: () = assert!(PAGE_BYTES + MAX_RECORD_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
+const _: () = assert!(MAX_RECORD_BYTES < MAX_ROW_BYTES);
+const _: () = assert!(PAGE_BYTES + MAX_ROW_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_BATCH_BYTES < MAX_DECIDED_BYTES);

@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder, to_bytes};
 use crate::hlc::Hlc;
 use crate::id::{BatchId, Key, TableName};
-use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_FIELDS};
+use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_PATCH_NAMES, MAX_ROW_BYTES};
 use crate::stamp::Mark;
-use crate::value::Record;
+use crate::value::{Record, ValueError};
 
 /// Who changed one field after the last write of the whole record; removed fields too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,30 @@ impl Row {
     #[must_use]
     pub fn field_mark(&self, name: &str) -> Mark {
         self.fields.iter().find(|field| field.name == name).map_or(self.full, |field| field.mark)
+    }
+
+    /// Encoded size in bytes, at most.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let marks: usize =
+            self.fields.iter().map(|field| field.name.len() + FIELD_MARK_BYTES).sum();
+        ROW_BYTES + marks + self.record.size_bytes()
+    }
+
+    /// Compares the marks of changed fields with their limits.
+    ///
+    /// # Errors
+    /// [`ValueError::TooMany`] of them, or [`ValueError::RowTooLarge`].
+    pub fn check_marks(&self) -> Result<(), ValueError> {
+        let (len, limit) = (self.fields.len(), MAX_PATCH_NAMES);
+        if len > limit {
+            return Err(ValueError::TooMany { path: "changed fields".into(), len, limit });
+        }
+        let (size_bytes, limit) = (self.size_bytes(), MAX_ROW_BYTES);
+        if size_bytes > limit {
+            return Err(ValueError::RowTooLarge { size_bytes, limit });
+        }
+        Ok(())
     }
 
     /// The digest of this row under its name.
@@ -101,6 +125,11 @@ impl Decode for FieldMark {
         Ok(Self { name, mark: Mark::decode(from)? })
     }
 }
+
+/// A mark with its longest seq, and the longest length of a field name.
+const FIELD_MARK_BYTES: usize = 9 + 16 + 3;
+/// The longest form of what a row holds besides field marks and record.
+const ROW_BYTES: usize = 1 + 3 * (9 + 16) + 9 + 3 + 9 + 9 + 16;
 
 const DELETED: u8 = 1;
 const FULL_IS_LAST: u8 = 2;
@@ -160,7 +189,7 @@ impl Decode for Row {
             time_ms,
             born,
             full,
-            fields: from.list("field marks", 2 * MAX_FIELDS)?,
+            fields: from.list("field marks", MAX_PATCH_NAMES)?,
             revision: from.u64()?,
             hlc: Hlc(from.u64()?),
             op_id: BatchId::decode(from)?,

@@ -82,6 +82,17 @@ pub enum ValueError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The record is too large together with the marks of its fields.
+    #[error(
+        "record is {size_bytes} bytes with the marks of its changed fields, the limit is {limit}; \
+         write it as a whole"
+    )]
+    RowTooLarge {
+        /// Encoded size of its row in bytes.
+        size_bytes: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
 }
 
 const NULL: u64 = 0;

@@ -9,10 +9,29 @@ mod oracle;
 mod samples;
 #[path = "core/strategies.rs"]
 mod strategies;
+#[path = "core/world.rs"]
+mod world;
 
+#[path = "core/authority.rs"]
+mod authority;
 #[path = "core/codec.rs"]
 mod codec;
 #[path = "core/golden.rs"]
 mod golden;
 #[path = "core/json.rs"]
 mod json;
+#[path = "core/model.rs"]
+mod model;
+#[path = "core/overlay.rs"]
+mod overlay;
+#[path = "core/rules.rs"]
+mod rules;
+#[path = "core/sessions.rs"]
+mod sessions;
+#[path = "core/replica.rs"]
+mod replica;
+
+/// As many cases as `PROPTEST_CASES` says; a failure prints its input and leaves no file.
+fn cases() -> proptest::test_runner::Config {
+    proptest::test_runner::Config { failure_persistence: None, ..Default::default() }
+}

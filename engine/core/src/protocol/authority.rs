@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 use super::VERSION;
 use super::message::{
     Attach, AttachRefusal, Attached, Changes, Decided, ErrorCode, Hello, Message, Notice, Role,
-    Welcome,
+    Welcome, cut_text,
 };
 use crate::codec::{from_bytes, to_bytes};
 use crate::id::{BatchId, DeviceId, WorkspaceName};
 use crate::limits::{
-    MAX_ATTACHMENTS, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES,
-    MAX_PAGES_IN_FLIGHT, MAX_RECORD_BYTES,
+    MAX_ATTACHMENTS, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BATCHES_IN_FLIGHT, MAX_CLOSE_REASON_BYTES,
+    MAX_MESSAGE_BYTES, MAX_PAGES_IN_FLIGHT, MAX_RECORD_BYTES, MAX_TEXT_BYTES,
 };
 use crate::op::Batch;
 use crate::stamp::Decision;
@@ -189,6 +189,10 @@ struct Served {
     unacknowledged: VecDeque<u64>,
     reading: bool,
     gate: Gate,
+    /// Batches passed on and not answered.
+    deciding: usize,
+    /// Batches that wait for the gate.
+    held: VecDeque<Batch>,
 }
 
 /// Whether pushes are passed on.
@@ -199,6 +203,9 @@ enum Gate {
     Refused(u64),
     /// A batch could not be decided; only the same batch opens.
     NotNow(u64),
+    /// It opens once what was passed on before it closed is answered: until then the store must go
+    /// on ignoring, or it would decide batches that the replica has taken back.
+    Opening,
 }
 
 /// The authority's side of one connection. Feed one input, drain all outputs, wait.
@@ -207,6 +214,7 @@ pub struct AuthoritySession {
     phase: Phase,
     device: DeviceId,
     deadline: Option<u64>,
+    last_attachment: u64,
     served: BTreeMap<u64, Served>,
     outputs: VecDeque<Output>,
 }
@@ -225,6 +233,7 @@ impl AuthoritySession {
             phase: Phase::New,
             device: DeviceId::AUTHORITY,
             deadline: None,
+            last_attachment: 0,
             served: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
@@ -283,12 +292,14 @@ impl AuthoritySession {
         for attachment in core::mem::take(&mut self.served).into_keys() {
             self.outputs.push_back(Output::Detached { attachment });
         }
-        self.outputs.push_back(Output::Close { code, reason: reason.into() });
+        let reason = cut_text(reason, MAX_CLOSE_REASON_BYTES).into();
+        self.outputs.push_back(Output::Close { code, reason });
         self.phase = Phase::Closed;
     }
 
     fn fail(&mut self, code: ErrorCode, message: &str) {
-        self.send(&Message::Error { code, message: message.into() });
+        let text = cut_text(message, MAX_TEXT_BYTES).into();
+        self.send(&Message::Error { code, message: text });
         self.close(code.close_code(), message);
     }
 
@@ -318,8 +329,8 @@ impl AuthoritySession {
                 if let Some(served) = self.served.get_mut(&attachment)
                     && served.gate == Gate::Refused(counter)
                 {
-                    served.gate = Gate::Open;
-                    self.outputs.push_back(Output::OpenGate { attachment });
+                    served.gate = Gate::Opening;
+                    self.pass_on(attachment);
                 }
             }
             Message::Received { attachment, received_to, .. } => {
@@ -376,8 +387,12 @@ impl AuthoritySession {
 
     fn attach(&mut self, attach: Attach) {
         let attachment = attach.attachment;
-        let taken = self.served.contains_key(&attachment)
-            || self.served.values().any(|served| served.workspace == attach.workspace);
+        // Answers name the attachment: those of an ended one must never meet another.
+        if attachment <= self.last_attachment {
+            return self.fail(ErrorCode::Protocol, "numbers of attachments must rise");
+        }
+        self.last_attachment = attachment;
+        let taken = self.served.values().any(|served| served.workspace == attach.workspace);
         if taken {
             return self.fail(ErrorCode::Protocol, "the workspace is attached already");
         }
@@ -395,6 +410,8 @@ impl AuthoritySession {
             unacknowledged: VecDeque::new(),
             reading: false,
             gate: Gate::Open,
+            deciding: 0,
+            held: VecDeque::new(),
         };
         self.served.insert(attachment, served);
         self.outputs.push_back(Output::Attach { attach });
@@ -411,16 +428,30 @@ impl AuthoritySession {
                 served.open = true;
                 served.role = attached.role;
                 served.head = served.head.max(attached.head);
-                self.send(&Message::Attached(attached));
+                self.send_attached(attached);
                 self.read_more(attachment);
             }
             Err((code, message)) => self.evict(attachment, code, message),
         }
     }
 
+    /// Decisions that there is no room for are left out: the replica pushes those batches again and
+    /// gets their decisions then.
+    fn send_attached(&mut self, mut attached: Attached) {
+        loop {
+            let len = attached.decisions.len();
+            let bytes = to_bytes(&Message::Attached(attached.clone()));
+            if bytes.len() <= MAX_MESSAGE_BYTES || len == 0 {
+                return self.outputs.push_back(Output::Send(bytes));
+            }
+            attached.decisions.truncate(len / 2);
+        }
+    }
+
     fn evict(&mut self, attachment: u64, code: AttachRefusal, message: String) {
         if self.served.remove(&attachment).is_some() {
             self.outputs.push_back(Output::Detached { attachment });
+            let message = cut_text(&message, MAX_TEXT_BYTES).into();
             self.send(&Message::Refused { attachment, code, message });
         }
     }
@@ -436,23 +467,41 @@ impl AuthoritySession {
         match served.gate {
             Gate::Refused(_) => return,
             Gate::NotNow(counter) if counter != batch.counter => return,
-            Gate::NotNow(_) => {
-                served.gate = Gate::Open;
-                self.outputs.push_back(Output::OpenGate { attachment });
-            }
-            Gate::Open => {}
+            Gate::NotNow(_) => served.gate = Gate::Opening,
+            Gate::Open | Gate::Opening => {}
         }
         if served.role == Role::Viewer {
             let message = "your role in this workspace is viewer: it is read-only".into();
             let retry_ms = READ_ONLY_RETRY_MS;
             return self.not_now(attachment, batch.counter, retry_ms, message);
         }
-        self.outputs.push_back(Output::Decide { attachment, batch });
+        // What was passed on before the gate closed counts no more for the replica.
+        let deciding = if served.gate == Gate::Open { served.deciding } else { 0 };
+        if deciding + served.held.len() >= MAX_BATCHES_IN_FLIGHT {
+            return self.fail(ErrorCode::Protocol, "too many batches without a verdict");
+        }
+        served.held.push_back(batch);
+        self.pass_on(attachment);
+    }
+
+    /// Passes on what is held, and opens the gate first if it is time.
+    fn pass_on(&mut self, attachment: u64) {
+        let Some(served) = self.served.get_mut(&attachment) else { return };
+        if served.gate == Gate::Opening && served.deciding == 0 {
+            served.gate = Gate::Open;
+            self.outputs.push_back(Output::OpenGate { attachment });
+        }
+        if served.gate == Gate::Open {
+            served.deciding += served.held.len();
+            let batches = served.held.drain(..);
+            self.outputs.extend(batches.map(|batch| Output::Decide { attachment, batch }));
+        }
     }
 
     fn not_now(&mut self, attachment: u64, counter: u64, retry_ms: u64, message: String) {
         if let Some(served) = self.served.get_mut(&attachment) {
             served.gate = Gate::NotNow(counter);
+            let message = cut_text(&message, MAX_TEXT_BYTES).into();
             let notice = Notice::RetryAfter { attachment, counter, retry_ms, message };
             self.send(&Message::Notice(notice));
         }
@@ -460,6 +509,7 @@ impl AuthoritySession {
 
     fn decided(&mut self, attachment: u64, counter: u64, batch_id: BatchId, answer: PushAnswer) {
         let Some(served) = self.served.get_mut(&attachment) else { return };
+        served.deciding = served.deciding.saturating_sub(1);
         match answer {
             PushAnswer::Decided(decision) => {
                 if matches!(decision, Decision::Refused { .. }) {
@@ -468,14 +518,16 @@ impl AuthoritySession {
                 let decisions = alloc::vec![Decided { counter, batch_id, decision }];
                 self.send(&Message::Ack { attachment, decisions });
             }
-            PushAnswer::NotNow { retry_ms, message } => {
+            // Only the first batch that is put off is named: what follows it comes again with it.
+            PushAnswer::NotNow { retry_ms, message } if served.gate == Gate::Open => {
                 self.not_now(attachment, counter, retry_ms, message);
             }
             PushAnswer::Forked { message } => {
                 self.evict(attachment, AttachRefusal::DeviceForked, message);
             }
-            PushAnswer::Ignored => {}
+            PushAnswer::NotNow { .. } | PushAnswer::Ignored => {}
         }
+        self.pass_on(attachment);
     }
 
     fn page(&mut self, attachment: u64, page: Changes) {

@@ -164,7 +164,8 @@ pub struct Attached {
     pub role: Role,
     /// Last counter of this device that was decided.
     pub last_counter: u64,
-    /// Decisions after the one the replica named, in counter order; the rest follows as `Ack`.
+    /// Decisions after the one the replica named, in counter order, as many as fit; the others come
+    /// as `Ack` when the replica pushes their batches again.
     pub decisions: Vec<Decided>,
 }
 
@@ -293,6 +294,15 @@ impl ErrorCode {
             ErrorCode::Internal => 1011,
         }
     }
+}
+
+/// The beginning of `text`, at most `limit` bytes: what a peer takes.
+pub(super) fn cut_text(text: &str, limit: usize) -> &str {
+    let mut end = text.len().min(limit);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
 }
 
 coded!(Role, "role", Owner = 0, "owner"; Editor = 1, "editor"; Viewer = 2, "viewer";);

@@ -17,12 +17,18 @@ impl Backoff {
 
     /// The next wait in milliseconds.
     pub(super) fn next_ms(&mut self) -> u64 {
+        let step_ms = self.step_ms;
+        self.step_ms = (step_ms * 2).min(RETRY_MAX_MS);
+        self.spread(step_ms)
+    }
+
+    /// A wait between half and the whole of `step_ms`.
+    pub(super) fn spread(&mut self, step_ms: u64) -> u64 {
         // xorshift64 (Marsaglia, 2003): spread is all that is needed here.
         self.seed ^= self.seed << 13;
         self.seed ^= self.seed >> 7;
         self.seed ^= self.seed << 17;
-        let half = self.step_ms / 2;
-        self.step_ms = (self.step_ms * 2).min(RETRY_MAX_MS);
+        let half = step_ms / 2;
         half + self.seed % (half + 1)
     }
 

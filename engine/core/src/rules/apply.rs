@@ -23,6 +23,10 @@ pub fn apply(
 ) -> Option<Row> {
     let mark = Mark { seq: at.seq, writer };
     let mut next = match (&op.action, row) {
+        // Under the revision policy a create on a live record is a put.
+        (Action::Create { record, replace: false }, Some(row)) if !row.deleted => {
+            Row { born: row.born, ..begin(record.clone(), mark) }
+        }
         (Action::Create { record, .. }, _) => begin(record.clone(), mark),
         // Under the revision policy a put or delete may be the first thing known of a record.
         (Action::Put { record }, None) => begin(record.clone(), mark),

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use super::{At, Policy};
 use crate::codec::Encoder;
 use crate::id::{DeviceId, Key, TableName};
-use crate::limits::{HISTORY_WINDOW_MS, MAX_CONFLICT_INLINE_BYTES, MAX_DEPTH};
+use crate::limits::{
+    HISTORY_WINDOW_MS, MAX_CONFLICT_INLINE_BYTES, MAX_DEPTH, MAX_FIELDS, MAX_RECORD_BYTES,
+};
 use crate::op::{Action, Op};
 use crate::row::Row;
 use crate::stamp::{Mark, Superseded};
@@ -14,6 +16,13 @@ use crate::value::{Field, Record, Value};
 
 /// Inline values of one conflict row stop here, so that it fits a message whatever the record.
 const MAX_INLINE_TOTAL_BYTES: usize = 16 * MAX_CONFLICT_INLINE_BYTES;
+/// Fields of one conflict row stop here, names and places counted, for the same reason.
+const MAX_LISTED_BYTES: usize = 64 * 1024;
+/// More than a field takes in a conflict row besides its name and its inline values.
+const LISTED_FIELD_BYTES: usize = 96;
+
+const _: () = assert!(MAX_INLINE_TOTAL_BYTES + MAX_LISTED_BYTES + 16 * 1024 < MAX_RECORD_BYTES);
+const _: () = assert!(MAX_LISTED_BYTES / LISTED_FIELD_BYTES < MAX_FIELDS);
 
 /// One writer's value gave way to another's.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,14 +60,22 @@ fn value_of(record: &Record, name: &str) -> Option<Vec<u8>> {
 /// `unseen` picks.
 pub(super) fn overwritten(
     old: &Row,
-    new: Option<&Row>,
-    writer: DeviceId,
+    new: &Row,
     at: &At,
     unseen: &dyn Fn(Mark) -> bool,
 ) -> Vec<Conflict> {
-    let deletes = new.is_none_or(|row| row.deleted);
+    let deletes = new.deleted;
     let empty = Record::default();
-    let kept = new.filter(|row| !row.deleted).map_or(&empty, |row| &row.record);
+    let kept = if deletes { &empty } else { &new.record };
+    let winner = Mark { seq: at.seq, writer: new.last.writer };
+    let conflict = |loser: Mark, fields: Vec<Disputed>| Conflict {
+        winner,
+        loser,
+        reason: "overwritten",
+        loser_deletes: old.deleted,
+        winner_deletes: deletes,
+        fields,
+    };
     let mut conflicts: Vec<Conflict> = Vec::new();
     for name in field_names(old, kept) {
         let mark = old.field_mark(name);
@@ -72,31 +89,47 @@ pub(super) fn overwritten(
                 conflict.loser.seq = conflict.loser.seq.max(mark.seq);
                 conflict.fields.push(disputed);
             }
-            None => conflicts.push(Conflict {
-                winner: Mark { seq: at.seq, writer },
-                loser: mark,
-                reason: "overwritten",
-                loser_deletes: old.deleted,
-                winner_deletes: deletes,
-                fields: alloc::vec![disputed],
-            }),
+            None => conflicts.push(conflict(mark, alloc::vec![disputed])),
         }
+    }
+    // A delete takes away what others did, also where no field is left to show it.
+    if conflicts.is_empty() && deletes {
+        let marks = [old.last, old.full, old.born];
+        conflicts.extend(marks.into_iter().find(|m| unseen(*m)).map(|m| conflict(m, Vec::new())));
     }
     conflicts
 }
 
+/// The conflict of two whole versions of which only the tuple of (revision, hlc, op id) tells which
+/// stands; none if they are the same.
+pub(super) fn outranked(old: &Row, new: &Row, at: &At) -> Option<Conflict> {
+    let empty = Record::default();
+    let losing = if old.deleted { &empty } else { &old.record };
+    let winning = if new.deleted { &empty } else { &new.record };
+    let names = losing.fields().iter().chain(winning.fields()).map(|field| field.name.as_str());
+    let mut seen = alloc::collections::BTreeSet::new();
+    let disputed = names.filter(|name| seen.insert(*name)).map(|name| Disputed {
+        name: name.into(),
+        winning: value_of(winning, name),
+        losing: value_of(losing, name),
+    });
+    let fields: Vec<Disputed> = disputed.filter(|field| field.winning != field.losing).collect();
+    (old.deleted != new.deleted || !fields.is_empty()).then_some(Conflict {
+        winner: Mark { seq: at.seq, writer: new.last.writer },
+        loser: old.last,
+        reason: "overwritten",
+        loser_deletes: old.deleted,
+        winner_deletes: new.deleted,
+        fields,
+    })
+}
+
 /// Every field that either side has or the old row remembers as removed, each once.
 fn field_names<'a>(old: &'a Row, new: &'a Record) -> Vec<&'a str> {
-    let mut names: Vec<&str> = Vec::new();
-    let old_names = old.record.fields().iter().map(|field| field.name.as_str());
-    let new_names = new.fields().iter().map(|field| field.name.as_str());
+    let kept = old.record.fields().iter().chain(new.fields()).map(|field| field.name.as_str());
+    let changed = old.fields.iter().map(|field| field.name.as_str());
     let mut seen = alloc::collections::BTreeSet::new();
-    for name in old_names.chain(new_names) {
-        if seen.insert(name) {
-            names.push(name);
-        }
-    }
-    names
+    kept.chain(changed).filter(|name| seen.insert(*name)).collect()
 }
 
 /// The conflict of an op that was superseded, unless it asked for what is there already.
@@ -189,7 +222,8 @@ pub fn conflict_key(table: &TableName, key: &Key, conflict: &Conflict) -> Key {
     Key::new(&text).expect("invariant: 50 hexadecimal digits are a key")
 }
 
-/// The value of a conflict row.
+/// The value of a conflict row: fits a record whatever the disputed fields are. `fields_left_out`
+/// counts those that it does not list; the history of the record has them all.
 #[must_use]
 pub fn conflict_record(
     table: &TableName,
@@ -198,22 +232,10 @@ pub fn conflict_record(
     policy: Policy,
     time_ms: i64,
 ) -> Record {
-    let mut budget = MAX_INLINE_TOTAL_BYTES;
-    let fields = conflict.fields.iter().map(|disputed| {
-        let mut sides = Vec::new();
-        for (side, value, seq) in [
-            ("winning", &disputed.winning, conflict.winner.seq),
-            ("losing", &disputed.losing, conflict.loser.seq),
-        ] {
-            if let Some(value) = value {
-                sides.push((side.into(), side_value(value, seq, &mut budget)));
-            }
-        }
-        (disputed.name.clone(), Value::Map(sides))
-    });
+    let (fields, left_out) = listed_fields(conflict);
     let text = |text: &str| Value::Text(text.into());
     let int = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
-    let entries: Vec<(String, Value)> = [
+    let mut entries = alloc::vec![
         ("table", text(table.as_str())),
         ("key", text(key.as_str())),
         ("reason", text(conflict.reason)),
@@ -224,14 +246,39 @@ pub fn conflict_record(
         ("losing_device", text(&alloc::format!("{}", conflict.loser.writer))),
         ("winning_deletes", Value::Bool(conflict.winner_deletes)),
         ("losing_deletes", Value::Bool(conflict.loser_deletes)),
-        ("fields", Value::Map(fields.collect())),
+        ("fields", Value::Map(fields)),
         ("time_ms", Value::Int(time_ms)),
         ("expires_ms", Value::Int(time_ms.saturating_add(HISTORY_WINDOW_MS))),
-    ]
-    .into_iter()
-    .map(|(name, value)| (name.into(), value))
-    .collect();
+    ];
+    if left_out > 0 {
+        entries.push(("fields_left_out", int(left_out as u64)));
+    }
     Record::from_fields(entries.iter().map(|(name, value)| Field::new(name, value)).collect())
+}
+
+/// Both sides of each disputed field, and how many fields there was no room for.
+fn listed_fields(conflict: &Conflict) -> (Vec<(String, Value)>, usize) {
+    let (mut inline_bytes, mut listed_bytes) = (MAX_INLINE_TOTAL_BYTES, MAX_LISTED_BYTES);
+    let mut fields = Vec::new();
+    for disputed in &conflict.fields {
+        let size = disputed.name.len() + LISTED_FIELD_BYTES;
+        if size > listed_bytes {
+            break;
+        }
+        listed_bytes -= size;
+        let mut sides = Vec::new();
+        for (side, value, seq) in [
+            ("winning", &disputed.winning, conflict.winner.seq),
+            ("losing", &disputed.losing, conflict.loser.seq),
+        ] {
+            if let Some(value) = value {
+                sides.push((side.into(), side_value(value, seq, &mut inline_bytes)));
+            }
+        }
+        fields.push((disputed.name.clone(), Value::Map(sides)));
+    }
+    let left_out = conflict.fields.len() - fields.len();
+    (fields, left_out)
 }
 
 /// A value in place if it is small and shallow enough, else where to read it.

@@ -5,7 +5,6 @@ use alloc::vec::Vec;
 
 use super::conflict::{self, Conflict};
 use super::{At, Policy, Writer, apply};
-use crate::limits::MAX_FIELDS;
 use crate::op::{Action, Op, TombstoneRef};
 use crate::row::Row;
 use crate::stamp::{Mark, Superseded, Verdict};
@@ -41,11 +40,7 @@ pub fn decide(
     };
     if let Some(next) = &outcome.row {
         next.record.check_size()?;
-        if next.fields.len() > 2 * MAX_FIELDS {
-            let len = next.fields.len();
-            let limit = 2 * MAX_FIELDS;
-            return Err(ValueError::TooMany { path: "changed fields".into(), len, limit });
-        }
+        next.check_marks()?;
     }
     Ok(outcome)
 }
@@ -127,7 +122,7 @@ impl Case<'_> {
             Policy::ServerWins if stale.len() == names.len() => self.superseded(Superseded::Stale),
             Policy::ServerWins => {
                 let lost = conflict::dropped(row, self.op, self.writer.device, self.at, &stale);
-                let mut outcome = self.applied(lost.into_iter().collect());
+                let mut outcome = self.applied(lost);
                 outcome.row = apply(self.row, self.op, self.writer.device, self.at, &stale);
                 outcome.verdict = Verdict::Applied { dropped: stale };
                 outcome
@@ -145,8 +140,16 @@ impl Case<'_> {
         if ours <= (row.revision, row.hlc, row.op_id) {
             return self.superseded(Superseded::LowerRevision);
         }
+        if self.writer.strict {
+            match &self.op.action {
+                Action::Create { .. } => return self.superseded(Superseded::Exists),
+                _ if self.any_unseen(row) => return self.superseded(Superseded::Stale),
+                _ => {}
+            }
+        }
         let contested = self.op.revision <= row.revision;
-        self.applied(if contested { self.overwritten_all(row) } else { Vec::new() })
+        let lost = self.next_row().filter(|_| contested);
+        self.applied(lost.and_then(|next| conflict::outranked(row, &next, self.at)))
     }
 
     fn any_unseen(&self, row: &Row) -> bool {
@@ -161,20 +164,16 @@ impl Case<'_> {
         apply(self.row, self.op, self.writer.device, self.at, &[])
     }
 
-    fn applied(&self, conflicts: Vec<Conflict>) -> Outcome {
+    fn applied(&self, conflicts: impl IntoIterator<Item = Conflict>) -> Outcome {
         let verdict = Verdict::Applied { dropped: Vec::new() };
-        Outcome { verdict, row: self.next_row(), conflicts }
+        Outcome { verdict, row: self.next_row(), conflicts: conflicts.into_iter().collect() }
     }
 
     /// What others wrote unseen and this op takes away.
     fn overwritten(&self, row: &Row) -> Vec<Conflict> {
         let unseen = |mark: Mark| self.writer.unseen(mark, self.op.base);
-        conflict::overwritten(row, self.next_row().as_ref(), self.writer.device, self.at, &unseen)
-    }
-
-    fn overwritten_all(&self, row: &Row) -> Vec<Conflict> {
-        let others = |mark: Mark| !self.writer.owns(mark);
-        conflict::overwritten(row, self.next_row().as_ref(), self.writer.device, self.at, &others)
+        let next = self.next_row();
+        next.map_or_else(Vec::new, |next| conflict::overwritten(row, &next, self.at, &unseen))
     }
 
     fn superseded(&self, reason: Superseded) -> Outcome {

@@ -37,6 +37,8 @@ fn only_form<T: Encode + Decode>(bytes: &[u8]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
+    #![proptest_config(crate::cases())]
+
     /// I30, design section 7: every type reads back as written, and a byte more is an error.
     #[test]
     fn everything_reads_back(

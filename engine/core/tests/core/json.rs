@@ -9,6 +9,8 @@ use proptest::prelude::*;
 use crate::strategies;
 
 proptest! {
+    #![proptest_config(crate::cases())]
+
     /// Design section 7: value to text to value is the identity, in bits too.
     #[test]
     fn values_survive_text(value in strategies::value()) {

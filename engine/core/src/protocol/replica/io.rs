@@ -95,7 +95,8 @@ pub enum StopReason {
     BehindHorizon,
 }
 
-/// What the session is told.
+/// What the session is told. Each request to the store (`ReadOutbox` and all that begin with
+/// `Store`) is answered exactly once, those that store in the order of their requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// Be connected from now on.
@@ -231,6 +232,6 @@ pub enum Output {
         /// How it stands now.
         status: SyncStatus,
     },
-    /// Send [`Input::Time`] at this time.
+    /// Send [`Input::Time`] at this time, and no more at the one asked for before.
     WakeAt(u64),
 }

@@ -7,11 +7,15 @@ use alloc::vec::Vec;
 use super::io::{Config, Input, Output, StopReason, SyncStatus, WorkspaceState};
 use crate::codec::{from_bytes, to_bytes};
 use crate::id::WorkspaceName;
-use crate::limits::{MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES};
+use crate::limits::{
+    MAX_BATCHES_IN_FLIGHT, MAX_CLOSE_REASON_BYTES, MAX_MESSAGE_BYTES, MAX_RETRY_AFTER_MS,
+    MAX_TEXT_BYTES, RETRY_MAX_MS,
+};
 use crate::op::Batch;
 use crate::protocol::VERSION;
 use crate::protocol::message::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
+    cut_text,
 };
 use crate::protocol::retry::Backoff;
 use crate::stamp::Decision;
@@ -20,6 +24,8 @@ use crate::stamp::Decision;
 const MAX_BYTES_IN_FLIGHT: usize = MAX_MESSAGE_BYTES;
 /// Most batches read from the outbox at once.
 const MAX_OUTBOX_READ: usize = 8;
+/// A workspace that the server cannot serve now is asked for again after this, in milliseconds.
+const ATTACH_RETRY_MS: u64 = 5_000;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Link {
@@ -60,23 +66,79 @@ struct Local {
     expected: u64,
     /// Last counter sent on this attachment.
     pushed: u64,
+    /// Last counter whose decision was handed to the store.
+    handed: u64,
     /// Counter and size of batches sent and not decided.
     in_flight: VecDeque<(u64, usize)>,
-    reading: bool,
+    reading: Reading,
     /// A refusal is being stored.
     halted: bool,
+    /// When to push again.
     retry_at: Option<u64>,
+    /// When to attach again on the same connection.
+    attach_at: Option<u64>,
     status: SyncStatus,
+}
+
+/// Whether the outbox is being read.
+#[derive(Debug, PartialEq, Eq)]
+enum Reading {
+    No,
+    Yes,
+    /// It is, but what to push has changed since: the answer is of no use.
+    Void,
+}
+
+impl Local {
+    fn new(state: WorkspaceState) -> Self {
+        Self {
+            attachment: 0,
+            state,
+            phase: Phase::Idle,
+            began_at: state.received_to,
+            goal: 0,
+            expected: state.received_to,
+            pushed: state.decided,
+            handed: state.decided,
+            in_flight: VecDeque::new(),
+            reading: Reading::No,
+            halted: false,
+            retry_at: None,
+            attach_at: None,
+            status: SyncStatus::Idle,
+        }
+    }
+
+    /// True if the authority may be serving it.
+    fn is_attached(&self) -> bool {
+        matches!(self.phase, Phase::Attaching | Phase::Storing | Phase::Open)
+    }
+
+    /// An answer of the outbox that is still to come belongs to what was pushed before.
+    fn void_reading(&mut self) {
+        if self.reading == Reading::Yes {
+            self.reading = Reading::Void;
+        }
+    }
 }
 
 /// The replica's side of sync. Feed one input, drain all outputs, wait.
 #[derive(Debug)]
 pub struct ReplicaSession {
     config: Config,
+    /// Between Start and Stop.
+    wanted: bool,
     link: Link,
+    /// When the link was opened.
+    open_since: Option<u64>,
     workspaces: BTreeMap<WorkspaceName, Local>,
+    /// Requests to the store without an answer. While a workspace has any it is not attached: its
+    /// state is not known, and their answers would be taken for those of the new attachment.
+    requests: BTreeMap<WorkspaceName, usize>,
     last_attachment: u64,
     backoff: Backoff,
+    /// The wake-up that was asked for last.
+    wake_at: Option<u64>,
     outputs: VecDeque<Output>,
     /// What the server said last before it closed.
     last_words: Option<String>,
@@ -89,10 +151,14 @@ impl ReplicaSession {
         let backoff = Backoff::new(config.seed);
         Self {
             config,
+            wanted: false,
             link: Link::Off,
+            open_since: None,
             workspaces: BTreeMap::new(),
+            requests: BTreeMap::new(),
             last_attachment: 0,
             backoff,
+            wake_at: None,
             outputs: VecDeque::new(),
             last_words: None,
         }
@@ -107,14 +173,14 @@ impl ReplicaSession {
     /// Takes one input at time `now_ms` of any clock that does not go back.
     pub fn input(&mut self, now_ms: u64, input: Input) {
         match input {
-            Input::Start if self.link == Link::Off => self.connect(),
-            Input::Start => {}
-            Input::Stop => self.stop(),
-            Input::Connected => {
-                self.link = Link::Token;
-                self.last_words = None;
-                self.out(Output::FetchToken);
+            Input::Start => {
+                self.wanted = true;
+                if self.link == Link::Off {
+                    self.connect();
+                }
             }
+            Input::Stop => self.stop(),
+            Input::Connected => self.connected(),
             Input::Disconnected { reason } => self.disconnected(now_ms, reason),
             Input::Message(bytes) => self.message(now_ms, &bytes),
             Input::Token(result) => self.token(now_ms, result),
@@ -127,25 +193,71 @@ impl ReplicaSession {
                 }
                 self.pump(&workspace);
             }
-            Input::Outbox { workspace, batches } => self.outbox(&workspace, batches),
-            Input::AttachStored { workspace, state } => self.attach_stored(&workspace, state),
+            answer => self.answer(answer),
+        }
+        self.ask_to_be_woken();
+    }
+
+    /// Answers of the store; each closes one request.
+    fn answer(&mut self, answer: Input) {
+        let workspace = match answer {
+            Input::Outbox { workspace, batches } => {
+                self.outbox(&workspace, batches);
+                workspace
+            }
+            Input::AttachStored { workspace, state } => {
+                self.attach_stored(&workspace, state);
+                workspace
+            }
             Input::ChangesStored { workspace, received_to, cursor } => {
                 self.changes_stored(&workspace, received_to, cursor);
+                workspace
             }
             Input::DecisionsStored { workspace, decided } => {
                 if let Some(local) = self.workspaces.get_mut(&workspace) {
                     local.state.decided = local.state.decided.max(decided);
                 }
+                self.backoff.reset();
                 self.pump(&workspace);
+                workspace
             }
             Input::DeadLettered { workspace, refused, decided, written } => {
                 self.dead_lettered(&workspace, refused, decided, written);
+                workspace
             }
+            _ => return,
+        };
+        if let Some(open) = self.requests.get_mut(&workspace) {
+            *open -= 1;
+            if *open == 0 {
+                self.requests.remove(&workspace);
+                self.attach(&workspace);
+            }
+        }
+    }
+
+    /// The driver keeps one wake-up, so it is told of the earliest.
+    fn ask_to_be_woken(&mut self) {
+        let link = match self.link {
+            Link::Waiting(at) => Some(at),
+            _ => None,
+        };
+        let locals = self.workspaces.values().flat_map(|local| [local.retry_at, local.attach_at]);
+        let next = locals.chain([link]).flatten().min();
+        if next != self.wake_at {
+            self.wake_at = next;
+            self.outputs.extend(next.map(Output::WakeAt));
         }
     }
 
     fn out(&mut self, output: Output) {
         self.outputs.push_back(output);
+    }
+
+    /// Asks the store for something that it will answer.
+    fn request(&mut self, workspace: &WorkspaceName, output: Output) {
+        *self.requests.entry(workspace.clone()).or_default() += 1;
+        self.out(output);
     }
 
     fn send(&mut self, message: &Message) {
@@ -174,11 +286,23 @@ impl ReplicaSession {
         }
     }
 
+    fn connected(&mut self) {
+        if self.link != Link::Connecting {
+            // It was asked for before a stop.
+            return self.out(Output::Close { code: 1000, reason: "not wanted".into() });
+        }
+        self.link = Link::Token;
+        self.last_words = None;
+        self.out(Output::FetchToken);
+    }
+
     fn stop(&mut self) {
+        self.wanted = false;
         if !matches!(self.link, Link::Off | Link::Waiting(_)) {
             self.out(Output::Close { code: 1000, reason: "done".into() });
         }
         self.link = Link::Off;
+        self.open_since = None;
         for workspace in self.active() {
             self.reset(&workspace);
             self.set_status(&workspace, SyncStatus::Idle);
@@ -192,9 +316,10 @@ impl ReplicaSession {
                 local.phase = Phase::Idle;
             }
             local.in_flight.clear();
-            local.reading = false;
+            local.void_reading();
             local.halted = false;
             local.retry_at = None;
+            local.attach_at = None;
         }
     }
 
@@ -202,9 +327,13 @@ impl ReplicaSession {
         if matches!(self.link, Link::Off | Link::Waiting(_)) {
             return;
         }
+        // A connection that lasted was a good one; one that breaks at once again and again is not.
+        let opened = self.open_since.take();
+        if opened.is_some_and(|at| now_ms.saturating_sub(at) >= RETRY_MAX_MS) {
+            self.backoff.reset();
+        }
         let retry_at_ms = now_ms + self.backoff.next_ms();
         self.link = Link::Waiting(retry_at_ms);
-        self.out(Output::WakeAt(retry_at_ms));
         let why = self.last_words.take().unwrap_or(reason);
         for workspace in self.active() {
             self.reset(&workspace);
@@ -218,29 +347,30 @@ impl ReplicaSession {
     /// The peer broke the protocol, or this side cannot go on: try again on a new connection.
     fn fail(&mut self, now_ms: u64, reason: &str) {
         let code = ErrorCode::Protocol;
-        self.send(&Message::Error { code, message: reason.into() });
-        self.out(Output::Close { code: code.close_code(), reason: reason.into() });
+        let message = cut_text(reason, MAX_TEXT_BYTES).into();
+        self.send(&Message::Error { code, message });
+        self.close(code.close_code(), reason);
         self.disconnected(now_ms, reason.into());
     }
 
+    fn close(&mut self, code: u16, reason: &str) {
+        let reason = cut_text(reason, MAX_CLOSE_REASON_BYTES).into();
+        self.out(Output::Close { code, reason });
+    }
+
     fn time(&mut self, now_ms: u64) {
-        if let Link::Waiting(at) = self.link {
-            if now_ms >= at {
-                self.connect();
-            } else {
-                self.out(Output::WakeAt(at));
-            }
+        self.wake_at = None;
+        if let Link::Waiting(at) = self.link
+            && now_ms >= at
+        {
+            self.connect();
         }
         for workspace in self.active() {
             let Some(local) = self.workspaces.get_mut(&workspace) else { continue };
-            match local.retry_at {
-                Some(at) if now_ms >= at => {
-                    local.retry_at = None;
-                    self.pump(&workspace);
-                }
-                Some(at) => self.out(Output::WakeAt(at)),
-                None => {}
-            }
+            local.retry_at = local.retry_at.filter(|at| now_ms < *at);
+            local.attach_at = local.attach_at.filter(|at| now_ms < *at);
+            self.attach(&workspace);
+            self.pump(&workspace);
         }
     }
 
@@ -265,23 +395,17 @@ impl ReplicaSession {
     }
 
     fn add(&mut self, workspace: WorkspaceName, state: WorkspaceState) {
-        let local = Local {
-            attachment: 0,
-            state,
-            phase: Phase::Idle,
-            began_at: state.received_to,
-            goal: 0,
-            expected: state.received_to,
-            pushed: state.decided,
-            in_flight: VecDeque::new(),
-            reading: false,
-            halted: false,
-            retry_at: None,
-            status: SyncStatus::Idle,
-        };
-        self.workspaces.insert(workspace.clone(), local);
+        if let Some(local) = self.workspaces.get_mut(&workspace)
+            && local.phase != Phase::Stopped
+        {
+            local.state.written = local.state.written.max(state.written);
+            return self.pump(&workspace);
+        }
+        self.workspaces.insert(workspace.clone(), Local::new(state));
         match self.link {
             Link::Open => self.attach(&workspace),
+            // It went off because nothing was left to sync.
+            Link::Off if self.wanted => self.connect(),
             Link::Off => {}
             _ => self.set_status(&workspace, SyncStatus::Connecting),
         }
@@ -289,13 +413,22 @@ impl ReplicaSession {
 
     fn remove(&mut self, workspace: &WorkspaceName) {
         if let Some(local) = self.workspaces.remove(workspace)
-            && matches!(local.phase, Phase::Attaching | Phase::Storing | Phase::Open)
+            && local.is_attached()
         {
             self.send(&Message::Detach { attachment: local.attachment });
         }
     }
 
+    /// Attaches a workspace if nothing is in the way.
     fn attach(&mut self, workspace: &WorkspaceName) {
+        let Some(local) = self.workspaces.get(workspace) else { return };
+        let ready = self.link == Link::Open
+            && local.phase == Phase::Idle
+            && local.attach_at.is_none()
+            && !self.requests.contains_key(workspace);
+        if !ready {
+            return;
+        }
         self.last_attachment += 1;
         let attachment = self.last_attachment;
         let nonce = self.config.nonce;
@@ -320,6 +453,10 @@ impl ReplicaSession {
     }
 
     fn message(&mut self, now_ms: u64, bytes: &[u8]) {
+        if !matches!(self.link, Link::Token | Link::Greeting | Link::Open) {
+            // It came before the connection was closed.
+            return;
+        }
         if bytes.len() > MAX_MESSAGE_BYTES {
             return self.fail(now_ms, "the server's message is too big");
         }
@@ -328,8 +465,16 @@ impl ReplicaSession {
             Err(error) => return self.fail(now_ms, &error.to_string()),
         };
         match (message, &self.link) {
-            (Message::Welcome(welcome), Link::Greeting) if welcome.version == VERSION => {
+            (Message::Welcome(welcome), Link::Greeting) if welcome.version != VERSION => {
+                let message = alloc::format!(
+                    "the server speaks protocol version {}, this device {VERSION}",
+                    welcome.version
+                );
+                self.server_error(ErrorCode::Version, message);
+            }
+            (Message::Welcome(_), Link::Greeting) => {
                 self.link = Link::Open;
+                self.open_since = Some(now_ms);
                 self.active().iter().for_each(|workspace| self.attach(workspace));
             }
             (Message::Error { code, message }, _) => self.server_error(code, message),
@@ -353,8 +498,9 @@ impl ReplicaSession {
         for workspace in self.active() {
             self.stop_workspace(&workspace, why, message.clone());
         }
-        self.out(Output::Close { code: 1000, reason: "stopped".into() });
+        self.close(1000, "stopped");
         self.link = Link::Off;
+        self.open_since = None;
     }
 
     fn stop_workspace(&mut self, workspace: &WorkspaceName, why: StopReason, message: String) {
@@ -383,23 +529,31 @@ impl ReplicaSession {
         match message {
             Message::Attached(attached) => self.attached(&workspace, attached),
             Message::Changes(page) => self.changes(now_ms, &workspace, page),
-            Message::Ack { decisions, .. } => self.decisions(&workspace, decisions),
+            Message::Ack { decisions, .. } => self.decisions(now_ms, &workspace, decisions),
             Message::Refused { code, message, .. } => {
                 self.refused(now_ms, &workspace, code, message);
             }
             Message::Notice(Notice::RetryAfter { counter, retry_ms, .. }) => {
-                if let Some(local) = self.workspaces.get_mut(&workspace) {
-                    local.in_flight.retain(|(sent, _)| *sent < counter);
-                    local.pushed = counter.saturating_sub(1);
-                    local.retry_at = Some(now_ms + retry_ms);
-                    self.out(Output::WakeAt(now_ms + retry_ms));
-                }
+                self.retry_after(now_ms, &workspace, counter, retry_ms);
             }
             _ => {
                 let message = "the membership of this workspace ended".into();
                 self.stop_workspace(&workspace, StopReason::Forbidden, message);
             }
         }
+    }
+
+    fn retry_after(&mut self, now_ms: u64, workspace: &WorkspaceName, counter: u64, retry_ms: u64) {
+        let Some(local) = self.workspaces.get_mut(workspace) else { return };
+        if local.phase != Phase::Open || local.halted {
+            return;
+        }
+        // Whatever the server names: what is decided stays so, and what was not sent is next.
+        let before = counter.saturating_sub(1).min(local.pushed).max(local.handed);
+        local.in_flight.retain(|(sent, _)| *sent <= before);
+        local.pushed = before;
+        local.void_reading();
+        local.retry_at = Some(now_ms.saturating_add(retry_ms.min(MAX_RETRY_AFTER_MS)));
     }
 
     fn refused(
@@ -415,9 +569,15 @@ impl ReplicaSession {
             AttachRefusal::DeviceForked => StopReason::DeviceForked,
             AttachRefusal::AppTooOld => StopReason::AppTooOld,
             AttachRefusal::WorkspaceDeleted => StopReason::WorkspaceDeleted,
+            // The other workspaces of the connection go on.
             AttachRefusal::TooMany | AttachRefusal::Unavailable => {
-                self.out(Output::Close { code: 1000, reason: message.clone() });
-                return self.disconnected(now_ms, message);
+                let retry_at_ms = now_ms + self.backoff.spread(ATTACH_RETRY_MS);
+                self.reset(workspace);
+                if let Some(local) = self.workspaces.get_mut(workspace) {
+                    local.attach_at = Some(retry_at_ms);
+                }
+                let status = SyncStatus::Offline { why: message, retry_at_ms };
+                return self.set_status(workspace, status);
             }
         };
         self.stop_workspace(workspace, why, message);
@@ -438,7 +598,7 @@ impl ReplicaSession {
                  it restored or made anew?); unsent changes are kept; sync this workspace into \
                  a new --data directory to go on"
             );
-            return self.stop_workspace(workspace, StopReason::EpochChanged, message);
+            return self.give_up(workspace, StopReason::EpochChanged, message);
         }
         if state.cursor > 0 && state.cursor < attached.horizon {
             let message = alloc::format!(
@@ -448,20 +608,30 @@ impl ReplicaSession {
                 attached.horizon,
                 state.cursor
             );
-            return self.stop_workspace(workspace, StopReason::BehindHorizon, message);
+            return self.give_up(workspace, StopReason::BehindHorizon, message);
         }
         local.phase = Phase::Storing;
         local.goal = attached.head;
-        self.backoff.reset();
-        self.out(Output::StoreAttached { workspace: workspace.clone(), attached });
+        let store = Output::StoreAttached { workspace: workspace.clone(), attached };
+        self.request(workspace, store);
+    }
+
+    /// What the authority offers is of no use here: it need not serve it.
+    fn give_up(&mut self, workspace: &WorkspaceName, why: StopReason, message: String) {
+        if let Some(local) = self.workspaces.get(workspace) {
+            self.send(&Message::Detach { attachment: local.attachment });
+        }
+        self.stop_workspace(workspace, why, message);
     }
 
     fn attach_stored(&mut self, workspace: &WorkspaceName, state: WorkspaceState) {
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
-        local.state = state;
+        // A write may have been told of since the store answered, so its counter never falls.
+        local.state = WorkspaceState { written: local.state.written.max(state.written), ..state };
         if local.phase == Phase::Storing {
             local.phase = Phase::Open;
             local.pushed = state.decided;
+            local.handed = state.decided;
         }
         self.progress(workspace);
         self.pump(workspace);
@@ -476,10 +646,11 @@ impl ReplicaSession {
             return self.fail(now_ms, reason);
         }
         local.expected = page.to;
-        self.out(Output::StoreChanges { workspace: workspace.clone(), page });
+        self.request(workspace, Output::StoreChanges { workspace: workspace.clone(), page });
     }
 
     fn changes_stored(&mut self, workspace: &WorkspaceName, received_to: u64, cursor: u64) {
+        self.backoff.reset();
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
         local.state.received_to = received_to;
         local.state.cursor = cursor;
@@ -507,13 +678,24 @@ impl ReplicaSession {
         self.set_status(workspace, status);
     }
 
-    fn decisions(&mut self, workspace: &WorkspaceName, decisions: Vec<Decided>) {
+    fn decisions(&mut self, now_ms: u64, workspace: &WorkspaceName, decisions: Vec<Decided>) {
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
-        for decided in &decisions {
-            local.in_flight.retain(|(counter, _)| *counter > decided.counter);
-            local.halted |= matches!(decided.decision, Decision::Refused { .. });
+        if matches!(local.phase, Phase::Idle | Phase::Stopped) {
+            return;
         }
-        self.out(Output::StoreDecisions { workspace: workspace.clone(), decisions });
+        for decided in &decisions {
+            let expected = local.phase == Phase::Open && decided.counter == local.handed + 1;
+            if local.halted || !expected {
+                return self.fail(now_ms, "the server decided batches out of order");
+            }
+            local.handed = decided.counter;
+            local.in_flight.retain(|(counter, _)| *counter > decided.counter);
+            local.halted = matches!(decided.decision, Decision::Refused { .. });
+        }
+        if !decisions.is_empty() {
+            let store = Output::StoreDecisions { workspace: workspace.clone(), decisions };
+            self.request(workspace, store);
+        }
         self.pump(workspace);
     }
 
@@ -524,13 +706,16 @@ impl ReplicaSession {
         decided: u64,
         written: u64,
     ) {
+        self.backoff.reset();
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
         local.state.decided = decided;
-        local.state.written = written;
+        local.state.written = local.state.written.max(written);
         local.pushed = decided;
+        local.handed = decided;
         local.in_flight.clear();
         local.halted = false;
-        local.reading = false;
+        // The outbox was renumbered.
+        local.void_reading();
         let attachment = local.attachment;
         if local.phase == Phase::Open {
             self.send(&Message::Resume { attachment, counter: refused });
@@ -545,23 +730,23 @@ impl ReplicaSession {
         let room = MAX_BATCHES_IN_FLIGHT.saturating_sub(local.in_flight.len());
         let ready = local.phase == Phase::Open
             && !local.halted
-            && !local.reading
+            && local.reading == Reading::No
             && local.retry_at.is_none()
             && local.pushed < local.state.written;
         if ready && room > 0 && bytes < MAX_BYTES_IN_FLIGHT {
-            local.reading = true;
+            local.reading = Reading::Yes;
             let (after, max) = (local.pushed, room.min(MAX_OUTBOX_READ));
-            self.out(Output::ReadOutbox { workspace: workspace.clone(), after, max });
+            let read = Output::ReadOutbox { workspace: workspace.clone(), after, max };
+            self.request(workspace, read);
         }
     }
 
     fn outbox(&mut self, workspace: &WorkspaceName, batches: Vec<Batch>) {
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
-        if !local.reading {
-            // The connection that asked is gone.
-            return;
+        let reading = core::mem::replace(&mut local.reading, Reading::No);
+        if reading != Reading::Yes {
+            return self.pump(workspace);
         }
-        local.reading = false;
         if local.halted || local.retry_at.is_some() || local.phase != Phase::Open {
             return;
         }
