@@ -275,9 +275,7 @@ impl Driver {
                     }
                     self.connecting = None;
                 }
-                Output::WakeAt(at) => {
-                    self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
-                }
+                Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::FetchToken => {
                     let token = self.remote.secret().to_owned();
                     self.input(Input::Token(Ok(token)));

@@ -187,6 +187,8 @@ impl<'a> Story<'a> {
     }
 
     fn offline_writes_arrive(&mut self) -> Result<(), Failure> {
+        // Laptop may have seen the last write before phone had its verdict.
+        self.phone.tell(&json!({ "do": "catch up" }))?;
         self.phone.tell(&json!({ "do": "disconnect" }))?;
         for at in 0..OFFLINE_NOTES {
             let key = format!("tunnel-{at:02}");
