@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
+use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use lastword_core::id::WorkspaceName;
@@ -23,6 +24,7 @@ pub(super) struct Counts {
 pub(super) struct Board {
     workspaces: Mutex<BTreeMap<WorkspaceName, Standing>>,
     changed: Condvar,
+    wakers: Mutex<Vec<Waker>>,
 }
 
 #[derive(Debug, Default)]
@@ -44,17 +46,38 @@ impl Board {
 
     pub(super) fn set(&self, workspace: &WorkspaceName, status: SyncStatus) {
         lock(&self.workspaces).entry(workspace.clone()).or_default().status = Some(status);
-        self.changed.notify_all();
+        self.wake();
     }
 
     pub(super) fn count(&self, workspace: &WorkspaceName, add: impl FnOnce(&mut Counts)) {
         add(&mut lock(&self.workspaces).entry(workspace.clone()).or_default().counts);
-        self.changed.notify_all();
+        self.wake();
     }
 
     /// Something was published: those who wait look again.
     pub(super) fn wake(&self) {
         self.changed.notify_all();
+        let wakers = std::mem::take(&mut *lock(&self.wakers));
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    /// Resolves once the workspace's status pleases.
+    pub(super) async fn until(
+        &self,
+        workspace: &WorkspaceName,
+        mut pleased: impl FnMut(&SyncStatus) -> bool,
+    ) -> SyncStatus {
+        std::future::poll_fn(|context| {
+            // Registered first: a change after the look wakes.
+            let mut wakers = lock(&self.wakers);
+            if !wakers.iter().any(|known| known.will_wake(context.waker())) {
+                wakers.push(context.waker().clone());
+            }
+            drop(wakers);
+            let status = self.status(workspace);
+            if pleased(&status) { Poll::Ready(status) } else { Poll::Pending }
+        })
+        .await
     }
 
     pub(super) fn wait(

@@ -277,8 +277,8 @@ impl Driver {
                 }
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::FetchToken => {
-                    let token = self.remote.secret().to_owned();
-                    self.input(Input::Token(Ok(token)));
+                    let token = self.remote.fetch_token();
+                    self.input(Input::Token(token));
                 }
 
                 Output::Status { workspace, status } => self.board.set(&workspace, status),

@@ -150,21 +150,49 @@ impl Sync {
             Some(SyncStatus::Stopped { why, message }) => {
                 Err(SyncFailure::Stopped { why, message })
             }
-            Some(_) => {
-                let meta = read::meta(workspace.read()?.state(), name).map_err(Error::from)?;
-                let counts = self.inner.board.counts(name);
-                Ok(SyncReport {
-                    sent_batches: counts.sent_batches,
-                    applied: counts.applied,
-                    superseded: counts.superseded,
-                    refused: counts.refused,
-                    received: counts.received,
-                    cursor: meta.cursor,
-                    elapsed: begun.elapsed(),
-                })
-            }
+            Some(_) => self.report(workspace, begun),
             None => Err(SyncFailure::TimedOut { status: self.status(name) }),
         }
+    }
+
+    /// Resolves once all batches written before this call have a verdict and have come back in the
+    /// stream, and the cursor has reached the server's head; waits through times without a server.
+    ///
+    /// # Errors
+    /// [`SyncFailure::Stopped`] if the server said no.
+    pub async fn caught_up(&self, workspace: &Workspace) -> Result<SyncReport, SyncFailure> {
+        let begun = Instant::now();
+        let name = workspace.name();
+        let written = read::meta(workspace.read()?.state(), name).map_err(Error::from)?.written;
+        let settled = |status: &SyncStatus| match status {
+            SyncStatus::Live { .. } => caught_up(workspace, written),
+            SyncStatus::Stopped { .. } => true,
+            _ => false,
+        };
+        match self.inner.board.until(name, settled).await {
+            SyncStatus::Stopped { why, message } => Err(SyncFailure::Stopped { why, message }),
+            _ => self.report(workspace, begun),
+        }
+    }
+
+    /// Resolves with the workspace's status once it differs from `seen`.
+    pub async fn status_after(&self, workspace: &WorkspaceName, seen: &SyncStatus) -> SyncStatus {
+        self.inner.board.until(workspace, |status| status != seen).await
+    }
+
+    fn report(&self, workspace: &Workspace, begun: Instant) -> Result<SyncReport, SyncFailure> {
+        let name = workspace.name();
+        let meta = read::meta(workspace.read()?.state(), name).map_err(Error::from)?;
+        let counts = self.inner.board.counts(name);
+        Ok(SyncReport {
+            sent_batches: counts.sent_batches,
+            applied: counts.applied,
+            superseded: counts.superseded,
+            refused: counts.refused,
+            received: counts.received,
+            cursor: meta.cursor,
+            elapsed: begun.elapsed(),
+        })
     }
 
     /// Ends the connection; what is not sent stays in the outbox.

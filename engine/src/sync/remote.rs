@@ -1,13 +1,18 @@
 //! Where a server is and how to prove who we are.
 
+use std::sync::Arc;
+
 use crate::error::{Error, Result};
 
 /// A server's address and the token for it.
 #[derive(Clone)]
 pub struct Remote {
     url: String,
-    token: String,
+    token: FetchToken,
 }
+
+/// Brings the token for one connection, or says why there is none.
+type FetchToken = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,14 +39,26 @@ impl Remote {
             "" => "sync",
             path => path,
         };
-        Ok(Self { url: format!("ws://{host}/{path}"), token: String::new() })
+        let token = Arc::new(|| Err("no token was given".to_owned()));
+        Ok(Self { url: format!("ws://{host}/{path}"), token })
     }
 
     /// Sets the token that the server knows the user by; it is sent in the first message and never
     /// in the URL.
     #[must_use]
-    pub fn token(mut self, token: &str) -> Self {
-        self.token = token.into();
+    pub fn token(self, token: &str) -> Self {
+        let token = token.to_owned();
+        self.token_from(move || Ok(token.clone()))
+    }
+
+    /// Sets where the token comes from, for tokens that expire: asked on the sync thread before each
+    /// connection. If it fails, the connection is tried again later, with its words as the reason.
+    #[must_use]
+    pub fn token_from(
+        mut self,
+        fetch: impl Fn() -> Result<String, String> + Send + Sync + 'static,
+    ) -> Self {
+        self.token = Arc::new(fetch);
         self
     }
 
@@ -51,8 +68,8 @@ impl Remote {
         &self.url
     }
 
-    pub(crate) fn secret(&self) -> &str {
-        &self.token
+    pub(crate) fn fetch_token(&self) -> Result<String, String> {
+        (self.token)()
     }
 }
 

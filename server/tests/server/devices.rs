@@ -145,3 +145,34 @@ fn a_killed_server_loses_nothing() {
     let report = laptop.catch_up(&server.url);
     assert_eq!((report.received, report.cursor), (7, 7));
 }
+
+/// What an async app types: the verdict, the catch-up and the status are futures that need no
+/// runtime of their own, and a token that has expired is fetched anew for the next connection.
+#[test]
+fn futures_resolve_when_the_server_has_answered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    let phone = Device::open(&dir.path().join("phone"));
+    let receipt = phone.put("notes", "n1", r#"{"text":"hi"}"#);
+    let tries = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let asked = std::sync::Arc::clone(&tries);
+    let remote = lastword::Remote::new(&server.url).expect("a valid address").token_from(
+        move || match asked.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => Err("signing in".to_owned()),
+            _ => Ok("ann".to_owned()),
+        },
+    );
+    let sync = phone.db.connect(remote).expect("a thread");
+    sync.attach(&phone.ws).expect("the driver runs");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let (settled, report) = runtime.block_on(async {
+        let mut status = sync.status(phone.ws.name());
+        while !matches!(status, lastword::SyncStatus::Live { .. }) {
+            status = sync.status_after(phone.ws.name(), &status).await;
+        }
+        (receipt.settled().await, sync.caught_up(&phone.ws).await)
+    });
+    assert!(matches!(settled, Some(lastword::Settled::Decided(_))), "{settled:?}");
+    assert_eq!(report.expect("caught up").applied, 1);
+    assert_eq!(tries.load(std::sync::atomic::Ordering::SeqCst), 2);
+}
