@@ -51,8 +51,8 @@ impl Remote {
         self.token_from(move || Ok(token.clone()))
     }
 
-    /// Sets where the token comes from, for tokens that expire: asked on the sync thread before each
-    /// connection. If it fails, the connection is tried again later, with its words as the reason.
+    /// Sets where the token comes from, for tokens that expire: asked on the sync thread before
+    /// each connection. If it fails, the connection is tried again later, with its words as the reason.
     #[must_use]
     pub fn token_from(
         mut self,
