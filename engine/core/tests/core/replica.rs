@@ -452,8 +452,8 @@ fn errors_that_cannot_heal_stop_the_link() {
     assert!(matches!(stopped[..], [SyncStatus::Stopped { why: StopReason::Version, .. }]));
 }
 
-/// The story: a token longer than a Hello may carry was sent, the server could not read the message,
-/// and the device tried again for ever.
+/// The story: a token longer than a Hello may carry was sent, the server could not read the
+/// message, and the device tried again for ever.
 #[test]
 fn a_token_that_no_hello_can_carry_stops_the_link() {
     let mut played = Played::new();
