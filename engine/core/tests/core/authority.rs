@@ -12,6 +12,9 @@ use lastword_core::protocol::{
 };
 use lastword_core::stamp::{Decision, RefusalCode, Verdict};
 
+use proptest::collection::vec;
+use proptest::prelude::*;
+
 use crate::world::{DEVICE, Kind, batch};
 
 struct Played {
@@ -99,6 +102,31 @@ impl Played {
     fn push(&mut self, counter: u64) -> Vec<Output> {
         let batch = batch(Kind::Good, counter as u8, counter);
         self.says(&Message::Push { attachment: 1, batch })
+    }
+
+    /// Plays the store for one output.
+    fn stores(&mut self, output: Output, how: u8) -> Vec<Output> {
+        match output {
+            Output::Attach { attach } => self.tell(attached(attach.attachment, 4, Role::Editor)),
+            Output::ReadPage { attachment, after, .. } => {
+                let (from, to, consistent_at, entries) = (after, 4, Some(4), vec![]);
+                let page = Changes { attachment, from, to, consistent_at, entries };
+                self.tell(Input::Page { attachment, page })
+            }
+            Output::Decide { attachment, batch } => {
+                let message = "why".into();
+                let answer = match how {
+                    0 => refused(),
+                    1 => PushAnswer::NotNow { retry_ms: 1, message },
+                    2 => PushAnswer::Forked { message },
+                    3 => PushAnswer::Ignored,
+                    _ => accepted(),
+                };
+                let (counter, batch_id) = (batch.counter, batch.batch_id);
+                self.tell(Input::Decided { attachment, counter, batch_id, answer })
+            }
+            _ => vec![],
+        }
     }
 
     fn answer(&mut self, counter: u64, answer: PushAnswer) -> Vec<Output> {
@@ -322,6 +350,29 @@ fn pushes_are_checked_before_they_are_decided() {
     let mut forged = batch(Kind::Good, 1, 1);
     forged.device = DeviceId([0xe; 16]);
     ends_with_after_detach(&played.says(&Message::Push { attachment: 1, batch: forged }));
+}
+
+proptest! {
+    #![proptest_config(crate::cases())]
+
+    /// R11.1: whatever a replica says, in whatever order, the session does not panic, decides only
+    /// batches of the device that said Hello, and after it has closed wants nothing more.
+    #[test]
+    fn no_replica_can_break_the_session(
+        says in vec((crate::strategies::message(), 0..4_u64, any::<bool>(), 0..5_u8), 1..30),
+    ) {
+        let (mut played, mut outputs) = Played::open(4, Role::Editor);
+        for (message, small, raw, store) in says {
+            let message = if raw { message } else { crate::strategies::fitted(message, small) };
+            outputs.extend(played.says(&message));
+            for output in core::mem::take(&mut outputs) {
+                if let Output::Decide { batch, .. } = &output {
+                    prop_assert_eq!(batch.device, DEVICE);
+                }
+                outputs.extend(played.stores(output, store));
+            }
+        }
+    }
 }
 
 /// Section 4: a forked device and an older attachment are told and not served any more.

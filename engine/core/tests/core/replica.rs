@@ -2,7 +2,9 @@
 
 use lastword_core::codec::{from_bytes, to_bytes};
 use lastword_core::id::{BatchId, Epoch, WorkspaceName};
-use lastword_core::limits::{MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES, MAX_RETRY_AFTER_MS};
+use lastword_core::limits::{
+    MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES, MAX_RETRY_AFTER_MS, MAX_TOKEN_BYTES,
+};
 use lastword_core::op::Batch;
 use lastword_core::protocol::replica::{
     Input, Output, ReplicaSession, StopReason, SyncStatus, WorkspaceState,
@@ -11,6 +13,8 @@ use lastword_core::protocol::{
     AttachRefusal, Attached, Changes, Decided, ErrorCode, Message, Notice, Role, Welcome,
 };
 use lastword_core::stamp::{Decision, RefusalCode};
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 use crate::world::{Kind, batch, config, workspace};
 
@@ -446,6 +450,46 @@ fn errors_that_cannot_heal_stop_the_link() {
     }));
     let stopped = statuses(&outputs);
     assert!(matches!(stopped[..], [SyncStatus::Stopped { why: StopReason::Version, .. }]));
+}
+
+/// The story: a token longer than a Hello may carry was sent, the server could not read the
+/// message, and the device tried again for ever.
+#[test]
+fn a_token_that_no_hello_can_carry_stops_the_link() {
+    let mut played = Played::new();
+    played.tell(Input::Start);
+    played.tell(Input::Attach { workspace: workspace(), state: state(0, 0) });
+    played.tell(Input::Connected);
+    let outputs = played.tell(Input::Token(Ok("t".repeat(MAX_TOKEN_BYTES + 1))));
+    let stopped = statuses(&outputs);
+    assert!(matches!(stopped[..], [SyncStatus::Stopped { why: StopReason::Unauthenticated, .. }]));
+    assert_eq!(sent(&outputs), []);
+}
+
+proptest! {
+    #![proptest_config(crate::cases())]
+
+    /// R11.1: whatever a server says, in whatever order, the session neither panics nor pushes what
+    /// it was not given, and ends up wanting a connection again or stopped.
+    #[test]
+    fn no_server_can_break_the_session(
+        says in vec((crate::strategies::message(), 0..4_u64, any::<bool>()), 1..30),
+    ) {
+        let (mut played, mut outputs) = Played::open(state(2, 5));
+        for (message, small, raw) in says {
+            let message = if raw { message } else { crate::strategies::fitted(message, small) };
+            played.now += small * 1000;
+            outputs.extend(played.says(&message));
+            outputs.extend(played.tell(Input::Time));
+            for counter in pushed(&outputs) {
+                prop_assert!((3..=5).contains(&counter), "{}", counter);
+            }
+            if let Some(after) = reads(&outputs).pop() {
+                prop_assert!((2..=5).contains(&after), "{}", after);
+                outputs = played.outbox(batches(after + 1..=5));
+            }
+        }
+    }
 }
 
 /// The story: a workspace was stopped, the server closed, and nothing was left to sync. One that

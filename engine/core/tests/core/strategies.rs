@@ -298,3 +298,36 @@ fn ending() -> impl Strategy<Value = Message> {
         (code, ".{0,30}").prop_map(|(code, message)| Message::Error { code, message }),
     ]
 }
+
+/// The message as it would be said on a connection that knows attachment 1: its numbers mean
+/// something, so that it gets past the first check.
+pub fn fitted(mut message: Message, small: u64) -> Message {
+    match &mut message {
+        Message::Attach(attach) => attach.attachment = small,
+        Message::Attached(attached) => (attached.attachment, attached.head) = (1, small),
+        Message::Push { attachment, batch } => {
+            *attachment = 1;
+            (batch.device, batch.counter) = (crate::world::DEVICE, small);
+        }
+        Message::Ack { attachment, decisions } => {
+            *attachment = 1;
+            for (decided, counter) in decisions.iter_mut().zip(small..) {
+                decided.counter = counter;
+            }
+        }
+        Message::Changes(page) => {
+            (page.attachment, page.from, page.to) = (1, 0, small);
+            page.entries.truncate(1);
+        }
+        Message::Resume { attachment, counter } => (*attachment, *counter) = (1, small),
+        Message::Notice(Notice::RetryAfter { attachment, counter, .. }) => {
+            (*attachment, *counter) = (1, small);
+        }
+        Message::Refused { attachment, .. }
+        | Message::Received { attachment, .. }
+        | Message::Detach { attachment }
+        | Message::Notice(Notice::Revoked { attachment }) => *attachment = 1,
+        _ => {}
+    }
+    message
+}

@@ -1,0 +1,86 @@
+//! What a session knows of one workspace.
+
+use alloc::collections::VecDeque;
+
+use super::io::{SyncStatus, WorkspaceState};
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// To be attached when the link is open.
+    Idle,
+    /// Attach is sent.
+    Attaching,
+    /// Attached is being stored.
+    Storing,
+    Open,
+    Stopped,
+}
+
+/// One workspace of the session.
+#[derive(Debug)]
+pub(super) struct Local {
+    pub(super) attachment: u64,
+    pub(super) state: WorkspaceState,
+    pub(super) phase: Phase,
+    /// Where the catch-up began and where it must get to.
+    pub(super) began_at: u64,
+    pub(super) goal: u64,
+    /// End of the last page handed to the store.
+    pub(super) expected: u64,
+    /// Last counter sent on this attachment.
+    pub(super) pushed: u64,
+    /// Last counter whose decision was handed to the store.
+    pub(super) handed: u64,
+    /// Counter and size of batches sent and not decided.
+    pub(super) in_flight: VecDeque<(u64, usize)>,
+    pub(super) reading: Reading,
+    /// A refusal is being stored.
+    pub(super) halted: bool,
+    /// When to push again.
+    pub(super) retry_at: Option<u64>,
+    /// When to attach again on the same connection.
+    pub(super) attach_at: Option<u64>,
+    pub(super) status: SyncStatus,
+}
+
+/// Whether the outbox is being read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Reading {
+    No,
+    Yes,
+    /// It is, but what to push has changed since: the answer is of no use.
+    Void,
+}
+
+impl Local {
+    pub(super) fn new(state: WorkspaceState) -> Self {
+        Self {
+            attachment: 0,
+            state,
+            phase: Phase::Idle,
+            began_at: state.received_to,
+            goal: 0,
+            expected: state.received_to,
+            pushed: state.decided,
+            handed: state.decided,
+            in_flight: VecDeque::new(),
+            reading: Reading::No,
+            halted: false,
+            retry_at: None,
+            attach_at: None,
+            status: SyncStatus::Idle,
+        }
+    }
+
+    /// True if the authority may be serving it.
+    pub(super) fn is_attached(&self) -> bool {
+        matches!(self.phase, Phase::Attaching | Phase::Storing | Phase::Open)
+    }
+
+    /// An answer of the outbox that is still to come belongs to what was pushed before.
+    pub(super) fn void_reading(&mut self) {
+        if self.reading == Reading::Yes {
+            self.reading = Reading::Void;
+        }
+    }
+}
