@@ -66,6 +66,8 @@ pub(crate) struct Stored {
     /// Counter of the batch that was refused, if one was: its unit is in the dead letters and the
     /// rest is renumbered.
     pub(crate) refused: Option<u64>,
+    /// Counter of a decided batch that this store did not write; nothing was stored then.
+    pub(crate) forked: Option<u64>,
 }
 
 /// Stores that the workspace met its authority, then the decisions that came with it.
@@ -85,13 +87,24 @@ pub(crate) fn store_attached(
 }
 
 /// Stores decisions in counter order; the first refusal ends the run, since nothing after it was
-/// decided.
+/// decided. Decisions about batches that are not in the outbox are another store's: then nothing is
+/// stored.
 pub(crate) fn store_decisions(
     store: &mut Store,
     workspace: &WorkspaceName,
     decisions: Vec<Decided>,
 ) -> Result<Stored> {
     let known = read::meta(store.newest(), workspace)?.decided;
+    let unknown = decisions.iter().filter(|decided| decided.counter > known);
+    for (decided, counter) in unknown.zip(known.saturating_add(1)..) {
+        let entry = read::outbox_entry(store.newest(), workspace, decided.counter)?;
+        let is_own = entry.is_some_and(|entry| entry.batch_id == decided.batch_id);
+        if !is_own || decided.counter != counter {
+            let state = workspace_state(store.newest(), workspace)?;
+            let (settled, refused, forked) = (Vec::new(), None, Some(decided.counter));
+            return Ok(Stored { settled, state, refused, forked });
+        }
+    }
     let mut accepted = Vec::new();
     let mut refusal = None;
     for decided in decisions.into_iter().filter(|decided| decided.counter > known) {
@@ -115,7 +128,8 @@ pub(crate) fn store_decisions(
         dead_letter::frames(unit).into_iter().try_for_each(|frame| append(store, frame))?;
     }
     let state = workspace_state(store.newest(), workspace)?;
-    Ok(Stored { settled, state, refused: refusal.map(|refused| refused.counter) })
+    let refused = refusal.map(|refused| refused.counter);
+    Ok(Stored { settled, state, refused, forked: None })
 }
 
 /// Stores one page of changes; answers the new (received_to, cursor). A table that this app keeps

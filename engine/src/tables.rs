@@ -43,6 +43,9 @@ pub struct Conflict {
     pub losing_deletes: bool,
     /// Fields whose values differ.
     pub fields: BTreeMap<String, ConflictField>,
+    /// How many more differ than are listed.
+    #[serde(default)]
+    pub fields_left_out: u64,
     /// Server time of the conflict, milliseconds since 1970 UTC.
     pub time_ms: i64,
     /// When the row and the losing value may be forgotten, milliseconds since 1970 UTC.

@@ -120,7 +120,7 @@ impl WorkspaceView {
     /// Whether a record is live; `None` if it was never known here, `Some(false)` if it is deleted.
     ///
     /// # Errors
-    /// [`Error::Store`] if the disk fails or the row is damaged.
+    /// [`crate::Error::Store`] if the disk fails or the row is damaged.
     pub fn is_live(&self, table: &TableName, key: &Key) -> Result<Option<bool>> {
         Ok(self.stored(table, key)?.map(|stored| !stored.row.deleted))
     }

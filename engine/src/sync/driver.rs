@@ -311,9 +311,12 @@ impl Driver {
                 let name = workspace.clone();
                 let job = move |store: &mut _| replicator::store_attached(store, &name, attached);
                 let stored = move |stored: Result<Stored>| {
-                    answer(stored.map(|Stored { settled, state, .. }| {
+                    answer(stored.map(|Stored { settled, state, forked, .. }| {
                         receipts.settle(settled);
-                        Input::AttachStored { workspace, state }
+                        match forked {
+                            None => Input::AttachStored { workspace, state },
+                            Some(counter) => Input::Forked { workspace, counter },
+                        }
                     }));
                 };
                 writer.submit(job, stored)
@@ -335,12 +338,13 @@ impl Driver {
                 let name = workspace.clone();
                 let job = move |store: &mut _| replicator::store_decisions(store, &name, decisions);
                 let stored = move |stored: Result<Stored>| {
-                    answer(stored.map(|Stored { settled, state, refused }| {
+                    answer(stored.map(|Stored { settled, state, refused, forked }| {
                         receipts.settle(settled);
                         let WorkspaceState { decided, written, .. } = state;
-                        match refused {
-                            None => Input::DecisionsStored { workspace, decided },
-                            Some(refused) => {
+                        match (forked, refused) {
+                            (Some(counter), _) => Input::Forked { workspace, counter },
+                            (None, None) => Input::DecisionsStored { workspace, decided },
+                            (None, Some(refused)) => {
                                 Input::DeadLettered { workspace, refused, decided, written }
                             }
                         }

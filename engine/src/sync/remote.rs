@@ -52,7 +52,8 @@ impl Remote {
     }
 
     /// Sets where the token comes from, for tokens that expire: asked on the sync thread before
-    /// each connection. If it fails, the connection is tried again later, with its words as the reason.
+    /// each connection. If it fails, the connection is tried again later, with its words as the
+    /// reason.
     #[must_use]
     pub fn token_from(
         mut self,

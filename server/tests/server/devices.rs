@@ -176,3 +176,41 @@ fn futures_resolve_when_the_server_has_answered() {
     assert_eq!(report.expect("caught up").applied, 1);
     assert_eq!(tries.load(std::sync::atomic::Ordering::SeqCst), 2);
 }
+
+/// I22, semantics 4. A directory was copied and both copies wrote: the second to attach took the
+/// server's decision about the other's batch for one about its own, which was gone without ever
+/// being sent; one that had written nothing could never write again. It must stop, say why, keep
+/// what it wrote and take more.
+#[test]
+fn a_copied_directory_stops_and_keeps_its_writes() {
+    for writes_of_copy in [1, 0] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(&dir.path().join("server"));
+        let mut phone = Device::open(&dir.path().join("phone"));
+        phone.put("notes", "n1", r#"{"text":"before"}"#);
+        phone.catch_up(&server.url);
+        phone.db.close().expect("closes");
+        let copy_dir = dir.path().join("copy");
+        std::fs::create_dir(&copy_dir).expect("a folder");
+        for entry in std::fs::read_dir(dir.path().join("phone")).expect("readable") {
+            let path = entry.expect("readable").path();
+            std::fs::copy(&path, copy_dir.join(path.file_name().expect("a name"))).expect("copied");
+        }
+        let mut phone = Device::open(&dir.path().join("phone"));
+        phone.put("notes", "n2", r#"{"text":"original"}"#);
+        phone.catch_up(&server.url);
+
+        let mut copy = Device::open(&copy_dir);
+        for number in 0..writes_of_copy {
+            copy.put("notes", &format!("copy-{number}"), "{}");
+        }
+        copy.connect(&server.url, "ann");
+        let sync = copy.sync.as_ref().expect("connected");
+        let error = sync.wait_caught_up(&copy.ws, Some(crate::common::LIMIT));
+        let error = error.expect_err("two stores use one device id").to_string();
+        assert!(error.contains("a copy of it both write as device"), "{error}");
+        copy.put("notes", "more", "{}");
+        assert_eq!(copy.ws.status().expect("status").undecided, writes_of_copy + 1);
+        assert!(copy.get("notes", "n1").is_some() && copy.get("notes", "more").is_some());
+    }
+}

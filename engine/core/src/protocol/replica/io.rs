@@ -175,6 +175,14 @@ pub enum Input {
         /// Last counter in the outbox.
         written: u64,
     },
+    /// Answer to [`Output::StoreAttached`] or [`Output::StoreDecisions`]: nothing was stored, since
+    /// a decision is about a batch that this store did not write.
+    Forked {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Counter of that batch.
+        counter: u64,
+    },
     /// Time has passed.
     Time,
 }

@@ -134,6 +134,10 @@ impl ReplicaSession {
                 self.dead_lettered(&workspace, refused, decided, written);
                 workspace
             }
+            Input::Forked { workspace, counter } => {
+                self.forked(&workspace, counter);
+                workspace
+            }
             _ => return,
         };
         if let Some(open) = self.requests.get_mut(&workspace) {

@@ -183,6 +183,9 @@ impl ReplicaSession {
             );
             return self.give_up(workspace, StopReason::EpochChanged, message);
         }
+        if attached.last_counter > state.written {
+            return self.forked(workspace, attached.last_counter);
+        }
         if state.cursor > 0 && state.cursor < attached.horizon {
             let message = alloc::format!(
                 "this device was away too long: the server keeps changes of workspace \
@@ -197,6 +200,18 @@ impl ReplicaSession {
         local.goal = attached.head;
         let store = Output::StoreAttached { workspace: workspace.clone(), attached };
         self.request(workspace, store);
+    }
+
+    /// The authority decided a batch of this device that this store did not write: the device id is
+    /// in use elsewhere.
+    pub(super) fn forked(&mut self, workspace: &WorkspaceName, counter: u64) {
+        let message = alloc::format!(
+            "this directory and a copy of it both write as device {}: the server has decided batch \
+             {counter} of it, which was not written here; unsent changes are kept; sync this \
+             workspace into a new --data directory to go on",
+            self.config.device
+        );
+        self.give_up(workspace, StopReason::DeviceForked, message);
     }
 
     /// What the authority offers is of no use here: it need not serve it.
