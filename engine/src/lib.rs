@@ -21,7 +21,8 @@
 //!
 //! # let dir = tempfile::tempdir()?;
 //! # let dir = dir.path().join("chat.lastword");
-//! let db = Database::builder().tables(MESSAGES).index(BY_THREAD).open(&dir)?; // needs no network
+//! // Local and blocking; needs no network.
+//! let db = Database::builder().tables(MESSAGES).index(BY_THREAD).open(&dir)?;
 //! let ws = db.workspace("acme")?; // works before a server has heard of it
 //! let mut live = ws.watch(&BY_THREAD.prefix("t1").rev().limit(50))?;
 //! assert!(live.recv().expect("open").rows.is_empty()); // first what is there
@@ -31,7 +32,8 @@
 //!     Message { id: "m1".into(), thread_id: "t1".into(), index: 1, body: "Hello".into() };
 //! ws.write(|tx| {
 //!     tx.put(MESSAGES, &hello)?;
-//!     tx.update(MESSAGES, "m1", |message| message.body.push('!')) // only what changed is sent
+//!     // Only the fields that changed are sent.
+//!     tx.update(MESSAGES, "m1", |message| message.body.push('!'))
 //! })?;
 //!
 //! let diff = live.recv().expect("open"); // then every change, whole batches only
@@ -47,9 +49,8 @@
 //! - What an app does not know as a type it reads and writes as records: [`Tx::put_record`],
 //!   [`Workspace::get_record`], [`Workspace::watch_records`].
 //! - To sync, call [`Database::connect`]. To serve, open an [`Authority`].
-//!
-//! Modules from lowest to highest; each uses only those above it in this list.
 
+// Lowest first: a module uses only those above it.
 mod environment;
 mod error;
 mod convert;
