@@ -18,6 +18,8 @@ mod damage;
 mod format;
 #[path = "store/index.rs"]
 mod index;
+#[path = "store/kills.rs"]
+mod kills;
 #[path = "store/real.rs"]
 mod real;
 #[path = "store/views.rs"]
