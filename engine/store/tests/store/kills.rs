@@ -1,7 +1,7 @@
 //! A process that writes is killed (SIGKILL) again and again; one directory ages across all rounds.
 //!
-//! What it acknowledged is recorded outside of it. A killed process leaves the page cache behind, so
-//! this proves the bookkeeping and recovery, not the syncs: those are proven on the memory disk.
+//! What it acknowledged is recorded outside of it. A killed process leaves the page cache behind,
+//! so this proves the bookkeeping and recovery, not the syncs: those are proven on the memory disk.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
