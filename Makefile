@@ -24,8 +24,8 @@ soak: ## Kill the store in the middle of writes, ROUNDS times, and check what it
 bench: ## Measure speed
 	cargo bench -p lastword-benches
 
-fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz)
-	cargo +nightly fuzz run $(TARGET)
+fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targets: ls fuzz/corpus)
+	cargo +nightly fuzz run --fuzz-dir fuzz/targets $(TARGET) fuzz/targets/corpus/$(TARGET) fuzz/corpus/$(TARGET)
 
 sim: ## Run the model tests of sync with CASES random cases each
 	PROPTEST_CASES=$(CASES) cargo test --release -p lastword-core -- model

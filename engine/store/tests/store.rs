@@ -20,6 +20,8 @@ mod format;
 mod index;
 #[path = "store/kills.rs"]
 mod kills;
+#[path = "store/payload.rs"]
+mod payload;
 #[path = "store/real.rs"]
 mod real;
 #[path = "store/views.rs"]

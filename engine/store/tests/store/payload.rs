@@ -1,0 +1,242 @@
+//! Golden vectors of what frames and state rows say: these bytes are on users' disks.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+
+use lastword_core::codec::{Decode, Encode, from_bytes, to_bytes};
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
+use lastword_core::json;
+use lastword_core::op::{Action, Batch, Op};
+use lastword_core::protocol::{Decided, Entry, Role};
+use lastword_core::row::{Digest, Row};
+use lastword_core::rules::{PendingOp, PendingState};
+use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
+use lastword_core::value::Record;
+use lastword_store::keys::{
+    OutboxEntry, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
+};
+use lastword_store::payload::{
+    Attachment, DeadLetters, DecidedBatch, Identity, LocalBatch, Payload, RemotePage, StoreRole,
+    Sums, Verdicts,
+};
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn workspace() -> WorkspaceName {
+    WorkspaceName::new("main").unwrap()
+}
+
+fn record() -> Record {
+    json::parse_record(r#"{"text":"hi","n":-2}"#).unwrap()
+}
+
+fn op(key: &str, action: Action) -> Op {
+    let (table, key) = (TableName::new("notes").unwrap(), Key::new(key).unwrap());
+    Op { table, key, base: 7, revision: 2, hlc: Hlc(0x1_0000), action }
+}
+
+fn put() -> Op {
+    op("n1", Action::Put { record: record() })
+}
+
+fn batch() -> Batch {
+    Batch {
+        device: DeviceId([1; 16]),
+        counter: 3,
+        batch_id: BatchId([2; 16]),
+        created_ms: 1_700_000_000_000,
+        strict: false,
+        former: vec![DeviceId([9; 16])],
+        ops: vec![put(), op("n2", Action::Delete)],
+    }
+}
+
+fn accepted() -> Decision {
+    let superseded = Verdict::Superseded { by: 6, reason: Superseded::Dead };
+    let verdicts = vec![Verdict::Applied { dropped: Vec::new() }, superseded];
+    Decision::Accepted { first_seq: 8, last_seq: 10, time_ms: 1_700_000_000_001, verdicts }
+}
+
+fn refused() -> Decision {
+    let (code, message) = (RefusalCode::OverQuota, "no room".into());
+    Decision::Refused { code, message, time_ms: 1_700_000_000_002 }
+}
+
+fn decided(decision: Decision) -> Decided {
+    Decided { counter: 3, batch_id: BatchId([2; 16]), decision }
+}
+
+fn row() -> Row {
+    let mark = |seq| Mark { seq, writer: DeviceId([1; 16]) };
+    Row {
+        deleted: false,
+        last: mark(8),
+        time_ms: 1_700_000_000_001,
+        born: mark(2),
+        full: mark(8),
+        fields: Vec::new(),
+        revision: 2,
+        hlc: Hlc(0x1_0000),
+        op_id: BatchId([2; 16]),
+        record: record(),
+    }
+}
+
+/// Payloads of a device's own writes and of its store.
+fn own_payloads() -> Vec<(&'static str, Payload)> {
+    let local = LocalBatch {
+        workspace: workspace(),
+        batch: Some(batch()),
+        local: vec![op("draft", Action::Delete)],
+        previous: vec![0, 56, 300],
+    };
+    let identity = Identity {
+        role: StoreRole::Replica,
+        device: DeviceId([1; 16]),
+        former: vec![DeviceId([9; 16])],
+        created_ms: 1_700_000_000_000,
+    };
+    let letters = DeadLetters {
+        workspace: workspace(),
+        refused: decided(refused()),
+        counters: vec![3, 5],
+        renumbered: vec![(4, 4), (6, 5)],
+        rows: vec![op("letter", Action::Create { record: record(), replace: false })],
+    };
+    vec![
+        ("identity", Payload::Identity(identity)),
+        ("local", Payload::Local(local.clone())),
+        ("local.unsynced", Payload::Local(LocalBatch { batch: None, previous: vec![1], ..local })),
+        ("dead_letters", Payload::DeadLetters(letters)),
+        ("sums", Payload::Sums(Sums { workspaces: vec![(workspace(), 300, 1 << 100)] })),
+    ]
+}
+
+/// Payloads of what was decided and received.
+fn synced_payloads() -> Vec<(&'static str, Payload)> {
+    let decided_batch = |decision, ops| DecidedBatch {
+        workspace: workspace(),
+        batch: Batch { ops, ..batch() },
+        payload_hash: [3; 32],
+        decision,
+        own: vec![op("c", Action::Create { record: record(), replace: false })],
+        previous: vec![56, 0, 0],
+    };
+    let (table, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
+    let page = RemotePage {
+        workspace: workspace(),
+        from: 7,
+        to: 10,
+        consistent_at: Some(10),
+        entries: vec![Entry::Row { table, key, row: row() }],
+        previous: vec![56],
+    };
+    let (epoch, role, horizon) = (Epoch([4; 16]), Role::Editor, 0);
+    let verdicts = Verdicts { workspace: workspace(), decisions: vec![decided(accepted())] };
+    let attachment = Attachment { workspace: workspace(), epoch, role, horizon };
+    vec![
+        ("decided", Payload::Decided(decided_batch(accepted(), batch().ops))),
+        ("decided.refused", Payload::Decided(decided_batch(refused(), Vec::new()))),
+        ("remote", Payload::Remote(page)),
+        ("verdicts", Payload::Verdicts(verdicts)),
+        ("attachment", Payload::Attachment(attachment)),
+    ]
+}
+
+fn golden() -> BTreeMap<&'static str, &'static str> {
+    let lines = include_str!("golden/payloads.txt").lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split_once(' ').unwrap()).collect()
+}
+
+/// The pinned bytes of `name`; a name without any fails with the line to add.
+#[track_caller]
+fn pinned(golden: &mut BTreeMap<&str, &str>, name: &str, bytes: &[u8]) {
+    let found = hex(bytes);
+    match golden.remove(name) {
+        Some(expected) => assert_eq!(found, expected, "{name}"),
+        None => panic!("golden/payloads.txt lacks: {name} {found}"),
+    }
+}
+
+#[track_caller]
+fn value<T: Encode + Decode + PartialEq + Debug>(
+    golden: &mut BTreeMap<&str, &str>,
+    name: &str,
+    value: &T,
+) {
+    let bytes = to_bytes(value);
+    pinned(golden, name, &bytes);
+    assert_eq!(&from_bytes::<T>(&bytes).unwrap(), value, "{name}");
+    assert!((0..bytes.len()).all(|len| from_bytes::<T>(&bytes[..len]).is_err()), "{name}");
+}
+
+/// Frame payloads and state rows of format 1, byte for byte; each is read back, and no part of one
+/// is taken for the whole.
+#[test]
+fn payloads_and_state_rows_have_their_golden_bytes() {
+    let mut golden = golden();
+    for (name, payload) in own_payloads().into_iter().chain(synced_payloads()) {
+        let bytes = payload.to_bytes();
+        pinned(&mut golden, name, &bytes);
+        assert_eq!(Payload::from_frame(payload.kind(), &bytes).unwrap(), payload);
+        for len in 0..bytes.len() {
+            assert!(Payload::from_frame(payload.kind(), &bytes[..len]).is_err(), "{name}: {len}");
+        }
+    }
+    let stored = StoredRow { position: 300, row: row() };
+    value(&mut golden, "state.row", &stored);
+    value(&mut golden, "state.shadow", &Shadow(Some(stored)));
+    value(&mut golden, "state.shadow.none", &Shadow(None));
+    let meta = WorkspaceMeta {
+        epoch: Some(Epoch([4; 16])),
+        generation: 1,
+        head: 10,
+        cursor: 9,
+        received_to: 10,
+        bootstrapped: true,
+        horizon: 2,
+        written: 5,
+        decided: 4,
+        gone: 3,
+        rows: 300,
+        digest: Digest(1 << 100),
+        time_ms: 1_700_000_000_001,
+        role: Some(Role::Owner),
+    };
+    value(&mut golden, "state.meta", &meta);
+    let entry = OutboxEntry {
+        batch_id: BatchId([2; 16]),
+        payload_hash: [3; 32],
+        position: 56,
+        created_ms: 1_700_000_000_000,
+        records: vec![(TableName::new("notes").unwrap(), Key::new("n1").unwrap())],
+        settled: Some(accepted()),
+    };
+    value(&mut golden, "state.outbox", &entry);
+    let stored = StoredDecision {
+        device: DeviceId([1; 16]),
+        counter: 3,
+        payload_hash: [3; 32],
+        decision: refused(),
+    };
+    value(&mut golden, "state.decision", &stored);
+    let pending = |state| {
+        let (batch_id, created_ms) = (BatchId([2; 16]), 1_700_000_000_000);
+        StoredPending(PendingOp {
+            counter: 3,
+            batch_id,
+            created_ms,
+            strict: true,
+            op: put(),
+            state,
+        })
+    };
+    value(&mut golden, "state.pending", &pending(PendingState::Undecided));
+    let verdict = Verdict::Applied { dropped: vec!["text".into()] };
+    let settled = PendingState::Settled { seq: 8, time_ms: 1_700_000_000_001, verdict };
+    value(&mut golden, "state.pending.settled", &pending(settled));
+    assert!(golden.is_empty(), "no test has these: {golden:?}");
+}
