@@ -147,7 +147,7 @@ pub(super) struct Sync {
 #[derive(Debug, Args)]
 pub(super) struct Import {
     /// File of JSON lines, `-` for stdin. A line is {"table":..,"key":..,"value":{..}}, or with
-    /// "op": "patch" ("set", "remove"), "delete" or "undelete"
+    /// "op": "patch" ("set", "remove"), "delete" or "undelete". Bytes are {"$bytes":"<base64>"}
     pub(super) file: PathBuf,
     /// Most records in one atomic batch
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = batch_size)]
