@@ -10,7 +10,7 @@ TARGET ?= message
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
-run: ## Build and run the demo: two devices, one server, no set-up
+run: ## Build and run the demo: one server, three devices, no set-up
 	cargo run --release -- demo
 
 test: deps ## Run every test (at most 5 minutes after the build)
@@ -25,6 +25,7 @@ bench: ## Measure speed
 	cargo bench -p lastword-benches
 
 fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targets: ls fuzz/corpus)
+	@mkdir -p fuzz/targets/corpus/$(TARGET)
 	cargo +nightly fuzz run --fuzz-dir fuzz/targets $(TARGET) fuzz/targets/corpus/$(TARGET) fuzz/corpus/$(TARGET)
 
 sim: ## Run the model tests of sync with CASES random cases each

@@ -48,7 +48,11 @@ pub(super) fn spawn(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
     std::thread::Builder::new()
         .name("lastword sync".into())
-        .spawn(move || runtime.block_on(Driver::new(db, remote, board, commands).run(received)))
+        .spawn(move || {
+            runtime.block_on(Driver::new(db, remote, board, commands).run(received));
+            // A name that is still being looked up must not hold whoever drops the handle.
+            runtime.shutdown_background();
+        })
         .map_err(no_thread)
 }
 
