@@ -185,6 +185,18 @@ impl Authority {
         )
     }
 
+    /// The user that a device belongs to, if it ever wrote in the workspace.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or the row is damaged.
+    pub fn device_owner(
+        &self,
+        workspace: &WorkspaceName,
+        device: DeviceId,
+    ) -> Result<Option<String>> {
+        devices::owner(&*self.view(), workspace, device)
+    }
+
     /// One page of what changed after `after` in the last published view.
     ///
     /// # Errors

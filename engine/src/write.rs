@@ -42,6 +42,8 @@ struct Working {
     /// The row in the view.
     before: Option<Row>,
     intent: Option<Intent>,
+    /// What the closure wanted before it deleted the record, for an undelete in the same write.
+    undone: Option<Intent>,
 }
 
 /// What the closure wants done to one record, folded so far.
@@ -130,6 +132,7 @@ impl Tx {
                 observed: stored.as_ref().map(Observed::of),
                 before: stored.map(|stored| stored.row),
                 intent: None,
+                undone: None,
             };
             self.records.insert(name.clone(), working);
         }
@@ -246,10 +249,12 @@ impl Tx {
         if working.record().is_none() {
             return Err(not_found(table, key));
         }
-        working.intent = match &working.intent {
+        let undone = working.intent.take();
+        working.intent = match &undone {
             Some(Intent::Create { replace: false, .. } | Intent::Undelete { .. }) => None,
             _ => Some(Intent::Delete),
         };
+        working.undone = undone;
         Ok(())
     }
 
@@ -260,8 +265,13 @@ impl Tx {
     pub fn undelete_record(&mut self, table: &TableName, key: &Key) -> Result<()> {
         Self::writable(table)?;
         let working = self.working(table, key)?;
-        if let Some(Intent::Delete) = working.intent {
-            working.intent = None;
+        // Deleted in this write: what it was just before is what comes back.
+        if matches!(working.intent, Some(Intent::Delete)) {
+            working.intent = working.undone.take();
+            return Ok(());
+        }
+        if working.intent.is_none() && working.undone.is_some() {
+            working.intent = working.undone.take();
             return Ok(());
         }
         let tombstone =
@@ -281,7 +291,7 @@ impl Tx {
 
     pub(crate) fn into_draft(self) -> Draft {
         let intents = self.records.into_iter().filter_map(|((table, key), working)| {
-            let Working { observed, before, intent } = working;
+            let Working { observed, before, intent, .. } = working;
             intent.map(|intent| DraftOp { table, key, observed, revision: next(before), intent })
         });
         Draft { workspace: self.workspace, ops: intents.collect() }

@@ -59,6 +59,7 @@ pub async fn serve(
             () = tokio::time::sleep_until(wake.into()) => connection.time().await,
         }
     }
+    connection.attached.values().for_each(|known| connection.release(&known.workspace));
 }
 
 struct Connection {
@@ -195,7 +196,9 @@ impl Connection {
                 }
                 Output::Attach { attach } => self.attach(attach),
                 Output::Detached { attachment } => {
-                    self.attached.remove(&attachment);
+                    if let Some(known) = self.attached.remove(&attachment) {
+                        self.release(&known.workspace);
+                    }
                 }
                 Output::Decide { attachment, batch } => self.decide(attachment, batch),
                 Output::OpenGate { attachment } => {
@@ -214,6 +217,12 @@ impl Connection {
         !self.closed
     }
 
+    fn release(&self, workspace: &WorkspaceName) {
+        if let Some(device) = self.device {
+            self.hub.release(workspace, device, self.id);
+        }
+    }
+
     fn refuse(&mut self, attachment: u64, code: AttachRefusal, message: String) {
         self.input(Input::AttachAnswer { attachment, result: Err((code, message)) });
     }
@@ -230,6 +239,17 @@ impl Connection {
             let message = format!("user {user} is no member of workspace {workspace}");
             return self.refuse(attachment, AttachRefusal::Forbidden, message);
         };
+        // Before the claim, which would shut the owner's connection out.
+        match self.hub.authority.device_owner(&workspace, device) {
+            Ok(owner) if owner.as_ref().is_none_or(|owner| *owner == user) => {}
+            Ok(_) => {
+                let message = Error::ForeignDevice { device }.to_string();
+                return self.refuse(attachment, AttachRefusal::Forbidden, message);
+            }
+            Err(error) => {
+                return self.refuse(attachment, AttachRefusal::Unavailable, error.to_string());
+            }
+        }
         let events = self.events.clone();
         let gate = PushGate::default();
         let claim = Claim { connection: self.id, attachment, nonce, events, gate: gate.clone() };

@@ -31,6 +31,8 @@ pub enum Event {
 
 /// How many replaced nonces of one device are remembered.
 const MAX_REPLACED_NONCES: usize = 64;
+/// Beyond so many devices the nonces of one that goes are forgotten.
+const MAX_REMEMBERED_DEVICES: usize = 100_000;
 
 /// Shared by all connections of a server.
 pub struct Hub {
@@ -47,6 +49,8 @@ pub struct Hub {
 struct Holder {
     connection: u64,
     attachment: u64,
+    /// False once it has ended.
+    attached: bool,
     nonce: [u8; 16],
     events: mpsc::UnboundedSender<Event>,
     gate: PushGate,
@@ -155,13 +159,28 @@ impl Hub {
             }
         }
         let Claim { connection, attachment, nonce, events, gate } = claim;
-        holders.insert(key, Holder { connection, attachment, nonce, events, gate, replaced });
+        let attached = true;
+        let holder = Holder { connection, attachment, attached, nonce, events, gate, replaced };
+        holders.insert(key, holder);
         Ok(())
     }
 
-    /// Number of devices that are attached now.
+    /// The attachment is over; what is remembered of the device are the nonces that it has had.
+    pub fn release(&self, workspace: &WorkspaceName, device: DeviceId, connection: u64) {
+        let mut holders = self.holders();
+        let key = (workspace.clone(), device);
+        let limit = holders.len() > MAX_REMEMBERED_DEVICES;
+        if let Some(holder) = holders.get_mut(&key).filter(|h| h.connection == connection) {
+            holder.attached = false;
+            if limit {
+                holders.remove(&key);
+            }
+        }
+    }
+
+    /// Number of devices that are attached now, each workspace counted.
     #[must_use]
     pub fn attached(&self) -> usize {
-        self.holders().values().filter(|holder| !holder.events.is_closed()).count()
+        self.holders().values().filter(|holder| holder.attached).count()
     }
 }

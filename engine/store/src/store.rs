@@ -352,7 +352,7 @@ fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> Result<bool, StoreError
 
 /// Folds the log from where redb stands to its end, with checkpoints on the way.
 fn replay(state: &mut LiveState, writer: &Writer, cap: usize) -> Result<u64, StoreError> {
-    let mut replayed = 0;
+    let (mut replayed, mut checkpoint_at) = (0, cap);
     let log = writer.reader();
     log.scan(state.reached(), writer.next_position(), |frame| {
         if frame.kind < FIRST_FREE_KIND {
@@ -361,14 +361,18 @@ fn replay(state: &mut LiveState, writer: &Writer, cap: usize) -> Result<u64, Sto
         }
         state.apply(frame)?;
         replayed += 1;
-        if state.active_bytes() >= cap {
+        if state.active_bytes() >= checkpoint_at {
             let durable = Durable { end: frame.end(), group: frame.group };
             if let Some((segment, _)) = log.locate(frame.position) {
                 let header = &segment.header;
                 let mark = Watermark { log_id: header.log_id, salt: header.salt, durable };
-                if let Some(job) = state.freeze(mark)? {
-                    state.finish(job.run())?;
-                }
+                let done = state.freeze(mark).and_then(|job| match job {
+                    Some(job) => state.finish(job.run()),
+                    None => Ok(()),
+                });
+                // A full disk must not keep the store from being read: the log has everything, and
+                // it is tried again after as much more.
+                checkpoint_at = if done.is_ok() { cap } else { state.active_bytes() + cap };
             }
         }
         Ok(ControlFlow::Continue(()))

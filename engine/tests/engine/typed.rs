@@ -383,3 +383,26 @@ fn everything_is_there_after_reopening() {
     assert_eq!(ws.get(MESSAGES, "m1").unwrap().unwrap().body, "edited");
     assert_eq!(ws.status().unwrap().undecided, 2);
 }
+
+/// R7.1, semantics 1: an undelete brings back exactly what was deleted, also if both happen in one
+/// write after an edit; the edit was dropped there without a word.
+#[test]
+fn edit_delete_and_undelete_in_one_write_keep_the_edit() {
+    let fixture = Fixture::new();
+    fixture.ws.write(|tx| tx.put(MESSAGES, &message("m1", "t1", 1))).unwrap();
+    let edited = Message { body: "edited".into(), ..message("m1", "t1", 1) };
+    let fresh = message("m2", "t1", 2);
+    fixture
+        .ws
+        .write(|tx| {
+            for message in [&edited, &fresh] {
+                tx.put(MESSAGES, message)?;
+                tx.delete(MESSAGES, &message.id)?;
+                tx.undelete(MESSAGES, &message.id)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(*fixture.ws.get(MESSAGES, "m1").unwrap().unwrap(), edited);
+    assert_eq!(*fixture.ws.get(MESSAGES, "m2").unwrap().unwrap(), fresh);
+}

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{Server, lastword};
+use crate::common::{Device, Server, lastword};
 
 fn serve(dir: &Path, tokens: &str) -> Server {
     std::fs::write(dir.join("tokens"), tokens).expect("written");
@@ -68,6 +68,22 @@ fn nobody_attaches_under_another_users_device() {
     assert!(error.contains("belongs to another user"), "{error}");
     let put = ["put", "notes", "n2", r#"{"a":1}"#, "--wait", "--data", "ann"];
     assert!(run(&put).ok().contains("applied"));
+
+    // Nor is ann, who is connected, shut out by bob's attempt with a copy of her directory.
+    std::fs::create_dir(dir.path().join("copy")).expect("a folder");
+    for entry in std::fs::read_dir(dir.path().join("ann")).expect("readable") {
+        let path = entry.expect("readable").path();
+        let name = path.file_name().expect("a name");
+        std::fs::copy(&path, dir.path().join("copy").join(name)).expect("copied");
+    }
+    let mut ann = Device::open(&dir.path().join("ann"));
+    ann.connect(&server.url, "a");
+    ann.caught_up();
+    run(&["sync", "--data", "copy", "--server", &server.url, "--token", "b"]).fails(1);
+    ann.put("notes", "n3", r#"{"a":1}"#);
+    ann.caught_up();
+    ann.db.close().expect("closes");
+    drop(ann);
     let told = run(&["export", "--data", "ann", "--system"]).ok();
     assert!(told.contains(r#""table":"_devices""#) && told.contains(r#""user":"ann""#), "{told}");
 }

@@ -141,7 +141,12 @@ impl Disk for RealDisk {
         let dir = &self.shared.dir;
         let mut files = Vec::new();
         for (number, state) in numbers(dir)? {
-            let file = RealFile::open(dir, number, state)?;
+            let file = match RealFile::open(dir, number, state) {
+                Ok(file) => file,
+                // A spare that could not be finished was removed since the names were read.
+                Err(DiskError::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
             let kind = match state {
                 true => FileKind::State,
                 false => classify::kind_of(number, &file)?,
