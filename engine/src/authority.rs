@@ -16,7 +16,7 @@ use lastword_core::row::Digest;
 use lastword_core::stamp::Decision;
 use lastword_store::keys;
 use lastword_store::payload::{Attachment, Payload};
-use lastword_store::read::{self, ChangesPage};
+use lastword_store::read;
 use lastword_store::{Store, View};
 
 use crate::devices;
@@ -195,14 +195,6 @@ impl Authority {
         device: DeviceId,
     ) -> Result<Option<String>> {
         devices::owner(&*self.view(), workspace, device)
-    }
-
-    /// One page of what changed after `after` in the last published view.
-    ///
-    /// # Errors
-    /// [`Error::Store`] if the disk fails or a row is damaged.
-    pub fn changes(&self, workspace: &WorkspaceName, after: u64) -> Result<ChangesPage> {
-        Ok(read::changes(&*self.view(), workspace, after)?)
     }
 
     /// State of every workspace.

@@ -27,6 +27,9 @@ impl Remote {
     /// [`Error::Url`] if it is none of these.
     pub fn new(url: &str) -> Result<Self> {
         let bad = |reason: &str| Error::Url { url: url.into(), reason: reason.into() };
+        if url.starts_with("wss://") || url.starts_with("https://") {
+            return Err(bad("this version speaks ws:// only: use a trusted network or a tunnel"));
+        }
         let rest = url
             .strip_prefix("ws://")
             .or_else(|| url.strip_prefix("http://"))

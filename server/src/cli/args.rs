@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
 
 /// The embedded sync database in which the server has the last word.
 #[derive(Debug, Parser)]
@@ -98,6 +98,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 #[derive(Debug, Args)]
+#[command(group = ArgGroup::new("access").required(true).args(["tokens", "dev"]))]
 pub(super) struct Serve {
     /// Directory of the server's data
     #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
@@ -106,7 +107,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7420")]
     pub(super) listen: SocketAddr,
     /// Members: a file of lines `token, user, workspace, owner|editor|viewer`
-    #[arg(long, value_name = "FILE", required_unless_present = "dev", conflicts_with = "dev")]
+    #[arg(long, value_name = "FILE")]
     pub(super) tokens: Option<PathBuf>,
     /// Take any token as the user of that name; on loopback only
     #[arg(long)]

@@ -78,9 +78,11 @@ fn obey(command: &Command) -> Result<(), Failure> {
 }
 
 fn run_server(args: &Serve) -> Result<(), Failure> {
-    let access = match &args.tokens {
-        Some(tokens) => Access::Tokens(tokens.clone()),
-        None => Access::Dev,
+    let access = match (&args.tokens, args.dev) {
+        (Some(tokens), false) => Access::Tokens(tokens.clone()),
+        (None, true) => Access::Dev,
+        // Never by default: --dev lets everybody in.
+        _ => return Err(Failure::usage("say who may connect: --tokens FILE, or --dev")),
     };
     let (data, listen, json) = (args.data.clone(), args.listen, args.json);
     match serve::run(&ServeOptions { data, listen, access, json }) {
