@@ -18,3 +18,5 @@ mod kills;
 mod members;
 #[path = "server/round_trip.rs"]
 mod round_trip;
+#[path = "server/storm.rs"]
+mod storm;
