@@ -139,7 +139,10 @@ pub enum Error {
         workspace: WorkspaceName,
     },
     /// A batch of the outbox is not where the log should have it.
-    #[error("workspace {workspace}: batch {counter} of the outbox is not in the log; run verify")]
+    #[error(
+        "workspace {workspace}: batch {counter} of the outbox is not in the log; \
+         copy the directory away before anything else touches it"
+    )]
     Outbox {
         /// The workspace.
         workspace: WorkspaceName,

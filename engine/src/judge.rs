@@ -39,6 +39,11 @@ pub(crate) fn decide_now(
 ) -> Result<PushAnswer> {
     let (batch, payload_hash) = (&pushed.batch, pushed.payload_hash);
     let newest = store.newest();
+    let owner = devices::owner(newest, workspace, batch.device)?;
+    if owner.as_deref().is_some_and(|owner| owner != pushed.user) {
+        let message = Error::ForeignDevice { device: batch.device }.to_string();
+        return Ok(PushAnswer::Forked { message });
+    }
     let expected = read::last_counter(newest, workspace, batch.device)? + 1;
     if let Some(known) = read::decision(newest, workspace, batch.batch_id)? {
         if known.payload_hash != payload_hash {
@@ -55,11 +60,6 @@ pub(crate) fn decide_now(
             "device {} sent batch {} where {expected} is next: two stores use its id",
             batch.device, batch.counter
         );
-        return Ok(PushAnswer::Forked { message });
-    }
-    let owner = devices::owner(newest, workspace, batch.device)?;
-    if owner.as_deref().is_some_and(|owner| owner != pushed.user) {
-        let message = Error::ForeignDevice { device: batch.device }.to_string();
         return Ok(PushAnswer::Forked { message });
     }
     let introduces = owner.is_none().then(|| devices::introduction(batch.device, pushed.user));

@@ -261,11 +261,14 @@ impl Connection {
         let known = Attachment { workspace: workspace.clone(), told: u64::MAX, gate };
         self.attached.insert(attachment, known);
         let request = AttachRequest { attachment, device, user, decided, role, create: true };
-        let events = self.events.clone();
+        let (events, hub) = (self.events.clone(), Arc::clone(&self.hub));
         let submitted = self.hub.authority.attach(workspace, request, move |result| {
             let result = result.map_err(|error| match error {
                 Error::ForeignDevice { .. } => (AttachRefusal::Forbidden, error.to_string()),
-                error => (AttachRefusal::Unavailable, error.to_string()),
+                error => {
+                    end_if_poisoned(&hub, &error);
+                    (AttachRefusal::Unavailable, error.to_string())
+                }
             });
             // A connection that is gone does not need the answer.
             let _ = events.send(Event::Answer(Input::AttachAnswer { attachment, result }));
@@ -313,9 +316,13 @@ impl Connection {
 /// A failure of the store decides nothing: the device keeps its batch and tries again.
 fn not_now(hub: &Hub, error: &Error) -> PushAnswer {
     tracing::error!(%error, "a batch could not be decided");
+    end_if_poisoned(hub, error);
+    let message = "the server cannot store batches now; it keeps trying".into();
+    PushAnswer::NotNow { retry_ms: 5_000, message }
+}
+
+fn end_if_poisoned(hub: &Hub, error: &Error) {
     if let Error::Store(StoreError::OutcomeUnknown { .. } | StoreError::Poisoned { .. }) = error {
         hub.fail(error.to_string());
     }
-    let message = "the server cannot store batches now; it keeps trying".into();
-    PushAnswer::NotNow { retry_ms: 5_000, message }
 }

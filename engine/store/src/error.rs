@@ -32,7 +32,7 @@ pub enum DiskError {
         file: u64,
     },
     /// A file holds data under a header that is not valid.
-    #[error("file {file} is damaged at byte {offset}: {reason}; run verify, then restore a backup")]
+    #[error("file {file} is damaged at byte {offset}: {reason}; restore a backup")]
     Damaged {
         /// File number.
         file: u64,

@@ -369,7 +369,7 @@ impl Decode for OutboxEntry {
 /// A decision that the authority remembers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredDecision {
-    /// The device that sent the batch first.
+    /// The device that sent the batch last.
     pub device: DeviceId,
     /// Its counter there.
     pub counter: u64,

@@ -26,6 +26,8 @@ pub const SCAN_ROWS: usize = 64;
 pub const MAX_GROUP_NUMBER: u64 = (1 << 48) - 1;
 /// Spares a disk keeps ready.
 pub const SPARES: usize = 2;
+/// Spares that stay in a directory that nobody has open.
+pub const SPARES_KEPT: usize = 1;
 
 const _: () = assert!(HEADER_LEN.is_multiple_of(FRAME_ALIGN));
 const _: () = assert!(FRAME_HEADER_LEN.is_multiple_of(FRAME_ALIGN));

@@ -8,7 +8,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::disk::{Disk, FileKind};
 use crate::error::StoreError;
-use crate::limits::MAX_FRAME;
+use crate::limits::{MAX_FRAME, SPARES_KEPT};
 use crate::oplog::{
     self, Commit, CommitDone, Durable, Entropy, FIRST_FREE_KIND, FrameRef, LogReader, OwnedFrame,
     Recovered, Segment, Writer, WriterOptions,
@@ -324,7 +324,7 @@ impl Store {
         self.writer.close()?;
         let files = self.disk.list()?;
         let spares = files.iter().filter(|file| file.kind == FileKind::Spare);
-        for spare in spares.skip(1) {
+        for spare in spares.skip(SPARES_KEPT) {
             self.disk.remove(spare.number)?;
         }
         Ok(())

@@ -118,7 +118,7 @@ fn count(
 #[derive(Debug, thiserror::Error)]
 #[error(
     "workspace {workspace} has {found_rows} rows where the log says {expected_rows}, or their \
-     digests differ; run verify"
+     digests differ: the log or its replay is wrong; keep a copy of the directory"
 )]
 struct SumsError {
     workspace: WorkspaceName,

@@ -11,7 +11,7 @@ use crate::disk::file_name;
 use crate::disk::lock::DirLock;
 use crate::disk::traits::{Disk, File, FileInfo, FileKind, Ticket};
 use crate::error::DiskError;
-use crate::limits::{HEADER_LEN, SPARES};
+use crate::limits::{HEADER_LEN, SPARES, SPARES_KEPT};
 
 static ZEROS: [u8; 256 * 1024] = [0; 256 * 1024];
 
@@ -87,6 +87,14 @@ impl Drop for RealDisk {
         if let Some(refill) = self.refill.take() {
             // A panic of the thread has been printed and leaves nothing to undo.
             let _ = refill.join();
+        }
+        // One more may have been finished since the store gave its spares back.
+        let mut pool = self.shared.pool();
+        while pool.spares.len() > SPARES_KEPT {
+            if let Some(number) = pool.spares.pop_last() {
+                // What cannot be removed is found as a spare by the next open.
+                let _ = remove(&self.shared.dir, number, false);
+            }
         }
     }
 }

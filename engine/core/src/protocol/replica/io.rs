@@ -175,8 +175,8 @@ pub enum Input {
         /// Last counter in the outbox.
         written: u64,
     },
-    /// Answer to [`Output::StoreAttached`] or [`Output::StoreDecisions`]: nothing was stored, since
-    /// a decision is about a batch that this store did not write.
+    /// Answer to [`Output::StoreAttached`] or [`Output::StoreDecisions`]: no decision was
+    /// stored, since one is about a batch that this store did not write.
     Forked {
         /// The workspace.
         workspace: WorkspaceName,
