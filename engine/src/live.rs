@@ -48,7 +48,7 @@ impl Watchers {
     /// Waits until something after `seen` is published; false if the database was closed or the
     /// time is over.
     pub(crate) fn wait_after(&self, seen: u64, timeout: Option<Duration>) -> bool {
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let mut state = lock(&self.state);
         while state.position <= seen && !state.closed {
             state = match until.map(|until| until.saturating_duration_since(Instant::now())) {

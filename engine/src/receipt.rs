@@ -132,7 +132,7 @@ impl Receipt {
     #[must_use]
     pub fn wait(&self, timeout: Option<Duration>) -> Option<Settled> {
         let Some(held) = &self.held else { return Some(Settled::Local) };
-        let until = timeout.map(|timeout| Instant::now() + timeout);
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let receipts = &held.receipts;
         let mut state = lock(&receipts.state);
         loop {

@@ -1,11 +1,13 @@
 //! The one binary of Lastword: server, command line, demo.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use lastword_server::cli;
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::fmt().with_writer(std::io::stderr).with_target(false);
+    let filter = filter.with_ansi(std::io::stderr().is_terminal());
     filter.with_max_level(tracing::Level::WARN).init();
     let (json, result) = cli::run();
     match result {

@@ -122,7 +122,11 @@ impl Sync {
         timeout: Option<Duration>,
         until: impl FnMut(&SyncStatus) -> bool,
     ) -> Option<SyncStatus> {
-        self.inner.board.wait(workspace, timeout.map(|t| Instant::now() + t), until)
+        self.inner.board.wait(
+            workspace,
+            timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            until,
+        )
     }
 
     /// Waits until all batches written before this call have a verdict and have come back in the
@@ -137,7 +141,7 @@ impl Sync {
         timeout: Option<Duration>,
     ) -> Result<SyncReport, SyncFailure> {
         let begun = Instant::now();
-        let until = timeout.map(|timeout| begun + timeout);
+        let until = timeout.and_then(|timeout| begun.checked_add(timeout));
         let name = workspace.name();
         let written = read::meta(workspace.read()?.state(), name).map_err(Error::from)?.written;
         let settled = |status: &SyncStatus| match status {

@@ -96,7 +96,15 @@ fn kills_during_an_import_lose_nothing_and_apply_nothing_twice() {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     assert!(killed_at.is_sorted() && killed_at.iter().all(|at| *at > 0), "{killed_at:?}");
 
-    observer.0.caught_up();
+    // The last page may still be on its way to a device that only watches.
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let view = observer.0.ws.read().expect("the store reads");
+        let left = until.saturating_duration_since(Instant::now());
+        if observer.acknowledged() > RECORDS || !observer.0.ws.wait_after(&view, Some(left)) {
+            break;
+        }
+    }
     // And one for the row that says whose device a is.
     let seqs = RECORDS + 1;
     assert_eq!(observer.acknowledged(), seqs, "one seq for each op, killed at {killed_at:?}");
