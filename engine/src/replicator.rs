@@ -125,7 +125,11 @@ pub(crate) fn store_decisions(
     if let Some(refused) = &refusal {
         let unit = dead_letter::unit(store.newest(), workspace, refused)?;
         settled.extend(dead_letter::verdicts(&unit));
-        dead_letter::frames(unit).into_iter().try_for_each(|frame| append(store, frame))?;
+        for frame in dead_letter::frames(unit) {
+            // A unit may be larger than a group; its rows before the last frame are idempotent.
+            store.commit()?;
+            append(store, frame)?;
+        }
     }
     let state = workspace_state(store.newest(), workspace)?;
     let refused = refusal.map(|refused| refused.counter);
@@ -217,7 +221,7 @@ mod tests {
                 )?;
                 store.commit()?;
             }
-            let message = "no ".repeat(100);
+            let message = "no ".repeat(1000);
             let decision = Decision::Refused { code: RefusalCode::Policy, message, time_ms: 1 };
             let refused = Decided { counter: 1, batch_id: batch_id(1), decision };
             store_decisions(store, &name, vec![refused])

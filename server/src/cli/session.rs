@@ -147,6 +147,7 @@ impl Session {
             over || receipt.verdict().is_some() || matches!(status, SyncStatus::Stopped { .. })
         });
         if let Some(Settled::Decided(decision)) = receipt.verdict() {
+            connection.reached = true;
             connection.remember(self)?;
             return Ok(Fate::Decided(decision));
         }
@@ -195,9 +196,10 @@ fn is_reached(status: &SyncStatus) -> bool {
 }
 
 impl Connection {
-    /// The server is remembered unless it said no.
+    /// The server is remembered unless it said no, or was never reached where another is known.
     fn remember(&mut self, session: &Session) -> Result<(), Failure> {
-        if self.fresh {
+        // A mistyped address must not take the place of one that works.
+        if self.fresh && (self.reached || session.known.is_none()) {
             remote::write(session.db.dir(), &self.remembered)?;
             self.fresh = false;
         }
@@ -219,6 +221,7 @@ impl Connection {
         loop {
             let failure = match self.sync.wait_caught_up(&session.ws, Some(LOOK)) {
                 Ok(report) => {
+                    self.reached = true;
                     self.remember(session)?;
                     return Ok(SyncReport { elapsed: begun.elapsed(), ..report });
                 }
