@@ -21,7 +21,7 @@ check: deps lint no-std deny slow ## Everything that must pass before a change l
 soak: ## Kill the store in the middle of writes, ROUNDS times, and check what it recovers
 	LASTWORD_KILL_ROUNDS=$(ROUNDS) cargo test --release --workspace -- kills --nocapture
 
-bench: ## Measure speed
+bench: ## Measure speed (about 2 minutes after the build)
 	cargo bench -p lastword-benches
 
 fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targets: ls fuzz/corpus)

@@ -3,11 +3,12 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use lastword_benches::{BY_THREAD, MESSAGES, THREAD_MESSAGES, open, write};
+use lastword_benches::{BY_THREAD, MESSAGES, THREAD_MESSAGES, open, print_settings, write};
 
 const RECORDS: u64 = 50_000;
 
 fn reads(c: &mut Criterion) {
+    print_settings("read", "written in batches of 400");
     let dir = tempfile::tempdir().expect("a folder");
     let (db, ws) = open(dir.path()).expect("it opens");
     (0..RECORDS).step_by(400).for_each(|from| write(&ws, from, 400).expect("the disk works"));

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
-use lastword_benches::{open, write};
+use lastword_benches::{open, print_settings, write};
 
 const RECORDS: u64 = 20_000;
 
 fn replay(c: &mut Criterion) {
+    print_settings("replay", "written in batches of 400");
     let dir = tempfile::tempdir().expect("a folder");
     let (db, ws) = open(dir.path()).expect("it opens");
     (0..RECORDS).step_by(400).for_each(|from| write(&ws, from, 400).expect("the disk works"));

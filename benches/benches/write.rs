@@ -4,9 +4,10 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use lastword_benches::{BODY_BYTES, open, write};
+use lastword_benches::{BODY_BYTES, open, print_settings, write};
 
 fn writes(c: &mut Criterion) {
+    print_settings("write", "batches of 1, 100 and 400 records");
     let mut group = c.benchmark_group(format!("write, {BODY_BYTES} B a record, one writer"));
     group.measurement_time(Duration::from_secs(10)).sample_size(20);
     for batch in [1, 100, 400] {

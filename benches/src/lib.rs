@@ -40,6 +40,18 @@ pub fn message(number: u64) -> Message {
     }
 }
 
+/// Says on stderr what the figures of `bench` depend on and Criterion does not print: the size of a
+/// record, the folder and the processors of this machine.
+pub fn print_settings(bench: &str, batches: &str) {
+    let folder = std::env::temp_dir();
+    let processors = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
+    eprintln!(
+        "{bench}: records with {BODY_BYTES} bytes of text, {batches}, every batch synced, files in \
+         {} (TMPDIR moves them), {processors} processors",
+        folder.display()
+    );
+}
+
 /// Opens the database in `dir`, with the index.
 ///
 /// # Errors
