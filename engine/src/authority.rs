@@ -105,7 +105,7 @@ impl Authority {
         let told = Arc::clone(&listeners);
         let writer = Writer::start(
             store,
-            opened.delta_cap_bytes,
+            &opened.upkeep,
             "authority",
             Box::new(move |view| {
                 let listeners = told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, TableName};
@@ -44,6 +45,7 @@ pub struct Builder {
     fault: Option<Error>,
     max_undecided: Option<u64>,
     app_schema: u64,
+    history: Option<Duration>,
 }
 
 impl Builder {
@@ -65,6 +67,14 @@ impl Builder {
     #[must_use]
     pub fn local_table(self, table: TableName) -> Self {
         self.declare(|declared| declared.local_table(table))
+    }
+
+    /// Sets how long every version of a record stays readable, instead of 30 days. What the server
+    /// has not decided stays readable for as long as that takes.
+    #[must_use]
+    pub fn history(mut self, window: Duration) -> Self {
+        self.history = Some(window);
+        self
     }
 
     fn declare(mut self, declare: impl FnOnce(&mut Declared) -> Result<()>) -> Self {
@@ -101,12 +111,12 @@ impl Builder {
             return Err(fault);
         }
         let (opened, store) =
-            open::open(dir.as_ref(), &OpenOptions::replica(self.declared.indexes()))?;
+            open::open(dir.as_ref(), &OpenOptions::replica(self.declared.indexes(), self.history))?;
         let watchers: Arc<Watchers> = Arc::default();
         let told = Arc::clone(&watchers);
         let writer = Writer::start(
             store,
-            opened.delta_cap_bytes,
+            &opened.upkeep,
             "writer",
             Box::new(move |view| told.published(view)),
         )?;

@@ -65,8 +65,13 @@ pub(crate) fn decide_now(
     let introduces = owner.is_none().then(|| devices::introduction(batch.device, pushed.user));
     let frame = judge(store, workspace, pushed, introduces)?;
     let decision = frame.decision.clone();
+    // Deleting is how users free a full disk; a refusal keeps no ops.
+    let frees = frame.batch.ops.iter().all(|op| matches!(op.action, Action::Delete));
     let payload = Payload::Decided(frame);
-    store.append(payload.kind(), &payload.to_bytes())?;
+    match frees {
+        true => store.append_urgent(payload.kind(), &payload.to_bytes())?,
+        false => store.append(payload.kind(), &payload.to_bytes())?,
+    };
     Ok(PushAnswer::Decided(decision))
 }
 

@@ -57,6 +57,7 @@ mod convert;
 mod schema;
 mod query;
 mod tables;
+mod upkeep;
 mod open;
 mod writer;
 mod write;

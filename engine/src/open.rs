@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lastword_core::id::DeviceId;
 use lastword_store::apply::ApplyPayload;
@@ -11,12 +12,14 @@ use lastword_store::{DirLock, OpenReport, Options, RealDisk, Store, read};
 
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
+use crate::upkeep::{DEFAULT_HISTORY, UpkeepSettings};
 
 /// How a store is opened.
 pub(crate) struct OpenOptions {
     role: StoreRole,
     store: Options,
     indexes: Indexes,
+    history: Duration,
 }
 
 impl OpenOptions {
@@ -29,12 +32,22 @@ impl OpenOptions {
             entropy: random(),
             ..Options::default()
         };
-        Self { role: StoreRole::Authority, store, indexes: Indexes::default() }
+        Self {
+            role: StoreRole::Authority,
+            store,
+            indexes: Indexes::default(),
+            history: DEFAULT_HISTORY,
+        }
     }
 
-    pub(crate) fn replica(indexes: &Indexes) -> Self {
+    pub(crate) fn replica(indexes: &Indexes, history: Option<Duration>) -> Self {
         let store = Options { entropy: random(), ..Options::default() };
-        Self { role: StoreRole::Replica, store, indexes: indexes.clone() }
+        Self {
+            role: StoreRole::Replica,
+            store,
+            indexes: indexes.clone(),
+            history: history.unwrap_or(DEFAULT_HISTORY),
+        }
     }
 }
 
@@ -43,7 +56,7 @@ pub(crate) struct OpenedStore {
     pub(crate) dir: PathBuf,
     pub(crate) identity: Identity,
     pub(crate) report: OpenReport,
-    pub(crate) delta_cap_bytes: usize,
+    pub(crate) upkeep: UpkeepSettings,
 }
 
 /// Locks, recovers and identifies the store in `dir`, creating it if there is none.
@@ -64,8 +77,9 @@ pub(crate) fn open(dir: &Path, options: &OpenOptions) -> Result<(OpenedStore, St
             wanted: holds(options.role),
         });
     }
-    let delta_cap_bytes = options.store.delta_cap_bytes;
-    Ok((OpenedStore { dir: dir.to_path_buf(), identity, report, delta_cap_bytes }, store))
+    let upkeep =
+        UpkeepSettings { delta_cap_bytes: options.store.delta_cap_bytes, history: options.history };
+    Ok((OpenedStore { dir: dir.to_path_buf(), identity, report, upkeep }, store))
 }
 
 fn introduce(store: &mut Store, role: StoreRole) -> Result<Identity> {

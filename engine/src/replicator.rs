@@ -80,7 +80,7 @@ pub(crate) fn store_attached(
     let Attached { epoch, role, horizon, decisions, .. } = attached;
     if (meta.epoch, meta.role, meta.horizon) != (Some(epoch), Some(role), horizon) {
         let frame = Attachment { workspace: workspace.clone(), epoch, role, horizon };
-        append(store, Payload::Attachment(frame))?;
+        append_urgent(store, &Payload::Attachment(frame))?;
     }
     // A refusal among them needs no Resume: a new attachment halts nothing.
     store_decisions(store, workspace, decisions)
@@ -120,7 +120,7 @@ pub(crate) fn store_decisions(
         accepted.iter().map(|decided| (decided.batch_id, decided.decision.clone())).collect();
     if !accepted.is_empty() {
         let frame = Verdicts { workspace: workspace.clone(), decisions: accepted };
-        append(store, Payload::Verdicts(frame))?;
+        append_urgent(store, &Payload::Verdicts(frame))?;
     }
     if let Some(refused) = &refusal {
         let unit = dead_letter::unit(store.newest(), workspace, refused)?;
@@ -128,7 +128,7 @@ pub(crate) fn store_decisions(
         for frame in dead_letter::frames(unit) {
             // A unit may be larger than a group; its rows before the last frame are idempotent.
             store.commit()?;
-            append(store, frame)?;
+            append_urgent(store, &frame)?;
         }
     }
     let state = workspace_state(store.newest(), workspace)?;
@@ -160,13 +160,16 @@ pub(crate) fn store_changes(
         entries: page.entries,
         previous,
     };
-    append(store, Payload::Remote(frame))?;
+    let payload = Payload::Remote(frame);
+    store.append(payload.kind(), &payload.to_bytes())?;
     let meta = read::meta(store.newest(), workspace)?;
     Ok((meta.received_to, meta.cursor))
 }
 
-fn append(store: &mut Store, payload: Payload) -> Result<()> {
-    store.append(payload.kind(), &payload.to_bytes())?;
+/// Adds a frame that takes batches off the outbox or tells of the server; a full disk must not
+/// stand in its way.
+fn append_urgent(store: &mut Store, payload: &Payload) -> Result<()> {
+    store.append_urgent(payload.kind(), &payload.to_bytes())?;
     Ok(())
 }
 
@@ -215,9 +218,9 @@ mod tests {
                 };
                 let (local, previous) = (Vec::new(), vec![0]);
                 let batch = Some(batch);
-                append(
+                append_urgent(
                     store,
-                    Payload::Local(LocalBatch { workspace: name.clone(), batch, local, previous }),
+                    &Payload::Local(LocalBatch { workspace: name.clone(), batch, local, previous }),
                 )?;
                 store.commit()?;
             }

@@ -414,7 +414,11 @@ pub(crate) fn append(
     let synced = batch.is_some();
     let frame = LocalBatch { workspace: draft.workspace.clone(), batch, local, previous };
     let payload = Payload::Local(frame);
-    store.append(payload.kind(), &payload.to_bytes())?;
+    // Deleting is how a user frees a full disk.
+    match draft.ops.iter().all(|op| matches!(op.intent, Intent::Delete)) {
+        true => store.append_urgent(payload.kind(), &payload.to_bytes())?,
+        false => store.append(payload.kind(), &payload.to_bytes())?,
+    };
     Ok(if synced { Appended::Synced } else { Appended::Local })
 }
 

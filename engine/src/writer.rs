@@ -10,11 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lastword_core::id::WorkspaceName;
-use lastword_store::payload::{Payload, Sums};
-use lastword_store::{CheckpointDone, Store, StoreError, View, ViewHandle, keys, read};
+use lastword_store::{Store, StoreError, View, ViewHandle};
 
 use crate::error::Error;
+use crate::upkeep::{Done, Room, Upkeep, UpkeepSettings};
 
 /// Most jobs that wait for the writer; callers block beyond it.
 const MAX_QUEUED_JOBS: usize = 4096;
@@ -22,13 +21,12 @@ const MAX_QUEUED_JOBS: usize = 4096;
 const MAX_GROUP_JOBS: usize = 4096;
 /// Bytes of frames after which a group is closed.
 const MAX_GROUP_BYTES: u64 = 4 * 1024 * 1024;
+/// A group takes no more jobs after this long: those who wait for its sync wait for all of them.
+const MAX_GROUP_TIME: Duration = Duration::from_millis(20);
 /// A store that is idle this long is checkpointed.
 const IDLE: Duration = Duration::from_secs(30);
-
-/// A failed checkpoint is tried again after this long.
-const RETRY: Duration = Duration::from_secs(5);
-/// Workspaces in one sums frame, well below the limit of a frame.
-const SUMS_IN_FRAME: usize = 10_000;
+/// Longest that writes are held up at a time to keep step with a checkpoint.
+const PACE: Duration = Duration::from_millis(25);
 
 /// Answers whoever asked, once the fate of the group is known.
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -39,7 +37,7 @@ type Close = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 enum Message {
     Job(Job),
-    Checkpointed(Box<CheckpointDone>),
+    Done(Box<Done>),
     Close(Close),
 }
 
@@ -57,29 +55,23 @@ impl Writer {
     /// Starts the thread.
     pub(crate) fn start(
         store: Store,
-        delta_cap_bytes: usize,
+        settings: &UpkeepSettings,
         name: &str,
         on_publish: OnPublish,
     ) -> Result<Self, Error> {
         let views = store.view_handle();
         let (queue, jobs) = sync_channel(MAX_QUEUED_JOBS);
         let back = queue.clone();
-        let waiting = VecDeque::new();
-        let checkpointing = false;
+        let upkeep = Upkeep::new(
+            settings,
+            // The writer does not end before it has this.
+            Arc::new(move |done| drop(back.send(Message::Done(Box::new(done))))),
+        );
         let thread = std::thread::Builder::new()
             .name(format!("lastword {name}"))
             .spawn(move || {
-                WriterLoop {
-                    store,
-                    jobs,
-                    back,
-                    on_publish,
-                    checkpointing,
-                    failed: None,
-                    delta_cap_bytes,
-                    waiting,
-                }
-                .run();
+                let waiting = VecDeque::new();
+                WriterLoop { store, jobs, on_publish, upkeep, waiting }.run();
             })
             .map_err(|source| Error::Thread { reason: source.to_string() })?;
         Ok(Self { queue, views, thread: Mutex::new(Some(thread)) })
@@ -143,12 +135,8 @@ impl Writer {
 struct WriterLoop {
     store: Store,
     jobs: Receiver<Message>,
-    back: SyncSender<Message>,
     on_publish: OnPublish,
-    checkpointing: bool,
-    /// When the last checkpoint failed, until one succeeds.
-    failed: Option<Instant>,
-    delta_cap_bytes: usize,
+    upkeep: Upkeep,
     /// Messages that came while the writer waited for a checkpoint; they go before those in `jobs`.
     waiting: VecDeque<Message>,
 }
@@ -161,14 +149,12 @@ impl WriterLoop {
                     if let Some(close) = self.group(job) {
                         return self.close(close);
                     }
-                    if self.store.wants_checkpoint() {
-                        self.checkpoint();
-                    }
+                    self.upkeep.begin(&mut self.store);
                     self.make_room();
                 }
-                Ok(Message::Checkpointed(done)) => self.checkpointed(*done),
+                Ok(Message::Done(done)) => self.take(*done),
                 Ok(Message::Close(close)) => return self.close(close),
-                Err(RecvTimeoutError::Timeout) => self.checkpoint(),
+                Err(RecvTimeoutError::Timeout) => self.upkeep.idle(&mut self.store),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -188,14 +174,16 @@ impl WriterLoop {
 
     /// One group: everything that is queued, up to the caps, then one sync.
     fn group(&mut self, first: Job) -> Option<Close> {
-        let start = self.store.next_position();
+        let (start, began) = (self.store.next_position(), Instant::now());
         let mut answers = vec![first(&mut self.store)];
         let (mut close, mut drained) = (None, false);
-        while answers.len() < MAX_GROUP_JOBS && self.store.next_position() - start < MAX_GROUP_BYTES
+        while answers.len() < MAX_GROUP_JOBS
+            && self.store.next_position() - start < MAX_GROUP_BYTES
+            && began.elapsed() < MAX_GROUP_TIME
         {
             match self.try_next() {
                 Some(Message::Job(job)) => answers.push(job(&mut self.store)),
-                Some(Message::Checkpointed(done)) => self.checkpointed(*done),
+                Some(Message::Done(done)) => self.take(*done),
                 Some(Message::Close(answer)) => {
                     close = Some(answer);
                     break;
@@ -223,83 +211,46 @@ impl WriterLoop {
         close
     }
 
-    /// Writes the delta to redb on a thread of its own; the writer goes on meanwhile.
-    fn checkpoint(&mut self) {
-        let resting = self.failed.is_some_and(|failed| failed.elapsed() < RETRY);
-        if self.checkpointing || resting {
-            return;
-        }
-        let job = match self.append_sums().and_then(|()| self.store.begin_checkpoint()) {
-            Ok(Some(job)) => job,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::error!(%error, "no checkpoint can begin");
-                self.failed = Some(Instant::now());
-                return;
-            }
-        };
-        let back = self.back.clone();
-        let spawned =
-            std::thread::Builder::new().name("lastword checkpoint".into()).spawn(move || {
-                // The writer does not end before it has this.
-                let _ = back.send(Message::Checkpointed(Box::new(job.run())));
-            });
-        match spawned {
-            Ok(_) => self.checkpointing = true,
-            Err(error) => {
-                tracing::error!(%error, "no thread for a checkpoint; the next one tries again");
-                self.failed = Some(Instant::now());
-            }
-        }
-    }
-
-    /// States row counts and digest sums in the log, so that a rebuild can prove itself.
-    fn append_sums(&mut self) -> Result<(), StoreError> {
-        if self.store.delta_bytes() == 0 {
-            return Ok(());
-        }
-        let sum = |(name, meta): &(_, keys::WorkspaceMeta)| {
-            (WorkspaceName::clone(name), meta.rows, meta.digest.0)
-        };
-        for workspaces in read::workspaces(self.store.newest())?.chunks(SUMS_IN_FRAME) {
-            let payload = Payload::Sums(Sums { workspaces: workspaces.iter().map(sum).collect() });
-            self.store.append(payload.kind(), &payload.to_bytes())?;
-        }
-        self.store.commit().map(|_| ())
-    }
-
-    /// A full delta waits for the running checkpoint, so memory stays within its cap.
+    /// A delta that fills faster than its checkpoint runs slows the next group down, and a full
+    /// one waits, so memory stays within its cap.
     fn make_room(&mut self) {
-        while self.checkpointing && self.store.delta_bytes() >= self.delta_cap_bytes {
-            self.await_checkpoint();
+        let until = Instant::now() + PACE;
+        loop {
+            let message = match self.upkeep.room(&self.store) {
+                Room::Free => return,
+                Room::Full => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Room::Paced => {
+                    self.jobs.recv_timeout(until.saturating_duration_since(Instant::now()))
+                }
+            };
+            match message {
+                Ok(Message::Done(done)) => self.take(*done),
+                Ok(other) => self.waiting.push_back(other),
+                Err(_) => return,
+            }
         }
     }
 
-    /// Takes messages until one is the end of the running checkpoint; the others wait their turn.
-    fn await_checkpoint(&mut self) {
-        match self.jobs.recv() {
-            Ok(Message::Checkpointed(done)) => self.checkpointed(*done),
-            Ok(other) => self.waiting.push_back(other),
-            Err(_) => self.checkpointing = false,
-        }
-    }
-
-    fn checkpointed(&mut self, done: CheckpointDone) {
-        self.checkpointing = false;
-        let finished = self.store.finish_checkpoint(done);
-        self.failed = finished.is_err().then(Instant::now);
-        if let Err(error) = finished {
-            tracing::error!(%error, "checkpoint failed; the log has everything, it is tried again");
-        }
+    fn take(&mut self, done: Done) {
+        self.upkeep.take(&mut self.store, done);
         // Same position, other layers: whoever keeps the view must let go of the old ones.
         (self.on_publish)(&self.store.view());
     }
 
     /// The lock of the directory goes with the store, and the next process may open redb's file at
-    /// once: no checkpoint may still be writing it.
+    /// once: nothing may still be writing it.
     fn close(mut self, answer: Close) {
-        while self.checkpointing {
-            self.await_checkpoint();
+        self.store.cancel_rebuild();
+        while self.upkeep.is_running() {
+            match self.jobs.recv() {
+                // Nothing new begins.
+                Ok(Message::Done(done)) => {
+                    self.upkeep.end(&mut self.store, *done);
+                    (self.on_publish)(&self.store.view());
+                }
+                Ok(_) => {}
+                Err(_) => break,
+            }
         }
         answer(self.store.close());
     }
@@ -332,11 +283,16 @@ mod tests {
         }
     }
 
+    fn settings() -> UpkeepSettings {
+        UpkeepSettings { delta_cap_bytes: 32 << 20, history: Duration::ZERO }
+    }
+
     fn start(disk: &MemoryDisk, delta_cap_bytes: usize, on_publish: OnPublish) -> Writer {
         let options = Options { delta_cap_bytes, entropy: [3; 32], ..Options::default() };
         let (store, _) =
             Store::open(Arc::new(disk.clone()), options, Arc::new(Keep)).expect("opens");
-        Writer::start(store, delta_cap_bytes, "test", on_publish).expect("a thread")
+        Writer::start(store, &UpkeepSettings { delta_cap_bytes, ..settings() }, "test", on_publish)
+            .expect("a thread")
     }
 
     /// I1, I8. A batch whose sync had failed stayed in the newest state; when its device sent it

@@ -85,6 +85,16 @@ pub enum LockError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The directory is a backup, which must stay as it is.
+    #[error(
+        "{} is a backup: make a store of it with `lastword restore {} --to DIR`",
+        dir.display(),
+        dir.display()
+    )]
+    Backup {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The operating system refused.
     #[error("cannot lock {}: {source}", dir.display())]
     Io {
@@ -159,6 +169,20 @@ pub enum StoreError {
         /// What failed.
         reason: String,
     },
+    /// The view was held for too long after a checkpoint had replaced it.
+    #[error("this view is too old to be read: take a new one")]
+    ViewExpired,
+    /// The state cannot be written to redb, and what waits for it fills its memory.
+    #[error(
+        "{bytes} bytes wait to be written to the state file, the limit is {limit}: free disk space \
+         and wait for a checkpoint; deletes are still taken"
+    )]
+    StateBehind {
+        /// Bytes of the delta.
+        bytes: usize,
+        /// Most bytes it may take.
+        limit: usize,
+    },
     /// The payload is longer than a frame may be.
     #[error("payload of {len} bytes is over the limit of {limit}: split the batch")]
     TooLarge {
@@ -215,4 +239,43 @@ pub enum StoreError {
     /// The log ran out of group numbers, which cannot happen in practice.
     #[error("the log has used all group numbers: copy its content into a new store")]
     Exhausted,
+}
+
+/// Why a backup could not be made, checked or unpacked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The directory is in use for something else.
+    #[error("{} holds {name:?}: choose an empty directory", dir.display())]
+    NotEmpty {
+        /// The directory.
+        dir: PathBuf,
+        /// A name in it.
+        name: String,
+    },
+    /// There is no finished backup in the directory.
+    #[error("{} holds no finished backup: a backup has a file BACKUP", dir.display())]
+    NotABackup {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A file of the backup is not what was written.
+    #[error("{} is damaged: {what}; use another backup", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What does not fit.
+        what: &'static str,
+    },
+    /// A file of the store cannot be read.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The operating system refused.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file or directory.
+        path: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
 }

@@ -8,11 +8,11 @@
 //! negative) and how far the number lies above it (two bytes big-endian, not 0 only beyond 2^53),
 //! without the 00 bytes at its end.
 
-use lastword_core::codec::Encoder;
+use lastword_core::codec::{Decoder, Encoder};
 use lastword_core::id::{IndexName, TableName};
 use lastword_core::value::{Record, Value};
 
-use crate::limits::MAX_INDEX_VALUE;
+use crate::limits::{MAX_INDEX_FIELDS, MAX_INDEX_VALUE, MAX_KEY};
 
 /// One index: the live rows of a table in the order of some of their fields, then of their keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +103,22 @@ impl Indexes {
     /// The indexes of the table with this name.
     pub fn of(&self, table: &[u8]) -> impl Iterator<Item = &IndexDef> {
         self.sorted.iter().filter(move |index| index.table.as_str().as_bytes() == table)
+    }
+
+    /// The indexes that a signature was made of; `None` if it is none.
+    #[must_use]
+    pub fn from_signature(signature: &[u8]) -> Option<Self> {
+        let mut bytes = Decoder::new(signature);
+        let mut indexes = Self::default();
+        while !bytes.rest().is_empty() {
+            let table = TableName::new(bytes.str("table", MAX_KEY).ok()?).ok()?;
+            let name = IndexName::new(bytes.str("index", MAX_KEY).ok()?).ok()?;
+            let count = bytes.len("fields", MAX_INDEX_FIELDS).ok()?;
+            let field = |_| Some(bytes.str("field", MAX_KEY).ok()?.to_owned());
+            let fields = (0..count).map(field).collect::<Option<_>>()?;
+            indexes.insert(IndexDef { table, name, fields });
+        }
+        Some(indexes)
     }
 
     /// Bytes that are equal only for equal indexes; empty if there is none.

@@ -29,6 +29,8 @@
 // Lowest first: a module uses only those above it.
 pub mod limits;
 
+pub mod plant;
+
 mod error;
 
 mod header;
@@ -38,6 +40,8 @@ mod disk;
 mod oplog;
 
 mod state;
+
+mod fold;
 
 pub mod payload;
 
@@ -51,14 +55,30 @@ pub mod apply;
 
 mod store;
 
+mod verify;
+
 #[cfg(any(unix, windows))]
-pub use disk::{DirLock, RealDisk};
-pub use disk::{Disk, Fault, File, FileInfo, FileKind, MemoryDisk, Survival, Ticket, read_header};
+mod backup;
+
+#[cfg(any(unix, windows))]
+pub use backup::{
+    BackupFile, BackupJob, BackupReport, OnProgress, Progress, check_backup, read_backup,
+    unpack_backup,
+};
+#[cfg(any(unix, windows))]
+pub use disk::{DirLock, ReadOnlyDisk, RealDisk};
+pub use disk::{
+    Disk, Fault, File, FileInfo, FileKind, MemoryDisk, ReadFault, Survival, Ticket, read_header,
+};
+#[cfg(any(unix, windows))]
+pub use error::BackupError;
 pub use error::{ApplyError, DiskError, LockError, StoreError};
+pub use fold::{FoldDone, FoldJob, RebuildDone, RebuildJob};
 pub use header::{FORMAT, Header, HeaderKind};
 pub use oplog::{Commit, CommitDone, FrameRef, OwnedFrame};
 pub use state::{
-    Apply, CheckpointDone, CheckpointJob, Direction, KeyRange, KeyValue, Scan, Space, StateTxn,
-    View,
+    Apply, CheckpointDone, CheckpointJob, Direction, KeyRange, KeyValue, OldViews, PutRow, Scan,
+    Slice, Space, SpaceSum, StateSums, StateTxn, View,
 };
-pub use store::{Durability, OpenReport, Options, Store, ViewHandle};
+pub use store::{Durability, History, OpenReport, Options, Store, ViewHandle};
+pub use verify::{Finding, Step, VerifyReport, state_row, verify};

@@ -22,10 +22,14 @@ pub const MAX_INDEX_VALUE: usize = 4096;
 pub const SCAN_CHUNK: usize = 1024 * 1024;
 /// Rows a scan takes from a delta while it holds the delta's lock.
 pub const SCAN_ROWS: usize = 64;
+/// Most marks that a base keeps of earlier folds.
+pub const MAX_MARKS: usize = 128;
 /// Largest group number (48 bits on disk).
 pub const MAX_GROUP_NUMBER: u64 = (1 << 48) - 1;
 /// Spares a disk keeps ready.
 pub const SPARES: usize = 2;
+/// Spares that only what frees space may take.
+pub const SPARES_RESERVED: usize = 1;
 /// Spares that stay in a directory that nobody has open.
 pub const SPARES_KEPT: usize = 1;
 

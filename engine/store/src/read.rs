@@ -252,6 +252,17 @@ pub fn first_in_outbox<S: ReadState + ?Sized>(
     Ok(outbox(state, workspace, meta.gone.saturating_add(1), 1)?.into_iter().next())
 }
 
+/// First log position whose frame may still have to be read: an outbox sends its ops from the log.
+pub fn needed_from<S: ReadState + ?Sized>(state: &S) -> Result<u64, StoreError> {
+    let mut needed = u64::MAX;
+    for (workspace, meta) in workspaces(state)? {
+        if let Some((_, entry)) = first_in_outbox(state, &workspace, &meta)? {
+            needed = needed.min(entry.position);
+        }
+    }
+    Ok(needed)
+}
+
 /// Outbox entries with a counter of at least `from`, at most `limit`, in counter order.
 pub fn outbox<S: ReadState + ?Sized>(
     state: &S,

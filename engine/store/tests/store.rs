@@ -6,6 +6,8 @@
 #[path = "store/support.rs"]
 mod support;
 
+#[path = "store/backup.rs"]
+mod backup;
 #[path = "store/checkpoint.rs"]
 mod checkpoint;
 #[path = "store/commit.rs"]
@@ -14,6 +16,8 @@ mod commit;
 mod crash;
 #[path = "store/damage.rs"]
 mod damage;
+#[path = "store/fold.rs"]
+mod fold;
 #[path = "store/format.rs"]
 mod format;
 #[path = "store/index.rs"]
@@ -24,5 +28,7 @@ mod kills;
 mod payload;
 #[path = "store/real.rs"]
 mod real;
+#[path = "store/verify.rs"]
+mod verify;
 #[path = "store/views.rs"]
 mod views;

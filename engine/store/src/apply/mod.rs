@@ -14,11 +14,11 @@ use lastword_core::rules::Policy;
 
 use crate::error::{ApplyError, StoreError};
 use crate::index::Indexes;
-use crate::keys::{INDEX_SIGNATURE, META, WorkspaceMeta};
+use crate::keys::{INDEX, INDEX_SIGNATURE, META, ROWS, WorkspaceMeta};
 use crate::oplog::FrameRef;
 use crate::payload::{Identity, Payload, Sums};
 use crate::read;
-use crate::state::{Apply, Space, StateTxn, View};
+use crate::state::{Apply, PutRow, Space, StateTxn, View};
 
 /// The policy of a table: `arrival`, unless a schema says otherwise.
 #[must_use]
@@ -57,6 +57,35 @@ impl Apply for ApplyPayload {
             }
             Payload::Sums(sums) => return check_sums(state, &sums),
         }?;
+        Ok(())
+    }
+
+    fn derived(&self) -> &[Space] {
+        &[INDEX]
+    }
+
+    fn restore(
+        &self,
+        space: Space,
+        key: &[u8],
+        value: &[u8],
+        put: &mut PutRow<'_>,
+    ) -> Result<(), ApplyError> {
+        match (space, key) {
+            // The indexes declared now, not those of the base.
+            (META, INDEX_SIGNATURE) => {}
+            (META, b"") => {
+                put(space, key, value);
+                if !self.indexes.is_empty() {
+                    put(META, INDEX_SIGNATURE, &self.indexes.signature());
+                }
+            }
+            (ROWS, _) => {
+                put(space, key, value);
+                rows::entries_of(&self.indexes, key, value, put)?;
+            }
+            _ => put(space, key, value),
+        }
         Ok(())
     }
 

@@ -1,13 +1,14 @@
 //! A replica's visible rows and their index entries: every change of `ROWS` goes through here.
 
+use lastword_core::codec::{DecodeError, from_bytes};
 use lastword_core::row::Row;
 
 use super::put;
 use crate::error::StoreError;
-use crate::index::Indexes;
+use crate::index::{IndexDef, Indexes};
 use crate::keys::{self, INDEX, ROWS, StoredRow};
 use crate::read;
-use crate::state::StateTxn;
+use crate::state::{PutRow, StateTxn};
 
 pub(super) fn put_row(
     state: &mut StateTxn<'_>,
@@ -47,11 +48,7 @@ fn move_entries(
     }
     let old = read::row(state, row_key)?;
     for index in of_table {
-        let entry = |row: Option<&Row>| {
-            let live = row.filter(|row| !row.deleted)?;
-            let values = index.values_of(&live.record).ok().flatten()?;
-            Some([&keys::index_prefix(table_prefix, &index.name), values.as_slice(), key].concat())
-        };
+        let entry = |row: Option<&Row>| entry(index, table_prefix, key, row?);
         let before = entry(old.as_ref().map(|stored| &stored.row));
         let after = entry(new);
         if before == after {
@@ -62,6 +59,33 @@ fn move_entries(
         }
         if let Some(after) = after {
             state.put(INDEX, &after, &[])?;
+        }
+    }
+    Ok(())
+}
+
+/// The entry of a row in one index, if it is live and has the fields.
+fn entry(index: &IndexDef, table_prefix: &[u8], key: &[u8], row: &Row) -> Option<Vec<u8>> {
+    let values = index.values_of(&row.record).ok().flatten().filter(|_| !row.deleted)?;
+    Some([&keys::index_prefix(table_prefix, &index.name), values.as_slice(), key].concat())
+}
+
+/// Hands the index entries of a stored row to `put`.
+pub(super) fn entries_of(
+    indexes: &Indexes,
+    row_key: &[u8],
+    stored: &[u8],
+    put: &mut PutRow<'_>,
+) -> Result<(), DecodeError> {
+    let Some((table_prefix, table, key)) = keys::cut_row_key(row_key) else { return Ok(()) };
+    let mut of_table = indexes.of(table).peekable();
+    if of_table.peek().is_none() {
+        return Ok(());
+    }
+    let stored: StoredRow = from_bytes(stored)?;
+    for index in of_table {
+        if let Some(entry) = entry(index, table_prefix, key, &stored.row) {
+            put(INDEX, &entry, &[]);
         }
     }
     Ok(())

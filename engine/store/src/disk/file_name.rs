@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 const STATE_SUFFIX: &str = ".state";
 
-pub(super) fn path(dir: &Path, number: u64, state: bool) -> PathBuf {
+/// Where file `number` of a directory is.
+pub(crate) fn path(dir: &Path, number: u64, state: bool) -> PathBuf {
     dir.join(format!("{number:012}{}", if state { STATE_SUFFIX } else { "" }))
 }
 
@@ -16,4 +17,9 @@ pub(super) fn parse(name: &str) -> Option<(u64, bool)> {
     };
     let padded = digits.len() >= 12 && digits.bytes().all(|byte| byte.is_ascii_digit());
     padded.then(|| digits.parse().ok()).flatten().map(|number| (number, state))
+}
+
+/// Whether a name is one that a store gives to a file.
+pub(crate) fn is_numbered(name: &str) -> bool {
+    parse(name).is_some()
 }

@@ -8,6 +8,8 @@ use crate::disk::file_name;
 use crate::error::LockError;
 
 const LOCK: &str = "LOCK";
+/// Makes a directory a backup.
+pub(crate) const BACKUP: &str = "BACKUP";
 
 /// The exclusive hold of a directory. The operating system releases it when the process ends,
 /// however it ends.
@@ -25,6 +27,9 @@ impl DirLock {
         let dir = dir.into();
         let io = |source| LockError::Io { dir: dir.clone(), source };
         fs::create_dir_all(&dir).map_err(io)?;
+        if fs::exists(dir.join(BACKUP)).map_err(io)? {
+            return Err(LockError::Backup { dir });
+        }
         if !is_ours(&dir).map_err(io)? {
             return Err(LockError::NotOurs { dir });
         }

@@ -1,17 +1,18 @@
 //! A disk in memory that can fail and lose power, for tests, demos and simulation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::classify;
 use crate::disk::traits::{Disk, File, FileInfo, FileKind};
 use crate::error::DiskError;
+use crate::limits::SPARES;
 
 const SECTOR: usize = 512;
 
 /// What happens at the operation a fault is set for. Operations are writes, syncs, changes of
-/// length, and the making and removing of files, counted from 0.
+/// length, and the making and removing of files, counted from 0; reads are counted by themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Only this operation fails; it has no effect. After a failed sync the writes it should have
@@ -19,6 +20,21 @@ pub enum Fault {
     Once,
     /// This and every later operation fails, as if the power were cut before it.
     PowerCut,
+    /// If this operation is a write, it is reported done and never reaches the file.
+    Lost,
+    /// If this operation is a write, it lands this many bytes further on in the same file.
+    Misdirected(u64),
+}
+
+/// What happens at the read a fault is set for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReadFault {
+    /// The medium cannot read it.
+    Fails,
+    /// The file is reported to end inside it.
+    Short,
+    /// This bit of what is read, counted from its start, is flipped; on the medium it is right.
+    Flipped(usize),
 }
 
 /// What becomes of unsynced writes when the power is cut.
@@ -45,12 +61,18 @@ struct Files {
     by_number: BTreeMap<u64, Arc<MemoryFile>>,
     next_number: u64,
     spares_left: Option<usize>,
+    /// Made ahead while the room is limited.
+    spares: BTreeSet<u64>,
 }
 
 #[derive(Debug, Default)]
 struct Faults {
     operations: u64,
     fault: Option<(u64, Fault)>,
+    reads: u64,
+    read_fault: Option<(u64, ReadFault)>,
+    /// Bytes that files may still grow by.
+    room: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -89,6 +111,49 @@ impl MemoryDisk {
     /// Sets the fault at operation `at`, or takes the present one away.
     pub fn set_fault(&self, fault: Option<(u64, Fault)>) {
         lock(&self.faults).fault = fault;
+    }
+
+    /// Reads done so far; the number a fault for the next one needs.
+    pub fn reads(&self) -> u64 {
+        lock(&self.faults).reads
+    }
+
+    /// Sets the fault at read `at`, or takes the present one away.
+    pub fn set_read_fault(&self, fault: Option<(u64, ReadFault)>) {
+        lock(&self.faults).read_fault = fault;
+    }
+
+    /// Flips one bit of a file, on the medium too.
+    pub fn flip(&self, number: u64, bit: usize) {
+        if let Some(file) = lock(&self.files).by_number.get(&number) {
+            let Content { current, durable, .. } = &mut *lock(&file.content);
+            for image in [current, durable] {
+                if let Some(byte) = image.get_mut(bit / 8) {
+                    *byte ^= 1 << (bit % 8);
+                }
+            }
+        }
+    }
+
+    /// Limits how many bytes all files together may still grow by, `None` for no limit. The spares
+    /// that a disk keeps ready are made first.
+    pub fn set_room(&self, bytes: Option<u64>) {
+        lock(&self.faults).room = None;
+        if bytes.is_some() {
+            self.refill();
+        }
+        lock(&self.faults).room = bytes;
+    }
+
+    /// Makes spares up to the number that a disk keeps ready, as long as there is room.
+    fn refill(&self) {
+        while lock(&self.files).spares.len() < SPARES {
+            if lock(&self.faults).grow("create", 0, self.spare_bytes).is_err() {
+                break;
+            }
+            let number = self.create(false, self.spare_bytes as usize);
+            lock(&self.files).spares.insert(number);
+        }
     }
 
     /// Limits how many more spares can be made, `None` for no limit.
@@ -167,16 +232,27 @@ impl Disk for MemoryDisk {
         files.into_iter().map(info).collect()
     }
 
-    fn take_spare(&self) -> Result<u64, DiskError> {
+    fn take_spare(&self, keep: usize) -> Result<u64, DiskError> {
         lock(&self.faults).operate("create", 0, 0)?;
-        {
+        let none = DiskError::NoSpare { needed: self.spare_bytes };
+        if lock(&self.faults).room.is_some() {
+            self.refill();
             let mut files = lock(&self.files);
-            match &mut files.spares_left {
-                Some(0) => return Err(DiskError::NoSpare { needed: self.spare_bytes }),
-                Some(left) => *left -= 1,
-                None => {}
-            }
+            let taken = if files.spares.len() > keep { files.spares.pop_first() } else { None };
+            drop(files);
+            self.refill();
+            return taken.ok_or(none);
         }
+        let mut files = lock(&self.files);
+        match &mut files.spares_left {
+            Some(left) if *left <= keep => return Err(none),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        if let Some(number) = files.spares.pop_first() {
+            return Ok(number);
+        }
+        drop(files);
         Ok(self.create(false, self.spare_bytes as usize))
     }
 
@@ -191,24 +267,49 @@ impl Disk for MemoryDisk {
 
     fn remove(&self, number: u64) -> Result<(), DiskError> {
         lock(&self.faults).operate("remove", number, 0)?;
-        match lock(&self.files).by_number.remove(&number) {
-            Some(_) => Ok(()),
-            None => Err(DiskError::NotFound { file: number }),
-        }
+        let mut files = lock(&self.files);
+        files.spares.remove(&number);
+        let gone = files.by_number.remove(&number).ok_or(DiskError::NotFound { file: number })?;
+        lock(&self.faults).shrink(lock(&gone.content).current.len() as u64);
+        Ok(())
     }
 
     fn free_bytes(&self) -> Option<u64> {
-        lock(&self.files).spares_left.map(|spares| spares as u64 * self.spare_bytes)
-    }
-}
-
-impl MemoryFile {
-    fn operate(&self, action: &'static str, offset: u64) -> Result<(), DiskError> {
-        lock(&self.faults).operate(action, self.number, offset)
+        lock(&self.faults).room
     }
 }
 
 impl Faults {
+    /// Takes room for bytes that a file grows by.
+    fn grow(&mut self, action: &'static str, file: u64, bytes: u64) -> Result<(), DiskError> {
+        match &mut self.room {
+            None => Ok(()),
+            Some(room) => match room.checked_sub(bytes) {
+                Some(left) => {
+                    *room = left;
+                    Ok(())
+                }
+                None => {
+                    let full = io::Error::from(io::ErrorKind::StorageFull);
+                    Err(DiskError::io(action, file, 0, full))
+                }
+            },
+        }
+    }
+
+    fn shrink(&mut self, bytes: u64) {
+        if let Some(room) = &mut self.room {
+            *room += bytes;
+        }
+    }
+
+    /// Whether this write goes astray; to be asked before `operate` counts it.
+    fn astray(&self) -> Option<Fault> {
+        let (at, fault) = self.fault?;
+        let astray = matches!(fault, Fault::Lost | Fault::Misdirected(_));
+        (astray && at == self.operations).then_some(fault)
+    }
+
     fn power_is_cut(&self) -> bool {
         matches!(self.fault, Some((at, Fault::PowerCut)) if self.operations > at)
     }
@@ -220,7 +321,7 @@ impl Faults {
         let fails = match self.fault {
             Some((at, Fault::Once)) => now == at,
             Some((at, Fault::PowerCut)) => now >= at,
-            None => false,
+            _ => false,
         };
         match fails {
             true => Err(DiskError::io(action, file, offset, io::Error::other("fault"))),
@@ -235,34 +336,61 @@ impl File for MemoryFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {
+        let fault = {
+            let mut faults = lock(&self.faults);
+            let now = faults.reads;
+            faults.reads += 1;
+            faults.read_fault.filter(|(at, _)| *at == now).map(|(_, fault)| fault)
+        };
+        let failed = |kind| Err(DiskError::io("read", self.number, offset, io::Error::from(kind)));
+        match fault {
+            Some(ReadFault::Fails) => return failed(io::ErrorKind::Other),
+            Some(ReadFault::Short) => return failed(io::ErrorKind::UnexpectedEof),
+            Some(ReadFault::Flipped(_)) | None => {}
+        }
         let content = lock(&self.content);
         let start = usize::try_from(offset).ok();
         let bytes = start.and_then(|start| content.current.get(start..start + buf.len()));
-        match bytes {
-            Some(bytes) => buf.copy_from_slice(bytes),
-            None => {
-                let end = io::Error::from(io::ErrorKind::UnexpectedEof);
-                return Err(DiskError::io("read", self.number, offset, end));
-            }
+        let Some(bytes) = bytes else { return failed(io::ErrorKind::UnexpectedEof) };
+        buf.copy_from_slice(bytes);
+        if let Some(ReadFault::Flipped(bit)) = fault
+            && let Some(byte) = buf.get_mut(bit / 8)
+        {
+            *byte ^= 1 << (bit % 8);
         }
         Ok(())
     }
 
     fn write_at(&self, offset: u64, buf: &[u8]) -> Result<(), DiskError> {
-        self.operate("write", offset)?;
-        let change = Change::Write { offset: offset as usize, bytes: buf.to_vec() };
-        lock(&self.content).change(change);
+        let mut faults = lock(&self.faults);
+        let astray = faults.astray();
+        faults.operate("write", self.number, offset)?;
+        let mut content = lock(&self.content);
+        let end = offset + buf.len() as u64;
+        let grows = end.saturating_sub(content.current.len() as u64);
+        faults.grow("write", self.number, grows)?;
+        let to = match astray {
+            Some(Fault::Misdirected(by)) => offset + by,
+            Some(_) => return Ok(()),
+            None => offset,
+        };
+        content.change(Change::Write { offset: to as usize, bytes: buf.to_vec() });
         Ok(())
     }
 
     fn set_len(&self, len: u64) -> Result<(), DiskError> {
-        self.operate("resize", len)?;
-        lock(&self.content).change(Change::SetLen(len as usize));
+        let mut faults = lock(&self.faults);
+        faults.operate("resize", self.number, len)?;
+        let mut content = lock(&self.content);
+        let before = content.current.len() as u64;
+        faults.grow("resize", self.number, len.saturating_sub(before))?;
+        faults.shrink(before.saturating_sub(len));
+        content.change(Change::SetLen(len as usize));
         Ok(())
     }
 
     fn sync(&self) -> Result<(), DiskError> {
-        let operated = self.operate("sync", 0);
+        let operated = lock(&self.faults).operate("sync", self.number, 0);
         let mut content = lock(&self.content);
         let Content { durable, unsynced, .. } = &mut *content;
         if let Err(error) = operated {

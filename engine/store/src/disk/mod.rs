@@ -3,17 +3,29 @@
 mod traits;
 mod classify;
 mod memory;
+mod overlay;
 #[cfg(any(unix, windows))]
 mod file_name;
 #[cfg(any(unix, windows))]
 mod lock;
 #[cfg(any(unix, windows))]
 mod real;
+#[cfg(any(unix, windows))]
+mod read_only;
 
 pub use classify::read_header;
 #[cfg(any(unix, windows))]
+pub(crate) use file_name::{is_numbered, path as file_path};
+#[cfg(any(unix, windows))]
+pub(crate) use lock::BACKUP;
+#[cfg(any(unix, windows))]
 pub use lock::DirLock;
-pub use memory::{Fault, MemoryDisk, Survival};
+pub use memory::{Fault, MemoryDisk, ReadFault, Survival};
+pub(crate) use overlay::Overlay;
+#[cfg(any(unix, windows))]
+pub use read_only::ReadOnlyDisk;
 #[cfg(any(unix, windows))]
 pub use real::RealDisk;
+#[cfg(any(unix, windows))]
+pub(crate) use real::sync_dir;
 pub use traits::{Disk, File, FileInfo, FileKind, Ticket};

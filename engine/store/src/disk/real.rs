@@ -168,11 +168,13 @@ impl Disk for RealDisk {
         Ok(files)
     }
 
-    fn take_spare(&self) -> Result<u64, DiskError> {
+    fn take_spare(&self, keep: usize) -> Result<u64, DiskError> {
         let mut pool = self.shared.pool();
         let mut asked = false;
         let number = loop {
-            if let Some(number) = pool.spares.pop_first() {
+            if pool.spares.len() > keep
+                && let Some(number) = pool.spares.pop_first()
+            {
                 break number;
             }
             if pool.wanted == 0 {
@@ -220,8 +222,9 @@ impl Disk for RealDisk {
     }
 }
 
+/// A file of a directory.
 #[derive(Debug)]
-struct RealFile {
+pub(super) struct RealFile {
     number: u64,
     state: bool,
     file: fs::File,
@@ -240,6 +243,12 @@ impl RealFile {
             }
             Err(error) => Err(DiskError::io("open", number, 0, error)),
         }
+    }
+
+    pub(super) fn read_only(dir: &Path, number: u64, state: bool) -> Result<RealFile, DiskError> {
+        fs::File::open(file_name::path(dir, number, state))
+            .map(|file| RealFile { number, state, file })
+            .map_err(|error| DiskError::io("open", number, 0, error))
     }
 
     fn create(dir: &Path, number: u64, state: bool) -> Result<RealFile, DiskError> {
@@ -332,7 +341,8 @@ fn write_all_at(file: &fs::File, mut buf: &[u8], mut offset: u64) -> std::io::Re
     Ok(())
 }
 
-fn numbers(dir: &Path) -> Result<Vec<(u64, bool)>, DiskError> {
+/// The numbers of the files in a directory, and whether each is redb's.
+pub(super) fn numbers(dir: &Path) -> Result<Vec<(u64, bool)>, DiskError> {
     let io = |error| DiskError::io("list", 0, 0, error);
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
@@ -347,7 +357,7 @@ fn remove(dir: &Path, number: u64, state: bool) -> Result<(), DiskError> {
 }
 
 /// Makes new names durable; Windows does so by itself and cannot open a directory.
-fn sync_dir(dir: &Path) -> Result<(), DiskError> {
+pub(crate) fn sync_dir(dir: &Path) -> Result<(), DiskError> {
     if cfg!(windows) {
         return Ok(());
     }

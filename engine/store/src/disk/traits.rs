@@ -35,9 +35,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// file whose header cannot be read although its body holds data.
     fn list(&self) -> Result<Vec<FileInfo>, DiskError>;
 
-    /// Hands over a durable file of written zeros; the caller writes its header.
-    /// Errors: [`DiskError::NoSpare`] if there is none and none can be made.
-    fn take_spare(&self) -> Result<u64, DiskError>;
+    /// Hands over a durable file of written zeros, as long as `keep` others are there or can be
+    /// made; the caller writes its header. What frees space keeps none, so that it works on a full
+    /// disk. Errors: [`DiskError::NoSpare`].
+    fn take_spare(&self, keep: usize) -> Result<u64, DiskError>;
 
     /// Makes an empty file for redb and returns its number.
     fn create_state(&self) -> Result<u64, DiskError>;

@@ -6,6 +6,10 @@ use crate::limits::{FRAME_ALIGN, FRAME_HEADER_LEN, MAX_FRAME, MAX_GROUP_NUMBER};
 pub(crate) const PROOF: u8 = 0;
 /// Kind of the empty frame at the end of a log that was closed in good order.
 pub(crate) const CLOSED: u8 = 1;
+/// Kind of a frame of rows in a base.
+pub(crate) const BASE_ROWS: u8 = 2;
+/// Kind of the last frame of a base.
+pub(crate) const BASE_END: u8 = 3;
 /// First kind of the layer above.
 pub(crate) const FIRST_FREE_KIND: u8 = 16;
 

@@ -1,15 +1,20 @@
 //! The oplog: frames in segments, written in groups, recovered after a crash.
 
+mod base;
 mod frame;
 mod reader;
 mod recovery;
 mod segment;
 mod writer;
 
+pub use base::Mark;
+pub(crate) use base::{BaseFile, BaseWriter};
 pub(crate) use frame::FIRST_FREE_KIND;
 pub use frame::{FrameRef, OwnedFrame};
-pub(crate) use reader::LogReader;
-pub(crate) use recovery::{Recovered, check_reaches, create, load, recover};
+pub(crate) use reader::{LogReader, Scan};
+pub(crate) use recovery::{
+    LogFiles, Recovered, check_reaches, create, examine, load, recover, torn_tail,
+};
 pub(crate) use segment::{Entropy, Segment};
 pub use writer::{Commit, CommitDone};
 pub(crate) use writer::{Durable, Writer, WriterOptions};

@@ -26,6 +26,25 @@ impl LogReader {
         self.segments.write().unwrap_or_else(PoisonError::into_inner).push(segment);
     }
 
+    /// Takes segments that end before `position` off the log. One that ends right there stays: the
+    /// state may name it as the one that it ends in.
+    pub(crate) fn drop_before(&self, position: u64) -> Vec<Arc<Segment>> {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        let after = segments.partition_point(|segment| segment.first_position() < position);
+        segments.drain(..after.saturating_sub(1)).collect()
+    }
+
+    /// First position of the log that can be read.
+    pub(crate) fn first_position(&self) -> u64 {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.first().map_or(0, |segment| segment.first_position())
+    }
+
+    /// The segments there are now.
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.segments.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The segment `position` lies in, and where it ends if another follows.
     pub(crate) fn locate(&self, position: u64) -> Option<(Arc<Segment>, Option<u64>)> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);

@@ -10,6 +10,7 @@ use crate::disk::{Disk, FileKind, read_header};
 use crate::error::{DiskError, StoreError};
 use crate::header::HeaderKind;
 use crate::limits::SCAN_CHUNK;
+use crate::oplog::base::BaseFile;
 use crate::oplog::frame;
 use crate::oplog::reader::{LogReader, Scan};
 use crate::oplog::segment::{Entropy, Segment, Template};
@@ -27,41 +28,118 @@ pub(crate) struct Recovered {
     pub(crate) cut_bytes: u64,
 }
 
-/// The segments on the disk in order, checked to follow one another. Empty for a new disk.
-pub(crate) fn load(disk: &dyn Disk) -> Result<Vec<Arc<Segment>>, StoreError> {
-    let mut segments = Vec::new();
+/// The files of a log.
+#[derive(Debug, Default)]
+pub(crate) struct LogFiles {
+    /// In order, checked to follow one another and the base. Empty for a new disk.
+    pub(crate) segments: Vec<Arc<Segment>>,
+    /// What stands for the log before the first segment, and maybe for some of the segments.
+    pub(crate) base: Option<BaseFile>,
+    /// Numbers of bases that do not count, or that this one replaces.
+    pub(crate) useless: Vec<u64>,
+}
+
+/// The log files on the disk. Bases that do not count, or that a newer one replaces, are removed.
+pub(crate) fn load(disk: &dyn Disk) -> Result<LogFiles, StoreError> {
+    let files = examine(disk)?;
+    for number in &files.useless {
+        disk.remove(*number)?;
+    }
+    Ok(files)
+}
+
+/// The log files on the disk, of which nothing is changed.
+pub(crate) fn examine(disk: &dyn Disk) -> Result<LogFiles, StoreError> {
+    let (mut segments, mut bases) = (Vec::new(), Vec::new());
     for info in disk.list()?.into_iter().filter(|info| info.kind == FileKind::Log) {
         let file = disk.open(info.number)?;
-        if let Some(header) = read_header(info.number, &*file)? {
-            let segment = Segment::new(header, file);
-            if segment.header.kind != HeaderKind::Segment {
-                let first = segment.first_position();
-                return Err(segment.damaged(first, "this release writes no base segments"));
-            }
-            segments.push(Arc::new(segment));
+        let Some(header) = read_header(info.number, &*file)? else { continue };
+        let segment = Arc::new(Segment::new(header, file));
+        match segment.header.kind {
+            HeaderKind::Base => bases.push(segment),
+            _ => segments.push(segment),
         }
     }
     if segments.is_empty() {
-        refuse_orphans(disk)?;
+        refuse_orphans(disk, bases.first().map(|base| &**base))?;
     }
     segments.sort_by_key(|segment| segment.first_position());
-    let (mut log_id, mut salt, mut least) = (None, [0; 16], 0);
+    let (base, useless) = newest_base(&bases, &segments)?;
+    let known = base.as_ref().map_or(0, |base| base.end.durable.end);
+    let (mut log_id, mut before) = (None, None);
     for segment in &segments {
         let header = &segment.header;
         let first = header.first_position;
         if *log_id.get_or_insert(header.log_id) != header.log_id {
             return Err(segment.damaged(first, "the segment belongs to another log"));
         }
-        if header.predecessor != salt || first < least || (salt == [0; 16] && first != 0) {
+        let follows = match before {
+            None if first == 0 => header.predecessor == [0; 16],
+            None => first <= known,
+            Some((salt, least)) => header.predecessor == salt && first > least,
+        };
+        if !follows {
             return Err(segment.damaged(first, "the segment before this one is missing"));
         }
-        (salt, least) = (header.salt, first + 1);
+        before = Some((header.salt, first));
     }
-    Ok(segments)
+    Ok(LogFiles { segments, base, useless })
+}
+
+/// The base that ends last, if it counts and fits the segments, and the numbers of the others.
+fn newest_base(
+    bases: &[Arc<Segment>],
+    segments: &[Arc<Segment>],
+) -> Result<(Option<BaseFile>, Vec<u64>), StoreError> {
+    let (mut newest, mut unfinished): (Option<BaseFile>, Vec<u64>) = (None, Vec::new());
+    let mut replaced = Vec::new();
+    for segment in bases {
+        let Some(base) = BaseFile::read(segment.clone())? else {
+            unfinished.push(segment.number());
+            continue;
+        };
+        let end = base.end.durable.end;
+        match &newest {
+            Some(best) if best.end.durable.end >= end => replaced.push(segment.number()),
+            _ => replaced.extend(newest.replace(base).map(|old| old.segment.number())),
+        }
+    }
+    if let Some(base) = &newest {
+        let end = base.end.durable.end;
+        let place = segments.iter().position(|segment| segment.header.salt == base.goes_on_in());
+        let in_place = place.and_then(|place| segments.get(place)).is_some_and(|segment| {
+            let next = place.and_then(|place| segments.get(place + 1));
+            let next = next.map_or(u64::MAX, |next| next.first_position());
+            segment.header.log_id == base.segment.header.log_id
+                && (segment.first_position()..=next).contains(&end)
+        });
+        if !in_place {
+            return Err(base.segment.damaged(end, "the segment in which the base ends is missing"));
+        }
+    }
+    // An unfinished base is no loss as long as something else tells what the log began with.
+    let whole =
+        newest.is_some() || segments.first().is_none_or(|first| first.first_position() == 0);
+    replaced.extend(unfinished.into_iter().filter(|_| whole));
+    Ok((newest, replaced))
+}
+
+/// Bytes behind the last valid frame of the log, which ends at `end` and is of `group`. Errors:
+/// [`StoreError::Damaged`] if they were durable once.
+pub(crate) fn torn_tail(last: &Segment, end: u64, group: u64) -> Result<u64, StoreError> {
+    let torn = junk_behind(last, end)?;
+    if torn > 0 {
+        check_torn(last, end, group)?;
+    }
+    Ok(torn)
 }
 
 /// The first segment is born before the state: a state alone has lost its log.
-fn refuse_orphans(disk: &dyn Disk) -> Result<(), StoreError> {
+fn refuse_orphans(disk: &dyn Disk, base: Option<&Segment>) -> Result<(), StoreError> {
+    if let Some(base) = base {
+        let end = base.first_position();
+        return Err(base.damaged(end, "the log that goes on behind this base is missing"));
+    }
     match disk.list()?.into_iter().find(|info| info.kind == FileKind::State) {
         None => Ok(()),
         Some(state) => Err(StoreError::Damaged {
@@ -80,8 +158,9 @@ pub(crate) fn create(
     segment_size: u64,
 ) -> Result<Arc<Segment>, StoreError> {
     let log_id = entropy.draw(0, 0);
-    let template = Template { log_id, predecessor: [0; 16], segment_size };
-    let segment = Segment::reserve(disk, entropy, &template, 0)?;
+    let kind = HeaderKind::Segment;
+    let template = Template { kind, log_id, predecessor: [0; 16], segment_size };
+    let segment = Segment::reserve(disk, entropy, &template, 0, 0)?;
     segment.give_birth()?;
     Ok(Arc::new(segment))
 }
@@ -106,10 +185,7 @@ pub(crate) fn recover(
 ) -> Result<Recovered, StoreError> {
     let tail = Tail::find(&segments, start)?;
     let last = segments.last().expect("invariant: a log has a segment").clone();
-    let cut_bytes = junk_behind(&last, tail.end)?;
-    if cut_bytes > 0 {
-        tail.check_torn(&last)?;
-    }
+    let cut_bytes = torn_tail(&last, tail.end, tail.group)?;
     let empty = tail.end == last.first_position();
     let clean = tail.closed && cut_bytes == 0;
     if empty {
@@ -120,11 +196,12 @@ pub(crate) fn recover(
     }
     if !empty && !clean {
         let template = Template {
+            kind: HeaderKind::Segment,
             log_id: last.header.log_id,
             predecessor: last.header.salt,
             segment_size: options.segment_size,
         };
-        let fresh = Segment::reserve(&**disk, &mut entropy, &template, tail.end)?;
+        let fresh = Segment::reserve(&**disk, &mut entropy, &template, tail.end, 0)?;
         fresh.give_birth()?;
         last.file.set_len(last.offset(tail.end))?;
         segments.push(Arc::new(fresh));
@@ -177,17 +254,16 @@ impl Tail {
         }
         Ok(tail)
     }
+}
 
-    /// Fails if a frame behind the end proves that what is there was durable.
-    fn check_torn(&self, last: &Segment) -> Result<(), StoreError> {
-        let next = self.group + 1;
-        let later = Scan::new(last, self.end, u64::MAX)?.find(self.end, |frame| {
-            frame.group > next || (frame.group == next && frame.starts_group)
-        })?;
-        match later {
-            Some(_) => Err(last.damaged(self.end, "a bad frame before frames that are valid")),
-            None => Ok(()),
-        }
+/// Fails if a frame behind the end proves that what is there was durable.
+fn check_torn(last: &Segment, end: u64, group: u64) -> Result<(), StoreError> {
+    let next = group + 1;
+    let later = Scan::new(last, end, u64::MAX)?
+        .find(end, |frame| frame.group > next || (frame.group == next && frame.starts_group))?;
+    match later {
+        Some(_) => Err(last.damaged(end, "a bad frame before frames that are valid")),
+        None => Ok(()),
     }
 }
 

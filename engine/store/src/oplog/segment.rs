@@ -52,17 +52,18 @@ impl Segment {
         Segment { header, file, seed: u32::from_le_bytes(seed) }
     }
 
-    /// Takes a spare for a segment at `position`; nothing is written yet.
+    /// Takes a spare, if `keep` others are left, for a segment at `position`; writes nothing.
     pub(crate) fn reserve(
         disk: &dyn Disk,
         entropy: &mut Entropy,
         template: &Template,
         position: u64,
+        keep: usize,
     ) -> Result<Segment, DiskError> {
-        let number = disk.take_spare()?;
+        let number = disk.take_spare(keep)?;
         let file = disk.open(number)?;
         let header = Header {
-            kind: HeaderKind::Segment,
+            kind: template.kind,
             key_id: 0,
             log_id: template.log_id,
             salt: entropy.draw(number, position),
@@ -108,6 +109,7 @@ impl Segment {
 /// What a new segment takes over from the log.
 #[derive(Debug, Clone)]
 pub(crate) struct Template {
+    pub(crate) kind: HeaderKind,
     pub(crate) log_id: [u8; 16],
     pub(crate) predecessor: [u8; 16],
     pub(crate) segment_size: u64,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, Ticket};
 use crate::error::{DiskError, StoreError};
-use crate::limits::{FRAME_HEADER_LEN, MAX_FRAME, MAX_GROUP, MAX_GROUP_NUMBER};
+use crate::header::HeaderKind;
+use crate::limits::{FRAME_HEADER_LEN, MAX_FRAME, MAX_GROUP, MAX_GROUP_NUMBER, SPARES_RESERVED};
 use crate::oplog::frame::{self, FrameHead, OwnedFrame};
 use crate::oplog::reader::LogReader;
 use crate::oplog::segment::{Entropy, Segment, Template};
@@ -116,6 +117,10 @@ impl Writer {
         &self.reader
     }
 
+    pub(crate) fn entropy(&self) -> &Entropy {
+        &self.entropy
+    }
+
     pub(crate) fn next_position(&self) -> u64 {
         self.buffer_at + self.buffer.len() as u64
     }
@@ -139,7 +144,7 @@ impl Writer {
 
     /// Makes sure that a frame with a payload of `len` bytes can be appended: all that can fail
     /// for want of space fails here, before any byte of the frame exists.
-    pub(crate) fn prepare(&mut self, len: usize) -> Result<(), StoreError> {
+    pub(crate) fn prepare(&mut self, len: usize, urgent: bool) -> Result<(), StoreError> {
         self.check_poison()?;
         if len > MAX_FRAME {
             return Err(StoreError::TooLarge { len, limit: MAX_FRAME });
@@ -152,7 +157,7 @@ impl Writer {
             return Err(StoreError::Exhausted);
         }
         let position = self.next_position();
-        let room = self.make_room(frame::frame_len(len) as u64);
+        let room = self.make_room(frame::frame_len(len) as u64, urgent);
         room.map_err(|source| StoreError::NoSpace { position, source })
     }
 
@@ -246,29 +251,47 @@ impl Writer {
     }
 
     /// The segment the waiting group goes to.
-    fn target(&self) -> &Segment {
+    fn target(&self) -> &Arc<Segment> {
         self.next.as_ref().unwrap_or(&self.current)
     }
 
-    fn make_room(&mut self, len: u64) -> Result<(), DiskError> {
-        let position = self.next_position();
-        if self.buffer.is_empty() && self.next.is_none() && self.is_full(position + len) {
-            let template = Template {
-                log_id: self.current.header.log_id,
-                predecessor: self.current.header.salt,
-                segment_size: self.options.segment_size,
-            };
-            let next = Segment::reserve(&*self.disk, &mut self.entropy, &template, position)?;
-            self.zeroed_to = next.file.len()?;
-            self.next = Some(Arc::new(next));
-            // A group never spans segments; a lone proof in the old one is synced before the birth.
-            if self.group_open {
-                self.group += 1;
-                self.group_open = false;
-            }
+    /// Room for `len` bytes more. A new segment leaves a spare on the disk, and an urgent frame may
+    /// take that one, also where the current segment could not grow.
+    fn make_room(&mut self, len: u64, urgent: bool) -> Result<(), DiskError> {
+        let end = self.next_position() + len;
+        let fresh = self.buffer.is_empty() && self.next.is_none();
+        if fresh && self.is_full(end) {
+            self.roll(if urgent { 0 } else { SPARES_RESERVED })?;
         }
-        let target = self.next.as_ref().unwrap_or(&self.current).clone();
-        self.extend(&target, target.offset(position + len))
+        let target = self.target().clone();
+        match self.extend(&target, target.offset(end)) {
+            Err(_) if urgent && fresh && self.next.is_none() => {
+                self.roll(0)?;
+                let target = self.target().clone();
+                self.extend(&target, target.offset(end))
+            }
+            extended => extended,
+        }
+    }
+
+    /// The group that waits goes to a new segment.
+    fn roll(&mut self, keep: usize) -> Result<(), DiskError> {
+        let template = Template {
+            kind: HeaderKind::Segment,
+            log_id: self.current.header.log_id,
+            predecessor: self.current.header.salt,
+            segment_size: self.options.segment_size,
+        };
+        let position = self.next_position();
+        let next = Segment::reserve(&*self.disk, &mut self.entropy, &template, position, keep)?;
+        self.zeroed_to = next.file.len()?;
+        self.next = Some(Arc::new(next));
+        // A group never spans segments; a lone proof in the old one is synced before the birth.
+        if self.group_open {
+            self.group += 1;
+            self.group_open = false;
+        }
+        Ok(())
     }
 
     /// Whether a group that ends at `end` should go to another segment. A group that has begun

@@ -57,24 +57,29 @@ impl Delta {
         position: u64,
         value: Option<Arc<[u8]>>,
     ) {
-        let added = add(&mut self.write()[space.index()], key, Version { position, value });
-        self.bytes.fetch_add(added, Ordering::Relaxed);
+        let rows = &mut self.write()[space.index()];
+        self.count(add(rows, key, Version { position, value }, true));
     }
 
-    /// Takes all versions of `other`, which is empty afterwards.
-    pub(crate) fn absorb(&self, other: &Delta) {
+    /// Takes all versions of `other`, which is empty afterwards; with `keep` off each replaces what
+    /// was known of its row, so no view may be reading.
+    pub(crate) fn absorb(&self, other: &Delta, keep: bool) {
         let mut from = other.write();
         let mut into = self.write();
         let mut added = 0;
         for (into, from) in into.iter_mut().zip(from.iter_mut()) {
             for (key, versions) in std::mem::take(from) {
                 for version in versions {
-                    added += add(into, key.clone(), version);
+                    added += add(into, key.clone(), version, keep);
                 }
             }
         }
         other.bytes.store(0, Ordering::Relaxed);
-        self.bytes.fetch_add(added, Ordering::Relaxed);
+        self.count(added);
+    }
+
+    fn count(&self, added: isize) {
+        self.bytes.fetch_add(added as usize, Ordering::Relaxed);
     }
 
     /// Drops everything.
@@ -138,19 +143,9 @@ impl Delta {
         }
     }
 
-    /// Hands the newest version of every row of a space to `visit`, in key order. The delta must
-    /// be frozen: the lock is held throughout, and no writer waits for it.
-    pub(crate) fn for_each_newest<E>(
-        &self,
-        space: Space,
-        mut visit: impl FnMut(&[u8], Option<&[u8]>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        for (key, versions) in &self.read()[space.index()] {
-            if let Some(newest) = versions.last() {
-                visit(key, newest.value.as_deref())?;
-            }
-        }
-        Ok(())
+    /// Rows of all spaces.
+    pub(crate) fn rows(&self) -> u64 {
+        self.read().iter().map(|rows| rows.len() as u64).sum()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Spaces> {
@@ -162,16 +157,22 @@ impl Delta {
     }
 }
 
-fn add(rows: &mut Rows, key: Arc<[u8]>, version: Version) -> usize {
-    let cost = VERSION_OVERHEAD + version.value.as_ref().map_or(0, |value| value.len());
-    let key_cost = ROW_OVERHEAD + key.len();
-    let mut added = cost;
+/// Adds a version; returns by how many bytes the rows grew or shrank.
+fn add(rows: &mut Rows, key: Arc<[u8]>, version: Version, keep: bool) -> isize {
+    let cost = |version: &Version| {
+        VERSION_OVERHEAD + version.value.as_ref().map_or(0, |value| value.len())
+    };
+    let mut added = cost(&version) as isize;
+    let key_cost = (ROW_OVERHEAD + key.len()) as isize;
     let versions = rows.entry(key).or_default();
     if versions.is_empty() {
         added += key_cost;
     }
     match versions.last_mut() {
-        Some(last) if last.position == version.position => *last = version,
+        Some(last) if !keep || last.position == version.position => {
+            added -= cost(last) as isize;
+            *last = version;
+        }
         _ => versions.push(version),
     }
     added

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::oplog::FrameRef;
-use crate::state::checkpoint::{CheckpointDone, CheckpointJob};
+use crate::state::checkpoint::{CheckpointDone, CheckpointJob, Progress};
 use crate::state::delta::Delta;
-use crate::state::tables::{Base, StateFile, Tables, Watermark};
+use crate::state::file::{OpenState, StateFile};
+use crate::state::sums::StateSums;
+use crate::state::tables::{Base, OldViews, StateWrite, Tables, Watermark};
 use crate::state::txn::{Apply, StateTxn};
 use crate::state::view::View;
 
@@ -19,11 +21,17 @@ pub(crate) struct LiveState {
     newest: View,
     /// Changes of the frame being folded; empty between frames.
     changes: Arc<Delta>,
+    /// Whether rows keep the versions that views may read.
+    keep_versions: bool,
     /// Watermark of the frozen delta, while there is one.
     frozen_at: Option<Watermark>,
-    running: bool,
+    /// Of the checkpoint that runs.
+    running: Option<Arc<Progress>>,
+    /// Whether the state is being made anew elsewhere.
+    rebuilding: bool,
     /// Log position redb has reached.
     reached: u64,
+    old_views: Option<OldViews>,
 }
 
 impl std::fmt::Debug for LiveState {
@@ -34,24 +42,63 @@ impl std::fmt::Debug for LiveState {
 
 impl LiveState {
     /// The state redb holds, which is that of the log up to its watermark.
-    pub(crate) fn new(
-        apply: Arc<dyn Apply>,
-        file: StateFile,
-        tables: Tables,
-        base: Arc<Base>,
-    ) -> Self {
-        let newest = View::of_base(base);
+    pub(crate) fn new(apply: Arc<dyn Apply>, opened: OpenState) -> Self {
+        let newest = View::of_base(opened.base);
         let reached = newest.position;
         LiveState {
             apply,
-            file,
-            tables: Some(tables),
+            file: opened.file,
+            tables: Some(opened.tables),
             newest,
             changes: Arc::default(),
+            keep_versions: true,
             frozen_at: None,
-            running: false,
+            running: None,
+            rebuilding: false,
             reached,
+            old_views: None,
         }
+    }
+
+    /// What was opened, with all that checkpoints have brought since.
+    pub(crate) fn into_opened(mut self) -> Result<OpenState, StoreError> {
+        let (file, tables) = (self.file.clone(), self.tables.take());
+        let reason = "redb failed and could not be opened again".to_owned();
+        let failed = StoreError::StateUnavailable { file: file.number(), reason };
+        Ok(OpenState {
+            file,
+            tables: tables.ok_or(failed)?,
+            base: self.newest.base.clone(),
+            fresh: false,
+        })
+    }
+
+    /// Begins to fill an empty state.
+    pub(crate) fn begin_load(&self) -> Result<StateWrite, StoreError> {
+        let tables = self.tables.as_ref().expect("invariant: a new state has not failed");
+        tables.begin(StateSums::default())
+    }
+
+    /// The state now is what was filled in, and stands for the log up to `watermark`.
+    pub(crate) fn finish_load(
+        &mut self,
+        write: StateWrite,
+        watermark: Watermark,
+    ) -> Result<(), StoreError> {
+        write.commit(&watermark)?;
+        let tables = self.tables.as_ref().expect("invariant: a new state has not failed");
+        self.newest = View::of_base(Arc::new(tables.base()?));
+        self.reached = self.newest.position;
+        Ok(())
+    }
+
+    /// Whether rows keep their versions; off only while no view reads.
+    pub(crate) fn keep_versions(&mut self, keep: bool) {
+        self.keep_versions = keep;
+    }
+
+    pub(crate) fn file(&self) -> &StateFile {
+        &self.file
     }
 
     /// The state after the last frame folded.
@@ -81,7 +128,7 @@ impl LiveState {
             let source = Arc::new(source);
             return Err(StoreError::Apply { position: frame.position, source });
         }
-        self.newest.active.absorb(&self.changes);
+        self.newest.active.absorb(&self.changes, self.keep_versions);
         self.pass(frame.end());
         Ok(())
     }
@@ -98,7 +145,10 @@ impl LiveState {
         &mut self,
         watermark: Watermark,
     ) -> Result<Option<CheckpointJob>, StoreError> {
-        if self.running || !self.has_changes() && watermark.durable.end == self.reached {
+        if self.running.is_some()
+            || self.rebuilding
+            || !self.has_changes() && watermark.durable.end == self.reached
+        {
             return Ok(None);
         }
         let tables = match &self.tables {
@@ -112,13 +162,41 @@ impl LiveState {
         let (Some(watermark), Some(frozen)) = (self.frozen_at, self.newest.frozen.clone()) else {
             return Ok(None);
         };
-        self.running = true;
-        Ok(Some(CheckpointJob { tables, frozen, watermark }))
+        let progress = Arc::new(Progress::new(frozen.rows()));
+        self.running = Some(progress.clone());
+        let sums = self.newest.base.sums;
+        Ok(Some(CheckpointJob::new(tables, sums, frozen, watermark, progress)))
+    }
+
+    /// Hundredths of the running checkpoint that are written; `None` if none runs.
+    pub(crate) fn checkpoint_percent(&self) -> Option<u64> {
+        self.running.as_ref().map(|running| running.percent())
+    }
+
+    /// What redb stands for, if the state may be made anew now; no checkpoint begins until
+    /// `replace`.
+    pub(crate) fn begin_rebuild(&mut self) -> Option<(Arc<Base>, Watermark)> {
+        let watermark = self.newest.base.watermark?;
+        if self.running.is_some() || self.rebuilding {
+            return None;
+        }
+        self.rebuilding = true;
+        Some((self.newest.base.clone(), watermark))
+    }
+
+    /// Goes on in a state that was made anew, if it was, and returns the file of the old one.
+    pub(crate) fn replace(&mut self, made: Option<OpenState>) -> Option<StateFile> {
+        self.rebuilding = false;
+        let OpenState { file, tables, base, .. } = made?;
+        self.tables = Some(tables);
+        let old = std::mem::replace(&mut self.newest.base, base);
+        self.old_views = Some(OldViews::of(&old));
+        Some(std::mem::replace(&mut self.file, file))
     }
 
     /// Takes the result in. A failed checkpoint leaves the frozen delta for the next try.
     pub(crate) fn finish(&mut self, done: CheckpointDone) -> Result<(), StoreError> {
-        self.running = false;
+        self.running = None;
         match done.result {
             Ok(base) => {
                 self.settle(base);
@@ -127,10 +205,17 @@ impl LiveState {
             Err(error) => {
                 // redb refuses even reads after a failed write, so it is opened again at once. If
                 // that fails too, the next checkpoint tries once more.
-                self.tables = None;
+                self.close();
                 let _ = self.recover();
                 Err(error)
             }
+        }
+    }
+
+    /// redb lets go of its file.
+    fn close(&mut self) {
+        if let Some(tables) = self.tables.take() {
+            tables.close();
         }
     }
 
@@ -148,6 +233,19 @@ impl LiveState {
             self.newest.frozen = None;
             self.frozen_at = None;
         }
-        self.newest.base = Arc::new(base);
+        let old = std::mem::replace(&mut self.newest.base, Arc::new(base));
+        self.old_views = Some(OldViews::of(&old));
+    }
+
+    /// Views that read what the last checkpoint has replaced, once.
+    pub(crate) fn take_old_views(&mut self) -> Option<OldViews> {
+        self.old_views.take()
+    }
+}
+
+impl Drop for LiveState {
+    /// Views may outlive the store, and whoever opens it next opens redb's file.
+    fn drop(&mut self) {
+        self.close();
     }
 }

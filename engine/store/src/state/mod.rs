@@ -2,17 +2,25 @@
 
 mod checkpoint;
 mod delta;
+mod dump;
+mod file;
 mod live;
 mod scan;
 mod space;
+mod sums;
 mod tables;
 mod txn;
 mod view;
 
-pub use checkpoint::{CheckpointDone, CheckpointJob};
+pub use checkpoint::{CheckpointDone, CheckpointJob, Slice};
+pub(crate) use delta::Delta;
+pub(crate) use dump::{Dump, DumpedRow};
+pub(crate) use file::{OpenState, create_state, open_state, peek_state};
 pub(crate) use live::LiveState;
 pub use scan::{KeyValue, Scan};
 pub use space::{Direction, KeyRange, Space};
-pub(crate) use tables::{Watermark, open_tables};
-pub use txn::{Apply, StateTxn};
+pub use sums::{SpaceSum, StateSums};
+pub use tables::OldViews;
+pub(crate) use tables::{Base, DeltaPlace, Watermark, digest};
+pub use txn::{Apply, PutRow, StateTxn};
 pub use view::View;

@@ -1,24 +1,21 @@
-//! redb: one table per space and the watermark, in a file behind a page of ours.
-//!
-//! The page says which log the file belongs to and counts opens that did not succeed, before redb
-//! sees a byte. redb's own damage may panic it, so every call into it is guarded; whatever goes
-//! wrong at open, the file is discarded and the state is folded again from the log.
+//! redb: one table per space, and the watermark with the sums of what the tables hold.
 
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use redb::{
-    Builder, Database, Range, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition,
-    TableError, WriteTransaction,
+    Database, Range, ReadOnlyTable, ReadableDatabase, TableDefinition, TableError, WriteTransaction,
 };
 
-use crate::disk::{Disk, File, FileKind};
-use crate::error::{DiskError, StoreError};
+use crate::error::StoreError;
 use crate::limits::MAX_SPACES;
 use crate::oplog::Durable;
 use crate::state::delta::{Delta, Row};
+use crate::state::file::guard;
 use crate::state::space::{Direction, KeyRange, Space};
+use crate::state::sums::{DIGEST, SUMS_LEN, StateSums};
 
 type Bytes = &'static [u8];
 
@@ -40,13 +37,10 @@ const SPACE_NAMES: [&str; MAX_SPACES] = [
     "space14.v1",
     "space15.v1",
 ];
-const WATERMARK: TableDefinition<'_, (), Bytes> = TableDefinition::new("watermark.v1");
-
-const PAGE: usize = 4096;
-const PAGE_MAGIC: [u8; 8] = *b"LWSTATE1";
-const DIGEST: usize = 16;
-/// Opens that may fail before the file is given up.
-const MAX_OPENS: u8 = 2;
+const WATERMARK: TableDefinition<'_, (), Bytes> = TableDefinition::new("watermark.v2");
+const MARK_LEN: usize = 48;
+/// Rows that are handed to redb together.
+const CHUNK_ROWS: usize = 1024;
 
 /// The log position redb has reached, and what proves that it is a position of this log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,8 +52,8 @@ pub(crate) struct Watermark {
 }
 
 impl Watermark {
-    fn encode(&self) -> [u8; 48] {
-        let mut out = [0; 48];
+    fn encode(&self) -> [u8; MARK_LEN] {
+        let mut out = [0; MARK_LEN];
         out[0..16].copy_from_slice(&self.log_id);
         out[16..32].copy_from_slice(&self.salt);
         out[32..40].copy_from_slice(&self.durable.end.to_le_bytes());
@@ -68,7 +62,7 @@ impl Watermark {
     }
 
     fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; 48] = bytes.try_into().ok()?;
+        let bytes: &[u8; MARK_LEN] = bytes.try_into().ok()?;
         Some(Watermark {
             log_id: bytes[0..16].try_into().ok()?,
             salt: bytes[16..32].try_into().ok()?,
@@ -80,28 +74,58 @@ impl Watermark {
     }
 }
 
-/// The file redb lives in; it outlasts a database that has failed.
-#[derive(Debug, Clone)]
-pub(crate) struct StateFile {
-    number: u64,
-    file: Arc<dyn File>,
-    log_id: [u8; 16],
-    cache_bytes: usize,
-    sync_failed: Arc<AtomicBool>,
-}
-
-/// The open redb file.
+/// The open redb database.
 #[derive(Debug, Clone)]
 pub(crate) struct Tables {
-    database: Arc<Database>,
+    database: Arc<Guarded>,
     file: u64,
+}
+
+/// A database whose farewell may meet damage and panic, maybe while another panic unwinds. It must
+/// have said it before another one opens its file.
+struct Guarded(RwLock<Option<Database>>);
+
+impl std::fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Guarded")
+    }
+}
+
+impl Guarded {
+    fn with<T>(
+        &self,
+        call: impl FnOnce(&Database) -> Result<T, redb::Error>,
+    ) -> Result<T, redb::Error> {
+        match &*self.0.read().unwrap_or_else(PoisonError::into_inner) {
+            Some(database) => call(database),
+            None => Err(redb::Error::PreviousIo),
+        }
+    }
+
+    fn close(&self) {
+        let database = self.0.write().unwrap_or_else(PoisonError::into_inner).take();
+        // What it could not say goodbye to is checked when the file is opened again.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(database)));
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 /// What one checkpoint left in redb, read in one transaction that all views of it share.
 pub(crate) struct Base {
+    /// The tables can be read for as long as it is open.
+    _database: Arc<Guarded>,
     tables: Vec<Option<ReadOnlyTable<Bytes, Bytes>>>,
     file: u64,
+    /// Set when views of it have been held for too long.
+    expired: AtomicBool,
     pub(crate) watermark: Option<Watermark>,
+    /// What the spaces hold, as the checkpoint counted it.
+    pub(crate) sums: StateSums,
 }
 
 impl std::fmt::Debug for Base {
@@ -113,164 +137,190 @@ impl std::fmt::Debug for Base {
     }
 }
 
-/// Opens the state of log `log_id` if it can be trusted, else an empty one. `accept` judges the
-/// watermark, and an error of its own leaves the file alone; `cache_bytes` bounds redb's cache.
-/// The flag says whether the state is empty and new.
-pub(crate) fn open_tables(
-    disk: &dyn Disk,
-    log_id: [u8; 16],
-    cache_bytes: usize,
-    accept: impl Fn(&Watermark) -> Result<bool, StoreError>,
-) -> Result<(StateFile, Tables, Arc<Base>, bool), StoreError> {
-    let mut opened = None;
-    for info in disk.list()?.into_iter().filter(|info| info.kind == FileKind::State) {
-        let file = StateFile::new(disk, info.number, log_id, cache_bytes)?;
-        if opened.is_none()
-            && let Ok(Some((tables, base))) = file.reopen()
-            && base.watermark.as_ref().map_or(Ok(true), &accept)?
-        {
-            opened = Some((file, tables, Arc::new(base), false));
-            continue;
-        }
-        disk.remove(info.number)?;
-    }
-    if let Some(opened) = opened {
-        return Ok(opened);
-    }
-    let file = StateFile::new(disk, disk.create_state()?, log_id, cache_bytes)?;
-    file.mark(0)?;
-    let (tables, base) = file.open()?;
-    Ok((file, tables, Arc::new(base), true))
+/// Where a walk over a delta stands.
+#[derive(Debug)]
+pub(crate) struct DeltaPlace {
+    space: usize,
+    rest: KeyRange,
 }
 
-impl StateFile {
-    fn new(
-        disk: &dyn Disk,
-        number: u64,
-        log_id: [u8; 16],
-        cache_bytes: usize,
-    ) -> Result<Self, DiskError> {
-        let file = disk.open(number)?;
-        Ok(StateFile { number, file, log_id, cache_bytes, sync_failed: Arc::default() })
-    }
-
-    /// `Ok(None)` if the file is not this log's or has failed too often.
-    fn reopen(&self) -> Result<Option<(Tables, Base)>, StoreError> {
-        let mut found = [0; PAGE];
-        self.file.read_at(0, &mut found)?;
-        let Some(opens) = (0..MAX_OPENS).find(|opens| found == page(self.log_id, *opens)) else {
-            return Ok(None);
-        };
-        self.mark(opens + 1)?;
-        let opened = self.open()?;
-        self.mark(0)?;
-        Ok(Some(opened))
-    }
-
-    /// Writes how many opens have not succeeded.
-    fn mark(&self, opens: u8) -> Result<(), DiskError> {
-        self.file.write_at(0, &page(self.log_id, opens))?;
-        self.file.sync()
-    }
-
-    /// Opens redb in the file, or makes it.
-    pub(crate) fn open(&self) -> Result<(Tables, Base), StoreError> {
-        let database = guard(self.number, || {
-            let behind = Behind { file: self.file.clone(), sync_failed: self.sync_failed.clone() };
-            let mut builder = Builder::new();
-            builder.set_cache_size(self.cache_bytes);
-            Ok(builder.create_with_backend(behind)?)
-        })?;
-        let tables = Tables { database: Arc::new(database), file: self.number };
-        let base = tables.base()?;
-        Ok((tables, base))
-    }
-
-    /// Opens redb again after a failure; its old database must be gone. If a sync had failed, pages
-    /// may read well now and be lost later, so the next open of the store is told to give up.
-    pub(crate) fn recover(&self) -> Result<(Tables, Base), StoreError> {
-        if self.sync_failed.load(Ordering::Acquire) {
-            self.mark(MAX_OPENS)?;
-        }
-        self.open()
+impl DeltaPlace {
+    pub(crate) fn start() -> Self {
+        DeltaPlace { space: 0, rest: KeyRange::all() }
     }
 }
 
-fn page(log_id: [u8; 16], opens: u8) -> [u8; PAGE] {
-    let mut page = [0; PAGE];
-    page[0..8].copy_from_slice(&PAGE_MAGIC);
-    page[8..24].copy_from_slice(&log_id);
-    page[24] = opens;
-    let digest = blake3::hash(&page[..32]);
-    page[32..64].copy_from_slice(digest.as_bytes());
-    page
+/// A transaction that fills tables in slices; nothing of it counts before `commit`.
+pub(crate) struct StateWrite {
+    write: WriteTransaction,
+    sums: StateSums,
+    file: u64,
+}
+
+impl std::fmt::Debug for StateWrite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StateWrite").field("file", &self.file).finish_non_exhaustive()
+    }
 }
 
 impl Tables {
+    pub(crate) fn new(database: Database, file: u64) -> Self {
+        Tables { database: Arc::new(Guarded(RwLock::new(Some(database)))), file }
+    }
+
+    /// Closes the database; views of it read no more.
+    pub(crate) fn close(&self) {
+        self.database.close();
+    }
+
     /// What redb holds now.
     pub(crate) fn base(&self) -> Result<Base, StoreError> {
         guard(self.file, || {
-            let read = self.database.begin_read()?;
+            let read = self.database.with(|database| Ok(database.begin_read()?))?;
             let mut tables = Vec::with_capacity(MAX_SPACES);
             for name in SPACE_NAMES {
                 tables.push(present(read.open_table(TableDefinition::new(name)))?);
             }
-            let watermark = match present(read.open_table(WATERMARK))? {
-                None => None,
-                Some(table) => match table.get(())? {
-                    None => None,
-                    Some(row) => Some(Watermark::decode(row.value()).ok_or(
-                        redb::Error::Corrupted("the watermark has another length".into()),
-                    )?),
-                },
+            let mut base = Base {
+                _database: self.database.clone(),
+                tables,
+                file: self.file,
+                expired: AtomicBool::new(false),
+                watermark: None,
+                sums: StateSums::default(),
             };
-            Ok(Base { tables, file: self.file, watermark })
+            if let Some(table) = present(read.open_table(WATERMARK))?
+                && let Some(row) = table.get(())?
+            {
+                let (mark, sums) = decode_mark(row.value()).ok_or_else(|| {
+                    redb::Error::Corrupted("the watermark does not match its digest".into())
+                })?;
+                (base.watermark, base.sums) = (Some(mark), sums);
+            }
+            Ok(base)
         })
     }
 
-    /// Writes the newest rows of a frozen delta and the watermark in one sorted transaction.
-    pub(crate) fn write(&self, delta: &Delta, watermark: &Watermark) -> Result<(), StoreError> {
+    /// Begins a transaction on top of what the sums describe.
+    pub(crate) fn begin(&self, sums: StateSums) -> Result<StateWrite, StoreError> {
         guard(self.file, || {
-            let mut write = self.database.begin_write()?;
+            let mut write = self.database.with(|database| Ok(database.begin_write()?))?;
             write.set_two_phase_commit(true);
             write.set_quick_repair(true);
-            for (index, name) in SPACE_NAMES.iter().enumerate() {
-                write_space(&write, name, Space::new(index as u8), delta)?;
-            }
-            write.open_table(WATERMARK)?.insert((), watermark.encode().as_slice())?;
+            Ok(StateWrite { write, sums, file: self.file })
+        })
+    }
+
+    /// Lets redb take pages back that the last checkpoint freed; they can be used one transaction
+    /// later only, and an update of everything would otherwise keep three copies of each page.
+    pub(crate) fn reclaim(&self) -> Result<(), StoreError> {
+        guard(self.file, || {
+            let mut write = self.database.with(|database| Ok(database.begin_write()?))?;
+            write.set_two_phase_commit(true);
+            write.set_quick_repair(true);
             Ok(write.commit()?)
         })
     }
 }
 
-fn write_space(
-    write: &WriteTransaction,
-    name: &str,
-    space: Space,
-    delta: &Delta,
-) -> Result<(), redb::Error> {
-    let mut table = write.open_table(TableDefinition::<Bytes, Bytes>::new(name))?;
-    let mut row = Vec::new();
-    delta.for_each_newest(space, |key, value| {
-        match value {
-            None => drop(table.remove(key)?),
-            Some(value) => {
-                row.clear();
-                row.extend_from_slice(value);
-                row.extend_from_slice(&digest(space, key, value));
-                table.insert(key, row.as_slice())?;
+impl StateWrite {
+    /// Sets or removes rows of one space, in the order they come.
+    pub(crate) fn rows<'a>(
+        &mut self,
+        space: Space,
+        rows: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
+    ) -> Result<(), StoreError> {
+        let name = *SPACE_NAMES.get(space.index()).expect("invariant: spaces are below MAX_SPACES");
+        let (write, sum) = (&self.write, self.sums.space(space));
+        guard(self.file, || {
+            let mut table = write.open_table(TableDefinition::<Bytes, Bytes>::new(name))?;
+            let mut row = Vec::new();
+            for (key, value) in rows {
+                let old = match value {
+                    None => table.remove(key)?,
+                    Some(value) => {
+                        let digest = digest(space, key, value);
+                        sum.add(key, value.len(), digest);
+                        row.clear();
+                        row.extend_from_slice(value);
+                        row.extend_from_slice(&digest);
+                        table.insert(key, row.as_slice())?
+                    }
+                };
+                if let Some(old) = old
+                    && let Some((value, digest)) = old.value().split_last_chunk()
+                {
+                    sum.take(key, value.len(), *digest);
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes about `rows` of the newest rows of a delta from `at` on, a place in its spaces, which
+    /// moves on; the delta must not change meanwhile. Returns how many it wrote and whether it has
+    /// come to the end.
+    pub(crate) fn delta(
+        &mut self,
+        delta: &Delta,
+        at: &mut DeltaPlace,
+        mut rows: usize,
+    ) -> Result<(u64, bool), StoreError> {
+        let (mut chunk, mut written) = (VecDeque::new(), 0);
+        while at.space < MAX_SPACES {
+            if rows == 0 {
+                return Ok((written, false));
+            }
+            let space = Space::new(at.space as u8);
+            let mut last = false;
+            while !last && chunk.len() < rows.min(CHUNK_ROWS) {
+                last = delta.chunk(space, &mut at.rest, Direction::Forward, u64::MAX, &mut chunk);
+            }
+            self.rows(space, chunk.iter().map(|(key, value)| (&**key, value.as_deref())))?;
+            written += chunk.len() as u64;
+            rows = rows.saturating_sub(chunk.len().max(1));
+            chunk.clear();
+            if last {
+                *at = DeltaPlace { space: at.space + 1, rest: KeyRange::all() };
             }
         }
-        Ok(())
-    })
+        Ok((written, true))
+    }
+
+    /// Makes the transaction count, with the position that it brings the state to, and durable.
+    pub(crate) fn commit(self, watermark: &Watermark) -> Result<(), StoreError> {
+        let StateWrite { write, sums, file } = self;
+        guard(file, || {
+            write.open_table(WATERMARK)?.insert((), encode_mark(watermark, &sums).as_slice())?;
+            Ok(write.commit()?)
+        })
+    }
+}
+
+/// Watermark, sums, and a digest over both.
+fn encode_mark(watermark: &Watermark, sums: &StateSums) -> Vec<u8> {
+    let mut out = watermark.encode().to_vec();
+    out.extend_from_slice(&sums.encode());
+    let digest = blake3::hash(&out);
+    out.extend_from_slice(&digest.as_bytes()[..DIGEST]);
+    out
+}
+
+fn decode_mark(bytes: &[u8]) -> Option<(Watermark, StateSums)> {
+    let (body, found) = bytes.split_last_chunk::<DIGEST>()?;
+    let (mark, sums) = body.split_at_checked(MARK_LEN)?;
+    let right = sums.len() == SUMS_LEN && blake3::hash(body).as_bytes()[..DIGEST] == *found;
+    right.then(|| Some((Watermark::decode(mark)?, StateSums::decode(sums)?)))?
 }
 
 impl Base {
     pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
+        self.check_expired()?;
         let Some(Some(table)) = self.tables.get(space.index()) else { return Ok(None) };
-        guard(self.file, || Ok(table.get(key)?.map(|row| verify(space, key, row.value()))))?
-            .transpose()
-            .map_err(|reason| self.damaged(reason))
+        let row =
+            guard(self.file, || Ok(table.get(key)?.map(|row| verify(space, key, row.value()))))?;
+        let row = row.transpose().map_err(|reason| self.damaged(reason))?;
+        Ok(row.map(|(value, _)| value))
     }
 
     pub(crate) fn rows(
@@ -287,8 +337,38 @@ impl Base {
         Ok(BaseRows { base: self.clone(), space, rows })
     }
 
-    fn damaged(&self, reason: &str) -> StoreError {
+    fn check_expired(&self) -> Result<(), StoreError> {
+        match self.expired.load(Ordering::Relaxed) {
+            true => Err(StoreError::ViewExpired),
+            false => Ok(()),
+        }
+    }
+
+    /// Bytes of redb that were read wrong, or rows that are missing.
+    pub(crate) fn damaged(&self, reason: &str) -> StoreError {
         StoreError::StateDamaged { file: self.file, reason: reason.to_owned() }
+    }
+}
+
+/// Views whose checkpoint another one has replaced: they keep old pages of redb in its file.
+#[derive(Debug)]
+pub struct OldViews(Weak<Base>);
+
+impl OldViews {
+    pub(crate) fn of(base: &Arc<Base>) -> Self {
+        OldViews(Arc::downgrade(base))
+    }
+
+    /// Whether anyone holds one.
+    pub fn are_held(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Makes whoever reads through one get [`StoreError::ViewExpired`], so that it takes a new one.
+    pub fn expire(&self) {
+        if let Some(base) = self.0.upgrade() {
+            base.expired.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -299,9 +379,20 @@ pub(crate) struct BaseRows {
     rows: Option<Range<'static, Bytes, Bytes>>,
 }
 
+/// A verified row: key, value, digest.
+pub(crate) type Verified = (Arc<[u8]>, Arc<[u8]>, [u8; DIGEST]);
+
 impl BaseRows {
-    /// The next row, verified.
+    /// The next row.
     pub(crate) fn next(&mut self, direction: Direction) -> Result<Option<Row>, StoreError> {
+        Ok(self.next_verified(direction)?.map(|(key, value, _)| (key, Some(value))))
+    }
+
+    pub(crate) fn next_verified(
+        &mut self,
+        direction: Direction,
+    ) -> Result<Option<Verified>, StoreError> {
+        self.base.check_expired()?;
         let Some(rows) = &mut self.rows else { return Ok(None) };
         let space = self.space;
         let row = guard(self.base.file, || {
@@ -311,7 +402,7 @@ impl BaseRows {
             };
             let Some((key, row)) = row.transpose()? else { return Ok(None) };
             let value = verify(space, key.value(), row.value());
-            Ok(Some(value.map(|value| (Arc::from(key.value()), Some(value)))))
+            Ok(Some(value.map(|(value, digest)| (Arc::from(key.value()), value, digest))))
         })?;
         row.transpose().map_err(|reason| self.base.damaged(reason))
     }
@@ -323,18 +414,18 @@ impl std::fmt::Debug for BaseRows {
     }
 }
 
-/// The value of a row whose digest is right.
-fn verify(space: Space, key: &[u8], row: &[u8]) -> Result<Arc<[u8]>, &'static str> {
-    let at = row.len().checked_sub(DIGEST).ok_or("a row is shorter than its digest")?;
-    let (value, found) = row.split_at(at);
-    match found == digest(space, key, value) {
-        true => Ok(Arc::from(value)),
+/// The value of a row whose digest is right, and the digest.
+fn verify(space: Space, key: &[u8], row: &[u8]) -> Result<(Arc<[u8]>, [u8; DIGEST]), &'static str> {
+    let (value, found) =
+        row.split_last_chunk::<DIGEST>().ok_or("a row is shorter than its digest")?;
+    match *found == digest(space, key, value) {
+        true => Ok((Arc::from(value), *found)),
         false => Err("a row does not match its digest"),
     }
 }
 
 /// Binds a value to its place, so that a row moved elsewhere is not believed either.
-fn digest(space: Space, key: &[u8], value: &[u8]) -> [u8; DIGEST] {
+pub(crate) fn digest(space: Space, key: &[u8], value: &[u8]) -> [u8; DIGEST] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&[space.number()]);
     hasher.update(&(key.len() as u64).to_le_bytes());
@@ -351,52 +442,4 @@ fn present<T>(opened: Result<T, TableError>) -> Result<Option<T>, redb::Error> {
         Err(TableError::TableDoesNotExist(_)) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Runs a call into redb; its errors and panics become one typed error.
-fn guard<T>(file: u64, call: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
-    let reason = match catch_unwind(AssertUnwindSafe(call)) {
-        Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error @ (redb::Error::Io(_) | redb::Error::PreviousIo))) => {
-            return Err(StoreError::StateUnavailable { file, reason: error.to_string() });
-        }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => "redb gave up on its content".to_owned(),
-    };
-    Err(StoreError::StateDamaged { file, reason })
-}
-
-/// redb's storage: the file behind our page.
-#[derive(Debug)]
-struct Behind {
-    file: Arc<dyn File>,
-    sync_failed: Arc<AtomicBool>,
-}
-
-impl StorageBackend for Behind {
-    fn len(&self) -> Result<u64, std::io::Error> {
-        Ok(self.file.len().map_err(io)?.saturating_sub(PAGE as u64))
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
-        self.file.read_at(offset.saturating_add(PAGE as u64), out).map_err(io)
-    }
-
-    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
-        self.file.set_len(len.saturating_add(PAGE as u64)).map_err(io)
-    }
-
-    fn sync_data(&self) -> Result<(), std::io::Error> {
-        let synced = self.file.sync();
-        self.sync_failed.fetch_or(synced.is_err(), Ordering::AcqRel);
-        synced.map_err(io)
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
-        self.file.write_at(offset.saturating_add(PAGE as u64), data).map_err(io)
-    }
-}
-
-fn io(error: DiskError) -> std::io::Error {
-    std::io::Error::other(error)
 }

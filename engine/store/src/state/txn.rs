@@ -10,12 +10,32 @@ use crate::state::scan::Scan;
 use crate::state::space::{Direction, KeyRange, Space};
 use crate::state::view::View;
 
+/// Takes a row: space, key, value.
+pub type PutRow<'a> = dyn FnMut(Space, &[u8], &[u8]) + 'a;
+
 /// What the layer above makes of a frame.
 pub trait Apply: Send + Sync {
     /// Changes the state as `frame` says. It runs when the frame is appended and again when the
     /// log is replayed, so its result must follow from the frame and the state alone. If it fails
     /// at append, the state stays as it was and the frame is not in the log.
     fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError>;
+
+    /// Spaces that follow from others: a base leaves them out, `restore` makes them again.
+    fn derived(&self) -> &[Space] {
+        &[]
+    }
+
+    /// What a row of a base becomes in a state that is made from it; each row is handed to `put`.
+    fn restore(
+        &self,
+        space: Space,
+        key: &[u8],
+        value: &[u8],
+        put: &mut PutRow<'_>,
+    ) -> Result<(), ApplyError> {
+        put(space, key, value);
+        Ok(())
+    }
 
     /// Whether this can go on with a state that was built before, maybe by another release or for
     /// another app. If not, the state is folded from the log again.

@@ -57,7 +57,7 @@ fn spares_are_ready_and_zero() {
     let disk = real(dir.path());
     let mut taken = Vec::new();
     for _ in 0..6 {
-        let number = disk.take_spare().unwrap();
+        let number = disk.take_spare(0).unwrap();
         let file = disk.open(number).unwrap();
         let mut bytes = vec![1; STEP as usize];
         file.read_at(0, &mut bytes).unwrap();
@@ -116,12 +116,12 @@ fn a_foreign_numbered_file_is_damage() {
 fn a_stillborn_segment_is_a_spare_again() {
     let dir = tempfile::tempdir().unwrap();
     let disk = real(dir.path());
-    let number = disk.take_spare().unwrap();
+    let number = disk.take_spare(0).unwrap();
     disk.open(number).unwrap().write_at(0, b"LASTWORD\x01").unwrap();
     drop(disk);
     let disk = real(dir.path());
     assert!(disk.list().unwrap().iter().any(|file| file.number == number));
-    assert_eq!(disk.take_spare().unwrap(), number);
+    assert_eq!(disk.take_spare(0).unwrap(), number);
     let mut head = [1; 16];
     disk.open(number).unwrap().read_at(0, &mut head).unwrap();
     assert_eq!(head, [0; 16]);

@@ -3,6 +3,10 @@
 //! A state machine without thread, clock or randomness of its own. One owner drives it; readers
 //! hold views and handles.
 
+mod folding;
+mod open;
+mod options;
+
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -10,86 +14,35 @@ use crate::disk::{Disk, FileKind};
 use crate::error::StoreError;
 use crate::limits::{MAX_FRAME, SPARES_KEPT};
 use crate::oplog::{
-    self, Commit, CommitDone, Durable, Entropy, FIRST_FREE_KIND, FrameRef, LogReader, OwnedFrame,
-    Recovered, Segment, Writer, WriterOptions,
+    Commit, CommitDone, FIRST_FREE_KIND, FrameRef, LogReader, OwnedFrame, Segment, Writer,
 };
-use crate::state::{Apply, CheckpointDone, CheckpointJob, LiveState, View, Watermark, open_tables};
+use crate::state::{Apply, CheckpointDone, CheckpointJob, LiveState, OldViews, View, Watermark};
 
-/// When a commit counts as done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// After its sync.
-    Always,
-    /// After its write; the driver calls [`Store::sync`] at least every so many milliseconds.
-    IntervalMs(u32),
-    /// After its write; the driver calls [`Store::sync`] when it likes, `close` does.
-    None,
-}
-
-/// How a store works. All sizes are in bytes.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The log goes on in another segment after this many bytes.
-    pub segment_size: u64,
-    /// Zeros are written ahead in steps of this many bytes.
-    pub zero_step: u64,
-    /// The delta asks for a checkpoint from half of this on.
-    pub delta_cap_bytes: usize,
-    /// The log asks for a checkpoint this many bytes after the last.
-    pub checkpoint_log_bytes: u64,
-    /// Most memory redb uses as its cache.
-    pub cache_bytes: usize,
-    /// When a commit counts as done.
-    pub durability: Durability,
-    /// Seed of the log id and of salts; random, once per open.
-    pub entropy: [u8; 32],
-    /// Discard the state and fold it from the log again. What the state says about the length of
-    /// the log is then not compared with it.
-    pub rebuild_state: bool,
-}
-
-impl Default for Options {
-    /// A device: segments of 8 MiB, steps of 1 MiB, a delta of 32 MiB. The seed is zero and must
-    /// be replaced.
-    fn default() -> Self {
-        Options {
-            segment_size: 8 << 20,
-            zero_step: 1 << 20,
-            delta_cap_bytes: 32 << 20,
-            checkpoint_log_bytes: 128 << 20,
-            cache_bytes: 64 << 20,
-            durability: Durability::Always,
-            entropy: [0; 32],
-            rebuild_state: false,
-        }
-    }
-}
-
-/// What opening found and did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenReport {
-    /// There was no log and one was begun.
-    pub created: bool,
-    /// The log had been closed in good order, or was created.
-    pub clean: bool,
-    /// Frames folded to bring the state up to the log.
-    pub replayed_frames: u64,
-    /// Bytes of a torn last group that were cut off; none of them was ever acknowledged.
-    pub cut_bytes: u64,
-    /// The state could not be trusted or was missing, and was folded from the beginning.
-    pub rebuilt_state: bool,
-    /// End of the log, in bytes from its beginning.
-    pub end: u64,
-}
+use folding::Folding;
+pub use folding::History;
+pub(crate) use folding::Pin;
+pub use options::{Durability, OpenReport, Options};
 
 /// The oplog and the state folded from it.
-#[derive(Debug)]
 pub struct Store {
     disk: Arc<dyn Disk>,
+    apply: Arc<dyn Apply>,
     options: Options,
     writer: Writer,
     state: LiveState,
+    folding: Folding,
     handle: ViewHandle,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Store { writer, state, folding, .. } = self;
+        f.debug_struct("Store")
+            .field("writer", writer)
+            .field("state", state)
+            .field("folding", folding)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Takes the latest published view and reads published frames, on any thread.
@@ -121,69 +74,47 @@ impl ViewHandle {
         self.log.scan(from, self.view().position(), |frame| Ok(visit(frame)))
     }
 
+    /// First position whose frame can still be read: folds take away what lies before.
+    pub fn first_position(&self) -> u64 {
+        self.log.first_position()
+    }
+
     fn publish(&self, view: View) {
         *self.published.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(view);
     }
 }
 
 impl Store {
-    /// Recovers the log on `disk`, brings the state up to it and is ready to append. An empty
-    /// disk becomes a new store. Errors: [`StoreError::Damaged`], [`StoreError::Disk`] with
-    /// `TooNew` or `NoSpare`, [`StoreError::Apply`] if a frame cannot be applied.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        options: Options,
-        apply: Arc<dyn Apply>,
-    ) -> Result<(Store, OpenReport), StoreError> {
-        let mut entropy = Entropy::new(options.entropy);
-        let mut segments = oplog::load(&*disk)?;
-        let created = segments.is_empty();
-        if created {
-            segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
-        }
-        let log_id = segments.first().map_or([0; 16], |segment| segment.header.log_id);
-        let accept = |mark: &Watermark| match options.rebuild_state {
-            true => Ok(false),
-            false => is_in(mark, &segments),
-        };
-        let mut opened = open_tables(&*disk, log_id, options.cache_bytes, accept)?;
-        if !opened.3 && !apply.accepts(&View::of_base(Arc::clone(&opened.2))) {
-            // redb must let go of the file before it is removed.
-            drop(opened);
-            opened = open_tables(&*disk, log_id, options.cache_bytes, |_| Ok(false))?;
-        }
-        let (file, tables, base, fresh) = opened;
-        let start = base.watermark.map_or(Durable { end: 0, group: 0 }, |mark| mark.durable);
-        let sizes =
-            WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };
-        let Recovered { writer, clean, cut_bytes } =
-            oplog::recover(&disk, segments, entropy, sizes, start)?;
-        let mut state = LiveState::new(apply, file, tables, base);
-        let replayed_frames = replay(&mut state, &writer, options.delta_cap_bytes)?;
-        let handle = ViewHandle {
-            published: Arc::new(RwLock::new(Arc::new(state.newest().clone()))),
-            log: writer.reader().clone(),
-        };
-        let report = OpenReport {
-            created,
-            clean: clean || created,
-            replayed_frames,
-            cut_bytes,
-            rebuilt_state: !created && fresh,
-            end: writer.next_position(),
-        };
-        Ok((Store { disk, options, writer, state, handle }, report))
-    }
-
     /// Adds a frame to the group that waits for the next commit and folds it into the newest
     /// state; returns its position. On an error neither has changed. Errors:
     /// [`StoreError::TooLarge`], [`StoreError::GroupFull`], [`StoreError::NoSpace`],
-    /// [`StoreError::Apply`], [`StoreError::Poisoned`].
+    /// [`StoreError::StateBehind`], [`StoreError::Apply`], [`StoreError::Poisoned`].
     pub fn append(&mut self, kind: u8, payload: &[u8]) -> Result<u64, StoreError> {
+        self.append_as(kind, payload, false)
+    }
+
+    /// As [`Store::append`], for a frame that frees space or takes an obligation off: a delete, a
+    /// purge, a verdict. It may use the space that is kept back for such frames, so that a full
+    /// disk does not stand in its way; what waits may be committed for it, blocking.
+    pub fn append_urgent(&mut self, kind: u8, payload: &[u8]) -> Result<u64, StoreError> {
+        match self.append_as(kind, payload, true) {
+            Err(StoreError::NoSpace { .. }) if !self.writer.is_idle() => {
+                self.commit()?;
+                self.append_as(kind, payload, true)
+            }
+            appended => appended,
+        }
+    }
+
+    fn append_as(&mut self, kind: u8, payload: &[u8], urgent: bool) -> Result<u64, StoreError> {
         if kind < FIRST_FREE_KIND {
             return Err(StoreError::ReservedKind { kind });
         }
-        self.writer.prepare(payload.len())?;
+        let (bytes, limit) = (self.delta_bytes(), self.options.delta_cap_bytes.saturating_mul(2));
+        if bytes >= limit && !urgent {
+            return Err(StoreError::StateBehind { bytes, limit });
+        }
+        self.writer.prepare(payload.len(), urgent)?;
         let position = self.writer.next_position();
         let group = self.writer.group();
         self.state.apply(FrameRef { position, kind, group, payload, starts_group: false })?;
@@ -265,6 +196,17 @@ impl Store {
         self.state.active_bytes()
     }
 
+    /// Hundredths of the running checkpoint that are written; `None` if none runs.
+    pub fn checkpoint_percent(&self) -> Option<u64> {
+        self.state.checkpoint_percent()
+    }
+
+    /// Views that read what the last checkpoint or rebuild has replaced, once. They keep old pages
+    /// of redb in its file, so they should expire after a while.
+    pub fn take_old_views(&mut self) -> Option<OldViews> {
+        self.state.take_old_views()
+    }
+
     /// Whether the delta or the log since the last checkpoint has grown enough for one.
     pub fn wants_checkpoint(&self) -> bool {
         let log = self.writer.durable().end.saturating_sub(self.state.reached());
@@ -330,52 +272,15 @@ impl Store {
         Ok(())
     }
 
+    /// The segments of the log.
+    pub(crate) fn segments(&self) -> Vec<Arc<Segment>> {
+        self.writer.reader().segments()
+    }
+
     /// Publishes the state up to `position`, which has been committed.
     fn publish(&self, position: u64) {
         let mut view = self.state.newest().clone();
         view.position = position;
         self.handle.publish(view);
     }
-}
-
-/// Whether the watermark is a position of this log. One that is not, and lies beyond the end of
-/// the log, tells of segments that are missing.
-fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> Result<bool, StoreError> {
-    let found = segments.iter().position(|segment| segment.header.salt == mark.salt);
-    let Some((index, segment)) = found.and_then(|index| Some((index, segments.get(index)?))) else {
-        oplog::check_reaches(segments, mark.durable.end)?;
-        return Ok(false);
-    };
-    let next = segments.get(index + 1).map_or(u64::MAX, |next| next.first_position());
-    Ok((segment.first_position()..=next).contains(&mark.durable.end))
-}
-
-/// Folds the log from where redb stands to its end, with checkpoints on the way.
-fn replay(state: &mut LiveState, writer: &Writer, cap: usize) -> Result<u64, StoreError> {
-    let (mut replayed, mut checkpoint_at) = (0, cap);
-    let log = writer.reader();
-    log.scan(state.reached(), writer.next_position(), |frame| {
-        if frame.kind < FIRST_FREE_KIND {
-            state.pass(frame.end());
-            return Ok(ControlFlow::Continue(()));
-        }
-        state.apply(frame)?;
-        replayed += 1;
-        if state.active_bytes() >= checkpoint_at {
-            let durable = Durable { end: frame.end(), group: frame.group };
-            if let Some((segment, _)) = log.locate(frame.position) {
-                let header = &segment.header;
-                let mark = Watermark { log_id: header.log_id, salt: header.salt, durable };
-                let done = state.freeze(mark).and_then(|job| match job {
-                    Some(job) => state.finish(job.run()),
-                    None => Ok(()),
-                });
-                // A full disk must not keep the store from being read: the log has everything, and
-                // it is tried again after as much more.
-                checkpoint_at = if done.is_ok() { cap } else { state.active_bytes() + cap };
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok(replayed)
 }

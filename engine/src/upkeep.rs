@@ -1,0 +1,277 @@
+//! What a store does beside commits: checkpoints, folds of the log, state files made anew.
+//!
+//! Each runs on a thread of its own and comes back to the writer; here is when each is due, and how
+//! writes are slowed down so that memory stays bounded.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use lastword_core::id::WorkspaceName;
+use lastword_store::payload::{Payload, Sums};
+use lastword_store::{
+    CheckpointDone, FoldDone, History, OldViews, RebuildDone, Store, StoreError, keys, read,
+};
+
+use crate::environment::now_ms;
+
+/// What failed is tried again after this long.
+const RETRY: Duration = Duration::from_secs(5);
+/// A view may be used this long after a checkpoint has taken its place.
+const VIEW_AGE: Duration = Duration::from_secs(30);
+/// Workspaces in one sums frame, well below the limit of a frame.
+const SUMS_IN_FRAME: usize = 10_000;
+/// Hundredths of the delta from which on writes keep step with the running checkpoint.
+const PACED_FROM: u64 = 50;
+
+/// How long the history of a record stays readable unless the app says otherwise.
+pub(crate) const DEFAULT_HISTORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Work that has ended elsewhere.
+pub(crate) enum Done {
+    Checkpoint(Box<CheckpointDone>),
+    Fold(FoldDone),
+    Rebuild(RebuildDone),
+}
+
+/// Takes ended work back to the writer.
+pub(crate) type Back = Arc<dyn Fn(Done) + Send + Sync>;
+
+/// Whether a group may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// At once.
+    Free,
+    /// A little later: the delta fills faster than the checkpoint runs.
+    Paced,
+    /// Once the running work has ended: the delta is full.
+    Full,
+}
+
+/// What the app or the server chose.
+#[derive(Debug, Clone)]
+pub(crate) struct UpkeepSettings {
+    /// Most bytes that the delta takes in memory.
+    pub(crate) delta_cap_bytes: usize,
+    /// How long frames stay readable after a fold.
+    pub(crate) history: Duration,
+}
+
+/// The work beside commits.
+pub(crate) struct Upkeep {
+    back: Back,
+    settings: UpkeepSettings,
+    checkpointing: bool,
+    folding: bool,
+    rebuilding: bool,
+    /// When something failed, until it succeeds.
+    failed: Option<Instant>,
+    old_views: Vec<(Instant, OldViews)>,
+}
+
+impl Upkeep {
+    pub(crate) fn new(settings: &UpkeepSettings, back: Back) -> Self {
+        Upkeep {
+            back,
+            settings: settings.clone(),
+            checkpointing: false,
+            folding: false,
+            rebuilding: false,
+            failed: None,
+            old_views: Vec::new(),
+        }
+    }
+
+    /// Whether work is under way that must come back before the store is closed.
+    pub(crate) fn is_running(&self) -> bool {
+        self.checkpointing || self.folding || self.rebuilding
+    }
+
+    /// Begins what is due; to be called between groups.
+    pub(crate) fn begin(&mut self, store: &mut Store) {
+        self.expire_views();
+        if store.wants_checkpoint() {
+            self.checkpoint(store);
+        }
+        self.fold(store);
+    }
+
+    /// Begins what may be done while nobody writes.
+    pub(crate) fn idle(&mut self, store: &mut Store) {
+        self.expire_views();
+        self.checkpoint(store);
+        self.fold(store);
+    }
+
+    /// Takes ended work in and begins what follows from it.
+    pub(crate) fn take(&mut self, store: &mut Store, done: Done) {
+        self.end(store, done);
+        match self.failed {
+            None => self.fold(store),
+            Some(_) if store.wants_rebuild() => self.rebuild(store),
+            Some(_) => {}
+        }
+    }
+
+    /// Takes ended work in.
+    pub(crate) fn end(&mut self, store: &mut Store, done: Done) {
+        let (what, result) = match done {
+            Done::Checkpoint(done) => {
+                self.checkpointing = false;
+                let finished = store.finish_checkpoint(*done);
+                let now = Instant::now();
+                self.old_views.extend(store.take_old_views().map(|views| (now, views)));
+                ("checkpoint", finished)
+            }
+            Done::Fold(done) => {
+                self.folding = false;
+                ("fold of the log", store.finish_fold(done))
+            }
+            Done::Rebuild(done) => {
+                self.rebuilding = false;
+                ("rebuild of the state", store.finish_rebuild(done))
+            }
+        };
+        self.failed = result.is_err().then(Instant::now);
+        if let Err(error) = result {
+            tracing::error!(%error, "{what} failed; the log has everything, it is tried again");
+        }
+    }
+
+    pub(crate) fn room(&self, store: &Store) -> Room {
+        let full = store.delta_bytes() >= self.settings.delta_cap_bytes;
+        let filled =
+            (store.delta_bytes() as u64 * 100) / self.settings.delta_cap_bytes.max(1) as u64;
+        match store.checkpoint_percent() {
+            Some(_) if full => Room::Full,
+            // Half of the delta may fill while none of the checkpoint is written, all of it by the
+            // time it ends.
+            Some(written) if filled > PACED_FROM + written * (100 - PACED_FROM) / 100 => {
+                Room::Paced
+            }
+            Some(_) => Room::Free,
+            None if self.rebuilding && filled >= PACED_FROM => {
+                store.cancel_rebuild();
+                if full { Room::Full } else { Room::Free }
+            }
+            None => Room::Free,
+        }
+    }
+
+    fn rests(&self) -> bool {
+        self.failed.is_some_and(|failed| failed.elapsed() < RETRY)
+    }
+
+    /// Writes the delta to redb; the writer goes on meanwhile.
+    fn checkpoint(&mut self, store: &mut Store) {
+        if self.checkpointing || self.rebuilding || self.rests() {
+            return;
+        }
+        match append_sums(store).and_then(|()| store.begin_checkpoint()) {
+            Ok(Some(job)) => {
+                self.checkpointing = true;
+                self.spawn(store, "lastword checkpoint", move || {
+                    Done::Checkpoint(Box::new(job.run()))
+                });
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "no checkpoint can begin");
+                self.failed = Some(Instant::now());
+            }
+        }
+    }
+
+    /// Folds the log if that is due, or gives the slack of the state file back.
+    fn fold(&mut self, store: &mut Store) {
+        if self.folding || self.rebuilding || self.rests() {
+            return;
+        }
+        if !store.wants_fold() {
+            let calm = store.delta_bytes() < self.settings.delta_cap_bytes / 4;
+            if calm && !self.checkpointing && store.wants_rebuild() {
+                self.rebuild(store);
+            }
+            return;
+        }
+        let history = History {
+            now_ms: now_ms(),
+            keep_ms: i64::try_from(self.settings.history.as_millis()).unwrap_or(i64::MAX),
+            needed_from: 0,
+            erased_before: 0,
+        };
+        let begun = read::needed_from(store.newest())
+            .and_then(|needed_from| store.begin_fold(&History { needed_from, ..history }));
+        match begun {
+            Ok(Some(job)) => {
+                self.folding = true;
+                self.spawn(store, "lastword fold", move || Done::Fold(job.run()));
+            }
+            Ok(None) => {}
+            Err(error) => {
+                tracing::error!(%error, "no fold can begin");
+                self.failed = Some(Instant::now());
+            }
+        }
+    }
+
+    fn rebuild(&mut self, store: &mut Store) {
+        match store.begin_rebuild() {
+            Ok(Some(job)) => {
+                self.rebuilding = true;
+                self.spawn(store, "lastword rebuild", move || Done::Rebuild(job.run()));
+            }
+            Ok(None) => {}
+            Err(error) => tracing::error!(%error, "the state cannot be made anew"),
+        }
+    }
+
+    /// Runs `work` on another thread, or here if there is none to be had.
+    fn spawn(
+        &mut self,
+        store: &mut Store,
+        name: &str,
+        work: impl FnOnce() -> Done + Send + 'static,
+    ) {
+        let work = Arc::new(Mutex::new(Some(work)));
+        let (back, theirs) = (self.back.clone(), Arc::clone(&work));
+        let spawned = std::thread::Builder::new().name(name.into()).spawn(move || {
+            if let Some(work) = lock(&theirs).take() {
+                back(work());
+            }
+        });
+        if spawned.is_err()
+            && let Some(work) = lock(&work).take()
+        {
+            self.take(store, work());
+        }
+    }
+
+    fn expire_views(&mut self) {
+        self.old_views.retain(|(since, views)| {
+            let old = since.elapsed() >= VIEW_AGE;
+            if old {
+                views.expire();
+            }
+            !old && views.are_held()
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// States row counts and digest sums in the log, so that a rebuild can prove itself.
+fn append_sums(store: &mut Store) -> Result<(), StoreError> {
+    if store.delta_bytes() == 0 {
+        return Ok(());
+    }
+    let sum = |(name, meta): &(_, keys::WorkspaceMeta)| {
+        (WorkspaceName::clone(name), meta.rows, meta.digest.0)
+    };
+    for workspaces in read::workspaces(store.newest())?.chunks(SUMS_IN_FRAME) {
+        let payload = Payload::Sums(Sums { workspaces: workspaces.iter().map(sum).collect() });
+        store.append_urgent(payload.kind(), &payload.to_bytes())?;
+    }
+    store.commit().map(|_| ())
+}

@@ -1,0 +1,108 @@
+//! The dump of a checkpoint into a base, away from the writer.
+
+use std::sync::Arc;
+
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::limits::{MAX_FRAME, MAX_MARKS};
+use crate::oplog::{BaseFile, BaseWriter, Entropy, Mark};
+use crate::state::{Base, Dump, Space, Watermark};
+
+use super::rows::RowsOut;
+
+/// A fold to be run on any thread, see [`Store::begin_fold`](crate::Store::begin_fold).
+#[derive(Debug)]
+#[must_use = "run it, then hand the result to `finish_fold`"]
+pub struct FoldJob {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) entropy: Entropy,
+    pub(crate) base: Arc<Base>,
+    pub(crate) watermark: Watermark,
+    pub(crate) left_out: Vec<Space>,
+    pub(crate) marks: Vec<Mark>,
+    /// Segments that end at or before this position go afterwards.
+    pub(crate) keep_from: u64,
+}
+
+/// The result of a [`FoldJob`].
+#[derive(Debug)]
+#[must_use = "hand it to `finish_fold`"]
+pub struct FoldDone {
+    pub(crate) result: Result<BaseFile, StoreError>,
+    pub(crate) keep_from: u64,
+}
+
+impl FoldJob {
+    /// Writes the base. On an error nothing is left of it.
+    pub fn run(self) -> FoldDone {
+        let keep_from = self.keep_from;
+        FoldDone { result: self.write(), keep_from }
+    }
+
+    fn write(mut self) -> Result<BaseFile, StoreError> {
+        let Watermark { log_id, salt, durable } = self.watermark;
+        let mut out = BaseWriter::begin(&self.disk, &mut self.entropy, log_id, salt, durable)?;
+        let mut dump = Dump::new(self.base, &self.left_out);
+        let mut rows = RowsOut::default();
+        while let Some((space, key, value)) = dump.next()? {
+            if let Some(payload) = rows.push(space, &key, &value) {
+                push(&mut out, &payload)?;
+            }
+        }
+        let rest = rows.take();
+        if !rest.is_empty() {
+            push(&mut out, &rest)?;
+        }
+        Ok(out.finish(self.marks, dump.seen().encode().to_vec())?)
+    }
+}
+
+fn push(out: &mut BaseWriter, payload: &[u8]) -> Result<(), StoreError> {
+    let (len, limit) = (payload.len(), MAX_FRAME);
+    if len > limit {
+        return Err(StoreError::TooLarge { len, limit });
+    }
+    Ok(out.push(payload)?)
+}
+
+/// The marks of a base at `now`, after those of the base before. One that is as old as `since_ms`
+/// stays; beyond the limit the mark that is missed least goes, so that the others still span all of
+/// the time evenly.
+pub(crate) fn marks_with(earlier: &[Mark], now: Mark, since_ms: i64) -> Vec<Mark> {
+    let old = earlier.iter().rposition(|mark| mark.time_ms <= since_ms).unwrap_or(0);
+    let mut marks: Vec<Mark> = earlier.iter().skip(old).copied().collect();
+    marks.push(now);
+    while marks.len() > MAX_MARKS {
+        let gap = |window: &[Mark]| match window {
+            [before, _, after] => after.time_ms.saturating_sub(before.time_ms),
+            _ => i64::MAX,
+        };
+        let gaps = marks.windows(3).map(gap).enumerate();
+        let least = gaps.min_by_key(|(_, gap)| *gap).map_or(0, |(place, _)| place + 1);
+        marks.remove(least);
+    }
+    marks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// However many folds there were, the marks stay within their limit, rise, and one is old
+    /// enough to tell what lies before the history window.
+    #[test]
+    fn marks_stay_few_and_span_the_window() {
+        let mut marks = Vec::new();
+        for time_ms in 0..5_000_i64 {
+            let since_ms = time_ms - 1_000;
+            let now = Mark { position: 8 * time_ms as u64, time_ms };
+            marks = marks_with(&marks, now, since_ms);
+            assert!(marks.len() <= MAX_MARKS);
+            assert!(marks.is_sorted_by_key(|mark| mark.position));
+            assert_eq!(marks.last(), Some(&now));
+            let oldest = marks.first().map_or(0, |mark| mark.time_ms);
+            assert!(time_ms < 1_000 || oldest <= since_ms, "{oldest} at {time_ms}");
+            assert!(oldest >= since_ms - 40 || time_ms < 1_040, "{oldest} at {time_ms}");
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! A state made anew in a fresh file: from its own rows, to give space back, or from base and log,
+//! because it has lost some.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::oplog::{BaseFile, Durable, FIRST_FREE_KIND, LogReader};
+use crate::state::{
+    Apply, Base, Dump, DumpedRow, LiveState, OpenState, StateSums, Watermark, create_state,
+};
+
+use super::load;
+
+/// Rows that are handed to redb together.
+const CHUNK_ROWS: usize = 1024;
+
+/// Where the rows of the new state come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// The old state's own rows.
+    Rows(Arc<Base>),
+    /// The base, if there is one, and the log behind it.
+    Log(LogReader, Option<BaseFile>),
+}
+
+/// A state to be made anew on any thread, see
+/// [`Store::begin_rebuild`](crate::Store::begin_rebuild).
+#[must_use = "run it, then hand the result to `finish_rebuild`"]
+pub struct RebuildJob {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) apply: Arc<dyn Apply>,
+    pub(crate) source: Source,
+    /// What the new state stands for.
+    pub(crate) watermark: Watermark,
+    pub(crate) cache_bytes: usize,
+    pub(crate) delta_cap_bytes: usize,
+    pub(crate) cancelled: Arc<AtomicBool>,
+}
+
+impl std::fmt::Debug for RebuildJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RebuildJob").field("source", &self.source).finish_non_exhaustive()
+    }
+}
+
+/// The result of a [`RebuildJob`].
+#[must_use = "hand it to `finish_rebuild`"]
+pub struct RebuildDone {
+    /// `None` if it was cancelled.
+    pub(crate) result: Result<Option<OpenState>, StoreError>,
+}
+
+impl std::fmt::Debug for RebuildDone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let error = self.result.as_ref().err();
+        f.debug_struct("RebuildDone").field("error", &error).finish_non_exhaustive()
+    }
+}
+
+impl RebuildJob {
+    /// Makes the new state. Of one that fails or is cancelled nothing is left.
+    pub fn run(self) -> RebuildDone {
+        let disk = self.disk.clone();
+        let made = create_state(&*self.disk, self.watermark.log_id, self.cache_bytes);
+        let result = made.and_then(|made| {
+            let number = made.file.number();
+            let filled = self.fill(made);
+            if !matches!(filled, Ok(Some(_))) {
+                disk.remove(number)?;
+            }
+            filled
+        });
+        RebuildDone { result }
+    }
+
+    fn fill(self, made: OpenState) -> Result<Option<OpenState>, StoreError> {
+        match &self.source {
+            Source::Rows(base) => self.copy(base.clone(), made),
+            Source::Log(log, base) => self.fold(log, base.as_ref(), made).map(Some),
+        }
+    }
+
+    fn copy(&self, base: Arc<Base>, made: OpenState) -> Result<Option<OpenState>, StoreError> {
+        let mut dump = Dump::new(base, &[]);
+        let mut write = made.tables.begin(StateSums::default())?;
+        let mut chunk: Vec<DumpedRow> = Vec::with_capacity(CHUNK_ROWS);
+        loop {
+            let row = dump.next()?;
+            let same_space = match (&row, chunk.last()) {
+                (Some((space, ..)), Some((last, ..))) => space == last,
+                _ => row.is_some(),
+            };
+            if (!same_space || chunk.len() == CHUNK_ROWS)
+                && let Some((space, ..)) = chunk.last()
+            {
+                let rows = chunk.iter().map(|(_, key, value)| (&**key, Some(&**value)));
+                write.rows(*space, rows)?;
+                chunk.clear();
+                if self.cancelled.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
+            }
+            match row {
+                Some(row) => chunk.push(row),
+                None => break,
+            }
+        }
+        write.commit(&self.watermark)?;
+        let base = Arc::new(made.tables.base()?);
+        Ok(Some(OpenState { base, ..made }))
+    }
+
+    fn fold(
+        &self,
+        log: &LogReader,
+        base: Option<&BaseFile>,
+        made: OpenState,
+    ) -> Result<OpenState, StoreError> {
+        let (apply, cap) = (&self.apply, self.delta_cap_bytes);
+        let mut state = LiveState::new(apply.clone(), made);
+        if let Some(base) = base {
+            load(&mut state, &**apply, base, cap)?;
+        }
+        replay(&mut state, log, self.watermark.durable.end, cap)?;
+        if let Some(job) = state.freeze(self.watermark)? {
+            state.finish(job.run())?;
+        }
+        state.into_opened()
+    }
+}
+
+/// Folds the log from where the state stands up to `end`, with checkpoints on the way; returns how
+/// many frames it took.
+pub(crate) fn replay(
+    state: &mut LiveState,
+    log: &LogReader,
+    end: u64,
+    cap: usize,
+) -> Result<u64, StoreError> {
+    let (mut replayed, mut checkpoint_at) = (0, cap);
+    state.keep_versions(false);
+    log.scan(state.reached(), end, |frame| {
+        if frame.kind < FIRST_FREE_KIND {
+            state.pass(frame.end());
+            return Ok(ControlFlow::Continue(()));
+        }
+        state.apply(frame)?;
+        replayed += 1;
+        if state.active_bytes() >= checkpoint_at {
+            let durable = Durable { end: frame.end(), group: frame.group };
+            if let Some((segment, _)) = log.locate(frame.position) {
+                let header = &segment.header;
+                let mark = Watermark { log_id: header.log_id, salt: header.salt, durable };
+                let done = state.freeze(mark).and_then(|job| match job {
+                    Some(job) => state.finish(job.run()),
+                    None => Ok(()),
+                });
+                // A full disk must not keep the store from being read: the log has everything, and
+                // it is tried again after as much more.
+                checkpoint_at = if done.is_ok() { cap } else { state.active_bytes() + cap };
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    state.keep_versions(true);
+    Ok(replayed)
+}

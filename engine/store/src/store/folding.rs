@@ -1,0 +1,230 @@
+//! Folds and rebuilds: when they are due, how they begin and end, what goes afterwards.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use crate::error::StoreError;
+use crate::fold::{FoldDone, FoldJob, RebuildDone, RebuildJob, Source, marks_with};
+use crate::oplog::{BaseFile, Mark};
+
+use super::Store;
+
+/// A state file may be this many times as long as what it holds before it is made anew.
+const SLACK: u64 = 2;
+/// Bytes of a state file that never count as slack: redb grows in large steps.
+const SLACK_FROM: u64 = 4 * 1024 * 1024;
+
+/// How much of the log a fold leaves in place although the base stands for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// The caller's clock, milliseconds since 1970 UTC.
+    pub now_ms: i64,
+    /// How long frames stay readable at least, in milliseconds.
+    pub keep_ms: i64,
+    /// Frames from this position on are needed: an outbox may still have to send them.
+    pub needed_from: u64,
+    /// Frames before this position go whatever their age: something in them was erased.
+    pub erased_before: u64,
+}
+
+/// What the store knows of its folds.
+#[derive(Debug)]
+pub(super) struct Folding {
+    base: Option<BaseFile>,
+    running: bool,
+    /// A dump found rows missing: the state is to be made anew from the log.
+    distrusted: bool,
+    cancelled: Arc<AtomicBool>,
+    pins: Arc<AtomicUsize>,
+    /// Files that nothing needs any more but a backup may be reading.
+    leftover: Vec<u64>,
+}
+
+/// While one is held no file of the log is removed.
+#[derive(Debug)]
+pub(crate) struct Pin(Arc<AtomicUsize>);
+
+impl Pin {
+    fn new(pins: &Arc<AtomicUsize>) -> Self {
+        pins.fetch_add(1, Ordering::AcqRel);
+        Pin(pins.clone())
+    }
+}
+
+impl Drop for Pin {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Folding {
+    pub(super) fn new(base: Option<BaseFile>) -> Self {
+        Folding {
+            base,
+            running: false,
+            distrusted: false,
+            cancelled: Arc::default(),
+            pins: Arc::default(),
+            leftover: Vec::new(),
+        }
+    }
+
+    fn folded_to(&self) -> u64 {
+        self.base.as_ref().map_or(0, |base| base.end.durable.end)
+    }
+}
+
+impl Store {
+    /// Whether so much of the log is checkpointed and not yet folded that a fold is due: half of
+    /// the base, and a segment at least.
+    pub fn wants_fold(&self) -> bool {
+        let base = self.folding.base.as_ref().map_or(0, |base| base.len);
+        let tail = self.state.reached().saturating_sub(self.folding.folded_to());
+        !self.folding.running && tail > (base / 2).max(self.options.segment_size)
+    }
+
+    /// Begins to fold the log up to the last checkpoint, to be run on any thread while commits and
+    /// checkpoints go on. `None` if one is under way or nothing was checkpointed since the last.
+    pub fn begin_fold(&mut self, history: &History) -> Result<Option<FoldJob>, StoreError> {
+        self.writer.check_poison()?;
+        let base = self.state.newest().base.clone();
+        let Some(watermark) = base.watermark.filter(|_| !self.folding.running) else {
+            return Ok(None);
+        };
+        let position = watermark.durable.end;
+        if position <= self.folding.folded_to() {
+            return Ok(None);
+        }
+        let since_ms = history.now_ms.saturating_sub(history.keep_ms);
+        let earlier = self.folding.base.as_ref().map_or(&[][..], |base| &base.end.marks);
+        let now = Mark { position, time_ms: history.now_ms };
+        let marks = marks_with(earlier, now, since_ms);
+        let old = marks.iter().filter(|mark| mark.time_ms <= since_ms).map(|mark| mark.position);
+        let keep_from = old.max().unwrap_or(0).max(history.erased_before);
+        self.folding.running = true;
+        Ok(Some(FoldJob {
+            disk: self.disk.clone(),
+            entropy: self.writer.entropy().clone(),
+            base,
+            watermark,
+            left_out: self.apply.derived().to_vec(),
+            marks,
+            keep_from: keep_from.min(history.needed_from).min(position),
+        }))
+    }
+
+    /// Takes the result of a fold in and removes what the new base stands for. An error leaves all
+    /// as it was; after [`StoreError::StateDamaged`] the state has lost rows and
+    /// [`Store::begin_rebuild`] makes it anew from the log.
+    pub fn finish_fold(&mut self, done: FoldDone) -> Result<(), StoreError> {
+        self.folding.running = false;
+        let base = match done.result {
+            Ok(base) => base,
+            Err(error) => {
+                self.folding.distrusted |= matches!(error, StoreError::StateDamaged { .. });
+                return Err(error);
+            }
+        };
+        let old = self.folding.base.replace(base);
+        self.folding.leftover.extend(old.map(|old| old.segment.number()));
+        let gone = self.writer.reader().drop_before(done.keep_from);
+        self.folding.leftover.extend(gone.iter().map(|segment| segment.number()));
+        self.remove_leftover()
+    }
+
+    /// Runs a fold to its end, blocking, after a checkpoint; false if there is nothing to fold.
+    /// A state that has lost rows is made anew first. On a full disk, where no checkpoint can be
+    /// written, what the last one brought is folded, and then there is room for the next.
+    pub fn fold(&mut self, history: &History) -> Result<bool, StoreError> {
+        if self.checkpoint().is_err() && self.fold_checkpointed(history)? {
+            self.checkpoint()?;
+        }
+        self.fold_checkpointed(history)
+    }
+
+    fn fold_checkpointed(&mut self, history: &History) -> Result<bool, StoreError> {
+        let Some(job) = self.begin_fold(history)? else { return Ok(false) };
+        match self.finish_fold(job.run()) {
+            Err(StoreError::StateDamaged { .. }) => {}
+            done => return done.map(|()| true),
+        }
+        if let Some(job) = self.begin_rebuild()? {
+            self.finish_rebuild(job.run())?;
+        }
+        let Some(job) = self.begin_fold(history)? else { return Ok(false) };
+        self.finish_fold(job.run()).map(|()| true)
+    }
+
+    /// Removes files that nothing needs, unless someone is reading them; also tried by each fold.
+    fn remove_leftover(&mut self) -> Result<(), StoreError> {
+        while self.folding.pins.load(Ordering::Acquire) == 0 {
+            let Some(number) = self.folding.leftover.last() else { break };
+            self.disk.remove(*number)?;
+            self.folding.leftover.pop();
+        }
+        Ok(())
+    }
+
+    /// Whether the state file has grown far beyond what it holds, or has lost rows.
+    pub fn wants_rebuild(&self) -> bool {
+        let held = self.state.newest().base.sums.bytes();
+        let len = self.state.file().len().unwrap_or(0);
+        self.folding.distrusted || len.saturating_sub(SLACK_FROM) > held.saturating_mul(SLACK)
+    }
+
+    /// Begins to make the state anew in another file, to be run on any thread while commits go on:
+    /// from its own rows if they are whole, else from base and log. `None` while a checkpoint or a
+    /// fold runs, or if there is no checkpoint yet. No checkpoint begins until it has ended.
+    pub fn begin_rebuild(&mut self) -> Result<Option<RebuildJob>, StoreError> {
+        self.writer.check_poison()?;
+        if self.folding.running {
+            return Ok(None);
+        }
+        let Some((base, watermark)) = self.state.begin_rebuild() else { return Ok(None) };
+        let source = match self.folding.distrusted {
+            true => Source::Log(self.writer.reader().clone(), self.folding.base.clone()),
+            false => Source::Rows(base),
+        };
+        self.folding.cancelled = Arc::default();
+        Ok(Some(RebuildJob {
+            disk: self.disk.clone(),
+            apply: self.apply.clone(),
+            source,
+            watermark,
+            cache_bytes: self.options.cache_bytes,
+            delta_cap_bytes: self.options.delta_cap_bytes,
+            cancelled: self.folding.cancelled.clone(),
+        }))
+    }
+
+    /// Asks a running rebuild to give up, if it only gives space back: a checkpoint is needed.
+    pub fn cancel_rebuild(&self) {
+        self.folding.cancelled.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes the result of a rebuild in; the old state file goes. An error leaves all as it was.
+    pub fn finish_rebuild(&mut self, done: RebuildDone) -> Result<(), StoreError> {
+        let (made, error) = match done.result {
+            Ok(made) => (made, None),
+            Err(error) => (None, Some(error)),
+        };
+        if matches!(error, Some(StoreError::StateDamaged { .. })) {
+            self.folding.distrusted = true;
+        }
+        if let Some(old) = self.state.replace(made) {
+            self.folding.distrusted = false;
+            self.publish(self.view().position());
+            self.disk.remove(old.number())?;
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    /// Keeps every file of the log in place while the pin is held.
+    pub(crate) fn pin(&self) -> Pin {
+        Pin::new(&self.folding.pins)
+    }
+
+    pub(crate) fn base(&self) -> Option<&BaseFile> {
+        self.folding.base.as_ref()
+    }
+}

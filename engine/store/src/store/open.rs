@@ -1,0 +1,83 @@
+//! Opening: recovers the log, then brings the state up to it.
+
+use std::sync::{Arc, RwLock};
+
+use crate::disk::Disk;
+use crate::error::StoreError;
+use crate::fold::{load, replay};
+use crate::oplog::{self, Durable, Entropy, LogFiles, Recovered, Segment, WriterOptions};
+use crate::state::{Apply, LiveState, View, Watermark, open_state};
+
+use super::folding::Folding;
+use super::{OpenReport, Options, Store, ViewHandle};
+
+impl Store {
+    /// Recovers the log on `disk`, brings the state up to it and is ready to append. An empty
+    /// disk becomes a new store. Errors: [`StoreError::Damaged`], [`StoreError::Disk`] with
+    /// `TooNew` or `NoSpare`, [`StoreError::Apply`] if a frame cannot be applied.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        options: Options,
+        apply: Arc<dyn Apply>,
+    ) -> Result<(Store, OpenReport), StoreError> {
+        let mut entropy = Entropy::new(options.entropy);
+        let LogFiles { mut segments, base, .. } = oplog::load(&*disk)?;
+        let created = segments.is_empty();
+        if created {
+            segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
+        }
+        let log_id = segments.first().map_or([0; 16], |segment| segment.header.log_id);
+        let accept = |mark: &Watermark| match options.rebuild_state {
+            true => Ok(false),
+            false => is_in(mark, &segments),
+        };
+        let mut opened = open_state(&*disk, log_id, options.cache_bytes, accept)?;
+        if !opened.fresh && !apply.accepts(&View::of_base(opened.base.clone())) {
+            // redb must let go of the file before it is removed.
+            drop(opened);
+            opened = open_state(&*disk, log_id, options.cache_bytes, |_| Ok(false))?;
+        }
+        let (fresh, empty) = (opened.fresh, opened.base.watermark.is_none());
+        let start = match (&opened.base.watermark, &base) {
+            (Some(mark), _) => mark.durable,
+            (None, Some(base)) => base.end.durable,
+            (None, None) => Durable { end: 0, group: 0 },
+        };
+        let sizes =
+            WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };
+        let Recovered { writer, clean, cut_bytes } =
+            oplog::recover(&disk, segments, entropy, sizes, start)?;
+        let mut state = LiveState::new(apply.clone(), opened);
+        let cap = options.delta_cap_bytes;
+        if let Some(base) = base.as_ref().filter(|_| empty) {
+            load(&mut state, &*apply, base, cap)?;
+        }
+        let replayed_frames = replay(&mut state, writer.reader(), writer.next_position(), cap)?;
+        let handle = ViewHandle {
+            published: Arc::new(RwLock::new(Arc::new(state.newest().clone()))),
+            log: writer.reader().clone(),
+        };
+        let report = OpenReport {
+            created,
+            clean: clean || created,
+            replayed_frames,
+            cut_bytes,
+            rebuilt_state: !created && fresh,
+            end: writer.next_position(),
+        };
+        let folding = Folding::new(base);
+        Ok((Store { disk, apply, options, writer, state, folding, handle }, report))
+    }
+}
+
+/// Whether the watermark is a position of this log. One that is not, and lies beyond the end of
+/// the log, tells of segments that are missing.
+fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> Result<bool, StoreError> {
+    let found = segments.iter().position(|segment| segment.header.salt == mark.salt);
+    let Some((index, segment)) = found.and_then(|index| Some((index, segments.get(index)?))) else {
+        oplog::check_reaches(segments, mark.durable.end)?;
+        return Ok(false);
+    };
+    let next = segments.get(index + 1).map_or(u64::MAX, |next| next.first_position());
+    Ok((segment.first_position()..=next).contains(&mark.durable.end))
+}
