@@ -1,19 +1,20 @@
-//! Bugs on purpose. Each is a mistake that a store like this could well have; with the feature
-//! `plant` one of them is switched on at a time, and the tests that should notice it must fail.
-//! Without the feature no trace of them is compiled.
+//! Bugs on purpose. Each is a mistake that a store like this could well have. With the feature
+//! `plant` the one that the environment names is on, and the tests that should notice it must fail;
+//! without the feature no trace of them is compiled.
 
 /// One bug.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[repr(u8)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Plant {
     /// A commit is reported durable without a sync.
-    SkipSync = 1,
-    /// A group is published before its sync has ended.
-    PublishEarly,
+    SkipSync,
+    /// A commit is reported durable although its sync failed.
+    AckFailedSync,
     /// After a failed sync the store goes on.
     GoOnAfterFailedSync,
     /// Recovery cuts at the first bad frame, whatever follows.
     DropTheGroupRule,
+    /// Every group has the number of the one before.
+    SameGroupAgain,
     /// Recovery appends to a file that was not closed in good order.
     AppendToUncleanFile,
     /// Recovery shows the last group without writing it again.
@@ -26,30 +27,34 @@ pub enum Plant {
     IgnoreRowDigest,
     /// A state of any log position is believed.
     TrustStaleState,
-    /// A checkpoint claims the whole log, with what was folded while it ran.
+    /// A checkpoint that is tried again claims the log up to now.
     WatermarkTooFar,
     /// A fold does not compare its dump with the sums.
     DumpWithoutSums,
-    /// A fold removes segments before its base is durable.
+    /// A fold removes segments although its base is not durable.
     FreeBeforeBaseIsDurable,
-    /// A base counts although its last frame is missing.
-    TrustUnfinishedBase,
-    /// A base is loaded on top of nothing but the rows that changed.
+    /// The last frame of a base is written before the others are durable.
+    EndBaseBeforeItsRows,
+    /// A base is loaded without its first frame and not compared with its sums.
     LoadHalfABase,
     /// Replay begins one frame late.
     SkipAFrame,
     /// A delete is not carried into redb.
     ForgetDeletes,
-    /// The last group of a closed log is not synced.
-    CloseWithoutSync,
+    /// A fold removes what the history window still holds.
+    ForgetHistory,
+    /// A spare with the rests of a birth is used as it is.
+    UseDirtySpare,
 }
 
-/// All of them.
-pub const ALL: [Plant; 18] = [
+/// All of them, with their names.
+#[cfg(feature = "plant")]
+pub const ALL: [Plant; 20] = [
     Plant::SkipSync,
-    Plant::PublishEarly,
+    Plant::AckFailedSync,
     Plant::GoOnAfterFailedSync,
     Plant::DropTheGroupRule,
+    Plant::SameGroupAgain,
     Plant::AppendToUncleanFile,
     Plant::ShowWithoutRewrite,
     Plant::WriteBeforeBirth,
@@ -59,30 +64,27 @@ pub const ALL: [Plant; 18] = [
     Plant::WatermarkTooFar,
     Plant::DumpWithoutSums,
     Plant::FreeBeforeBaseIsDurable,
-    Plant::TrustUnfinishedBase,
+    Plant::EndBaseBeforeItsRows,
     Plant::LoadHalfABase,
     Plant::SkipAFrame,
     Plant::ForgetDeletes,
-    Plant::CloseWithoutSync,
+    Plant::ForgetHistory,
+    Plant::UseDirtySpare,
 ];
 
+/// Names the bug of this process.
 #[cfg(feature = "plant")]
-static ACTIVE: std::sync::atomic::AtomicU8 = std::sync::atomic::AtomicU8::new(0);
-
-/// Switches one bug on for the whole process, or all off.
-#[cfg(feature = "plant")]
-pub fn set(plant: Option<Plant>) {
-    let number = plant.map_or(0, |plant| plant as u8);
-    ACTIVE.store(number, std::sync::atomic::Ordering::SeqCst);
-}
+pub const VARIABLE: &str = "LASTWORD_PLANT";
 
 /// Whether a bug is on.
 #[cfg(feature = "plant")]
 pub(crate) fn planted(plant: Plant) -> bool {
-    ACTIVE.load(std::sync::atomic::Ordering::SeqCst) == plant as u8
+    static ACTIVE: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    let active = ACTIVE.get_or_init(|| std::env::var(VARIABLE).ok());
+    active.as_deref() == Some(format!("{plant:?}").as_str())
 }
 
-/// Whether a bug is on.
+/// Whether a bug is on: never.
 #[cfg(not(feature = "plant"))]
 pub(crate) const fn planted(_plant: Plant) -> bool {
     false

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{ApplyError, StoreError};
 use crate::oplog::BaseFile;
+use crate::plant::{Plant, planted};
 use crate::state::{Apply, Delta, DeltaPlace, LiveState, Space, StateSums, Watermark};
 
 use super::rows::visit_rows;
@@ -24,6 +25,9 @@ pub(crate) fn load(
     let (mut seen, loaded) = (StateSums::default(), Delta::default());
     base.visit(|frame| {
         let position = frame.position;
+        if planted(Plant::LoadHalfABase) && position == segment.first_position() {
+            return Ok(());
+        }
         let row = |space: Space, key: &[u8], value: &[u8]| {
             seen.space(space).add(key, value.len(), crate::state::digest(space, key, value));
             apply.restore(space, key, value, &mut |space, key, value| {
@@ -38,7 +42,7 @@ pub(crate) fn load(
         }
         Ok(())
     })?;
-    if seen.differs(&expected).is_some() {
+    if seen.differs(&expected).is_some() && !planted(Plant::LoadHalfABase) {
         return Err(segment.damaged(end.end, "rows of the base are missing"));
     }
     write.delta(&loaded, &mut DeltaPlace::start(), usize::MAX)?;

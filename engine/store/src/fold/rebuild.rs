@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::oplog::{BaseFile, Durable, FIRST_FREE_KIND, LogReader};
+use crate::plant::{Plant, planted};
 use crate::state::{
     Apply, Base, Dump, DumpedRow, LiveState, OpenState, StateSums, Watermark, create_state,
 };
@@ -142,8 +143,10 @@ pub(crate) fn replay(
 ) -> Result<u64, StoreError> {
     let (mut replayed, mut checkpoint_at) = (0, cap);
     state.keep_versions(false);
-    log.scan(state.reached(), end, |frame| {
-        if frame.kind < FIRST_FREE_KIND {
+    let from = state.reached();
+    log.scan(from, end, |frame| {
+        let skipped = planted(Plant::SkipAFrame) && frame.position == from;
+        if frame.kind < FIRST_FREE_KIND || skipped {
             state.pass(frame.end());
             return Ok(ControlFlow::Continue(()));
         }

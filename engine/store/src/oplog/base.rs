@@ -14,6 +14,7 @@ use crate::oplog::frame::{self, BASE_END, BASE_ROWS, FrameHead, FrameRef};
 use crate::oplog::reader::Scan;
 use crate::oplog::segment::{Entropy, Segment, Template};
 use crate::oplog::writer::Durable;
+use crate::plant::{Plant, planted};
 
 /// Length of the last frame, so that it is found from the end of the file.
 const END_FRAME: usize = 4096;
@@ -178,11 +179,15 @@ impl BaseWriter {
         let file = self.segment.file.clone();
         file.set_len(self.segment.offset(self.buffer_at))?;
         // The rows are durable before the frame that says so.
-        file.sync()?;
+        if !planted(Plant::EndBaseBeforeItsRows) && !planted(Plant::FreeBeforeBaseIsDurable) {
+            file.sync()?;
+        }
         let end = BaseEnd { durable: self.durable, marks, sums };
         self.frame(BASE_END, &end.encode());
         self.write_out()?;
-        file.sync()?;
+        if !planted(Plant::FreeBeforeBaseIsDurable) {
+            file.sync()?;
+        }
         self.finished = true;
         let header = self.segment.header.clone();
         let segment = Arc::new(Segment::new(header, file));

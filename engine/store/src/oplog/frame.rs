@@ -1,6 +1,7 @@
 //! One frame: a position, a checksum, an opaque payload.
 
 use crate::limits::{FRAME_ALIGN, FRAME_HEADER_LEN, MAX_FRAME, MAX_GROUP_NUMBER};
+use crate::plant::{Plant, planted};
 
 /// Kind of the empty frame that proves the group before it was durable.
 pub(crate) const PROOF: u8 = 0;
@@ -103,7 +104,7 @@ pub(crate) fn decode(bytes: &[u8], seed: u32, position: u64) -> Option<FrameRef<
     let len = stated_len(bytes, position)?;
     let frame = bytes.get(..frame_len(len))?;
     let crc = u32::from_le_bytes(frame.get(12..16)?.try_into().ok()?);
-    if crc != checksum(seed, frame) {
+    if crc != checksum(seed, frame) && !planted(Plant::IgnoreChecksum) {
         return None;
     }
     let (kind, codec) = (*frame.get(16)?, *frame.get(17)?);

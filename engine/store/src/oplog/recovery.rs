@@ -15,6 +15,7 @@ use crate::oplog::frame;
 use crate::oplog::reader::{LogReader, Scan};
 use crate::oplog::segment::{Entropy, Segment, Template};
 use crate::oplog::writer::{Durable, Writer, WriterOptions};
+use crate::plant::{Plant, planted};
 
 const TOO_SHORT: &str = "the log ends before the state it once made";
 
@@ -35,7 +36,7 @@ pub(crate) struct LogFiles {
     pub(crate) segments: Vec<Arc<Segment>>,
     /// What stands for the log before the first segment, and maybe for some of the segments.
     pub(crate) base: Option<BaseFile>,
-    /// Numbers of bases that do not count, or that this one replaces.
+    /// Numbers of files that do not count: unfinished, or replaced by this base.
     pub(crate) useless: Vec<u64>,
 }
 
@@ -64,24 +65,33 @@ pub(crate) fn examine(disk: &dyn Disk) -> Result<LogFiles, StoreError> {
         refuse_orphans(disk, bases.first().map(|base| &**base))?;
     }
     segments.sort_by_key(|segment| segment.first_position());
-    let (base, useless) = newest_base(&bases, &segments)?;
+    let (base, mut useless) = newest_base(&bases, &segments)?;
     let known = base.as_ref().map_or(0, |base| base.end.durable.end);
-    let (mut log_id, mut before) = (None, None);
-    for segment in &segments {
-        let header = &segment.header;
-        let first = header.first_position;
-        if *log_id.get_or_insert(header.log_id) != header.log_id {
-            return Err(segment.damaged(first, "the segment belongs to another log"));
-        }
-        let follows = match before {
-            None if first == 0 => header.predecessor == [0; 16],
-            None => first <= known,
-            Some((salt, least)) => header.predecessor == salt && first > least,
+    let log_id = segments.first().map(|first| first.header.log_id);
+    if let Some(stranger) = segments.iter().find(|s| Some(s.header.log_id) != log_id) {
+        let first = stranger.first_position();
+        return Err(stranger.damaged(first, "the segment belongs to another log"));
+    }
+    // A fold that was cut short may have removed some of the segments before its base ends, in any
+    // order: those before a gap are no part of the log any more.
+    for place in (0..segments.len()).rev() {
+        let (before, rest) = segments.split_at(place);
+        let Some(segment) = rest.first() else { break };
+        let first = segment.first_position();
+        let follows = match before.last() {
+            None => first == 0 && segment.header.predecessor == [0; 16],
+            Some(before) => {
+                segment.header.predecessor == before.header.salt && first > before.first_position()
+            }
         };
-        if !follows {
+        if follows {
+            continue;
+        }
+        if first > known {
             return Err(segment.damaged(first, "the segment before this one is missing"));
         }
-        before = Some((header.salt, first));
+        useless.extend(segments.drain(..place).map(|segment| segment.number()));
+        break;
     }
     Ok(LogFiles { segments, base, useless })
 }
@@ -187,11 +197,11 @@ pub(crate) fn recover(
     let last = segments.last().expect("invariant: a log has a segment").clone();
     let cut_bytes = torn_tail(&last, tail.end, tail.group)?;
     let empty = tail.end == last.first_position();
-    let clean = tail.closed && cut_bytes == 0;
+    let clean = tail.closed && cut_bytes == 0 || planted(Plant::AppendToUncleanFile);
     if empty {
         // Born, but its first group never became durable: it starts over as zeros.
         wipe(&last, cut_bytes)?;
-    } else {
+    } else if !planted(Plant::ShowWithoutRewrite) {
         rewrite(&last, tail.group_at, tail.end)?;
     }
     if !empty && !clean {
@@ -262,8 +272,10 @@ fn check_torn(last: &Segment, end: u64, group: u64) -> Result<(), StoreError> {
     let later = Scan::new(last, end, u64::MAX)?
         .find(end, |frame| frame.group > next || (frame.group == next && frame.starts_group))?;
     match later {
-        Some(_) => Err(last.damaged(end, "a bad frame before frames that are valid")),
-        None => Ok(()),
+        Some(_) if !planted(Plant::DropTheGroupRule) => {
+            Err(last.damaged(end, "a bad frame before frames that are valid"))
+        }
+        _ => Ok(()),
     }
 }
 

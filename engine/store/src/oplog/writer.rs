@@ -9,6 +9,7 @@ use crate::limits::{FRAME_HEADER_LEN, MAX_FRAME, MAX_GROUP, MAX_GROUP_NUMBER, SP
 use crate::oplog::frame::{self, FrameHead, OwnedFrame};
 use crate::oplog::reader::LogReader;
 use crate::oplog::segment::{Entropy, Segment, Template};
+use crate::plant::{Plant, planted};
 
 /// Capacity the group buffer keeps between groups.
 const BUFFER_KEPT: usize = 4 * 1024 * 1024;
@@ -80,7 +81,9 @@ struct Group {
 impl Commit {
     /// Waits for the sync; may be called on any thread.
     pub fn wait(self) -> CommitDone {
-        CommitDone { result: self.ticket.wait(), group: self.group }
+        let synced = self.ticket.wait();
+        let result = if planted(Plant::AckFailedSync) { Ok(()) } else { synced };
+        CommitDone { result, group: self.group }
     }
 }
 
@@ -196,9 +199,12 @@ impl Writer {
         let durable = Durable { end: self.buffer_at, group: self.group };
         let ticket = match sync {
             true => {
-                self.group += 1;
+                self.group += u64::from(!planted(Plant::SameGroupAgain));
                 self.group_open = false;
-                self.current.file.clone().start_sync()
+                match planted(Plant::SkipSync) {
+                    true => Ticket::finished(Ok(())),
+                    false => self.current.file.clone().start_sync(),
+                }
             }
             false => Ticket::finished(Ok(())),
         };
@@ -351,7 +357,9 @@ impl Writer {
     }
 
     fn poison(&mut self, source: DiskError) -> StoreError {
-        self.cause = Some(source.clone());
+        if !planted(Plant::GoOnAfterFailedSync) {
+            self.cause = Some(source.clone());
+        }
         StoreError::OutcomeUnknown { source }
     }
 }

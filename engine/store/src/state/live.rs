@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::oplog::FrameRef;
+use crate::plant::{Plant, planted};
 use crate::state::checkpoint::{CheckpointDone, CheckpointJob, Progress};
 use crate::state::delta::Delta;
 use crate::state::file::{OpenState, StateFile};
@@ -155,6 +156,9 @@ impl LiveState {
             Some(tables) => tables.clone(),
             None => self.recover()?,
         };
+        if self.frozen_at.is_some() && planted(Plant::WatermarkTooFar) {
+            self.frozen_at = Some(watermark);
+        }
         if self.frozen_at.is_none() {
             self.newest.frozen = Some(std::mem::take(&mut self.newest.active));
             self.frozen_at = Some(watermark);

@@ -12,6 +12,7 @@ use redb::{
 use crate::error::StoreError;
 use crate::limits::MAX_SPACES;
 use crate::oplog::Durable;
+use crate::plant::{Plant, planted};
 use crate::state::delta::{Delta, Row};
 use crate::state::file::guard;
 use crate::state::space::{Direction, KeyRange, Space};
@@ -237,6 +238,7 @@ impl StateWrite {
             let mut row = Vec::new();
             for (key, value) in rows {
                 let old = match value {
+                    None if planted(Plant::ForgetDeletes) => None,
                     None => table.remove(key)?,
                     Some(value) => {
                         let digest = digest(space, key, value);
@@ -418,7 +420,7 @@ impl std::fmt::Debug for BaseRows {
 fn verify(space: Space, key: &[u8], row: &[u8]) -> Result<(Arc<[u8]>, [u8; DIGEST]), &'static str> {
     let (value, found) =
         row.split_last_chunk::<DIGEST>().ok_or("a row is shorter than its digest")?;
-    match *found == digest(space, key, value) {
+    match *found == digest(space, key, value) || planted(Plant::IgnoreRowDigest) {
         true => Ok((Arc::from(value), *found)),
         false => Err("a row does not match its digest"),
     }

@@ -1,11 +1,13 @@
 //! Folds and rebuilds: when they are due, how they begin and end, what goes afterwards.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::error::StoreError;
 use crate::fold::{FoldDone, FoldJob, RebuildDone, RebuildJob, Source, marks_with};
 use crate::oplog::{BaseFile, Mark};
+use crate::plant::{Plant, planted};
 
 use super::Store;
 
@@ -37,7 +39,7 @@ pub(super) struct Folding {
     cancelled: Arc<AtomicBool>,
     pins: Arc<AtomicUsize>,
     /// Files that nothing needs any more but a backup may be reading.
-    leftover: Vec<u64>,
+    leftover: VecDeque<u64>,
 }
 
 /// While one is held no file of the log is removed.
@@ -65,7 +67,7 @@ impl Folding {
             distrusted: false,
             cancelled: Arc::default(),
             pins: Arc::default(),
-            leftover: Vec::new(),
+            leftover: VecDeque::new(),
         }
     }
 
@@ -109,7 +111,10 @@ impl Store {
             watermark,
             left_out: self.apply.derived().to_vec(),
             marks,
-            keep_from: keep_from.min(history.needed_from).min(position),
+            keep_from: match planted(Plant::ForgetHistory) {
+                true => position,
+                false => keep_from.min(history.needed_from).min(position),
+            },
         }))
     }
 
@@ -158,9 +163,9 @@ impl Store {
     /// Removes files that nothing needs, unless someone is reading them; also tried by each fold.
     fn remove_leftover(&mut self) -> Result<(), StoreError> {
         while self.folding.pins.load(Ordering::Acquire) == 0 {
-            let Some(number) = self.folding.leftover.last() else { break };
+            let Some(number) = self.folding.leftover.front() else { break };
             self.disk.remove(*number)?;
-            self.folding.leftover.pop();
+            self.folding.leftover.pop_front();
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::fold::{load, replay};
 use crate::oplog::{self, Durable, Entropy, LogFiles, Recovered, Segment, WriterOptions};
+use crate::plant::{Plant, planted};
 use crate::state::{Apply, LiveState, View, Watermark, open_state};
 
 use super::folding::Folding;
@@ -73,6 +74,9 @@ impl Store {
 /// Whether the watermark is a position of this log. One that is not, and lies beyond the end of
 /// the log, tells of segments that are missing.
 fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> Result<bool, StoreError> {
+    if planted(Plant::TrustStaleState) {
+        return Ok(true);
+    }
     let found = segments.iter().position(|segment| segment.header.salt == mark.salt);
     let Some((index, segment)) = found.and_then(|index| Some((index, segments.get(index)?))) else {
         oplog::check_reaches(segments, mark.durable.end)?;

@@ -94,6 +94,11 @@ pub(crate) fn write(store: &mut Store, payload: &[u8]) -> u64 {
 
 /// The payloads of all published frames of the layer above.
 pub(crate) fn payloads(handle: &ViewHandle) -> Vec<Vec<u8>> {
+    payloads_from(handle, 0)
+}
+
+/// The same, from the frame at a position on.
+pub(crate) fn payloads_from(handle: &ViewHandle, from: u64) -> Vec<Vec<u8>> {
     let mut found = Vec::new();
     let visit = |frame: FrameRef<'_>| {
         if frame.kind == KIND {
@@ -101,7 +106,7 @@ pub(crate) fn payloads(handle: &ViewHandle) -> Vec<Vec<u8>> {
         }
         ControlFlow::Continue(())
     };
-    handle.scan_frames(0, visit).unwrap();
+    handle.scan_frames(from, visit).unwrap();
     found
 }
 
