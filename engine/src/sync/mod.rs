@@ -72,6 +72,12 @@ pub enum SyncFailure {
         /// For people: what to do.
         message: String,
     },
+    /// The server takes no batch of this device now: the outbox keeps them.
+    #[error("the server takes no writes of this device: {why}")]
+    Held {
+        /// Why, in the server's words.
+        why: String,
+    },
     /// The time was over first.
     #[error("not caught up in time")]
     TimedOut {
@@ -134,7 +140,8 @@ impl Sync {
     ///
     /// # Errors
     /// [`SyncFailure::Offline`] after the first failed attempt to reach the server,
-    /// [`SyncFailure::Stopped`] if the server said no, [`SyncFailure::TimedOut`].
+    /// [`SyncFailure::Held`] if the server puts batches off, [`SyncFailure::Stopped`] if it said
+    /// no, [`SyncFailure::TimedOut`].
     pub fn wait_caught_up(
         &self,
         workspace: &Workspace,
@@ -146,13 +153,18 @@ impl Sync {
         let written = read::meta(workspace.read()?.state(), name).map_err(Error::from)?.written;
         let settled = |status: &SyncStatus| match status {
             SyncStatus::Live { .. } => caught_up(workspace, written),
-            SyncStatus::Offline { .. } | SyncStatus::Stopped { .. } => true,
+            SyncStatus::Offline { .. } | SyncStatus::Held { .. } | SyncStatus::Stopped { .. } => {
+                true
+            }
             _ => false,
         };
         match self.inner.board.wait(name, until, settled) {
             Some(SyncStatus::Offline { why, .. }) => Err(SyncFailure::Offline { why }),
             Some(SyncStatus::Stopped { why, message }) => {
                 Err(SyncFailure::Stopped { why, message })
+            }
+            Some(SyncStatus::Held { why, .. }) if !caught_up(workspace, written) => {
+                Err(SyncFailure::Held { why })
             }
             Some(_) => self.report(workspace, begun),
             None => Err(SyncFailure::TimedOut { status: self.status(name) }),
@@ -163,18 +175,22 @@ impl Sync {
     /// stream, and the cursor has reached the server's head; waits through times without a server.
     ///
     /// # Errors
-    /// [`SyncFailure::Stopped`] if the server said no.
+    /// [`SyncFailure::Held`] if the server puts batches off, which may last for ever;
+    /// [`SyncFailure::Stopped`] if it said no.
     pub async fn caught_up(&self, workspace: &Workspace) -> Result<SyncReport, SyncFailure> {
         let begun = Instant::now();
         let name = workspace.name();
         let written = read::meta(workspace.read()?.state(), name).map_err(Error::from)?.written;
         let settled = |status: &SyncStatus| match status {
             SyncStatus::Live { .. } => caught_up(workspace, written),
-            SyncStatus::Stopped { .. } => true,
+            SyncStatus::Held { .. } | SyncStatus::Stopped { .. } => true,
             _ => false,
         };
         match self.inner.board.until(name, settled).await {
             SyncStatus::Stopped { why, message } => Err(SyncFailure::Stopped { why, message }),
+            SyncStatus::Held { why, .. } if !caught_up(workspace, written) => {
+                Err(SyncFailure::Held { why })
+            }
             _ => self.report(workspace, begun),
         }
     }

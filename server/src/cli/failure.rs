@@ -76,7 +76,9 @@ impl From<SyncFailure> for Failure {
             SyncFailure::Offline { .. } | SyncFailure::TimedOut { .. } => {
                 Self::unreachable(failure.to_string())
             }
-            SyncFailure::Stopped { .. } => Self::failed(failure.to_string()),
+            SyncFailure::Stopped { .. } | SyncFailure::Held { .. } => {
+                Self::failed(failure.to_string())
+            }
         }
     }
 }

@@ -13,7 +13,7 @@ use serde_json::json;
 use super::args::{Delete, Get, Link, Patch, Put, Store};
 use super::failure::Failure;
 use super::output;
-use super::session::{Fate, Session};
+use super::session::{Fate, Session, held_text};
 
 /// Longest record as JSON text in bytes: every byte of a record may be escaped.
 pub(super) const MAX_TEXT_BYTES: usize = 8 * lastword::core::limits::MAX_RECORD_BYTES;
@@ -156,7 +156,9 @@ fn tell(
                     }
                 }
             }
-            Fate::Waiting(why) | Fate::Unreachable(why) => line["why"] = json!(why),
+            Fate::Waiting(why) | Fate::Unreachable(why) | Fate::Held(why) => {
+                line["why"] = json!(why);
+            }
         }
         writeln!(out, "{line}")?;
     }
@@ -165,6 +167,10 @@ fn tell(
         Fate::Unreachable(why) => {
             let saved = format!("saved {full}; outbox {}; {why}", output::batches(waiting));
             return Err(Failure::unreachable(saved));
+        }
+        Fate::Held(why) => {
+            let held = held_text(why, &output::batches(waiting));
+            return Err(Failure::failed(format!("saved {full}, not sent: {held}")));
         }
         Fate::Decided(Decision::Refused { code, message, .. }) => {
             return Err(Failure::failed(format!(

@@ -2,9 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
 use lastword::core::id::{Key, TableName};
@@ -13,6 +14,8 @@ use lastword::{Database, Remote, Sync, Workspace};
 
 /// Longest wait for anything in these tests; reaching it is a failure.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// Longest run of one command, on a machine that is busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A `lastword serve` process.
 pub struct Server {
@@ -110,12 +113,37 @@ pub fn command(dir: &Path, args: &[&str]) -> Command {
 
 /// Runs `lastword` with these arguments in `dir` to its end.
 pub fn lastword(dir: &Path, args: &[&str]) -> Ran {
-    let output = command(dir, args).output().expect("the binary runs");
-    Ran {
-        code: output.status.code().expect("it was not killed"),
-        out: String::from_utf8(output.stdout).expect("UTF-8"),
-        err: String::from_utf8(output.stderr).expect("UTF-8"),
-    }
+    run(command(dir, args))
+}
+
+/// Runs a command to its end; one that hangs fails the test.
+pub fn run(mut command: Command) -> Ran {
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let out = read_to_end(child.stdout.take().expect("piped"));
+    let err = read_to_end(child.stderr.take().expect("piped"));
+    let text = |bytes: Result<Vec<u8>, RecvTimeoutError>| match bytes {
+        Ok(bytes) => Some(String::from_utf8(bytes).expect("UTF-8")),
+        Err(_) => None,
+    };
+    let (Some(out), Some(err)) = (text(out.recv_timeout(PATIENCE)), text(err.recv_timeout(LIMIT)))
+    else {
+        child.kill().expect("it can be killed");
+        panic!("{command:?} does not end");
+    };
+    Ran { code: child.wait().expect("it ends").code().expect("it was not killed"), out, err }
+}
+
+/// What a process prints until it closes that pipe.
+fn read_to_end(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (done, read) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).expect("the pipe reads");
+        // A test that has failed meanwhile does not listen.
+        let _ = done.send(bytes);
+    });
+    read
 }
 
 /// Runs `lastword` and parses the JSON line that it prints.

@@ -40,10 +40,11 @@ fn a_full_disk_decides_nothing_and_loses_nothing() {
         writeln!(lines, "{line}").expect("writing to memory");
     }
     std::fs::write(dir.path().join("in.jsonl"), &lines).expect("written");
-    let import = ["import", "in.jsonl", "--data", "a", "--batch", "10", "--timeout", "3s"];
+    let import = ["import", "in.jsonl", "--data", "a", "--batch", "10"];
     let link = ["--server", &url, "--token", "me"];
-    let error = lastword(dir.path(), &[&import[..], &link].concat()).fails(4);
-    assert!(error.contains("wait in the outbox"), "{error}");
+    let error = lastword(dir.path(), &[&import[..], &link].concat()).fails(1);
+    assert!(error.contains("cannot store batches now"), "{error}");
+    assert!(error.contains("in the outbox, nothing is lost"), "{error}");
     let status = json_of(dir.path(), &["status", "--data", "a", "--json"]);
     let main = &status["workspaces"][0];
     let (outbox, rows) = (main["outbox"].as_u64().expect("a count"), main["rows"].as_u64());

@@ -3,13 +3,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::common::{Device, Server, command, json_of, lastword};
+use crate::common::{Device, PATIENCE, Server, command, json_of, lastword};
 
 const RECORDS: u64 = 200_000;
-/// Longest wait for one part of the import, on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Records whose content depends on the number alone.
 fn write_records(path: &Path) {

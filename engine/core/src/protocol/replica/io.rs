@@ -63,6 +63,16 @@ pub enum SyncStatus {
         /// Last consistent seq applied.
         head: u64,
     },
+    /// In step, but the server takes no batch of this device now: they wait in the outbox and are
+    /// offered again.
+    Held {
+        /// Last consistent seq applied.
+        head: u64,
+        /// Why, in the server's words.
+        why: String,
+        /// When they are offered again, on the session's clock in milliseconds.
+        retry_at_ms: u64,
+    },
     /// The server said no; trying again would not help.
     Stopped {
         /// Why, in one word.
