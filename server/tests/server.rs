@@ -18,5 +18,7 @@ mod kills;
 mod members;
 #[path = "server/round_trip.rs"]
 mod round_trip;
+#[path = "server/stop.rs"]
+mod stop;
 #[path = "server/storm.rs"]
 mod storm;

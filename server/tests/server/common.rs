@@ -135,7 +135,7 @@ pub fn run(mut command: Command) -> Ran {
 }
 
 /// What a process prints until it closes that pipe.
-fn read_to_end(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+pub fn read_to_end(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (done, read) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
