@@ -121,13 +121,16 @@ impl Sync {
     }
 
     /// Waits until the workspace's status pleases `until`; `None` if `timeout` is over first.
-    #[must_use]
+    ///
+    /// # Errors
+    /// Once sync has ended: [`Error::Closed`] if the database was closed, else what failed in its
+    /// store.
     pub fn wait_status(
         &self,
         workspace: &WorkspaceName,
         timeout: Option<Duration>,
         until: impl FnMut(&SyncStatus) -> bool,
-    ) -> Option<SyncStatus> {
+    ) -> Result<Option<SyncStatus>> {
         self.inner.board.wait(
             workspace,
             timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
@@ -141,7 +144,8 @@ impl Sync {
     /// # Errors
     /// [`SyncFailure::Offline`] after the first failed attempt to reach the server,
     /// [`SyncFailure::Held`] if the server puts batches off, [`SyncFailure::Stopped`] if it said
-    /// no, [`SyncFailure::TimedOut`].
+    /// no, [`SyncFailure::TimedOut`]; [`SyncFailure::Engine`] if the database is closed or its
+    /// store fails.
     pub fn wait_caught_up(
         &self,
         workspace: &Workspace,
@@ -158,7 +162,7 @@ impl Sync {
             }
             _ => false,
         };
-        match self.inner.board.wait(name, until, settled) {
+        match self.inner.board.wait(name, until, settled)? {
             Some(SyncStatus::Offline { why, .. }) => Err(SyncFailure::Offline { why }),
             Some(SyncStatus::Stopped { why, message }) => {
                 Err(SyncFailure::Stopped { why, message })
@@ -176,7 +180,8 @@ impl Sync {
     ///
     /// # Errors
     /// [`SyncFailure::Held`] if the server puts batches off, which may last for ever;
-    /// [`SyncFailure::Stopped`] if it said no.
+    /// [`SyncFailure::Stopped`] if it said no; [`SyncFailure::Engine`] if the database is closed or
+    /// its store fails.
     pub async fn caught_up(&self, workspace: &Workspace) -> Result<SyncReport, SyncFailure> {
         let begun = Instant::now();
         let name = workspace.name();
@@ -186,7 +191,7 @@ impl Sync {
             SyncStatus::Held { .. } | SyncStatus::Stopped { .. } => true,
             _ => false,
         };
-        match self.inner.board.until(name, settled).await {
+        match self.inner.board.until(name, settled).await? {
             SyncStatus::Stopped { why, message } => Err(SyncFailure::Stopped { why, message }),
             SyncStatus::Held { why, .. } if !caught_up(workspace, written) => {
                 Err(SyncFailure::Held { why })
@@ -196,7 +201,14 @@ impl Sync {
     }
 
     /// Resolves with the workspace's status once it differs from `seen`.
-    pub async fn status_after(&self, workspace: &WorkspaceName, seen: &SyncStatus) -> SyncStatus {
+    ///
+    /// # Errors
+    /// As [`Sync::wait_status`].
+    pub async fn status_after(
+        &self,
+        workspace: &WorkspaceName,
+        seen: &SyncStatus,
+    ) -> Result<SyncStatus> {
         self.inner.board.until(workspace, |status| status != seen).await
     }
 

@@ -155,7 +155,7 @@ impl Session {
             let put_off = matches!(status, SyncStatus::Offline { .. } | SyncStatus::Held { .. });
             let over = put_off && !patient;
             over || receipt.verdict().is_some() || matches!(status, SyncStatus::Stopped { .. })
-        });
+        })?;
         if let Some(Settled::Decided(decision)) = receipt.verdict() {
             connection.reached = true;
             connection.remember(self)?;
@@ -267,7 +267,7 @@ impl Connection {
                 SyncFailure::Held { .. } => !matches!(now, SyncStatus::Held { .. }),
                 _ => true,
             };
-            let _ = self.sync.wait_status(session.ws.name(), Some(LOOK), changed);
+            self.sync.wait_status(session.ws.name(), Some(LOOK), changed)?;
         }
     }
 

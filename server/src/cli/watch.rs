@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use lastword::core::id::{TableName, WorkspaceName};
-use lastword::{RecordChange, Sync, SyncFailure, SyncStatus};
+use lastword::{Error, RecordChange, Sync, SyncFailure, SyncStatus};
 use serde_json::json;
 
 use super::args::Watch;
@@ -60,7 +60,12 @@ fn tell_status(sync: Sync, workspace: WorkspaceName) -> Result<(), Failure> {
                 }
                 _ => {}
             }
-            status = runtime.block_on(sync.status_after(&workspace, &status));
+            status = match runtime.block_on(sync.status_after(&workspace, &status)) {
+                Ok(status) => status,
+                // The end of the command.
+                Err(Error::Closed) => return,
+                Err(error) => return eprintln!("sync has ended: {error}"),
+            };
         }
     })?;
     Ok(())

@@ -73,7 +73,7 @@ pub enum SyncStatus {
         /// When they are offered again, on the session's clock in milliseconds.
         retry_at_ms: u64,
     },
-    /// The server said no; trying again would not help.
+    /// The server said no, or this device failed; trying again would not help.
     Stopped {
         /// Why, in one word.
         why: StopReason,
@@ -103,6 +103,8 @@ pub enum StopReason {
     Version,
     /// What this device missed is no longer kept.
     BehindHorizon,
+    /// This device's own store failed.
+    StoreFailed,
 }
 
 /// What the session is told. Each request to the store (`ReadOutbox` and all that begin with
