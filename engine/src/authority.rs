@@ -224,7 +224,8 @@ impl Authority {
     /// At most `limit` frames of the log from position `from`, and where to go on.
     ///
     /// # Errors
-    /// [`Error::Store`] if the disk fails or a frame is damaged.
+    /// [`Error::NoFrame`] if no frame begins at `from`, [`Error::Store`] if the disk fails or a
+    /// frame is damaged.
     pub fn log(&self, from: u64, limit: usize) -> Result<(Vec<LogLine>, u64)> {
         log::read(self.inner.writer.views(), from, limit)
     }

@@ -73,7 +73,7 @@ pub(super) struct Link {
     pub(super) server: Option<String>,
     /// What the server knows you by; remembered in the directory
     #[arg(long, value_name = "TOKEN", env = "LASTWORD_TOKEN", hide_env_values = true)]
-    pub(super) token: Option<String>,
+    token: Option<String>,
     /// Do not connect, even if a server is remembered
     #[arg(long)]
     pub(super) offline: bool,
@@ -83,6 +83,13 @@ pub(super) struct Link {
     /// How long to keep trying, like 500ms, 10s or 2m; without it the first failed attempt counts
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) timeout: Option<Duration>,
+}
+
+impl Link {
+    /// The token, if one was given; an empty environment variable is none.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref().filter(|token| !token.is_empty())
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -12,11 +12,9 @@ use serde_json::json;
 
 use super::args::{Delete, Get, Link, Patch, Put, Store};
 use super::failure::Failure;
+use super::lines::{MAX_TEXT_BYTES, check_patch};
 use super::output;
 use super::session::{Fate, Session, held_text};
-
-/// Longest record as JSON text in bytes: every byte of a record may be escaped.
-pub(super) const MAX_TEXT_BYTES: usize = 8 * lastword::core::limits::MAX_RECORD_BYTES;
 
 struct Name {
     table: TableName,
@@ -91,9 +89,7 @@ pub(super) fn patch(patch: &Patch) -> Result<(), Failure> {
         let message = "nothing to change: give fields to set as JSON, or --remove FIELD";
         return Err(Failure::usage(message));
     }
-    if let Some(both) = remove.iter().find(|name| record.field(name).is_some()) {
-        return Err(Failure::usage(format!("field {both:?} is both set and removed")));
-    }
+    check_patch(&record, &remove).map_err(Failure::usage)?;
     write(&patch.store, &patch.link, &name, |tx, Name { table, key }| {
         tx.patch_record(table, key, set.clone(), remove.clone())
     })

@@ -48,7 +48,7 @@ pub(super) enum Fate {
 impl Session {
     /// Opens the device, making its directory if there is none.
     pub(super) fn open(store: &Store, link: &Link) -> Result<Self, Failure> {
-        if let (Some(server), None, false) = (&link.server, &link.token, is_store(store)) {
+        if let (Some(server), None, false) = (&link.server, link.token(), is_store(store)) {
             return Err(no_token(server));
         }
         Self::over(Database::open(&store.data)?, store, link)
@@ -80,19 +80,21 @@ impl Session {
         }
         let known = self.known.clone();
         let Some(server) = &self.link.server else {
-            let token = self.link.token.clone();
-            let chosen = known.map(|known| match token {
-                Some(token) if token != known.token => (Remembered { token, ..known }, true),
+            let chosen = known.map(|known| match self.link.token() {
+                Some(token) if token != known.token => {
+                    (Remembered { token: token.into(), ..known }, true)
+                }
                 _ => (known, false),
             });
             return Ok(chosen);
         };
         let url = Remote::new(server)?.url().to_owned();
-        let same = known.as_ref().filter(|known| known.url == url).map(|known| &known.token);
-        let Some(token) = self.link.token.as_ref().or(same) else {
+        let same =
+            known.as_ref().filter(|known| known.url == url).map(|known| known.token.as_str());
+        let Some(token) = self.link.token().or(same) else {
             return Err(no_token(&url));
         };
-        let chosen = Remembered { token: token.clone(), url };
+        let chosen = Remembered { token: token.into(), url };
         let fresh = known.as_ref() != Some(&chosen);
         Ok(Some((chosen, fresh)))
     }
@@ -222,6 +224,17 @@ impl Connection {
         Ok(())
     }
 
+    /// How the workspace stands. A server that has answered is remembered at once: the command may
+    /// be killed before its end.
+    pub(super) fn look(&mut self, session: &Session) -> Result<SyncStatus, Failure> {
+        let status = self.sync.status(session.ws.name());
+        self.reached |= is_reached(&status);
+        if self.reached {
+            self.remember(session)?;
+        }
+        Ok(status)
+    }
+
     /// Waits until everything written before is decided and everything of the server is here.
     /// A server that was never reached ends it at once, or after `timeout`; one that is lost on the
     /// way has [`OUTAGE`], or `timeout`, to come back; one that takes no writes of this device has
@@ -245,9 +258,8 @@ impl Connection {
                 Err(stopped @ SyncFailure::Stopped { .. }) => return Err(stopped.into()),
                 Err(failure) => failure,
             };
-            let status = self.sync.status(session.ws.name());
+            let status = self.look(session)?;
             look(&status);
-            self.reached |= is_reached(&status);
             if is_reached(&status) {
                 alive = Instant::now();
             }

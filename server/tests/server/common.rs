@@ -134,6 +134,18 @@ pub fn run(mut command: Command) -> Ran {
     Ran { code: child.wait().expect("it ends").code().expect("it was not killed"), out, err }
 }
 
+/// The lines that a process prints, as they come.
+pub fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (line, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for text in BufReader::new(pipe).lines() {
+            // A test that has ended does not listen.
+            let _ = line.send(text.expect("UTF-8"));
+        }
+    });
+    lines
+}
+
 /// What a process prints until it closes that pipe.
 pub fn read_to_end(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
     let (done, read) = std::sync::mpsc::channel();

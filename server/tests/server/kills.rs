@@ -85,6 +85,8 @@ fn kills_during_an_import_lose_nothing_and_apply_nothing_twice() {
             assert!(import.try_wait().expect("asked").is_none(), "the import was over already");
             import.kill().expect("the import can be killed");
             import.wait().expect("it ends");
+            // Whoever goes on with it need not know the server any more.
+            assert!(dir.path().join("a/remote.toml").exists(), "the server is not remembered");
             assert!(seen < RECORDS, "the device was killed after the end");
             killed_at.push(seen);
             import = start_import(dir.path(), &server.url);
