@@ -82,7 +82,7 @@ impl BadLines {
         }
         self.count += 1;
         if self.keep_going || self.count <= MAX_LISTED {
-            eprintln!("{input}:{number}: {reason}");
+            eprintln!("{input}:{number}: {}", output::plain(reason));
         }
     }
 
@@ -364,20 +364,22 @@ fn tell(args: &Import, session: &Session, told: &Told) -> Result<(), Failure> {
             });
         }
         Outcome::Waiting(why) => {
-            eprintln!("outbox {}; {why}", output::batches(waiting));
+            eprintln!("outbox {}; {}", output::batches(waiting), output::plain(why));
             line["why"] = json!(why);
         }
     }
-    if args.store.json {
-        writeln!(std::io::stdout().lock(), "{line}")?;
-    }
+    // A reader that went away must not hide that something was refused.
+    let printed = match args.store.json {
+        true => writeln!(std::io::stdout().lock(), "{}", output::json_line(&line.to_string())),
+        false => Ok(()),
+    };
     match (refused, *skipped) {
-        (0, 0) => Ok(()),
+        (0, 0) => Ok(printed?),
         (0, bad) => {
             Err(Failure::failed(format!("{} skipped", output::counted(bad, "line", "lines"))))
         }
         (refused, _) => Err(Failure::failed(format!(
-            "{} refused: `lastword explain` and table _dead_letters say why",
+            "{} refused: `lastword dead-letters` says why",
             output::batches(refused)
         ))),
     }

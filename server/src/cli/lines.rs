@@ -139,8 +139,25 @@ pub(super) fn check_patch(set: &Record, remove: &[String]) -> Result<(), String>
     }
 }
 
+/// What to do about text that begins as no record does.
+pub(super) fn odd_start(text: &str) -> Option<&'static str> {
+    match text.chars().next() {
+        Some('\u{feff}') => Some(
+            "column 1: it begins with a byte-order mark (EF BB BF): save it as UTF-8 without one",
+        ),
+        Some('[') => Some(
+            "column 1: a JSON array, where one object is needed: write one record a line \
+             (`jq -c '.[]'` turns an array into lines)",
+        ),
+        _ => None,
+    }
+}
+
 impl Line {
     fn parse(line: &str) -> Result<Self, String> {
+        if let Some(reason) = odd_start(line) {
+            return Err(reason.into());
+        }
         let text: Text<'_> = serde_json::from_str(line).map_err(|error| {
             let reason = error.to_string();
             let reason = reason.split(" at line ").next().unwrap_or_default();

@@ -26,6 +26,8 @@ pub(super) struct Session {
     pub(super) ws: Workspace,
     link: Link,
     known: Option<Remembered>,
+    /// Why what the directory remembers cannot be read.
+    broken: Option<Failure>,
 }
 
 /// A device's directory, or that of a server that is not running.
@@ -56,8 +58,15 @@ impl Session {
 
     fn over(db: Database, store: &Store, link: &Link) -> Result<Self, Failure> {
         let ws = db.workspace(&store.workspace)?;
-        let known = remote::read(&store.data)?;
-        Ok(Self { db, ws, link: link.clone(), known })
+        // Whoever only reads what is here needs no server.
+        let (known, broken) = match remote::read(&store.data) {
+            Ok(known) => (known, None),
+            Err(failure) => {
+                eprintln!("warning: {}", output::plain(&failure.message));
+                (None, Some(failure))
+            }
+        };
+        Ok(Self { db, ws, link: link.clone(), known, broken })
     }
 
     /// Opens the device for reading; where the user asked for the server, it catches up first.
@@ -80,6 +89,9 @@ impl Session {
         }
         let known = self.known.clone();
         let Some(server) = &self.link.server else {
+            if let Some(Failure { code, message }) = &self.broken {
+                return Err(Failure { code: *code, message: message.clone() });
+            }
             let chosen = known.map(|known| match self.link.token() {
                 Some(token) if token != known.token => {
                     (Remembered { token: token.into(), ..known }, true)

@@ -155,7 +155,9 @@ pub(super) fn log(args: &Log) -> Result<(), Failure> {
     };
     let mut out = std::io::stdout().lock();
     for line in &lines {
-        writeln!(out, "{}", log_line(line, args.store.json))?;
+        let text = log_line(line, args.store.json);
+        let text = if args.store.json { output::json_line(&text) } else { output::plain(&text) };
+        writeln!(out, "{text}")?;
     }
     if lines.len() == args.limit {
         eprintln!("more follows: --from {next}");

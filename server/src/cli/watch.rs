@@ -31,7 +31,7 @@ pub(super) fn watch(args: &Watch) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     while let Some(changes) = live.recv() {
         for change in changes.iter().filter(|change| is_wanted(change, args)) {
-            writeln!(out, "{}", line(change)?)?;
+            writeln!(out, "{}", output::json_line(&line(change)?))?;
         }
         out.flush()?;
     }
@@ -51,7 +51,7 @@ fn tell_status(sync: Sync, workspace: WorkspaceName) -> Result<(), Failure> {
         loop {
             match (trouble(&status), &said) {
                 (Some(text), _) if said.as_ref() != Some(&text) => {
-                    eprintln!("{text}");
+                    eprintln!("{}", output::plain(&text));
                     said = Some(text);
                 }
                 (None, Some(_)) if matches!(status, SyncStatus::Live { .. }) => {

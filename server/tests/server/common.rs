@@ -116,6 +116,15 @@ pub fn lastword(dir: &Path, args: &[&str]) -> Ran {
     run(command(dir, args))
 }
 
+/// Runs `lastword` with this text on stdin.
+pub fn with_stdin(dir: &Path, args: &[&str], text: &[u8]) -> Ran {
+    let file = dir.join("stdin");
+    std::fs::write(&file, text).expect("written");
+    let mut command = command(dir, args);
+    command.stdin(std::fs::File::open(&file).expect("it is there"));
+    run(command)
+}
+
 /// Runs a command to its end; one that hangs fails the test.
 pub fn run(mut command: Command) -> Ran {
     let mut child =

@@ -81,6 +81,16 @@ fn dev_listens_on_loopback_only() {
     std::fs::write(dir.path().join("tokens"), "a, ann, main\n").expect("written");
     let error = lastword(dir.path(), &["serve", "--data", "s", "--tokens", "tokens"]).fails(1);
     assert!(error.contains("tokens:1: 3 fields"), "{error}");
+    let twice = "a, ann, main, owner\n# her new token\nb, ann, main, viewer\n";
+    std::fs::write(dir.path().join("tokens"), twice).expect("written");
+    let error = lastword(dir.path(), &["serve", "--data", "s", "--tokens", "tokens"]).fails(1);
+    let expected = "tokens:3: user ann is in workspace main already, on line 1";
+    assert!(error.contains(expected), "{error}");
+    let error = lastword(dir.path(), &["serve", "--dev", "--listen", "7420"]).fails(2);
+    assert!(error.contains("write it like 127.0.0.1:7420 or localhost:0"), "{error}");
+    let named = Server::start_with(&dir.path().join("named"), &["--dev".to_owned()], "localhost:0");
+    let put = ["put", "t", "k", "{}", "--data", "d", "--wait", "--token", "me", "--server"];
+    lastword(dir.path(), &[&put[..], &[named.url.as_str()]].concat()).ok();
 }
 
 /// R8.1. Device ids stand in every row, so anybody can read them; a viewer who said one in Hello
