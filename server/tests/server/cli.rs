@@ -1,11 +1,10 @@
 //! The command line: what it prints, what it remembers, how it exits.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 
-use crate::common::{Device, LIMIT, Server, command, json_of, lastword, lines_of, run};
+use crate::common::{Device, LIMIT, Server, command, json_of, lastword, lines_of, run, with_stdin};
 
 fn link<'a>(server: &'a Server, args: &[&'a str]) -> Vec<&'a str> {
     [args, &["--server", &server.url, "--token", "me"]].concat()
@@ -121,7 +120,8 @@ fn the_server_is_remembered() {
     assert!(error.contains("a token for ws://"), "an empty variable is no token: {error}");
     assert!(!dir.path().join("phone").exists(), "a store was made");
     let mut sync = command(dir.path(), &args);
-    assert!(sync.env("LASTWORD_TOKEN", "me").status().expect("runs").success());
+    sync.env("LASTWORD_TOKEN", "me");
+    run(sync).ok();
     lastword(dir.path(), &["sync", "--data", "phone"]).ok();
     assert!(json_of(dir.path(), &["status", "--data", "phone", "--json"])["server"].is_string());
     let device = Device::open(&dir.path().join("phone"));
@@ -219,13 +219,8 @@ fn watch_says_why_nothing_comes() {
 #[test]
 fn stdin_and_log() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut put = command(dir.path(), &["put", "notes", "n1", "-", "--data", "d"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("put starts");
-    put.stdin.take().expect("piped").write_all(b"{\"text\":\"from stdin\"}\n").expect("written");
-    assert!(put.wait().expect("ends").success());
+    let put = ["put", "notes", "n1", "-", "--data", "d"];
+    with_stdin(dir.path(), &put, b"{\"text\":\"from stdin\"}\n").ok();
     let told = lastword(dir.path(), &["get", "notes", "n1", "--data", "d", "--json"]).ok();
     let expected =
         r#"{"table":"notes","key":"n1","value":{"text":"from stdin"},"seq":null,"pending":true}"#;

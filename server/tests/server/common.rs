@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lastword::core::id::{Key, TableName};
 use lastword::core::json;
@@ -33,6 +33,11 @@ impl Server {
 
     /// Starts a server with these access flags on this address.
     pub fn start_with(dir: &Path, access: &[String], listen: &str) -> Self {
+        Self::try_start(dir, access, listen).expect("the server starts")
+    }
+
+    /// As [`Server::start_with`]; `None` if it ends before it has told its address.
+    fn try_start(dir: &Path, access: &[String], listen: &str) -> Option<Self> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_lastword"))
             .arg("serve")
             .args(["--json", "--listen", listen, "--data"])
@@ -40,13 +45,14 @@ impl Server {
             .args(access)
             .stdout(Stdio::piped())
             .spawn()
-            .expect("the server starts");
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("the server tells its address");
-        let told: serde_json::Value = serde_json::from_str(&line).expect("one JSON line");
-        let url = told["listening"].as_str().expect("an address").to_owned();
-        Self { child, url, dir: dir.into(), args: access.to_vec() }
+            .expect("the binary runs");
+        match listening(&mut child) {
+            Some(url) => Some(Self { child, url, dir: dir.into(), args: access.to_vec() }),
+            None => {
+                child.wait().expect("it has ended");
+                None
+            }
+        }
     }
 
     /// The process id.
@@ -65,11 +71,34 @@ impl Server {
         self.child.wait().expect("the server ends");
     }
 
-    /// Kills it if it runs, and starts it again on the same port with the same data.
+    /// Kills it if it runs, and starts it again on the same port with the same data. Meanwhile the
+    /// system may give the port to another connection; then it is tried again.
     pub fn restart(&mut self) {
         self.kill();
-        *self = Self::start_with(&self.dir.clone(), &self.args.clone(), &self.address());
+        let until = Instant::now() + LIMIT;
+        while Instant::now() < until {
+            if let Some(server) = Self::try_start(&self.dir, &self.args, &self.address()) {
+                *self = server;
+                return;
+            }
+        }
+        panic!("the server does not start again on {}", self.address());
     }
+}
+
+/// The address that a `serve --json` process tells, or `None` if it ends without.
+pub fn listening(child: &mut Child) -> Option<String> {
+    let lines = lines_of(child.stdout.take().expect("stdout is piped"));
+    let line = match lines.recv_timeout(LIMIT) {
+        Ok(line) => line,
+        Err(RecvTimeoutError::Disconnected) => return None,
+        Err(RecvTimeoutError::Timeout) => {
+            child.kill().expect("it can be killed");
+            panic!("the server does not tell its address");
+        }
+    };
+    let told: serde_json::Value = serde_json::from_str(&line).expect("one JSON line");
+    Some(told["listening"].as_str().expect("an address").to_owned())
 }
 
 impl Drop for Server {
@@ -127,8 +156,12 @@ pub fn with_stdin(dir: &Path, args: &[&str], text: &[u8]) -> Ran {
 
 /// Runs a command to its end; one that hangs fails the test.
 pub fn run(mut command: Command) -> Ran {
-    let mut child =
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    end(child.expect("the binary runs"))
+}
+
+/// Waits until a process with piped stdout and stderr ends; one that hangs fails the test.
+pub fn end(mut child: Child) -> Ran {
     let out = read_to_end(child.stdout.take().expect("piped"));
     let err = read_to_end(child.stderr.take().expect("piped"));
     let text = |bytes: Result<Vec<u8>, RecvTimeoutError>| match bytes {
@@ -138,7 +171,7 @@ pub fn run(mut command: Command) -> Ran {
     let (Some(out), Some(err)) = (text(out.recv_timeout(PATIENCE)), text(err.recv_timeout(LIMIT)))
     else {
         child.kill().expect("it can be killed");
-        panic!("{command:?} does not end");
+        panic!("a command does not end");
     };
     Ran { code: child.wait().expect("it ends").code().expect("it was not killed"), out, err }
 }

@@ -1,12 +1,12 @@
 //! How a server ends when it is told to.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::Write as _;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::Receiver;
 
-use crate::common::{LIMIT, command, lastword, read_to_end};
+use crate::common::{LIMIT, command, lastword, listening, read_to_end};
 
 /// A server that a client has sent half a request to.
 struct Busy {
@@ -21,11 +21,7 @@ impl Busy {
         let mut command = command(dir, &args);
         let mut child =
             command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-        let mut line = String::new();
-        let mut out = BufReader::new(child.stdout.take().expect("piped"));
-        out.read_line(&mut line).expect("the server tells its address");
-        let told: serde_json::Value = serde_json::from_str(&line).expect("one JSON line");
-        let url = told["listening"].as_str().expect("an address");
+        let url = listening(&mut child).expect("it starts");
         let address = url.trim_start_matches("ws://").trim_end_matches("/sync");
         let mut client = TcpStream::connect(address).expect("it listens");
         client.write_all(b"GET /sync HTTP/1.1\r\nHost: ").expect("sent");
