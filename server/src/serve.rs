@@ -2,7 +2,7 @@
 
 use std::future::IntoFuture as _;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{ConnectInfo, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use lastword::Authority;
@@ -187,8 +187,13 @@ struct Served {
 async fn sync(
     State(served): State<Served>,
     ConnectInfo(upgraded): ConnectInfo<Upgraded>,
+    headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
+    if !is_from_here(&headers, matches!(served.hub.members, Members::Dev)) {
+        let message = "pages of other sites may not connect here\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
     upgrade
         .protocols([SUBPROTOCOL])
         .max_message_size(MAX_MESSAGE_BYTES)
@@ -198,6 +203,28 @@ async fn sync(
             upgraded.set();
             connection::serve(socket, served.hub, served.stopping)
         })
+}
+
+/// Whether the request comes from no browser, or from a page of this server: any site that a user
+/// visits can open a WebSocket to a server on the user's machine. A site can also give its own name
+/// the address of that machine; so where any token is taken, the name must be one of the loopback.
+fn is_from_here(headers: &HeaderMap, dev: bool) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    headers.get_all(header::ORIGIN).iter().all(|origin| {
+        let origin = origin.as_bytes();
+        let site = [&b"http://"[..], b"https://"].iter().find_map(|s| origin.strip_prefix(*s));
+        site == Some(host.as_bytes()) && (!dev || is_loopback(host))
+    })
+}
+
+/// Whether `localhost:7420`, `127.0.0.1` and the like.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 async fn healthz(State(served): State<Served>) -> impl IntoResponse {

@@ -16,6 +16,8 @@ mod full_disk;
 mod kills;
 #[path = "server/members.rs"]
 mod members;
+#[path = "server/origin.rs"]
+mod origin;
 #[path = "server/refused.rs"]
 mod refused;
 #[path = "server/round_trip.rs"]
