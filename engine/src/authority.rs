@@ -81,7 +81,8 @@ impl PushGate {
 /// Called with the new view whenever something was published.
 type Listener = Box<dyn Fn(&Arc<View>) + Send>;
 
-/// A store in the role of the authority. Cheap to clone; all clones are the same store.
+/// A store in the role of the authority. Cheap to clone; all clones are the same store. The last
+/// clone that goes closes it.
 #[derive(Clone)]
 pub struct Authority {
     inner: Arc<Inner>,
@@ -244,12 +245,21 @@ impl Authority {
         history::history(self.inner.writer.views(), newest, table, key)
     }
 
-    /// Closes the store cleanly; later calls answer [`Error::Closed`].
+    /// Closes the store cleanly; later calls answer [`Error::Closed`]. Dropping the last clone does
+    /// the same but cannot report errors.
     ///
     /// # Errors
     /// [`Error::Store`] if the last sync fails.
     pub fn close(&self) -> Result<()> {
         self.inner.writer.close()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.writer.close() {
+            tracing::error!(%error, "the authority did not close cleanly; the log has every batch");
+        }
     }
 }
 
