@@ -81,7 +81,8 @@ impl PushGate {
 /// Called with the new view whenever something was published.
 type Listener = Box<dyn Fn(&Arc<View>) + Send>;
 
-/// A store in the role of the authority. Cheap to clone; all clones are the same store.
+/// A store in the role of the authority. Cheap to clone; all clones are the same store. The last
+/// clone that goes closes it.
 #[derive(Clone)]
 pub struct Authority {
     inner: Arc<Inner>,
@@ -224,7 +225,8 @@ impl Authority {
     /// At most `limit` frames of the log from position `from`, and where to go on.
     ///
     /// # Errors
-    /// [`Error::Store`] if the disk fails or a frame is damaged.
+    /// [`Error::NoFrame`] if no frame begins at `from`, [`Error::Store`] if the disk fails or a
+    /// frame is damaged.
     pub fn log(&self, from: u64, limit: usize) -> Result<(Vec<LogLine>, u64)> {
         log::read(self.inner.writer.views(), from, limit)
     }
@@ -243,12 +245,21 @@ impl Authority {
         history::history(self.inner.writer.views(), newest, table, key)
     }
 
-    /// Closes the store cleanly; later calls answer [`Error::Closed`].
+    /// Closes the store cleanly; later calls answer [`Error::Closed`]. Dropping the last clone does
+    /// the same but cannot report errors.
     ///
     /// # Errors
     /// [`Error::Store`] if the last sync fails.
     pub fn close(&self) -> Result<()> {
         self.inner.writer.close()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Err(error) = self.writer.close() {
+            tracing::error!(%error, "the authority did not close cleanly; the log has every batch");
+        }
     }
 }
 

@@ -149,6 +149,12 @@ pub enum Error {
         /// Counter of the batch.
         counter: u64,
     },
+    /// No frame of the log begins at a position.
+    #[error("no frame begins at log position {position}: positions come from `lastword log`")]
+    NoFrame {
+        /// The position asked for.
+        position: u64,
+    },
     /// The closure of a write said no; nothing was written.
     #[error("{0}")]
     Aborted(String),

@@ -5,10 +5,10 @@ use std::ops::ControlFlow;
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
-use lastword_store::ViewHandle;
 use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, StoreRole, kind};
+use lastword_store::{StoreError, ViewHandle};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// One frame of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,10 @@ pub struct LogLine {
 /// marks are left out. The second value is where to go on.
 pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<LogLine>, u64)> {
     let (mut lines, mut next) = (Vec::new(), from);
-    log.scan_frames(from, |frame| {
+    if from > log.view().position() {
+        return Err(Error::NoFrame { position: from });
+    }
+    let scanned = log.scan_frames(from, |frame| {
         if lines.len() == limit {
             return ControlFlow::Break(());
         }
@@ -44,8 +47,24 @@ pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<Log
             }),
         }
         ControlFlow::Continue(())
+    });
+    match scanned {
+        Err(StoreError::Damaged { .. }) if next == from && !is_frame(log, from)? => {
+            Err(Error::NoFrame { position: from })
+        }
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok((lines, next)),
+    }
+}
+
+/// Whether a frame is meant to begin at `position`: the one before it ends there.
+fn is_frame(log: &ViewHandle, position: u64) -> Result<bool> {
+    let mut end = 0;
+    log.scan_frames(0, |frame| {
+        end = frame.end();
+        if end < position { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
-    Ok((lines, next))
+    Ok(end == position)
 }
 
 fn line(position: u64, payload: Payload) -> LogLine {

@@ -1,6 +1,7 @@
 //! Status and explanations: why something did or did not sync.
 
 use lastword_core::id::{BatchId, DeviceId, Key, TableName};
+use lastword_core::protocol::Role;
 use lastword_core::row::Digest;
 use lastword_core::rules::PendingState;
 use lastword_core::stamp::{Decision, Verdict};
@@ -22,6 +23,8 @@ pub struct WorkspaceStatus {
     pub attached: bool,
     /// True once the first copy is complete.
     pub bootstrapped: bool,
+    /// The user's role there when it last met its server.
+    pub role: Option<Role>,
     /// Last consistent seq applied.
     pub cursor: u64,
     /// Last seq of which this device knows.
@@ -120,6 +123,7 @@ impl Workspace {
             workspace: self.name().as_str().into(),
             attached: meta.epoch.is_some(),
             bootstrapped: meta.bootstrapped,
+            role: meta.role,
             cursor: meta.cursor,
             head: meta.head,
             rows: meta.rows,

@@ -113,10 +113,19 @@ impl Writer {
         answered.recv().unwrap_or(Err(Error::Closed))
     }
 
-    /// Finishes what is queued, closes the store cleanly and ends the thread.
+    /// Finishes what is queued, closes the store cleanly and ends the thread. On the thread itself,
+    /// which cannot wait for its own end, it happens after this returns.
     pub(crate) fn close(&self) -> Result<(), Error> {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return Ok(()) };
+        if thread.thread().id() == std::thread::current().id() {
+            let queue = self.queue.clone();
+            // The queue may be full, and it is this thread that empties it.
+            let close = move || queue.send(Message::Close(Box::new(drop)));
+            let spawned = std::thread::Builder::new().name("lastword close".into()).spawn(close);
+            let no_thread = |error: std::io::Error| Error::Thread { reason: error.to_string() };
+            return spawned.map(drop).map_err(no_thread);
+        }
         let (answer, answered) = sync_channel(1);
         let close = Message::Close(Box::new(move |result| {
             let _ = answer.send(result);

@@ -317,7 +317,8 @@ impl Connection {
 fn not_now(hub: &Hub, error: &Error) -> PushAnswer {
     tracing::error!(%error, "a batch could not be decided");
     end_if_poisoned(hub, error);
-    let message = "the server cannot store batches now; it keeps trying".into();
+    let message =
+        "the server cannot store batches now (is its disk full?): its log says why".into();
     PushAnswer::NotNow { retry_ms: 5_000, message }
 }
 

@@ -4,6 +4,7 @@
 pub mod members;
 pub mod hub;
 pub mod connection;
+pub mod listener;
 pub mod serve;
 pub mod demo;
 pub mod cli;

@@ -1,6 +1,7 @@
 //! Who may do what: the `--tokens` file, or `--dev`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
 use lastword::core::id::WorkspaceName;
@@ -44,8 +45,10 @@ pub enum Members {
 /// A parsed tokens file.
 #[derive(Debug, Default)]
 pub struct Tokens {
-    users: HashMap<String, String>,
-    roles: HashMap<(String, WorkspaceName), Role>,
+    /// The user behind each token, and the line that says so first.
+    users: HashMap<String, (String, usize)>,
+    /// The role of each user in a workspace, and its line.
+    roles: HashMap<(String, WorkspaceName), (Role, usize)>,
 }
 
 impl Members {
@@ -59,7 +62,7 @@ impl Members {
             Members::Dev => Ok(token.to_owned()),
             Members::Tokens(tokens) => {
                 let unknown = || "this server does not know the token".to_owned();
-                tokens.users.get(token).cloned().ok_or_else(unknown)
+                tokens.users.get(token).map(|(user, _)| user.clone()).ok_or_else(unknown)
             }
         }
     }
@@ -70,7 +73,7 @@ impl Members {
         match self {
             Members::Dev => Some(Role::Owner),
             Members::Tokens(tokens) => {
-                tokens.roles.get(&(user.to_owned(), workspace.clone())).copied()
+                tokens.roles.get(&(user.to_owned(), workspace.clone())).map(|(role, _)| *role)
             }
         }
     }
@@ -93,9 +96,10 @@ impl Tokens {
         for (index, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
             if !line.is_empty() {
-                tokens.add(line).map_err(|reason| MembersError::Line {
-                    path: path.into(),
-                    line: index + 1,
+                let (path, number) = (path.to_owned(), index + 1);
+                tokens.add(number, line).map_err(|reason| MembersError::Line {
+                    path,
+                    line: number,
                     reason,
                 })?;
             }
@@ -103,7 +107,7 @@ impl Tokens {
         Ok(tokens)
     }
 
-    fn add(&mut self, line: &str) -> Result<(), String> {
+    fn add(&mut self, number: usize, line: &str) -> Result<(), String> {
         let parts: Vec<&str> = line.split(',').map(str::trim).collect();
         let [token, user, workspace, role] = parts.as_slice() else {
             return Err(format!("{} fields where 4 are needed", parts.len()));
@@ -118,13 +122,23 @@ impl Tokens {
             "viewer" => Role::Viewer,
             other => return Err(format!("role {other:?} is unknown")),
         };
-        if let Some(known) = self.users.insert((*token).to_owned(), (*user).to_owned())
-            && known != *user
-        {
-            return Err(format!("the token is {known}'s already"));
+        let named = (*user).to_owned();
+        let (known, first) =
+            self.users.entry((*token).to_owned()).or_insert_with(|| (named.clone(), number));
+        if *known != named {
+            return Err(format!("the token is {known}'s already, on line {first}"));
         }
-        self.roles.insert(((*user).to_owned(), workspace), role);
-        Ok(())
+        // Two people of one name would be one user, and of two roles one would count.
+        match self.roles.entry((named, workspace.clone())) {
+            Entry::Occupied(known) => {
+                let (_, first) = known.get();
+                Err(format!("user {user} is in workspace {workspace} already, on line {first}"))
+            }
+            Entry::Vacant(new) => {
+                new.insert((role, number));
+                Ok(())
+            }
+        }
     }
 }
 
@@ -134,7 +148,8 @@ mod tests {
 
     fn parse(lines: &[&str]) -> Result<Tokens, String> {
         let mut tokens = Tokens::default();
-        lines.iter().try_for_each(|line| tokens.add(line)).map(|()| tokens)
+        let mut numbered = lines.iter().enumerate();
+        numbered.try_for_each(|(index, line)| tokens.add(index + 1, line)).map(|()| tokens)
     }
 
     /// R8.1: a token opens exactly the workspaces that its lines name, in the role they name.
@@ -159,6 +174,13 @@ mod tests {
         {
             assert!(parse(&[line]).is_err(), "{line}");
         }
-        assert!(parse(&["t1, ann, acme, owner", "t1, bob, acme, owner"]).is_err());
+        let first = "t1, ann, acme, owner";
+        let error = parse(&[first, "t1, bob, acme, owner"]).expect_err("one token, two users");
+        assert!(error.contains("ann's already, on line 1"), "{error}");
+        // The second role used to count, without a word.
+        for second in ["t1, ann, acme, viewer", "t2, ann, acme, owner"] {
+            let error = parse(&[first, second]).expect_err("named twice");
+            assert!(error.contains("in workspace acme already, on line 1"), "{error}");
+        }
     }
 }

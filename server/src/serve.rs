@@ -1,17 +1,18 @@
 //! `lastword serve`: the replication server.
 
+use std::future::IntoFuture as _;
 use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use axum::extract::State;
 use axum::extract::ws::WebSocketUpgrade;
-use axum::http::StatusCode;
+use axum::extract::{ConnectInfo, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use lastword::Authority;
 use lastword::core::limits::MAX_MESSAGE_BYTES;
 use lastword::core::protocol::SUBPROTOCOL;
@@ -19,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::connection;
 use crate::hub::Hub;
+use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
 
 /// How a server is started.
@@ -77,7 +79,12 @@ pub enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-/// Runs a server until SIGINT or SIGTERM, then closes its store cleanly.
+/// How long connections have to end once the server stops; then they are cut.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// Runs a server until SIGINT or SIGTERM, then closes its store cleanly. A second signal does not
+/// wait for connections, and a third ends the process at once: the log has everything that was
+/// acknowledged.
 ///
 /// # Errors
 /// [`ServeError`] if it cannot start, or the store does not close well.
@@ -91,49 +98,66 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     };
     let authority = Authority::open(&options.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(serve(options, Hub::new(authority.clone(), members)));
-    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let served = runtime.block_on(async {
+        let listener = listen(options).await?;
+        serve(listener, Hub::new(authority.clone(), members), &mut signals).await
+    });
+    runtime.spawn(async move {
+        signals.next().await;
+        std::process::exit(1);
+    });
     let closed = authority.close();
+    runtime.shutdown_timeout(Duration::ZERO);
     served?;
     Ok(closed?)
 }
 
-async fn serve(options: &ServeOptions, hub: Arc<Hub>) -> Result<(), ServeError> {
+async fn listen(options: &ServeOptions) -> Result<Listener, ServeError> {
     let listen = options.listen;
     let listener = tokio::net::TcpListener::bind(listen)
         .await
         .map_err(|error| ServeError::Listen { listen, reason: error.to_string() })?;
-    let address = listener.local_addr()?;
-    announce(options, address)?;
+    announce(options, listener.local_addr()?)?;
+    Ok(Listener(listener))
+}
+
+/// Serves until a signal comes or the store fails, and then for at most [`GRACE`].
+async fn serve(listener: Listener, hub: Arc<Hub>, signals: &mut Signals) -> Result<(), ServeError> {
     let (stop, stopping) = watch::channel(false);
-    let (ending, failure) = (Arc::clone(&hub), Arc::new(OnceLock::new()));
-    let failed = Arc::clone(&failure);
+    let mut stopped = stopping.clone();
     let app = Router::new()
         .route("/sync", get(sync))
         .route("/healthz", get(healthz))
-        .with_state(Served { hub, stopping });
-    // Small messages must not wait for the acknowledgement of the one before.
-    let listener = listener.tap_io(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::warn!(%error, "a connection may be slow");
-        }
+        .with_state(Served { hub: Arc::clone(&hub), stopping })
+        .into_make_service_with_connect_info::<Upgraded>();
+    let server = axum::serve(listener, app).with_graceful_shutdown(async move {
+        // A sender that is gone stops it, too.
+        let _ = stopped.wait_for(|stop| *stop).await;
     });
-    axum::serve(listener, app)
-        .with_graceful_shutdown(async move {
-            tokio::select! {
-                () = stop_signal() => {}
-                reason = ending.failure() => {
-                    // Set once: this future ends here.
-                    let _ = failed.set(reason);
-                }
-            }
-            // Connections without a receiver have ended already.
-            let _ = stop.send(true);
-        })
-        .await?;
-    match failure.get() {
+    let mut server = std::pin::pin!(server.into_future());
+    let failed = tokio::select! {
+        served = &mut server => return Ok(served?),
+        () = signals.next() => None,
+        reason = hub.failure() => Some(reason),
+    };
+    stop.send_replace(true);
+    // Every connection, and the server itself, has a receiver until it ends.
+    let ended = async {
+        let served = server.await;
+        stop.closed().await;
+        served
+    };
+    tokio::select! {
+        served = ended => served?,
+        () = tokio::time::sleep(GRACE) => {
+            tracing::warn!("connections that did not end in {} s are cut", GRACE.as_secs());
+        }
+        () = signals.next() => tracing::warn!("a second signal: connections are cut"),
+    }
+    match failed {
         None => Ok(()),
-        Some(reason) => Err(ServeError::Failed { reason: reason.clone() }),
+        Some(reason) => Err(ServeError::Failed { reason }),
     }
 }
 
@@ -160,36 +184,131 @@ struct Served {
     stopping: watch::Receiver<bool>,
 }
 
-async fn sync(State(served): State<Served>, upgrade: WebSocketUpgrade) -> Response {
+async fn sync(
+    State(served): State<Served>,
+    ConnectInfo(upgraded): ConnectInfo<Upgraded>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    if !is_from_here(&headers, matches!(served.hub.members, Members::Dev)) {
+        let message = "pages of other sites may not connect here\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
     upgrade
         .protocols([SUBPROTOCOL])
         .max_message_size(MAX_MESSAGE_BYTES)
         .max_frame_size(MAX_MESSAGE_BYTES)
         .max_write_buffer_size(4 * MAX_MESSAGE_BYTES)
-        .on_upgrade(move |socket| connection::serve(socket, served.hub, served.stopping))
+        .on_upgrade(move |socket| {
+            upgraded.set();
+            connection::serve(socket, served.hub, served.stopping)
+        })
+}
+
+/// Whether the request comes from no browser, or from a page of this server: any site that a user
+/// visits can open a WebSocket to a server on the user's machine. A site can also give its own name
+/// the address of that machine; so where any token is taken, the name must be one of the loopback.
+fn is_from_here(headers: &HeaderMap, dev: bool) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    headers.get_all(header::ORIGIN).iter().all(|origin| {
+        let origin = origin.as_bytes();
+        let site = [&b"http://"[..], b"https://"].iter().find_map(|s| origin.strip_prefix(*s));
+        site == Some(host.as_bytes()) && (!dev || is_loopback(host))
+    })
+}
+
+/// Whether `localhost:7420`, `127.0.0.1` and the like.
+fn is_loopback(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|c| c.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let ip = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
 }
 
 async fn healthz(State(served): State<Served>) -> impl IntoResponse {
     (StatusCode::OK, format!("ok, {} devices attached\n", served.hub.attached()))
 }
 
-async fn stop_signal() {
-    let interrupt = tokio::signal::ctrl_c();
-    #[cfg(unix)]
-    {
+/// The signals that end the server. Made once, so that none is missed between two waits.
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        match signal(SignalKind::terminate()) {
-            Ok(mut terminate) => {
-                tokio::select! {
-                    _ = interrupt => {}
-                    _ = terminate.recv() => {}
-                }
-            }
-            Err(_) => {
-                let _ = interrupt.await;
-            }
+        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
+        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
-    #[cfg(not(unix))]
-    let _ = interrupt.await;
+}
+
+/// The signals that end the server. Made once, so that none is missed between two waits.
+#[cfg(windows)]
+struct Signals(tokio::signal::windows::CtrlC);
+
+#[cfg(windows)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        tokio::signal::windows::ctrl_c().map(Self)
+    }
+
+    async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// I8. After a failed sync the server has to end so that opening the store tells what was kept;
+    /// one client that had sent half a request kept it up, refusing all writes, for ever.
+    #[test]
+    fn a_failed_store_ends_the_server_whatever_clients_do() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let authority = Authority::open(dir.path()).expect("it opens");
+        let hub = Hub::new(authority.clone(), Members::Dev);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let served = runtime.expect("a runtime").block_on(async {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            let mut client = std::net::TcpStream::connect(address).expect("it listens");
+            client.write_all(b"GET /sync HTTP/1.1\r\nHost: ").expect("sent");
+            let mut signals = Signals::new().expect("signals");
+            let fail = async {
+                // Connections are accepted in order: once this is answered, the other is served.
+                let mut asks = tokio::net::TcpStream::connect(address).await.expect("it listens");
+                let request = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+                asks.write_all(request).await.expect("sent");
+                let mut answer = String::new();
+                asks.read_to_string(&mut answer).await.expect("answered");
+                assert!(answer.ends_with("ok, 0 devices attached\n"), "{answer}");
+                hub.fail("the disk is gone".into());
+            };
+            let served = serve(Listener(listener), Arc::clone(&hub), &mut signals);
+            let served = tokio::time::timeout(10 * GRACE, served);
+            let (served, ()) = tokio::join!(served, fail);
+            drop(client);
+            served.expect("it ends")
+        });
+        let error = served.expect_err("the store failed").to_string();
+        assert!(error.contains("the disk is gone") && error.contains("start it again"), "{error}");
+        authority.close().expect("it closes");
+    }
 }

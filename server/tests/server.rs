@@ -16,7 +16,13 @@ mod full_disk;
 mod kills;
 #[path = "server/members.rs"]
 mod members;
+#[path = "server/origin.rs"]
+mod origin;
+#[path = "server/refused.rs"]
+mod refused;
 #[path = "server/round_trip.rs"]
 mod round_trip;
+#[path = "server/stop.rs"]
+mod stop;
 #[path = "server/storm.rs"]
 mod storm;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use lastword_core::id::WorkspaceName;
 use lastword_core::protocol::replica::SyncStatus;
 
+use crate::error::{Error, Result};
 use crate::live::lock;
 
 /// What was sent and received since the connection began.
@@ -22,9 +23,16 @@ pub(super) struct Counts {
 
 #[derive(Debug, Default)]
 pub(super) struct Board {
-    workspaces: Mutex<BTreeMap<WorkspaceName, Standing>>,
+    state: Mutex<State>,
     changed: Condvar,
     wakers: Mutex<Vec<Waker>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    workspaces: BTreeMap<WorkspaceName, Standing>,
+    /// Why the driver has ended: nothing changes any more.
+    ended: Option<Error>,
 }
 
 #[derive(Debug, Default)]
@@ -33,24 +41,49 @@ struct Standing {
     counts: Counts,
 }
 
+impl State {
+    fn status(&self, workspace: &WorkspaceName) -> SyncStatus {
+        let standing = self.workspaces.get(workspace);
+        standing.and_then(|standing| standing.status.clone()).unwrap_or(SyncStatus::Idle)
+    }
+}
+
 impl Board {
     pub(super) fn status(&self, workspace: &WorkspaceName) -> SyncStatus {
-        let workspaces = lock(&self.workspaces);
-        let standing = workspaces.get(workspace);
-        standing.and_then(|standing| standing.status.clone()).unwrap_or(SyncStatus::Idle)
+        lock(&self.state).status(workspace)
     }
 
     pub(super) fn counts(&self, workspace: &WorkspaceName) -> Counts {
-        lock(&self.workspaces).get(workspace).map(|standing| standing.counts).unwrap_or_default()
+        let state = lock(&self.state);
+        state.workspaces.get(workspace).map(|standing| standing.counts).unwrap_or_default()
     }
 
     pub(super) fn set(&self, workspace: &WorkspaceName, status: SyncStatus) {
-        lock(&self.workspaces).entry(workspace.clone()).or_default().status = Some(status);
+        let mut state = lock(&self.state);
+        state.workspaces.entry(workspace.clone()).or_default().status = Some(status);
+        drop(state);
         self.wake();
     }
 
     pub(super) fn count(&self, workspace: &WorkspaceName, add: impl FnOnce(&mut Counts)) {
-        add(&mut lock(&self.workspaces).entry(workspace.clone()).or_default().counts);
+        add(&mut lock(&self.state).workspaces.entry(workspace.clone()).or_default().counts);
+        self.wake();
+    }
+
+    /// The driver has ended; the first reason counts. Every workspace that was in sync shows
+    /// `status`.
+    pub(super) fn end(&self, error: Error, status: &SyncStatus) {
+        let mut state = lock(&self.state);
+        if state.ended.is_some() {
+            return;
+        }
+        state.ended = Some(error);
+        for standing in state.workspaces.values_mut() {
+            if !matches!(standing.status, Some(SyncStatus::Stopped { .. })) {
+                standing.status = Some(status.clone());
+            }
+        }
+        drop(state);
         self.wake();
     }
 
@@ -61,12 +94,12 @@ impl Board {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// Resolves once the workspace's status pleases.
+    /// Resolves once the workspace's status pleases; with an error once the driver has ended.
     pub(super) async fn until(
         &self,
         workspace: &WorkspaceName,
         mut pleased: impl FnMut(&SyncStatus) -> bool,
-    ) -> SyncStatus {
+    ) -> Result<SyncStatus> {
         std::future::poll_fn(|context| {
             // Registered first: a change after the look wakes.
             let mut wakers = lock(&self.wakers);
@@ -74,36 +107,44 @@ impl Board {
                 wakers.push(context.waker().clone());
             }
             drop(wakers);
-            let status = self.status(workspace);
-            if pleased(&status) { Poll::Ready(status) } else { Poll::Pending }
+            let state = lock(&self.state);
+            if let Some(error) = &state.ended {
+                return Poll::Ready(Err(error.clone()));
+            }
+            let status = state.status(workspace);
+            drop(state);
+            if pleased(&status) { Poll::Ready(Ok(status)) } else { Poll::Pending }
         })
         .await
     }
 
+    /// Waits until the workspace's status pleases; `None` if the time is over first, an error once
+    /// the driver has ended.
     pub(super) fn wait(
         &self,
         workspace: &WorkspaceName,
         until: Option<Instant>,
         mut pleased: impl FnMut(&SyncStatus) -> bool,
-    ) -> Option<SyncStatus> {
+    ) -> Result<Option<SyncStatus>> {
         // Waiters also look at the database, whose news come without this lock; a short turn
         // bounds what a missed wake-up costs.
         const TURN: Duration = Duration::from_millis(20);
-        let mut workspaces = lock(&self.workspaces);
+        let mut state = lock(&self.state);
         loop {
-            let standing = workspaces.get(workspace);
-            let status =
-                standing.and_then(|standing| standing.status.clone()).unwrap_or(SyncStatus::Idle);
+            if let Some(error) = &state.ended {
+                return Err(error.clone());
+            }
+            let status = state.status(workspace);
             if pleased(&status) {
-                return Some(status);
+                return Ok(Some(status));
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                return None;
+                return Ok(None);
             }
             let turn = left.map_or(TURN, |left| left.min(TURN));
-            let waited = self.changed.wait_timeout(workspaces, turn);
-            workspaces = waited.unwrap_or_else(PoisonError::into_inner).0;
+            let waited = self.changed.wait_timeout(state, turn);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 }

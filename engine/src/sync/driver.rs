@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lastword_core::id::WorkspaceName;
 use lastword_core::protocol::Decided;
 use lastword_core::protocol::replica::{
-    Config, Input, Output, ReplicaSession, SyncStatus, WorkspaceState,
+    Config, Input, Output, ReplicaSession, StopReason, SyncStatus, WorkspaceState,
 };
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::read;
@@ -49,11 +49,21 @@ pub(super) fn spawn(
     std::thread::Builder::new()
         .name("lastword sync".into())
         .spawn(move || {
+            // Also if it panics: nobody may wait for a driver that is gone.
+            let _ending = Ending(Arc::clone(&board));
             runtime.block_on(Driver::new(db, remote, board, commands).run(received));
             // A name that is still being looked up must not hold whoever drops the handle.
             runtime.shutdown_background();
         })
         .map_err(no_thread)
+}
+
+struct Ending(Arc<Board>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end(Error::Closed, &SyncStatus::Idle);
+    }
 }
 
 struct Driver {
@@ -123,7 +133,7 @@ impl Driver {
         self.input(Input::Start);
         loop {
             if let Err(error) = self.drain().await {
-                return self.give_up(&error);
+                return self.give_up(error);
             }
             match self.wait(&mut received).await {
                 Ok(Turn::Go) => {}
@@ -137,18 +147,20 @@ impl Driver {
                     }
                     return;
                 }
-                Err(error) => return self.give_up(&error),
+                Err(error) => return self.give_up(error),
             }
         }
     }
 
     /// The store failed: nothing can be made durable, so nothing may be said any more.
-    fn give_up(&self, error: &Error) {
-        tracing::error!(%error, "sync ends because the store failed");
-        for workspace in self.told.keys() {
-            let why = format!("the local store failed: {error}");
-            self.board.set(workspace, SyncStatus::Offline { why, retry_at_ms: u64::MAX });
+    fn give_up(&self, error: Error) {
+        if matches!(error, Error::Closed) {
+            return;
         }
+        tracing::error!(%error, "sync ends because the store failed");
+        let message = format!("this device's store failed: {error}");
+        let status = SyncStatus::Stopped { why: StopReason::StoreFailed, message };
+        self.board.end(error, &status);
     }
 
     async fn wait(&mut self, received: &mut mpsc::UnboundedReceiver<Command>) -> Result<Turn> {

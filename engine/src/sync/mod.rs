@@ -72,6 +72,12 @@ pub enum SyncFailure {
         /// For people: what to do.
         message: String,
     },
+    /// The server takes no batch of this device now: the outbox keeps them.
+    #[error("the server takes no writes of this device: {why}")]
+    Held {
+        /// Why, in the server's words.
+        why: String,
+    },
     /// The time was over first.
     #[error("not caught up in time")]
     TimedOut {
@@ -115,13 +121,16 @@ impl Sync {
     }
 
     /// Waits until the workspace's status pleases `until`; `None` if `timeout` is over first.
-    #[must_use]
+    ///
+    /// # Errors
+    /// Once sync has ended: [`Error::Closed`] if the database was closed, else what failed in its
+    /// store.
     pub fn wait_status(
         &self,
         workspace: &WorkspaceName,
         timeout: Option<Duration>,
         until: impl FnMut(&SyncStatus) -> bool,
-    ) -> Option<SyncStatus> {
+    ) -> Result<Option<SyncStatus>> {
         self.inner.board.wait(
             workspace,
             timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
@@ -134,7 +143,9 @@ impl Sync {
     ///
     /// # Errors
     /// [`SyncFailure::Offline`] after the first failed attempt to reach the server,
-    /// [`SyncFailure::Stopped`] if the server said no, [`SyncFailure::TimedOut`].
+    /// [`SyncFailure::Held`] if the server puts batches off, [`SyncFailure::Stopped`] if it said
+    /// no, [`SyncFailure::TimedOut`]; [`SyncFailure::Engine`] if the database is closed or its
+    /// store fails.
     pub fn wait_caught_up(
         &self,
         workspace: &Workspace,
@@ -146,13 +157,18 @@ impl Sync {
         let written = read::meta(workspace.read()?.state(), name).map_err(Error::from)?.written;
         let settled = |status: &SyncStatus| match status {
             SyncStatus::Live { .. } => caught_up(workspace, written),
-            SyncStatus::Offline { .. } | SyncStatus::Stopped { .. } => true,
+            SyncStatus::Offline { .. } | SyncStatus::Held { .. } | SyncStatus::Stopped { .. } => {
+                true
+            }
             _ => false,
         };
-        match self.inner.board.wait(name, until, settled) {
+        match self.inner.board.wait(name, until, settled)? {
             Some(SyncStatus::Offline { why, .. }) => Err(SyncFailure::Offline { why }),
             Some(SyncStatus::Stopped { why, message }) => {
                 Err(SyncFailure::Stopped { why, message })
+            }
+            Some(SyncStatus::Held { why, .. }) if !caught_up(workspace, written) => {
+                Err(SyncFailure::Held { why })
             }
             Some(_) => self.report(workspace, begun),
             None => Err(SyncFailure::TimedOut { status: self.status(name) }),
@@ -163,24 +179,36 @@ impl Sync {
     /// stream, and the cursor has reached the server's head; waits through times without a server.
     ///
     /// # Errors
-    /// [`SyncFailure::Stopped`] if the server said no.
+    /// [`SyncFailure::Held`] if the server puts batches off, which may last for ever;
+    /// [`SyncFailure::Stopped`] if it said no; [`SyncFailure::Engine`] if the database is closed or
+    /// its store fails.
     pub async fn caught_up(&self, workspace: &Workspace) -> Result<SyncReport, SyncFailure> {
         let begun = Instant::now();
         let name = workspace.name();
         let written = read::meta(workspace.read()?.state(), name).map_err(Error::from)?.written;
         let settled = |status: &SyncStatus| match status {
             SyncStatus::Live { .. } => caught_up(workspace, written),
-            SyncStatus::Stopped { .. } => true,
+            SyncStatus::Held { .. } | SyncStatus::Stopped { .. } => true,
             _ => false,
         };
-        match self.inner.board.until(name, settled).await {
+        match self.inner.board.until(name, settled).await? {
             SyncStatus::Stopped { why, message } => Err(SyncFailure::Stopped { why, message }),
+            SyncStatus::Held { why, .. } if !caught_up(workspace, written) => {
+                Err(SyncFailure::Held { why })
+            }
             _ => self.report(workspace, begun),
         }
     }
 
     /// Resolves with the workspace's status once it differs from `seen`.
-    pub async fn status_after(&self, workspace: &WorkspaceName, seen: &SyncStatus) -> SyncStatus {
+    ///
+    /// # Errors
+    /// As [`Sync::wait_status`].
+    pub async fn status_after(
+        &self,
+        workspace: &WorkspaceName,
+        seen: &SyncStatus,
+    ) -> Result<SyncStatus> {
         self.inner.board.until(workspace, |status| status != seen).await
     }
 

@@ -1,6 +1,7 @@
 //! The authority: one decision per batch, whoever asks how often, and what it takes on trust.
 
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use lastword::core::hlc::Hlc;
 use lastword::core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
@@ -10,6 +11,8 @@ use lastword::core::protocol::{Attached, Role};
 use lastword::core::stamp::{Decision, RefusalCode, Verdict};
 use lastword::{AttachRequest, Authority, Error, PushAnswer, PushGate};
 
+/// Longest wait for anything here; reaching it is a failure.
+const LIMIT: Duration = Duration::from_secs(60);
 const ANN: DeviceId = DeviceId([1; 16]);
 const BOB: DeviceId = DeviceId([2; 16]);
 
@@ -234,4 +237,46 @@ fn bases_former_ids_and_devices_are_not_taken_on_trust() {
     let answer = fixture.push("bob", &batch(ANN, 2, vec![put("n5", "x", 0)]));
     assert!(matches!(answer, PushAnswer::Forked { .. }), "{answer:?}");
     assert_eq!(fixture.attach(ANN, "ann", 1).unwrap().last_counter, 1);
+}
+
+/// B1, I1. An authority that went out of scope without `close` kept its directory locked and its
+/// thread running until the process ended. The last clone that goes closes it, also if that is held
+/// by an answer on the writer's own thread.
+#[test]
+fn the_last_clone_that_goes_closes_the_store() {
+    let fixture = Fixture::new();
+    let head = fixture.head();
+    let Fixture { authority, main, _dir: dir } = fixture;
+    drop(authority);
+    let authority = Authority::open(dir.path()).expect("the lock is free at once");
+    assert_eq!(authority.status().unwrap()[0].head, head);
+
+    let (tell, told) = channel();
+    let held = authority.clone();
+    let request = AttachRequest {
+        attachment: 2,
+        device: BOB,
+        user: "bob".into(),
+        decided: 0,
+        role: Role::Editor,
+        create: true,
+    };
+    let (go, gone) = channel::<()>();
+    let done = move |answer: Result<Attached, Error>| {
+        // Until the test has let go of its own clone.
+        assert!(gone.recv().is_err());
+        drop(held);
+        tell.send(answer.is_ok()).unwrap();
+    };
+    authority.attach(main, request, done).unwrap();
+    drop(authority);
+    drop(go);
+    assert!(told.recv_timeout(LIMIT).expect("the writer does not wait for itself"));
+    let until = Instant::now() + LIMIT;
+    loop {
+        match Authority::open(dir.path()) {
+            Ok(authority) => return authority.close().unwrap(),
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! What users type: commands and flags.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -44,6 +44,8 @@ pub(super) enum Command {
     History(OfRecord),
     /// Say why a record is as it is and what it waits for
     Explain(OfRecord),
+    /// List the refused batches of this device, and why they were refused
+    DeadLetters(DeadLetters),
     /// Show what a directory holds and what waits
     Status(Status),
     /// List the frames of the log
@@ -73,7 +75,7 @@ pub(super) struct Link {
     pub(super) server: Option<String>,
     /// What the server knows you by; remembered in the directory
     #[arg(long, value_name = "TOKEN", env = "LASTWORD_TOKEN", hide_env_values = true)]
-    pub(super) token: Option<String>,
+    token: Option<String>,
     /// Do not connect, even if a server is remembered
     #[arg(long)]
     pub(super) offline: bool,
@@ -83,6 +85,13 @@ pub(super) struct Link {
     /// How long to keep trying, like 500ms, 10s or 2m; without it the first failed attempt counts
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(super) timeout: Option<Duration>,
+}
+
+impl Link {
+    /// The token, if one was given; an empty environment variable is none.
+    pub(super) fn token(&self) -> Option<&str> {
+        self.token.as_deref().filter(|token| !token.is_empty())
+    }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -103,8 +112,8 @@ pub(super) struct Serve {
     /// Directory of the server's data
     #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
     pub(super) data: PathBuf,
-    /// Address to listen on; port 0 takes a free one
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7420")]
+    /// Address or name to listen on; port 0 takes a free one
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7420", value_parser = address)]
     pub(super) listen: SocketAddr,
     /// Members: a file of lines `token, user, workspace, owner|editor|viewer`
     #[arg(long, value_name = "FILE")]
@@ -115,6 +124,15 @@ pub(super) struct Serve {
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// The first address of a name; an IPv4 one if it has any, since most clients try that first.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let bad = |reason: String| format!("{reason}; write it like 127.0.0.1:7420 or localhost:0");
+    let found: Vec<SocketAddr> =
+        text.to_socket_addrs().map_err(|error| bad(error.to_string()))?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| bad("the name has no address".into()))
 }
 
 #[derive(Debug, Args)]
@@ -186,7 +204,9 @@ pub(super) struct Export {
 
 #[derive(Debug, Args)]
 pub(super) struct Get {
+    /// Table of the record, like notes
     pub(super) table: String,
+    /// Key of the record in its table
     pub(super) key: String,
     #[command(flatten)]
     pub(super) store: Store,
@@ -196,7 +216,9 @@ pub(super) struct Get {
 
 #[derive(Debug, Args)]
 pub(super) struct Put {
+    /// Table of the record, like notes
     pub(super) table: String,
+    /// Key of the record in its table
     pub(super) key: String,
     /// The record as a JSON object, `-` for stdin
     pub(super) value: String,
@@ -208,7 +230,9 @@ pub(super) struct Put {
 
 #[derive(Debug, Args)]
 pub(super) struct Patch {
+    /// Table of the record, like notes
     pub(super) table: String,
+    /// Key of the record in its table
     pub(super) key: String,
     /// Fields to set as a JSON object, `-` for stdin
     #[arg(default_value = "{}")]
@@ -224,7 +248,9 @@ pub(super) struct Patch {
 
 #[derive(Debug, Args)]
 pub(super) struct Delete {
+    /// Table of the record, like notes
     pub(super) table: String,
+    /// Key of the record in its table
     pub(super) key: String,
     #[command(flatten)]
     pub(super) store: Store,
@@ -244,8 +270,18 @@ pub(super) struct Watch {
 
 #[derive(Debug, Args)]
 pub(super) struct OfRecord {
+    /// Table of the record, like notes
     pub(super) table: String,
+    /// Key of the record in its table
     pub(super) key: String,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeadLetters {
     #[command(flatten)]
     pub(super) store: Store,
     #[command(flatten)]

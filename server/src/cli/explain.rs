@@ -26,10 +26,10 @@ pub(super) fn explain(args: &OfRecord) -> Result<(), Failure> {
     let explanation = session.ws.explain(&table, &key)?;
     let mut out = std::io::stdout().lock();
     if args.store.json {
-        writeln!(out, "{}", as_json(&explanation))?;
+        writeln!(out, "{}", output::json_line(&as_json(&explanation)))?;
     } else {
         for line in as_text(&session, &explanation)? {
-            writeln!(out, "{line}")?;
+            writeln!(out, "{}", output::plain(&line))?;
         }
     }
     session.close()

@@ -22,14 +22,32 @@ pub(super) fn export(args: &Export) -> Result<(), Failure> {
                 let rows = session.ws.status()?.rows;
                 eprintln!("caught up: {}", output::records_and_rate(rows, opening));
             }
+            let known = session.db.workspaces()?;
+            must_be_one_of(args, known.iter().map(|ws| ws.name().as_str()))?;
             print(args, &view)?;
             session.close()
         }
         Opened::Server(authority) => {
+            let known = authority.status()?;
+            must_be_one_of(args, known.iter().map(|status| status.workspace.as_str()))?;
             print(args, &authority.read(&WorkspaceName::new(&args.store.workspace)?)?)?;
             Ok(authority.close()?)
         }
     }
+}
+
+/// A mistyped workspace would look like an empty one.
+fn must_be_one_of<'a>(args: &Export, known: impl Iterator<Item = &'a str>) -> Result<(), Failure> {
+    let known: Vec<&str> = known.filter(|name| !name.starts_with('_')).collect();
+    let (workspace, dir) = (args.store.workspace.as_str(), args.store.data.display());
+    if known.contains(&workspace) {
+        return Ok(());
+    }
+    let has = match known.as_slice() {
+        [] => "it has none yet".to_owned(),
+        known => format!("it has {}", known.join(", ")),
+    };
+    Err(Failure::failed(format!("there is no workspace {workspace} in {dir}: {has}")))
 }
 
 fn print(args: &Export, view: &WorkspaceView) -> Result<(), Failure> {

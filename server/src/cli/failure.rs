@@ -49,7 +49,11 @@ impl From<Error> for Failure {
                     | StoreError::Disk(DiskError::Damaged { .. })
             )
         );
-        let code = if damaged { ExitCode::Damaged } else { ExitCode::Failed };
+        let code = match error {
+            Error::NoFrame { .. } => ExitCode::Usage,
+            _ if damaged => ExitCode::Damaged,
+            _ => ExitCode::Failed,
+        };
         let message = match &error {
             Error::Lock(lock) => match &**lock {
                 LockError::Locked { dir, pid, command } => format!(
@@ -76,7 +80,9 @@ impl From<SyncFailure> for Failure {
             SyncFailure::Offline { .. } | SyncFailure::TimedOut { .. } => {
                 Self::unreachable(failure.to_string())
             }
-            SyncFailure::Stopped { .. } => Self::failed(failure.to_string()),
+            SyncFailure::Stopped { .. } | SyncFailure::Held { .. } => {
+                Self::failed(failure.to_string())
+            }
         }
     }
 }

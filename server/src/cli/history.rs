@@ -29,8 +29,8 @@ pub(super) fn history(args: &OfRecord) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     for version in &versions {
         let line = match args.store.json {
-            true => as_json(version)?,
-            false => as_text(version, own)?,
+            true => output::json_line(&as_json(version)?).into_owned(),
+            false => output::plain(&as_text(version, own)?).into_owned(),
         };
         writeln!(out, "{line}")?;
     }

@@ -1,29 +1,28 @@
 //! `import`: records from JSON lines, in atomic batches.
 //!
 //! The whole input is checked before the first write, so a mistyped file changes nothing. A line
-//! that asks for what is stored already is skipped, so running the same import again resumes it.
+//! that asks for what is stored already is skipped, and so are all lines of a record that is
+//! deleted and whose last line deletes it: running the same import again resumes it.
 
 use std::cell::Cell;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanCount, ProgressBar};
 use lastword::core::id::{Key, TableName};
-use lastword::core::limits::MAX_BATCH_BYTES;
 use lastword::{Error, SyncReport, WorkspaceView};
 use serde_json::json;
 
 use super::args::Import;
 use super::failure::Failure;
-use super::lines::{Edit, Input, Line};
+use super::lines::{BATCH_BYTES, Edit, Input, Line};
 use super::output;
 use super::session::{Connection, Session};
 
 /// Most bad lines that are listed when nothing is written because of them.
 const MAX_LISTED: u64 = 20;
-/// A batch is closed before its ops could pass this size.
-const BATCH_BYTES: usize = MAX_BATCH_BYTES - 64 * 1024;
 /// How long a full outbox may take to drain a little.
 const DRAIN: Duration = Duration::from_secs(60);
 
@@ -33,15 +32,17 @@ pub(super) fn import(args: &Import) -> Result<(), Failure> {
     let checked = check(&mut input, &mut bad)?;
     bad.stop(&input.name)?;
     let session = Session::open(&args.store, &args.link)?;
+    let mut deleted = BTreeSet::new();
     if checked.has_edits {
-        check_edits(&mut input, &session.ws.read()?, &mut bad)?;
+        deleted = check_edits(&mut input, &session.ws.read()?, &mut bad)?;
         bad.stop(&input.name)?;
     }
     let connection = session.connect()?;
     let bar = output::progress(checked.lines, "writing");
     let mut writer = BatchWriter {
         session: &session,
-        connected: connection.is_some(),
+        connection,
+        deleted,
         max_ops: args.batch,
         view: session.ws.read()?,
         batch: Vec::new(),
@@ -59,7 +60,7 @@ pub(super) fn import(args: &Import) -> Result<(), Failure> {
     })?;
     writer.flush()?;
     writer.bar.finish_and_clear();
-    let (done, skipped) = (writer.done, writer.bad.count);
+    let (done, skipped, connection) = (writer.done, writer.bad.count, writer.connection);
     let written = begun.elapsed();
     let settled = settle(args, &session, connection, begun)?;
     let told = tell(args, &session, &Told { done, skipped, written, settled });
@@ -81,7 +82,7 @@ impl BadLines {
         }
         self.count += 1;
         if self.keep_going || self.count <= MAX_LISTED {
-            eprintln!("{input}:{number}: {reason}");
+            eprintln!("{input}:{number}: {}", output::plain(reason));
         }
     }
 
@@ -120,33 +121,62 @@ fn check(input: &mut Input, bad: &mut BadLines) -> Result<Checked, Failure> {
     Ok(checked)
 }
 
-/// Whether every patch and undelete will find a record, counting what earlier lines do.
-fn check_edits(input: &mut Input, view: &WorkspaceView, bad: &mut BadLines) -> Result<(), Failure> {
-    let mut records: BTreeMap<(TableName, Key), Option<bool>> = BTreeMap::new();
+type Name = (TableName, Key);
+
+/// What the lines of a record do to it.
+struct Course {
+    was_deleted: bool,
+    live: Option<bool>,
+    ends_deleted: bool,
+    /// Lines that find no record to change.
+    faults: Vec<(u64, String)>,
+}
+
+/// Whether every patch and undelete will find a record, counting what earlier lines do. Answers the
+/// records that are deleted and end so: nothing of theirs is left to do.
+fn check_edits(
+    input: &mut Input,
+    view: &WorkspaceView,
+    bad: &mut BadLines,
+) -> Result<BTreeSet<Name>, Failure> {
+    let mut records: BTreeMap<Name, Course> = BTreeMap::new();
     let name = input.name.clone();
     input.visit(&mut |number, line| {
         let Ok(Line { table, key, edit }) = line else { return Ok(()) };
-        let live = match records.get(&(table.clone(), key.clone())) {
-            Some(live) => *live,
-            None => view.is_live(&table, &key)?,
+        let course = match records.entry((table.clone(), key.clone())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => {
+                let live = view.is_live(&table, &key)?;
+                let (was_deleted, ends_deleted) = (live == Some(false), false);
+                new.insert(Course { was_deleted, live, ends_deleted, faults: Vec::new() })
+            }
         };
-        let next = match (edit, live) {
-            (Edit::Put(_), _) => Some(true),
-            (Edit::Patch { .. }, Some(true)) => Some(true),
+        course.ends_deleted = edit == Edit::Delete;
+        match (edit, course.live) {
+            (Edit::Patch { .. }, Some(true)) => {}
             (Edit::Patch { .. }, _) => {
-                bad.add(&name, number, &format!("there is no {table}/{key} to patch"));
-                live
+                course.faults.push((number, format!("there is no {table}/{key} to patch")));
             }
-            (Edit::Delete, live) => live.map(|_| false),
-            (Edit::Undelete, Some(_)) => Some(true),
             (Edit::Undelete, None) => {
-                bad.add(&name, number, &format!("{table}/{key} was never deleted"));
-                live
+                course.faults.push((number, format!("{table}/{key} was never deleted")));
             }
-        };
-        records.insert((table, key), next);
+            (Edit::Put(_) | Edit::Undelete, _) => course.live = Some(true),
+            (Edit::Delete, live) => course.live = live.map(|_| false),
+        }
         Ok(())
-    })
+    })?;
+    let mut deleted = BTreeSet::new();
+    let mut faults = BTreeMap::new();
+    for (record, course) in records {
+        match course.was_deleted && course.ends_deleted {
+            true => drop(deleted.insert(record)),
+            false => faults.extend(course.faults),
+        }
+    }
+    for (number, reason) in faults {
+        bad.add(&name, number, &reason);
+    }
+    Ok(deleted)
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -158,12 +188,14 @@ struct Done {
 
 struct BatchWriter<'a> {
     session: &'a Session,
-    connected: bool,
+    connection: Option<Connection>,
+    /// Records that are deleted and whose last line deletes them.
+    deleted: BTreeSet<Name>,
     max_ops: usize,
     /// As of the last batch: the batch in the making names each record once, so it holds for it.
     view: WorkspaceView,
     batch: Vec<(u64, Line)>,
-    names: BTreeSet<(TableName, Key)>,
+    names: BTreeSet<Name>,
     size_bytes: usize,
     done: Done,
     bad: BadLines,
@@ -183,7 +215,8 @@ impl BatchWriter<'_> {
             self.flush()?;
         }
         let live = self.view.get_record(&line.table, &line.key)?;
-        if line.is_done(live.as_ref().map(|shown| &shown.record)) {
+        let is_over = live.is_none() && self.deleted.contains(&name);
+        if is_over || line.is_done(live.as_ref().map(|shown| &shown.record)) {
             self.done.unchanged += 1;
             self.bar.inc(1);
             return Ok(());
@@ -206,7 +239,7 @@ impl BatchWriter<'_> {
             });
             match written {
                 Ok(_) => break,
-                Err(full @ Error::OutboxFull { .. }) if self.connected => {
+                Err(full @ Error::OutboxFull { .. }) if self.connection.is_some() => {
                     let since = *full_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > DRAIN {
                         return Err(self.stopped(&full.to_string()));
@@ -215,7 +248,11 @@ impl BatchWriter<'_> {
                     let _ = self.session.ws.wait_after(&view, Some(Duration::from_millis(100)));
                 }
                 Err(
-                    error @ (Error::Value(_) | Error::NotFound { .. } | Error::NotDeleted { .. }),
+                    error @ (Error::Value(_)
+                    | Error::Batch(_)
+                    | Error::Record { .. }
+                    | Error::NotFound { .. }
+                    | Error::NotDeleted { .. }),
                 ) if self.bad.keep_going => {
                     let (number, _) = self.batch.remove(failed.get());
                     self.bad.add(&self.input, number, &error.to_string());
@@ -233,6 +270,9 @@ impl BatchWriter<'_> {
         self.names.clear();
         self.size_bytes = 0;
         self.view = self.session.ws.read()?;
+        if let Some(connection) = &mut self.connection {
+            connection.look(self.session)?;
+        }
         Ok(())
     }
 
@@ -324,20 +364,22 @@ fn tell(args: &Import, session: &Session, told: &Told) -> Result<(), Failure> {
             });
         }
         Outcome::Waiting(why) => {
-            eprintln!("outbox {}; {why}", output::batches(waiting));
+            eprintln!("outbox {}; {}", output::batches(waiting), output::plain(why));
             line["why"] = json!(why);
         }
     }
-    if args.store.json {
-        writeln!(std::io::stdout().lock(), "{line}")?;
-    }
+    // A reader that went away must not hide that something was refused.
+    let printed = match args.store.json {
+        true => writeln!(std::io::stdout().lock(), "{}", output::json_line(&line.to_string())),
+        false => Ok(()),
+    };
     match (refused, *skipped) {
-        (0, 0) => Ok(()),
+        (0, 0) => Ok(printed?),
         (0, bad) => {
             Err(Failure::failed(format!("{} skipped", output::counted(bad, "line", "lines"))))
         }
         (refused, _) => Err(Failure::failed(format!(
-            "{} refused: `lastword explain` and table _dead_letters say why",
+            "{} refused: `lastword dead-letters` says why",
             output::batches(refused)
         ))),
     }

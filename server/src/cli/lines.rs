@@ -1,6 +1,7 @@
 //! Lines of an import file: reading them with a bounded buffer, and what each says.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -8,13 +9,17 @@ use std::path::Path;
 use lastword::Tx;
 use lastword::core::id::{Key, TableName};
 use lastword::core::json::{self, JsonError};
+use lastword::core::limits::{MAX_BATCH_BYTES, MAX_FIELD_NAME_BYTES, MAX_FIELDS, MAX_RECORD_BYTES};
 use lastword::core::value::{Field, Record};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::failure::Failure;
-use super::records::MAX_TEXT_BYTES;
 
+/// Longest record as JSON text in bytes: every byte of a record may be escaped.
+pub(super) const MAX_TEXT_BYTES: usize = 8 * MAX_RECORD_BYTES;
+/// A batch is closed before its ops could pass this size.
+pub(super) const BATCH_BYTES: usize = MAX_BATCH_BYTES - 64 * 1024;
 /// Longest line in bytes: a record as text, a key and the rest of the line.
 const MAX_LINE_BYTES: usize = MAX_TEXT_BYTES + 64 * 1024;
 
@@ -108,8 +113,51 @@ struct Text<'a> {
     deleted: bool,
 }
 
+/// Whether a patch can be made of these fields.
+pub(super) fn check_patch(set: &Record, remove: &[String]) -> Result<(), String> {
+    let mut names = BTreeSet::new();
+    for name in remove {
+        if name.len() > MAX_FIELD_NAME_BYTES {
+            let start: String = name.chars().take(40).collect();
+            return Err(format!(
+                "field name of {} bytes, the limit is {MAX_FIELD_NAME_BYTES} (it begins {start:?})",
+                name.len()
+            ));
+        }
+        if !names.insert(name) {
+            return Err(format!("field {name:?} is removed twice"));
+        }
+        if set.field(name).is_some() {
+            return Err(format!("field {name:?} is both set and removed"));
+        }
+    }
+    match remove.len() {
+        len if len > MAX_FIELDS => {
+            Err(format!("{len} fields to remove, the limit is {MAX_FIELDS}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What to do about text that begins as no record does.
+pub(super) fn odd_start(text: &str) -> Option<&'static str> {
+    match text.chars().next() {
+        Some('\u{feff}') => Some(
+            "column 1: it begins with a byte-order mark (EF BB BF): save it as UTF-8 without one",
+        ),
+        Some('[') => Some(
+            "column 1: a JSON array, where one object is needed: write one record a line \
+             (`jq -c '.[]'` turns an array into lines)",
+        ),
+        _ => None,
+    }
+}
+
 impl Line {
     fn parse(line: &str) -> Result<Self, String> {
+        if let Some(reason) = odd_start(line) {
+            return Err(reason.into());
+        }
         let text: Text<'_> = serde_json::from_str(line).map_err(|error| {
             let reason = error.to_string();
             let reason = reason.split(" at line ").next().unwrap_or_default();
@@ -137,9 +185,7 @@ impl Line {
             ("patch", None, set, remove) if set.is_some() || remove.is_some() => {
                 let set = set.map(record).transpose()?.unwrap_or_default();
                 let remove = remove.unwrap_or_default();
-                if let Some(both) = remove.iter().find(|name| set.field(name).is_some()) {
-                    return Err(format!("field {both:?} is both set and removed"));
-                }
+                check_patch(&set, &remove)?;
                 Edit::Patch { set: set.fields().to_vec(), remove }
             }
             ("delete", _, None, None) => Edit::Delete,
@@ -149,7 +195,13 @@ impl Line {
             ("delete" | "undelete", ..) => return Err(format!("{op} takes no fields")),
             _ => return Err(format!("op {op:?} is unknown: use put, patch, delete or undelete")),
         };
-        Ok(Self { table, key, edit })
+        let line = Self { table, key, edit };
+        match line.size_bytes() {
+            size if size > BATCH_BYTES => {
+                Err(format!("the line is {size} bytes encoded, the limit is {BATCH_BYTES}"))
+            }
+            _ => Ok(line),
+        }
     }
 
     /// Its share of a batch in encoded bytes, at most.
@@ -218,6 +270,21 @@ mod tests {
         assert!(
             error(r#"{"table":"notes","key":"n1","op":"delete","set":{}}"#).contains("takes no")
         );
+    }
+
+    /// I6. A patch that removed a field twice, or one with an endless name, passed the check and
+    /// stopped the import half way.
+    #[test]
+    fn a_patch_that_cannot_be_written_is_a_bad_line() {
+        let patch = |remove: &str| {
+            error(&format!(r#"{{"table":"t","key":"k","op":"patch","remove":[{remove}]}}"#))
+        };
+        assert!(patch(r#""y","y""#).contains("\"y\" is removed twice"));
+        assert!(patch(&format!("\"{}\"", "x".repeat(1025))).contains("1025 bytes, the limit"));
+        let many: Vec<String> = (0..4097).map(|number| format!("\"f{number}\"")).collect();
+        assert!(patch(&many.join(",")).contains("4097 fields to remove"));
+        let many: Vec<String> = (0..4000).map(|number| format!("\"{number:0300}\"")).collect();
+        assert!(patch(&many.join(",")).contains("bytes encoded, the limit is"));
     }
 
     #[test]

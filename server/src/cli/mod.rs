@@ -13,6 +13,7 @@ mod sync;
 mod watch;
 mod history;
 mod explain;
+mod letters;
 mod status;
 
 use clap::Parser as _;
@@ -30,7 +31,14 @@ pub use failure::{ExitCode, Failure};
 pub fn run() -> (bool, Result<(), Failure>) {
     let Cli { command } = Cli::parse();
     let json = wants_json(&command);
-    (json, obey(&command))
+    let done = obey(&command).map_err(|failure| match command {
+        // What the demo expected and found takes lines.
+        Command::Demo(_) | Command::DemoDevice(_) => failure,
+        // JSON has escapes of its own.
+        _ if json => failure,
+        _ => Failure { message: output::plain(&failure.message).into_owned(), ..failure },
+    });
+    (json, done)
 }
 
 fn wants_json(command: &Command) -> bool {
@@ -46,6 +54,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Delete(args) | Command::Undelete(args) => args.store.json,
         Command::Watch(args) => args.store.json,
         Command::History(args) | Command::Explain(args) => args.store.json,
+        Command::DeadLetters(args) => args.store.json,
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
         Command::DemoDevice(_) => false,
@@ -72,6 +81,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Watch(args) => watch::watch(args),
         Command::History(args) => history::history(args),
         Command::Explain(args) => explain::explain(args),
+        Command::DeadLetters(args) => letters::letters(args),
         Command::Status(args) => status::status(args),
         Command::Log(args) => status::log(args),
     }

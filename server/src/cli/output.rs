@@ -1,5 +1,6 @@
 //! How results are written: JSON lines, times, counts, rates.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use indicatif::{HumanCount, ProgressBar, ProgressStyle};
@@ -11,7 +12,7 @@ use super::failure::Failure;
 
 /// A record's value for output.
 pub(super) fn value_of(record: &Record) -> Result<Box<serde_json::value::RawValue>, Failure> {
-    let line = json::record_to_string(record)?;
+    let line = json_line(&json::record_to_string(record)?).into_owned();
     Ok(serde_json::value::RawValue::from_string(line).expect("invariant: it is valid JSON"))
 }
 
@@ -25,7 +26,33 @@ pub(super) fn record_line(
     let (table, key) = (Value::from(table), Value::from(key));
     let mark = if deleted { r#","deleted":true"# } else { "" };
     let value = json::record_to_string(record)?;
-    Ok(format!(r#"{{"table":{table},"key":{key},"value":{value}{mark}}}"#))
+    let line = format!(r#"{{"table":{table},"key":{key},"value":{value}{mark}}}"#);
+    Ok(json_line(&line).into_owned())
+}
+
+/// Text for people, with control characters escaped: keys, fields and messages come from others,
+/// and a terminal obeys what it is sent.
+pub(super) fn plain(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = text.chars().map(|c| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    });
+    Cow::Owned(escaped.collect())
+}
+
+/// JSON with the control characters escaped that JSON lets pass; they only occur inside strings.
+pub(super) fn json_line(line: &str) -> Cow<'_, str> {
+    if !line.contains(char::is_control) {
+        return Cow::Borrowed(line);
+    }
+    let escaped = line.chars().map(|c| match c.is_control() {
+        true => format!("\\u{:04x}", u32::from(c)),
+        false => c.to_string(),
+    });
+    Cow::Owned(escaped.collect())
 }
 
 /// `1 batch`, `2 batches`.
@@ -122,6 +149,22 @@ mod tests {
         assert_eq!(civil(11_016), (2000, 2, 29));
         assert_eq!(civil(20_781), (2026, 11, 24));
         assert_eq!(clock(951_827_696_000), "2000-02-29 12:34:56");
+    }
+
+    /// R8.1. A key or message of another member could move the cursor, recolour the screen or hide
+    /// lines of whoever listed it: a terminal obeys control characters.
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(plain("n1 über 日本"), "n1 über 日本");
+        assert_eq!(plain("a\u{1b}[2J\r\n\u{9b}b"), r"a\u{1b}[2J\r\n\u{9b}b");
+        let record = json::parse_record("{\"a\":\"\u{9b}2J\u{7f}\"}").expect("a record");
+        let line = record_line("t", "k\u{9b}", &record, false).expect("it is text");
+        assert!(!line.contains(char::is_control), "{line:?}");
+        let read: serde_json::Value = serde_json::from_str(&line).expect("it stays JSON");
+        assert_eq!(
+            (&read["key"], &read["value"]["a"]),
+            (&"k\u{9b}".into(), &"\u{9b}2J\u{7f}".into())
+        );
     }
 
     #[test]

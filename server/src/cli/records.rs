@@ -12,11 +12,9 @@ use serde_json::json;
 
 use super::args::{Delete, Get, Link, Patch, Put, Store};
 use super::failure::Failure;
+use super::lines::{MAX_TEXT_BYTES, check_patch, odd_start};
 use super::output;
-use super::session::{Fate, Session};
-
-/// Longest record as JSON text in bytes: every byte of a record may be escaped.
-pub(super) const MAX_TEXT_BYTES: usize = 8 * lastword::core::limits::MAX_RECORD_BYTES;
+use super::session::{Fate, Session, held_text};
 
 struct Name {
     table: TableName,
@@ -27,19 +25,28 @@ fn name(table: &str, key: &str) -> Result<Name, Failure> {
     Ok(Name { table: TableName::new(table)?, key: Key::new(key)? })
 }
 
-/// The argument itself, or stdin for `-`.
-fn text_of(argument: &str) -> Result<String, Failure> {
+/// The argument as a record, or stdin for `-`; an error on stdin names it.
+fn record_of(argument: &str) -> Result<Record, Failure> {
     if argument != "-" {
-        return Ok(argument.to_owned());
+        return parse(argument).map_err(Failure::failed);
     }
-    let mut text = String::new();
+    let named = |reason: String| Failure::failed(format!("stdin: {reason}"));
+    let mut bytes = Vec::new();
     let mut from = std::io::stdin().lock().take(MAX_TEXT_BYTES as u64 + 1);
-    from.read_to_string(&mut text)?;
-    if text.len() > MAX_TEXT_BYTES {
-        let message = format!("the record on stdin is over {MAX_TEXT_BYTES} bytes");
-        return Err(Failure::failed(message));
+    from.read_to_end(&mut bytes).map_err(|error| named(error.to_string()))?;
+    if bytes.len() > MAX_TEXT_BYTES {
+        return Err(named(format!("the record is over {MAX_TEXT_BYTES} bytes")));
     }
-    Ok(text.trim_end().to_owned())
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| named(format!("byte {}: not UTF-8", error.valid_up_to() + 1)))?;
+    parse(text.trim_end()).map_err(named)
+}
+
+fn parse(text: &str) -> Result<Record, String> {
+    match odd_start(text) {
+        Some(reason) => Err(reason.into()),
+        None => json::parse_record(text).map_err(|error| error.to_string()),
+    }
 }
 
 pub(super) fn get(get: &Get) -> Result<(), Failure> {
@@ -58,9 +65,10 @@ pub(super) fn get(get: &Get) -> Result<(), Failure> {
             seq: shown.seq,
             pending: shown.is_pending(),
         };
-        writeln!(out, "{}", serde_json::to_string(&line).expect("invariant: it is valid JSON"))?;
+        let line = serde_json::to_string(&line).expect("invariant: it is valid JSON");
+        writeln!(out, "{}", output::json_line(&line))?;
     } else {
-        writeln!(out, "{}", json::record_to_string(&shown.record)?)?;
+        writeln!(out, "{}", output::value_of(&shown.record)?)?;
     }
     session.close()
 }
@@ -76,7 +84,7 @@ struct Got<'a> {
 
 pub(super) fn put(put: &Put) -> Result<(), Failure> {
     let name = name(&put.table, &put.key)?;
-    let record = json::parse_record(&text_of(&put.value)?)?;
+    let record = record_of(&put.value)?;
     write(&put.store, &put.link, &name, |tx, Name { table, key }| {
         tx.put_record(table, key, record.clone())
     })
@@ -84,16 +92,14 @@ pub(super) fn put(put: &Put) -> Result<(), Failure> {
 
 pub(super) fn patch(patch: &Patch) -> Result<(), Failure> {
     let name = name(&patch.table, &patch.key)?;
-    let record: Record = json::parse_record(&text_of(&patch.set)?)?;
+    let record = record_of(&patch.set)?;
     let set: Vec<Field> = record.fields().to_vec();
     let remove = patch.remove.clone();
     if set.is_empty() && remove.is_empty() {
         let message = "nothing to change: give fields to set as JSON, or --remove FIELD";
         return Err(Failure::usage(message));
     }
-    if let Some(both) = remove.iter().find(|name| record.field(name).is_some()) {
-        return Err(Failure::usage(format!("field {both:?} is both set and removed")));
-    }
+    check_patch(&record, &remove).map_err(Failure::usage)?;
     write(&patch.store, &patch.link, &name, |tx, Name { table, key }| {
         tx.patch_record(table, key, set.clone(), remove.clone())
     })
@@ -138,6 +144,7 @@ fn tell(
 ) -> Result<(), Failure> {
     let waiting = ws.waiting()?;
     let mut out = std::io::stdout().lock();
+    let mut printed = Ok(());
     let full = format!("{}/{}", name.table, name.key);
     if as_json {
         let mut line = json!({
@@ -156,19 +163,26 @@ fn tell(
                     }
                 }
             }
-            Fate::Waiting(why) | Fate::Unreachable(why) => line["why"] = json!(why),
+            Fate::Waiting(why) | Fate::Unreachable(why) | Fate::Held(why) => {
+                line["why"] = json!(why);
+            }
         }
-        writeln!(out, "{line}")?;
+        printed = writeln!(out, "{}", output::json_line(&line.to_string()));
     }
+    // A reader that went away must not hide what became of the write.
     let text = match fate {
         Fate::Waiting(why) => format!("saved {full}; outbox {}; {why}", output::batches(waiting)),
         Fate::Unreachable(why) => {
             let saved = format!("saved {full}; outbox {}; {why}", output::batches(waiting));
             return Err(Failure::unreachable(saved));
         }
+        Fate::Held(why) => {
+            let held = held_text(why, &output::batches(waiting));
+            return Err(Failure::failed(format!("saved {full}, not sent: {held}")));
+        }
         Fate::Decided(Decision::Refused { code, message, .. }) => {
             return Err(Failure::failed(format!(
-                "{full} refused ({code}): {message}; it is kept in _dead_letters"
+                "{full} refused ({code}): {message}; it is kept, see `lastword dead-letters`"
             )));
         }
         Fate::Decided(Decision::Accepted { first_seq, verdicts, .. }) => match verdicts.first() {
@@ -183,7 +197,7 @@ fn tell(
         },
     };
     if !as_json {
-        writeln!(out, "{text}")?;
+        printed = writeln!(out, "{}", output::plain(&text));
     }
-    Ok(())
+    Ok(printed?)
 }

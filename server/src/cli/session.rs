@@ -10,6 +10,7 @@ use lastword::{
 
 use super::args::{Link, Store};
 use super::failure::Failure;
+use super::output;
 use super::remote::{self, Remembered};
 
 /// How long a write waits for a remembered server before it reports the outbox.
@@ -25,6 +26,8 @@ pub(super) struct Session {
     pub(super) ws: Workspace,
     link: Link,
     known: Option<Remembered>,
+    /// Why what the directory remembers cannot be read.
+    broken: Option<Failure>,
 }
 
 /// A device's directory, or that of a server that is not running.
@@ -40,12 +43,14 @@ pub(super) enum Fate {
     Waiting(String),
     /// As `Waiting`, where the user asked to wait for the server.
     Unreachable(String),
+    /// As `Unreachable`, but the server answered: it takes no batch of this device now.
+    Held(String),
 }
 
 impl Session {
     /// Opens the device, making its directory if there is none.
     pub(super) fn open(store: &Store, link: &Link) -> Result<Self, Failure> {
-        if let (Some(server), None, false) = (&link.server, &link.token, is_store(store)) {
+        if let (Some(server), None, false) = (&link.server, link.token(), is_store(store)) {
             return Err(no_token(server));
         }
         Self::over(Database::open(&store.data)?, store, link)
@@ -53,17 +58,22 @@ impl Session {
 
     fn over(db: Database, store: &Store, link: &Link) -> Result<Self, Failure> {
         let ws = db.workspace(&store.workspace)?;
-        let known = remote::read(&store.data)?;
-        Ok(Self { db, ws, link: link.clone(), known })
+        // Whoever only reads what is here needs no server.
+        let (known, broken) = match remote::read(&store.data) {
+            Ok(known) => (known, None),
+            Err(failure) => {
+                eprintln!("warning: {}", output::plain(&failure.message));
+                (None, Some(failure))
+            }
+        };
+        Ok(Self { db, ws, link: link.clone(), known, broken })
     }
 
     /// Opens the device for reading; where the user asked for the server, it catches up first.
     pub(super) fn open_to_read(store: &Store, link: &Link) -> Result<Self, Failure> {
         must_exist(store, link)?;
         let session = Self::open(store, link)?;
-        if link.server.is_some() || link.wait {
-            session.catch_up()?;
-        }
+        session.catch_up_if_asked()?;
         Ok(session)
     }
 
@@ -79,19 +89,24 @@ impl Session {
         }
         let known = self.known.clone();
         let Some(server) = &self.link.server else {
-            let token = self.link.token.clone();
-            let chosen = known.map(|known| match token {
-                Some(token) if token != known.token => (Remembered { token, ..known }, true),
+            if let Some(Failure { code, message }) = &self.broken {
+                return Err(Failure { code: *code, message: message.clone() });
+            }
+            let chosen = known.map(|known| match self.link.token() {
+                Some(token) if token != known.token => {
+                    (Remembered { token: token.into(), ..known }, true)
+                }
                 _ => (known, false),
             });
             return Ok(chosen);
         };
         let url = Remote::new(server)?.url().to_owned();
-        let same = known.as_ref().filter(|known| known.url == url).map(|known| &known.token);
-        let Some(token) = self.link.token.as_ref().or(same) else {
+        let same =
+            known.as_ref().filter(|known| known.url == url).map(|known| known.token.as_str());
+        let Some(token) = self.link.token().or(same) else {
             return Err(no_token(&url));
         };
-        let chosen = Remembered { token: token.clone(), url };
+        let chosen = Remembered { token: token.into(), url };
         let fresh = known.as_ref() != Some(&chosen);
         Ok(Some((chosen, fresh)))
     }
@@ -121,6 +136,14 @@ impl Session {
         connection.wait_caught_up(self, self.link.timeout, &mut |_| {})
     }
 
+    /// Catches up where the user named a server or asked to wait for it.
+    pub(super) fn catch_up_if_asked(&self) -> Result<(), Failure> {
+        if self.link.server.is_some() || self.link.wait {
+            self.catch_up()?;
+        }
+        Ok(())
+    }
+
     /// What the server said to a write, or why it has not: it is given a glance, or as long as the
     /// user said.
     pub(super) fn fate(
@@ -143,9 +166,10 @@ impl Session {
         let patient = self.link.wait && self.link.timeout.is_some();
         let status = connection.sync.wait_status(self.ws.name(), limit, |status| {
             connection.reached |= is_reached(status);
-            let over = matches!(status, SyncStatus::Offline { .. }) && !patient;
+            let put_off = matches!(status, SyncStatus::Offline { .. } | SyncStatus::Held { .. });
+            let over = put_off && !patient;
             over || receipt.verdict().is_some() || matches!(status, SyncStatus::Stopped { .. })
-        });
+        })?;
         if let Some(Settled::Decided(decision)) = receipt.verdict() {
             connection.reached = true;
             connection.remember(self)?;
@@ -157,6 +181,11 @@ impl Session {
                     true => Err(Failure::failed(format!("saved, but not sent: {message}"))),
                     false => Ok(Fate::Waiting(message)),
                 };
+            }
+            SyncStatus::Held { why, .. } => {
+                connection.remember(self)?;
+                let held = SyncFailure::Held { why }.to_string();
+                return Ok(if self.link.wait { Fate::Held(held) } else { Fate::Waiting(held) });
             }
             SyncStatus::Offline { why, .. } => format!("server not reachable ({why})"),
             _ => "the server has not answered yet".to_owned(),
@@ -183,7 +212,7 @@ impl Session {
 
 /// A running connection of a command.
 pub(super) struct Connection {
-    sync: Sync,
+    pub(super) sync: Sync,
     remembered: Remembered,
     /// Other than what the directory remembers.
     fresh: bool,
@@ -192,7 +221,8 @@ pub(super) struct Connection {
 }
 
 fn is_reached(status: &SyncStatus) -> bool {
-    matches!(status, SyncStatus::CatchingUp { .. } | SyncStatus::Live { .. })
+    use SyncStatus::{CatchingUp, Held, Live};
+    matches!(status, CatchingUp { .. } | Live { .. } | Held { .. })
 }
 
 impl Connection {
@@ -206,10 +236,21 @@ impl Connection {
         Ok(())
     }
 
+    /// How the workspace stands. A server that has answered is remembered at once: the command may
+    /// be killed before its end.
+    pub(super) fn look(&mut self, session: &Session) -> Result<SyncStatus, Failure> {
+        let status = self.sync.status(session.ws.name());
+        self.reached |= is_reached(&status);
+        if self.reached {
+            self.remember(session)?;
+        }
+        Ok(status)
+    }
+
     /// Waits until everything written before is decided and everything of the server is here.
     /// A server that was never reached ends it at once, or after `timeout`; one that is lost on the
-    /// way has [`OUTAGE`], or `timeout`, to come back. `look` is called with the status every
-    /// [`LOOK`].
+    /// way has [`OUTAGE`], or `timeout`, to come back; one that takes no writes of this device has
+    /// `timeout` to take them. `look` is called with the status every [`LOOK`].
     pub(super) fn wait_caught_up(
         &mut self,
         session: &Session,
@@ -229,27 +270,28 @@ impl Connection {
                 Err(stopped @ SyncFailure::Stopped { .. }) => return Err(stopped.into()),
                 Err(failure) => failure,
             };
-            let status = self.sync.status(session.ws.name());
+            let status = self.look(session)?;
             look(&status);
-            self.reached |= is_reached(&status);
             if is_reached(&status) {
                 alive = Instant::now();
             }
-            let offline = matches!(failure, SyncFailure::Offline { .. });
-            let (since, patience) = match timeout {
-                Some(timeout) => (begun, timeout),
-                None if offline && !self.reached => (begun, Duration::ZERO),
-                None => (alive, OUTAGE),
+            let (since, patience) = match (timeout, &failure) {
+                (Some(timeout), _) => (begun, timeout),
+                (None, SyncFailure::Held { .. }) => (begun, Duration::ZERO),
+                (None, SyncFailure::Offline { .. }) if !self.reached => (begun, Duration::ZERO),
+                (None, _) => (alive, OUTAGE),
             };
             if since.elapsed() >= patience {
                 self.remember(session)?;
                 return Err(self.out_of_patience(session, &failure)?);
             }
-            if offline {
-                // The next attempt has its time; until then there is nothing to see.
-                let changed = |status: &SyncStatus| !matches!(status, SyncStatus::Offline { .. });
-                let _ = self.sync.wait_status(session.ws.name(), Some(LOOK), changed);
-            }
+            // The next attempt has its time; until then there is nothing to see.
+            let changed = |now: &SyncStatus| match failure {
+                SyncFailure::Offline { .. } => !matches!(now, SyncStatus::Offline { .. }),
+                SyncFailure::Held { .. } => !matches!(now, SyncStatus::Held { .. }),
+                _ => true,
+            };
+            self.sync.wait_status(session.ws.name(), Some(LOOK), changed)?;
         }
     }
 
@@ -265,6 +307,10 @@ impl Connection {
             more => format!("; {more} batches wait in the outbox and are sent by the next sync"),
         };
         let url = &self.remembered.url;
+        if let SyncFailure::Held { .. } = failure {
+            let waiting = output::batches(waiting);
+            return Ok(Failure::failed(held_text(&failure.to_string(), &waiting)));
+        }
         Ok(Failure::unreachable(match failure {
             SyncFailure::Offline { why } => format!("server {url} not reachable ({why}){rest}"),
             other => format!("server {url}: {other}{rest}"),
@@ -272,17 +318,28 @@ impl Connection {
     }
 }
 
-/// Opens whatever the directory holds, for reading.
+/// What the server said, what waits because of it, and what to do.
+pub(super) fn held_text(why: &str, waiting: &str) -> String {
+    format!(
+        "{why}; {waiting} in the outbox, nothing is lost: run `lastword sync` once that has changed"
+    )
+}
+
+/// Opens whatever the directory holds, for reading; where the user asked for the server, a device
+/// catches up first.
 pub(super) fn open_any(store: &Store, link: &Link) -> Result<Opened, Failure> {
+    let opened = open_as_it_is(store, link)?;
+    if let Opened::Device(session) = &opened {
+        session.catch_up_if_asked()?;
+    }
+    Ok(opened)
+}
+
+/// As [`open_any`], without asking the server for anything.
+pub(super) fn open_as_it_is(store: &Store, link: &Link) -> Result<Opened, Failure> {
     must_exist(store, link)?;
     match Database::open(&store.data) {
-        Ok(db) => {
-            let session = Session::over(db, store, link)?;
-            if link.server.is_some() || link.wait {
-                session.catch_up()?;
-            }
-            Ok(Opened::Device(Box::new(session)))
-        }
+        Ok(db) => Ok(Opened::Device(Box::new(Session::over(db, store, link)?))),
         Err(Error::OtherRole { .. }) => Ok(Opened::Server(Authority::open(&store.data)?)),
         Err(error) => Err(error.into()),
     }

@@ -4,19 +4,23 @@ use std::io::Write as _;
 
 use indicatif::{HumanBytes, HumanCount};
 use lastword::core::id::DeviceId;
+use lastword::core::protocol::Role;
 use lastword::{Authority, LogLine, WorkspaceStatus};
 use serde_json::{Value, json};
 
 use super::args::{Log, Status};
 use super::failure::Failure;
 use super::output;
-use super::session::{Opened, Session, open_any};
+use super::session::{Opened, Session, open_any, open_as_it_is};
 
 pub(super) fn status(args: &Status) -> Result<(), Failure> {
-    match open_any(&args.store, &args.link)? {
+    match open_as_it_is(&args.store, &args.link)? {
         Opened::Device(session) => {
+            // A server that cannot be had is a reason to look, not one to see nothing.
+            let caught_up = session.catch_up_if_asked();
             device(args, &session)?;
-            session.close()
+            session.close()?;
+            caught_up
         }
         Opened::Server(authority) => {
             server(args, &authority)?;
@@ -73,22 +77,36 @@ fn workspace_text(status: &WorkspaceStatus) -> Vec<String> {
     let oldest = status.oldest_undecided_ms.map_or(String::new(), |oldest_ms| {
         format!(", the oldest written {}", output::ago(oldest_ms))
     });
+    let frozen = match status.role {
+        Some(Role::Viewer) if status.undecided > 0 => {
+            "; not taken by the server while your role is viewer"
+        }
+        _ => "",
+    };
     let settled = match status.settled {
         0 => String::new(),
         settled => format!("; {} decided, not seen in the stream yet", HumanCount(settled)),
     };
     vec![
         format!("workspace {}: {copy}", status.workspace),
-        format!("  outbox        {}{oldest}{settled}", output::batches(status.undecided)),
+        format!("  outbox        {}{oldest}{frozen}{settled}", output::batches(status.undecided)),
         format!("  dead letters  {}", HumanCount(status.dead_letters)),
         format!("  conflicts     {}", HumanCount(status.conflicts)),
     ]
 }
 
+fn role_word(role: Role) -> &'static str {
+    match role {
+        Role::Owner => "owner",
+        Role::Editor => "editor",
+        Role::Viewer => "viewer",
+    }
+}
+
 fn workspace_json(status: &WorkspaceStatus) -> Value {
     json!({
         "workspace": status.workspace, "attached": status.attached,
-        "bootstrapped": status.bootstrapped, "rows": status.rows,
+        "bootstrapped": status.bootstrapped, "role": status.role.map(role_word), "rows": status.rows,
         "digest": status.digest.to_string(), "cursor": status.cursor, "head": status.head,
         "outbox": status.undecided, "settled": status.settled,
         "oldest_ms": status.oldest_undecided_ms, "dead_letters": status.dead_letters,
@@ -137,7 +155,9 @@ pub(super) fn log(args: &Log) -> Result<(), Failure> {
     };
     let mut out = std::io::stdout().lock();
     for line in &lines {
-        writeln!(out, "{}", log_line(line, args.store.json))?;
+        let text = log_line(line, args.store.json);
+        let text = if args.store.json { output::json_line(&text) } else { output::plain(&text) };
+        writeln!(out, "{text}")?;
     }
     if lines.len() == args.limit {
         eprintln!("more follows: --from {next}");

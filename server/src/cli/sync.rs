@@ -24,19 +24,20 @@ pub(super) fn sync(args: &Sync) -> Result<(), Failure> {
     let mut fresh = conflicts(&session.ws.read()?)?;
     fresh.retain(|(key, _)| !known.contains(key));
     let people = People::read(&session.ws.read()?, session.db.device())?;
-    let mut out = std::io::stdout().lock();
-    if args.store.json {
+    let line = if args.store.json {
         let conflicts: Result<Vec<_>, Failure> =
             fresh.iter().map(|(_, record)| output::value_of(record)).collect();
-        writeln!(out, "{}", as_json(&report, &conflicts?))?;
+        output::json_line(&as_json(&report, &conflicts?)).into_owned()
     } else {
-        writeln!(out, "{}", text(&report, &fresh, &people))?;
-    }
+        text(&report, &fresh, &people)
+    };
+    // A reader that went away must not hide that something was refused.
+    let printed = writeln!(std::io::stdout().lock(), "{line}");
     session.close()?;
     match report.refused {
-        0 => Ok(()),
+        0 => Ok(printed?),
         refused => Err(Failure::failed(format!(
-            "{} refused: `lastword explain` and table _dead_letters say why",
+            "{} refused: `lastword dead-letters` says why",
             output::batches(refused)
         ))),
     }
@@ -79,8 +80,10 @@ fn text(report: &SyncReport, conflicts: &[(String, Record)], people: &People) ->
     );
     if !conflicts.is_empty() {
         let count = output::counted(conflicts.len() as u64, "conflict", "conflicts");
-        let told: Vec<String> =
-            conflicts.iter().map(|(_, record)| conflict_text(record, people)).collect();
+        let told: Vec<String> = conflicts
+            .iter()
+            .map(|(_, record)| output::plain(&conflict_text(record, people)).into_owned())
+            .collect();
         let (joint, between) = if told.len() == 1 { (" ", "; ") } else { ("\n  ", "\n  ") };
         line = format!("{line}; {count}:{joint}{}", told.join(between));
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::common::{Device, Server, lastword};
+use crate::common::{Device, Server, lastword, with_stdin};
 
 fn import(dir: &Path, text: &str) -> String {
     std::fs::write(dir.join("in.jsonl"), text).expect("written");
@@ -133,4 +133,90 @@ fn foreign_newer_and_damaged_directories_are_refused() {
     assert!(error.contains("damaged at byte"), "{error}");
     std::fs::write(&log, &bytes).expect("written");
     assert_eq!(lastword(path, &["get", "t", "k", "--data", "d"]).ok(), "{\"a\":1}\n");
+}
+
+/// R8.1. Keys, fields and messages come from others; printed raw they drove the reader's terminal.
+#[test]
+fn control_characters_are_escaped() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let run = |args: &[&str]| lastword(dir.path(), &[args, &["--data", "d"]].concat());
+    let key = "a\u{1b}[2J\nb\u{9b}";
+    let outputs = [
+        run(&["put", "t", key, "{\"f\":\"\u{9b}\"}"]).ok(),
+        run(&["get", "t", key]).ok(),
+        run(&["explain", "t", key]).ok(),
+        run(&["history", "t", key]).ok(),
+        run(&["log"]).ok(),
+        run(&["export"]).ok(),
+        run(&["get", "other", key]).fails(1),
+        run(&["delete", "other", key]).fails(1),
+    ];
+    for output in outputs {
+        let raw = |c: char| c.is_control() && c != '\n';
+        assert!(!output.contains(raw) && !output.contains("\nb"), "{output:?}");
+    }
+    assert_eq!(run(&["export"]).ok().lines().count(), 1);
+}
+
+/// What people try first is answered with what to do: an array, a file with a byte-order mark; and
+/// a fault on stdin says that it was there.
+#[test]
+fn common_mistakes_are_named() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path();
+    let line = r#"{"table":"t","key":"k","value":{}}"#;
+    let error = import(path, &format!("[{line}]"));
+    assert!(error.contains("in.jsonl:1: column 1: a JSON array"), "{error}");
+    let error = import(path, &format!("\u{feff}{line}\n"));
+    assert!(error.contains("in.jsonl:1: column 1: it begins with a byte-order mark"), "{error}");
+    let error = lastword(path, &["put", "t", "k", "[1]", "--data", "d"]).fails(1);
+    assert!(error.contains("a JSON array, where one object is needed"), "{error}");
+    let put = ["put", "t", "k", "-", "--data", "d"];
+    for (text, expected) in [
+        (&b"\xef\xbb\xbf{}"[..], "error: stdin: column 1: it begins with a byte-order mark"),
+        (b"{\"a\":}", "error: stdin: column 6, field a: "),
+        (b"{\"a\":\"\xff\"}", "error: stdin: byte 7: not UTF-8"),
+    ] {
+        let error = with_stdin(path, &put, text).fails(1);
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let error = with_stdin(path, &["import", "-", "--data", "d"], b"{").fails(1);
+    assert!(error.contains("stdin:1: column"), "{error}");
+}
+
+/// A mistyped workspace exported nothing and ended well, and was taken for an empty one.
+#[test]
+fn an_unknown_workspace_is_not_exported() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut server = Server::start(&dir.path().join("server"));
+    let link = ["--server", server.url.as_str(), "--token", "me"];
+    let put = ["put", "t", "k", "{}", "--data", "d", "--wait"];
+    lastword(dir.path(), &[&put[..], &link].concat()).ok();
+    server.kill();
+    for data in ["d", "server"] {
+        let error = lastword(dir.path(), &["export", "-w", "typo", "--data", data]).fails(1);
+        let expected = format!("there is no workspace typo in {data}: it has main");
+        assert!(error.contains(&expected), "{error}");
+        assert_eq!(lastword(dir.path(), &["export", "--data", data]).ok().lines().count(), 1);
+    }
+}
+
+/// R1.1, R1.3. A broken `remote.toml` kept people from reading what is on their own disk.
+#[test]
+fn a_broken_remote_does_not_stop_local_reads() {
+    let dir = tempfile::tempdir().expect("a folder");
+    lastword(dir.path(), &["put", "t", "k", "{}", "--data", "d"]).ok();
+    std::fs::write(dir.path().join("d/remote.toml"), "url = ").expect("written");
+    for args in [
+        &["get", "t", "k", "--data", "d"][..],
+        &["export", "--data", "d"],
+        &["status", "--data", "d"],
+        &["put", "t", "k2", "{}", "--data", "d", "--offline"],
+    ] {
+        let ran = lastword(dir.path(), args);
+        assert!(ran.err.starts_with("warning: d/remote.toml: "), "{ran:?}");
+        ran.ok();
+    }
+    let error = lastword(dir.path(), &["sync", "--data", "d"]).fails(1);
+    assert!(error.contains("error: d/remote.toml: "), "{error}");
 }

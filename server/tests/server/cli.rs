@@ -1,10 +1,10 @@
 //! The command line: what it prints, what it remembers, how it exits.
 
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::Receiver;
 
-use crate::common::{Device, Server, command, json_of, lastword};
+use crate::common::{Device, LIMIT, Server, command, json_of, lastword, lines_of, run, with_stdin};
 
 fn link<'a>(server: &'a Server, args: &[&'a str]) -> Vec<&'a str> {
     [args, &["--server", &server.url, "--token", "me"]].concat()
@@ -114,9 +114,14 @@ fn the_server_is_remembered() {
     let args = ["sync", "--data", "phone", "--server", &server.url];
     let error = lastword(dir.path(), &args).fails(2);
     assert!(error.contains("--token") && error.contains("LASTWORD_TOKEN"), "{error}");
+    let mut empty = command(dir.path(), &args);
+    empty.env("LASTWORD_TOKEN", "");
+    let error = run(empty).fails(2);
+    assert!(error.contains("a token for ws://"), "an empty variable is no token: {error}");
     assert!(!dir.path().join("phone").exists(), "a store was made");
     let mut sync = command(dir.path(), &args);
-    assert!(sync.env("LASTWORD_TOKEN", "me").status().expect("runs").success());
+    sync.env("LASTWORD_TOKEN", "me");
+    run(sync).ok();
     lastword(dir.path(), &["sync", "--data", "phone"]).ok();
     assert!(json_of(dir.path(), &["status", "--data", "phone", "--json"])["server"].is_string());
     let device = Device::open(&dir.path().join("phone"));
@@ -138,13 +143,10 @@ fn watch_prints_changes_as_they_come() {
         &link(&server, &["put", "notes", "n1", r#"{"a":1}"#, "--data", "a", "--wait"]),
     )
     .ok();
-    let mut watch = command(dir.path(), &link(&server, &["watch", "notes", "--data", "b"]))
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("watch starts");
-    let mut lines = BufReader::new(watch.stdout.take().expect("piped")).lines();
-    let mut next = move || -> serde_json::Value {
-        serde_json::from_str(&lines.next().expect("a line").expect("UTF-8")).expect("JSON")
+    let watch =
+        Watch::start(command(dir.path(), &link(&server, &["watch", "notes", "--data", "b"])));
+    let next = || -> serde_json::Value {
+        serde_json::from_str(&watch.out.recv_timeout(LIMIT).expect("a line")).expect("JSON")
     };
     let first = next();
     assert_eq!(
@@ -157,21 +159,68 @@ fn watch_prints_changes_as_they_come() {
     lastword(dir.path(), &["delete", "notes", "n1", "--data", "a", "--wait"]).ok();
     let gone = next();
     assert_eq!((&gone["key"], &gone["deleted"]), (&"n1".into(), &true.into()));
-    watch.kill().expect("watch runs");
-    watch.wait().expect("it ends");
+}
+
+/// A `lastword watch` process and what it prints.
+struct Watch {
+    child: Child,
+    out: Receiver<String>,
+    err: Receiver<String>,
+}
+
+impl Watch {
+    fn start(mut command: Command) -> Self {
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("watch starts");
+        let out = lines_of(child.stdout.take().expect("piped"));
+        let err = lines_of(child.stderr.take().expect("piped"));
+        Self { child, out, err }
+    }
+
+    /// Waits until it says this on stderr.
+    fn says(&self, text: &str) {
+        while !self.err.recv_timeout(LIMIT).expect(text).contains(text) {}
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.child.kill().expect("watch can be killed");
+        self.child.wait().expect("it ends");
+    }
+}
+
+/// B1, I28. `watch` was silent when nothing came any more: a server that was gone, and one that did
+/// not know the token, looked like a quiet workspace.
+#[test]
+fn watch_says_why_nothing_comes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let members = dir.path().join("members");
+    std::fs::write(&members, "me, ann, main, viewer\n").expect("written");
+    let access = ["--tokens".to_owned(), members.display().to_string()];
+    let mut server = Server::start_with(&dir.path().join("server"), &access, "127.0.0.1:0");
+    lastword(dir.path(), &link(&server, &["sync", "--data", "a"])).ok();
+    lastword(dir.path(), &["put", "notes", "n1", "{}", "--data", "a"]).ok();
+    let watch = Watch::start(command(dir.path(), &["watch", "--data", "a"]));
+    watch.says("the server takes no writes of this device: your role");
+    server.kill();
+    watch.says("server not reachable (");
+    std::fs::write(&members, "me, ann, main, editor\n").expect("written");
+    server.restart();
+    watch.says("in step with the server again");
+    server.kill();
+    watch.says("server not reachable (");
+    std::fs::write(&members, "other, ann, main, editor\n").expect("written");
+    server.restart();
+    watch.says("does not know the token; from here on only changes of this device are shown");
 }
 
 /// A value may come from stdin, and the log lists what happened in order.
 #[test]
 fn stdin_and_log() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut put = command(dir.path(), &["put", "notes", "n1", "-", "--data", "d"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("put starts");
-    put.stdin.take().expect("piped").write_all(b"{\"text\":\"from stdin\"}\n").expect("written");
-    assert!(put.wait().expect("ends").success());
+    let put = ["put", "notes", "n1", "-", "--data", "d"];
+    with_stdin(dir.path(), &put, b"{\"text\":\"from stdin\"}\n").ok();
     let told = lastword(dir.path(), &["get", "notes", "n1", "--data", "d", "--json"]).ok();
     let expected =
         r#"{"table":"notes","key":"n1","value":{"text":"from stdin"},"seq":null,"pending":true}"#;
@@ -180,7 +229,15 @@ fn stdin_and_log() {
     let kinds: Vec<&str> = log.lines().filter_map(|line| line.split_whitespace().nth(1)).collect();
     assert_eq!(kinds, ["identity", "local"]);
     let page = lastword(dir.path(), &["log", "--data", "d", "--limit", "1"]);
-    assert!(page.err.contains("more follows: --from"), "{page:?}");
+    let next = page.err.trim().rsplit(' ').next().expect("a position").to_owned();
+    assert_eq!(page.err, format!("more follows: --from {next}\n"));
+    let rest = lastword(dir.path(), &["log", "--data", "d", "--from", &next]).ok();
+    assert_eq!(rest, log.lines().skip(1).map(|line| format!("{line}\n")).collect::<String>());
+    // Between two frames, and behind the last: no damage, but a mistake of who asks.
+    for from in ["1", "8", "99999999"] {
+        let error = lastword(dir.path(), &["log", "--data", "d", "--from", from]).fails(2);
+        assert!(error.contains("positions come from `lastword log`"), "{from}: {error}");
+    }
 }
 
 /// An import that is run again goes on where it stopped, and bad lines can be skipped by name.
@@ -205,4 +262,32 @@ fn import_resumes_and_keeps_going() {
     let error = ran.fails(1);
     assert!(error.contains("broken.jsonl:4: ") && error.contains("broken.jsonl:8: "), "{error}");
     assert_eq!(lastword(path, &["export", "--data", "e"]).ok().lines().count(), 98);
+}
+
+/// I6, R1.2. An import of edits could not be run again: a record that its own last line had deleted
+/// was missing for the patch before it. What ends as it is now is left alone; nothing is written.
+#[test]
+fn an_import_of_edits_can_be_run_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path: &Path = dir.path();
+    let lines = [
+        r#"{"table":"t","key":"a","op":"patch","set":{"n":2}}"#,
+        r#"{"table":"t","key":"a","op":"delete"}"#,
+        r#"{"table":"t","key":"b","value":{"n":1}}"#,
+        r#"{"table":"t","key":"b","op":"delete"}"#,
+        r#"{"table":"t","key":"c","op":"delete"}"#,
+        r#"{"table":"t","key":"d","value":{"n":1}}"#,
+    ];
+    std::fs::write(path.join("in.jsonl"), lines.join("\n")).expect("written");
+    lastword(path, &["put", "t", "a", r#"{"n":1}"#, "--data", "d"]).ok();
+    let told = json_of(path, &["import", "in.jsonl", "--data", "d", "--json"]);
+    assert_eq!((&told["written"], &told["unchanged"]), (&5.into(), &1.into()));
+    let log = lastword(path, &["log", "--data", "d"]).ok();
+    let told = json_of(path, &["import", "in.jsonl", "--data", "d", "--json"]);
+    assert_eq!((&told["written"], &told["unchanged"]), (&0.into(), &6.into()));
+    assert_eq!(lastword(path, &["log", "--data", "d"]).ok(), log);
+    // A patch of a record that stays deleted is still a mistake.
+    std::fs::write(path.join("bad.jsonl"), lines[0]).expect("written");
+    let error = lastword(path, &["import", "bad.jsonl", "--data", "d"]).fails(1);
+    assert!(error.contains("bad.jsonl:1: there is no t/a to patch"), "{error}");
 }

@@ -2,10 +2,11 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
 
 use lastword::core::id::{Key, TableName};
 use lastword::core::json;
@@ -13,6 +14,8 @@ use lastword::{Database, Remote, Sync, Workspace};
 
 /// Longest wait for anything in these tests; reaching it is a failure.
 pub const LIMIT: Duration = Duration::from_secs(60);
+/// Longest run of one command, on a machine that is busy with other things.
+pub const PATIENCE: Duration = Duration::from_secs(240);
 
 /// A `lastword serve` process.
 pub struct Server {
@@ -30,6 +33,11 @@ impl Server {
 
     /// Starts a server with these access flags on this address.
     pub fn start_with(dir: &Path, access: &[String], listen: &str) -> Self {
+        Self::try_start(dir, access, listen).expect("the server starts")
+    }
+
+    /// As [`Server::start_with`]; `None` if it ends before it has told its address.
+    fn try_start(dir: &Path, access: &[String], listen: &str) -> Option<Self> {
         let mut child = Command::new(env!("CARGO_BIN_EXE_lastword"))
             .arg("serve")
             .args(["--json", "--listen", listen, "--data"])
@@ -37,13 +45,14 @@ impl Server {
             .args(access)
             .stdout(Stdio::piped())
             .spawn()
-            .expect("the server starts");
-        let stdout = child.stdout.take().expect("stdout is piped");
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line).expect("the server tells its address");
-        let told: serde_json::Value = serde_json::from_str(&line).expect("one JSON line");
-        let url = told["listening"].as_str().expect("an address").to_owned();
-        Self { child, url, dir: dir.into(), args: access.to_vec() }
+            .expect("the binary runs");
+        match listening(&mut child) {
+            Some(url) => Some(Self { child, url, dir: dir.into(), args: access.to_vec() }),
+            None => {
+                child.wait().expect("it has ended");
+                None
+            }
+        }
     }
 
     /// The process id.
@@ -62,11 +71,34 @@ impl Server {
         self.child.wait().expect("the server ends");
     }
 
-    /// Kills it if it runs, and starts it again on the same port with the same data.
+    /// Kills it if it runs, and starts it again on the same port with the same data. Meanwhile the
+    /// system may give the port to another connection; then it is tried again.
     pub fn restart(&mut self) {
         self.kill();
-        *self = Self::start_with(&self.dir.clone(), &self.args.clone(), &self.address());
+        let until = Instant::now() + LIMIT;
+        while Instant::now() < until {
+            if let Some(server) = Self::try_start(&self.dir, &self.args, &self.address()) {
+                *self = server;
+                return;
+            }
+        }
+        panic!("the server does not start again on {}", self.address());
     }
+}
+
+/// The address that a `serve --json` process tells, or `None` if it ends without.
+pub fn listening(child: &mut Child) -> Option<String> {
+    let lines = lines_of(child.stdout.take().expect("stdout is piped"));
+    let line = match lines.recv_timeout(LIMIT) {
+        Ok(line) => line,
+        Err(RecvTimeoutError::Disconnected) => return None,
+        Err(RecvTimeoutError::Timeout) => {
+            child.kill().expect("it can be killed");
+            panic!("the server does not tell its address");
+        }
+    };
+    let told: serde_json::Value = serde_json::from_str(&line).expect("one JSON line");
+    Some(told["listening"].as_str().expect("an address").to_owned())
 }
 
 impl Drop for Server {
@@ -110,12 +142,62 @@ pub fn command(dir: &Path, args: &[&str]) -> Command {
 
 /// Runs `lastword` with these arguments in `dir` to its end.
 pub fn lastword(dir: &Path, args: &[&str]) -> Ran {
-    let output = command(dir, args).output().expect("the binary runs");
-    Ran {
-        code: output.status.code().expect("it was not killed"),
-        out: String::from_utf8(output.stdout).expect("UTF-8"),
-        err: String::from_utf8(output.stderr).expect("UTF-8"),
-    }
+    run(command(dir, args))
+}
+
+/// Runs `lastword` with this text on stdin.
+pub fn with_stdin(dir: &Path, args: &[&str], text: &[u8]) -> Ran {
+    let file = dir.join("stdin");
+    std::fs::write(&file, text).expect("written");
+    let mut command = command(dir, args);
+    command.stdin(std::fs::File::open(&file).expect("it is there"));
+    run(command)
+}
+
+/// Runs a command to its end; one that hangs fails the test.
+pub fn run(mut command: Command) -> Ran {
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    end(child.expect("the binary runs"))
+}
+
+/// Waits until a process with piped stdout and stderr ends; one that hangs fails the test.
+pub fn end(mut child: Child) -> Ran {
+    let out = read_to_end(child.stdout.take().expect("piped"));
+    let err = read_to_end(child.stderr.take().expect("piped"));
+    let text = |bytes: Result<Vec<u8>, RecvTimeoutError>| match bytes {
+        Ok(bytes) => Some(String::from_utf8(bytes).expect("UTF-8")),
+        Err(_) => None,
+    };
+    let (Some(out), Some(err)) = (text(out.recv_timeout(PATIENCE)), text(err.recv_timeout(LIMIT)))
+    else {
+        child.kill().expect("it can be killed");
+        panic!("a command does not end");
+    };
+    Ran { code: child.wait().expect("it ends").code().expect("it was not killed"), out, err }
+}
+
+/// The lines that a process prints, as they come.
+pub fn lines_of(pipe: impl Read + Send + 'static) -> Receiver<String> {
+    let (line, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for text in BufReader::new(pipe).lines() {
+            // A test that has ended does not listen.
+            let _ = line.send(text.expect("UTF-8"));
+        }
+    });
+    lines
+}
+
+/// What a process prints until it closes that pipe.
+pub fn read_to_end(mut pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
+    let (done, read) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        pipe.read_to_end(&mut bytes).expect("the pipe reads");
+        // A test that has failed meanwhile does not listen.
+        let _ = done.send(bytes);
+    });
+    read
 }
 
 /// Runs `lastword` and parses the JSON line that it prints.

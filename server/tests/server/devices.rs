@@ -1,6 +1,10 @@
 //! Two devices, one server: what users see.
 
-use crate::common::{Device, Server};
+use std::io::{Seek as _, SeekFrom, Write as _};
+
+use lastword::{StopReason, SyncFailure, SyncStatus};
+
+use crate::common::{Device, LIMIT, Server};
 
 /// R2.2: a write on one device reaches another connected one by itself.
 #[test]
@@ -135,11 +139,12 @@ fn a_killed_server_loses_nothing() {
         phone.put("notes", &format!("m{round}"), r#"{"text":"meanwhile"}"#);
         server.restart();
         let sync = phone.sync.as_ref().expect("connected");
-        let live = |status: &lastword::SyncStatus| {
-            matches!(status, lastword::SyncStatus::Live { .. })
+        let live = |status: &SyncStatus| {
+            matches!(status, SyncStatus::Live { .. })
                 && phone.ws.status().expect("status").undecided == 0
         };
-        sync.wait_status(phone.ws.name(), Some(crate::common::LIMIT), live).expect("reconnects");
+        let status = sync.wait_status(phone.ws.name(), Some(LIMIT), live);
+        status.expect("sync runs").expect("reconnects");
     }
     let mut laptop = Device::open(&dir.path().join("laptop"));
     let report = laptop.catch_up(&server.url);
@@ -167,8 +172,8 @@ fn futures_resolve_when_the_server_has_answered() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let (settled, report) = runtime.block_on(async {
         let mut status = sync.status(phone.ws.name());
-        while !matches!(status, lastword::SyncStatus::Live { .. }) {
-            status = sync.status_after(phone.ws.name(), &status).await;
+        while !matches!(status, SyncStatus::Live { .. }) {
+            status = sync.status_after(phone.ws.name(), &status).await.expect("sync runs");
         }
         (receipt.settled().await, sync.caught_up(&phone.ws).await)
     });
@@ -206,11 +211,76 @@ fn a_copied_directory_stops_and_keeps_its_writes() {
         }
         copy.connect(&server.url, "ann");
         let sync = copy.sync.as_ref().expect("connected");
-        let error = sync.wait_caught_up(&copy.ws, Some(crate::common::LIMIT));
+        let error = sync.wait_caught_up(&copy.ws, Some(LIMIT));
         let error = error.expect_err("two stores use one device id").to_string();
         assert!(error.contains("a copy of it both write as device"), "{error}");
         copy.put("notes", "more", "{}");
         assert_eq!(copy.ws.status().expect("status").undecided, writes_of_copy + 1);
         assert!(copy.get("notes", "n1").is_some() && copy.get("notes", "more").is_some());
     }
+}
+
+/// R10.1. An app closed its database while a thread and a task waited for sync: both waited for
+/// ever, and a copy of the handle went on saying that the device was offline.
+#[test]
+fn closing_the_database_ends_every_wait() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut phone = Device::open(&dir.path().join("phone"));
+    phone.put("notes", "n1", "{}");
+    phone.connect("ws://127.0.0.1:1", "ann");
+    let sync = phone.sync.clone().expect("connected");
+    let (ended, waited) = std::sync::mpsc::channel();
+    let name = phone.ws.name().clone();
+    let offline = |status: &SyncStatus| matches!(status, SyncStatus::Offline { .. });
+    let status = sync.wait_status(&name, Some(LIMIT), offline).expect("sync runs");
+    assert!(status.is_some(), "nobody listens on port 1");
+    let (waits, done, handle) = (sync.clone(), ended.clone(), name.clone());
+    std::thread::spawn(move || {
+        let end = waits.wait_status(&handle, None, |_| false);
+        done.send(end.map(drop)).expect("the test waits");
+    });
+    let (waits, ws) = (sync.clone(), phone.ws.clone());
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        let end = match runtime.block_on(waits.caught_up(&ws)) {
+            Err(SyncFailure::Engine(error)) => Err(error),
+            other => panic!("{other:?}"),
+        };
+        ended.send(end).expect("the test waits");
+    });
+    phone.db.close().expect("it closes");
+    for _ in 0..2 {
+        let end = waited.recv_timeout(LIMIT).expect("the wait ends");
+        assert!(matches!(end, Err(lastword::Error::Closed)), "{end:?}");
+    }
+    assert_eq!(sync.status(&name), SyncStatus::Idle);
+}
+
+/// I14, I15. The device's own log was damaged under an open database: the app was told that the
+/// server was not reachable.
+#[test]
+fn a_failed_store_of_the_device_is_told_as_such() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    let mut phone = Device::open(&dir.path().join("phone"));
+    phone.put("notes", "n1", r#"{"text":"damage me"}"#);
+    let log = dir.path().join("phone/000000000001");
+    let bytes = std::fs::read(&log).expect("the log");
+    let text = b"damage me";
+    let at = bytes.windows(text.len()).position(|part| part == text).expect("it is there");
+    let mut file = std::fs::File::options().write(true).open(&log).expect("it opens");
+    file.seek(SeekFrom::Start(at as u64)).expect("it is that long");
+    file.write_all(b"D").expect("written");
+    phone.connect(&server.url, "ann");
+    let sync = phone.sync.as_ref().expect("connected");
+    let failure = sync.wait_caught_up(&phone.ws, Some(LIMIT)).expect_err("it cannot be read");
+    let SyncFailure::Engine(lastword::Error::Store(error)) = &failure else {
+        panic!("{failure:?}")
+    };
+    assert!(error.to_string().contains("damaged"), "{error}");
+    let status = sync.status(phone.ws.name());
+    let SyncStatus::Stopped { why: StopReason::StoreFailed, message } = status else {
+        panic!("{status:?}")
+    };
+    assert!(message.contains("this device's store failed"), "{message}");
 }

@@ -1,11 +1,10 @@
 //! The server's disk is full: nothing is decided, nothing is lost, reads go on.
 
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::common::{Server, json_of, lastword};
+use crate::common::{Server, json_of, lastword, listening};
 
 /// A server none of whose files may pass 6 MiB: to it the disk is full there.
 fn start_on_a_small_disk(dir: &Path) -> (Child, String) {
@@ -19,11 +18,8 @@ fn start_on_a_small_disk(dir: &Path) -> (Child, String) {
         .stderr(Stdio::null())
         .spawn()
         .expect("a shell");
-    let stdout = child.stdout.take().expect("piped");
-    let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line).expect("the server tells its address");
-    let told: serde_json::Value = serde_json::from_str(&line).expect("one JSON line");
-    (child, told["listening"].as_str().expect("an address").to_owned())
+    let url = listening(&mut child).expect("it starts");
+    (child, url)
 }
 
 /// I9, R1.2: batches that do not fit wait in the outbox, without a verdict and without being
@@ -40,10 +36,11 @@ fn a_full_disk_decides_nothing_and_loses_nothing() {
         writeln!(lines, "{line}").expect("writing to memory");
     }
     std::fs::write(dir.path().join("in.jsonl"), &lines).expect("written");
-    let import = ["import", "in.jsonl", "--data", "a", "--batch", "10", "--timeout", "3s"];
+    let import = ["import", "in.jsonl", "--data", "a", "--batch", "10"];
     let link = ["--server", &url, "--token", "me"];
-    let error = lastword(dir.path(), &[&import[..], &link].concat()).fails(4);
-    assert!(error.contains("wait in the outbox"), "{error}");
+    let error = lastword(dir.path(), &[&import[..], &link].concat()).fails(1);
+    assert!(error.contains("cannot store batches now"), "{error}");
+    assert!(error.contains("in the outbox, nothing is lost"), "{error}");
     let status = json_of(dir.path(), &["status", "--data", "a", "--json"]);
     let main = &status["workspaces"][0];
     let (outbox, rows) = (main["outbox"].as_u64().expect("a count"), main["rows"].as_u64());

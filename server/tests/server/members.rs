@@ -38,6 +38,37 @@ fn membership_decides() {
     assert_eq!(there, stranger("nowhere"));
 }
 
+/// B3, I28. A viewer's `sync`, `put --wait` and `import --server` waited in silence for ever: the
+/// server's reason why the outbox cannot go was dropped. Each ends with it, with what to do, and
+/// keeps what it wrote.
+#[test]
+fn a_viewer_is_told_why_nothing_goes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = serve(dir.path(), "b, bob, main, viewer\n");
+    let run = |args: &[&str]| lastword(dir.path(), args);
+    let link = ["--server", server.url.as_str(), "--token", "b"];
+    std::fs::write(dir.path().join("in.jsonl"), r#"{"table":"t","key":"i","value":{}}"#)
+        .expect("written");
+    let told = run(&[&["put", "t", "a", "{}", "--data", "bob"][..], &link].concat()).ok();
+    assert!(told.contains("outbox 1 batch; ") && told.contains("your role"), "{told}");
+    for args in [
+        &["put", "t", "b", "{}", "--data", "bob", "--wait"][..],
+        &["import", "in.jsonl", "--data", "bob", "--server", server.url.as_str()],
+        &["sync", "--data", "bob"],
+        &["get", "t", "a", "--data", "bob", "--wait"],
+    ] {
+        let error = run(args).fails(1);
+        assert!(error.contains("your role in this workspace is viewer"), "{args:?}: {error}");
+        assert!(error.contains("run `lastword sync` once"), "{args:?}: {error}");
+    }
+    let status = run(&["status", "--data", "bob"]).ok();
+    assert!(status.contains("3 batches") && status.contains("your role is viewer"), "{status}");
+    let asked = run(&["status", "--data", "bob", "--wait", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&asked.out).expect("JSON");
+    assert_eq!(status["workspaces"][0]["role"], "viewer");
+    assert!(asked.fails(1).contains("which only reads"));
+}
+
 /// `--dev` takes any token, so it is for this machine only.
 #[test]
 fn dev_listens_on_loopback_only() {
@@ -50,6 +81,16 @@ fn dev_listens_on_loopback_only() {
     std::fs::write(dir.path().join("tokens"), "a, ann, main\n").expect("written");
     let error = lastword(dir.path(), &["serve", "--data", "s", "--tokens", "tokens"]).fails(1);
     assert!(error.contains("tokens:1: 3 fields"), "{error}");
+    let twice = "a, ann, main, owner\n# her new token\nb, ann, main, viewer\n";
+    std::fs::write(dir.path().join("tokens"), twice).expect("written");
+    let error = lastword(dir.path(), &["serve", "--data", "s", "--tokens", "tokens"]).fails(1);
+    let expected = "tokens:3: user ann is in workspace main already, on line 1";
+    assert!(error.contains(expected), "{error}");
+    let error = lastword(dir.path(), &["serve", "--dev", "--listen", "7420"]).fails(2);
+    assert!(error.contains("write it like 127.0.0.1:7420 or localhost:0"), "{error}");
+    let named = Server::start_with(&dir.path().join("named"), &["--dev".to_owned()], "localhost:0");
+    let put = ["put", "t", "k", "{}", "--data", "d", "--wait", "--token", "me", "--server"];
+    lastword(dir.path(), &[&put[..], &[named.url.as_str()]].concat()).ok();
 }
 
 /// R8.1. Device ids stand in every row, so anybody can read them; a viewer who said one in Hello

@@ -94,7 +94,8 @@ fn devices_in_a_storm_end_equal() {
                 matches!(status, lastword::SyncStatus::Live { .. })
                     && device.ws.waiting().expect("it reads") == 0
             };
-            assert!(sync.wait_status(device.ws.name(), Some(LIMIT), live).is_some(), "seed {seed}");
+            let status = sync.wait_status(device.ws.name(), Some(LIMIT), live);
+            assert!(status.expect("sync runs").is_some(), "seed {seed}");
             device.disconnect();
             device.connect(&server.url, "ann");
             device.caught_up();

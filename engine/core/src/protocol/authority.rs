@@ -471,7 +471,9 @@ impl AuthoritySession {
             Gate::Open | Gate::Opening => {}
         }
         if served.role == Role::Viewer {
-            let message = "your role in this workspace is viewer: it is read-only".into();
+            let message = "your role in this workspace is viewer, which only reads: ask its owner \
+                           for the role editor"
+                .into();
             let retry_ms = READ_ONLY_RETRY_MS;
             return self.not_now(attachment, batch.counter, retry_ms, message);
         }

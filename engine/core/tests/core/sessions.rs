@@ -142,7 +142,11 @@ fn a_viewers_outbox_waits() {
     }
     assert!(world.server.decisions.is_empty());
     assert_eq!(world.device.outbox.len(), 1);
-    assert!(matches!(world.device.status, SyncStatus::Live { .. }), "reading goes on");
+    let SyncStatus::Held { head, why, .. } = &world.device.status else {
+        panic!("the user is not told why it waits: {:?}", world.device.status)
+    };
+    assert_eq!(*head, world.server.head, "reading goes on");
+    assert!(why.contains("viewer"), "{why}");
     assert_eq!(world.device.wake_at, Some(world.now + 60_000));
     world.server.role = Role::Editor;
     world.cut();

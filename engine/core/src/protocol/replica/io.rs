@@ -63,7 +63,17 @@ pub enum SyncStatus {
         /// Last consistent seq applied.
         head: u64,
     },
-    /// The server said no; trying again would not help.
+    /// In step, but the server takes no batch of this device now: they wait in the outbox and are
+    /// offered again.
+    Held {
+        /// Last consistent seq applied.
+        head: u64,
+        /// Why, in the server's words.
+        why: String,
+        /// When they are offered again, on the session's clock in milliseconds.
+        retry_at_ms: u64,
+    },
+    /// The server said no, or this device failed; trying again would not help.
     Stopped {
         /// Why, in one word.
         why: StopReason,
@@ -93,6 +103,8 @@ pub enum StopReason {
     Version,
     /// What this device missed is no longer kept.
     BehindHorizon,
+    /// This device's own store failed.
+    StoreFailed,
 }
 
 /// What the session is told. Each request to the store (`ReadOutbox` and all that begin with

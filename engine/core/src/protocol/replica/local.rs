@@ -1,6 +1,7 @@
 //! What a session knows of one workspace.
 
 use alloc::collections::VecDeque;
+use alloc::string::String;
 
 use super::io::{SyncStatus, WorkspaceState};
 
@@ -38,6 +39,8 @@ pub(super) struct Local {
     pub(super) halted: bool,
     /// When to push again.
     pub(super) retry_at: Option<u64>,
+    /// Why the server put batches off, and until when, until it decides one.
+    pub(super) held: Option<(String, u64)>,
     /// When to attach again on the same connection.
     pub(super) attach_at: Option<u64>,
     pub(super) status: SyncStatus,
@@ -67,6 +70,7 @@ impl Local {
             reading: Reading::No,
             halted: false,
             retry_at: None,
+            held: None,
             attach_at: None,
             status: SyncStatus::Idle,
         }

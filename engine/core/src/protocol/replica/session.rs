@@ -232,6 +232,7 @@ impl ReplicaSession {
             local.void_reading();
             local.halted = false;
             local.retry_at = None;
+            local.held = None;
             local.attach_at = None;
         }
     }

@@ -116,8 +116,9 @@ impl ReplicaSession {
             Message::Refused { code, message, .. } => {
                 self.refused(now_ms, &workspace, code, message);
             }
-            Message::Notice(Notice::RetryAfter { counter, retry_ms, .. }) => {
-                self.retry_after(now_ms, &workspace, counter, retry_ms);
+            Message::Notice(Notice::RetryAfter { counter, retry_ms, message, .. }) => {
+                let retry_at_ms = now_ms.saturating_add(retry_ms.min(MAX_RETRY_AFTER_MS));
+                self.retry_after(&workspace, counter, retry_at_ms, message);
             }
             _ => {
                 let message = "the membership of this workspace ended".into();
@@ -126,7 +127,13 @@ impl ReplicaSession {
         }
     }
 
-    fn retry_after(&mut self, now_ms: u64, workspace: &WorkspaceName, counter: u64, retry_ms: u64) {
+    fn retry_after(
+        &mut self,
+        workspace: &WorkspaceName,
+        counter: u64,
+        retry_at_ms: u64,
+        why: String,
+    ) {
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
         if local.phase != Phase::Open || local.halted {
             return;
@@ -136,7 +143,9 @@ impl ReplicaSession {
         local.in_flight.retain(|(sent, _)| *sent <= before);
         local.pushed = before;
         local.void_reading();
-        local.retry_at = Some(now_ms.saturating_add(retry_ms.min(MAX_RETRY_AFTER_MS)));
+        local.retry_at = Some(retry_at_ms);
+        local.held = Some((why, retry_at_ms));
+        self.progress(workspace);
     }
 
     fn refused(
@@ -264,16 +273,20 @@ impl ReplicaSession {
         }
     }
 
-    /// Live once the cursor has reached the head of the attach; then it stays live.
+    /// Live once the cursor has reached the head of the attach; then it stays live, or held while
+    /// the server puts batches off.
     fn progress(&mut self, workspace: &WorkspaceName) {
         let Some(local) = self.workspaces.get(workspace) else { return };
         if local.phase != Phase::Open {
             return;
         }
         let state = local.state;
-        let status = match state.cursor >= local.goal {
-            true => SyncStatus::Live { head: state.cursor },
-            false => SyncStatus::CatchingUp {
+        let status = match (state.cursor >= local.goal, &local.held) {
+            (true, None) => SyncStatus::Live { head: state.cursor },
+            (true, Some((why, retry_at_ms))) => {
+                SyncStatus::Held { head: state.cursor, why: why.clone(), retry_at_ms: *retry_at_ms }
+            }
+            (false, _) => SyncStatus::CatchingUp {
                 done: state.received_to.saturating_sub(local.began_at),
                 to_go: local.goal.saturating_sub(state.received_to),
             },
@@ -296,8 +309,10 @@ impl ReplicaSession {
             local.halted = matches!(decided.decision, Decision::Refused { .. });
         }
         if !decisions.is_empty() {
+            local.held = None;
             let store = Output::StoreDecisions { workspace: workspace.clone(), decisions };
             self.request(workspace, store);
+            self.progress(workspace);
         }
         self.pump(workspace);
     }

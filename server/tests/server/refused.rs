@@ -1,0 +1,52 @@
+//! Refused batches: the command line never hides one.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use crate::common::{Server, command, json_of, lastword};
+
+/// Two patches that fit each, but not together: the second is refused.
+fn write_patches(dir: &Path) {
+    for (file, field, size) in [("x.jsonl", "x", 200 * 1024), ("y.jsonl", "y", 100 * 1024)] {
+        let filler = "f".repeat(size);
+        let line = format!(
+            r#"{{"table":"notes","key":"n1","op":"patch","set":{{"{field}":"{filler}"}}}}"#
+        );
+        std::fs::write(dir.join(file), line).expect("written");
+    }
+}
+
+/// B3. The reader of stdout was gone (`| head`), and an import whose batch was refused ended with
+/// exit code 0. The refusal is told whatever becomes of stdout, and `dead-letters` lists it.
+#[test]
+fn a_closed_stdout_does_not_hide_a_refusal() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    let link = ["--server", server.url.as_str(), "--token", "me"];
+    let run = |args: &[&str]| lastword(dir.path(), args);
+    write_patches(dir.path());
+    run(&[&["put", "notes", "n1", "{}", "--data", "a", "--wait"][..], &link].concat()).ok();
+    for device in ["b", "c"] {
+        run(&[&["sync", "--data", device][..], &link].concat()).ok();
+        run(&["import", "y.jsonl", "--data", device, "--offline"]).ok();
+    }
+    run(&["import", "x.jsonl", "--data", "a", "--wait"]).ok();
+    assert_eq!(run(&["dead-letters", "--data", "b"]).ok(), "no dead letters in workspace main\n");
+    for (device, args) in [
+        ("b", &["sync", "--data", "b"][..]),
+        ("c", &["import", "y.jsonl", "--data", "c", "--wait", "--json"]),
+    ] {
+        let mut command = command(dir.path(), args);
+        let mut child =
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
+        drop(child.stdout.take());
+        let err = std::io::read_to_string(child.stderr.take().expect("piped")).expect("UTF-8");
+        assert_eq!(child.wait().expect("it ends").code(), Some(1), "{args:?}: {err}");
+        assert!(err.contains("1 batch refused: `lastword dead-letters`"), "{args:?}: {err}");
+        let told = run(&["dead-letters", "--data", device]).ok();
+        assert!(told.contains(": notes/n1; ") && told.contains("(result_too_big)"), "{told}");
+        let letter = json_of(dir.path(), &["dead-letters", "--data", device, "--json"]);
+        assert_eq!(letter["records"], serde_json::json!(["notes/n1"]));
+        assert_eq!(letter["code"], "result_too_big");
+    }
+}
