@@ -27,7 +27,8 @@ impl Run {
     }
 }
 
-/// Commits, proofs, rolls, checkpoints, idle gaps, folds, an unclean and a clean reopen: 201 commits.
+/// Commits, proofs, rolls, checkpoints, idle gaps, folds, an unclean and a clean reopen: 201
+/// commits.
 fn trace(disk: &MemoryDisk, run: &mut Run) -> Result<(), StoreError> {
     for session in 0..3_usize {
         let mut store = try_open(disk)?.0;
