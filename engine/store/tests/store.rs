@@ -26,6 +26,9 @@ mod index;
 mod kills;
 #[path = "store/payload.rs"]
 mod payload;
+#[cfg(feature = "plant")]
+#[path = "store/plants.rs"]
+mod plants;
 #[path = "store/real.rs"]
 mod real;
 #[path = "store/verify.rs"]

@@ -362,3 +362,28 @@ fn what_recovery_has_shown_is_durable() {
     let store = open(&disk.after_power_cut(Survival::Dropped));
     assert_eq!(payloads(&store.view_handle()), shown);
 }
+
+/// I3, I7: of a torn group a frame in the middle is lost and a later one is whole. Were the log
+/// continued in the same file, a new frame of the length of the lost one would bring the later one
+/// back.
+#[test]
+fn an_unclean_file_is_never_appended_to() {
+    let disk = disk();
+    let mut store = open(&disk);
+    write(&mut store, &put("a", "first"));
+    for value in ["gone", "ghost"] {
+        store.append(KIND, &put("a", value)).unwrap();
+    }
+    store.commit().unwrap();
+    drop(store);
+    let log = files(&disk, FileKind::Log)[0];
+    let bytes = disk.bytes(log).unwrap();
+    let gone = bytes.windows(4).position(|window| window == b"gone").unwrap();
+    disk.flip(log, gone * 8);
+    let mut store = open(&disk);
+    assert_eq!(payloads(&store.view_handle()), [put("a", "first")]);
+    write(&mut store, &put("a", "anew"));
+    drop(store);
+    let shown = payloads(&open(&disk).view_handle());
+    assert_eq!(shown, [put("a", "first"), put("a", "anew")]);
+}
