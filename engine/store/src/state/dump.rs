@@ -47,6 +47,9 @@ impl Dump {
                 if self.last_key.as_ref().is_some_and(|last| *last >= key) {
                     return Err(self.base.damaged("rows are out of order"));
                 }
+                if !self.base.finds(space, &key)? {
+                    return Err(self.base.damaged("a row is not found by its key"));
+                }
                 self.seen.space(space).add(&key, value.len(), digest);
                 self.last_key = Some(key.clone());
                 return Ok(Some((space, key, value)));

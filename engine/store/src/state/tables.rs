@@ -124,6 +124,8 @@ pub(crate) struct Base {
     file: u64,
     /// Set when views of it have been held for too long.
     expired: AtomicBool,
+    /// Set when a read met something that is not what was written.
+    saw_damage: AtomicBool,
     pub(crate) watermark: Option<Watermark>,
     /// What the spaces hold, as the checkpoint counted it.
     pub(crate) sums: StateSums,
@@ -187,6 +189,7 @@ impl Tables {
                 tables,
                 file: self.file,
                 expired: AtomicBool::new(false),
+                saw_damage: AtomicBool::new(false),
                 watermark: None,
                 sums: StateSums::default(),
             };
@@ -319,10 +322,29 @@ impl Base {
     pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
         self.check_expired()?;
         let Some(Some(table)) = self.tables.get(space.index()) else { return Ok(None) };
-        let row =
-            guard(self.file, || Ok(table.get(key)?.map(|row| verify(space, key, row.value()))))?;
+        let row = self.guard(|| Ok(table.get(key)?.map(|row| verify(space, key, row.value()))))?;
         let row = row.transpose().map_err(|reason| self.damaged(reason))?;
         Ok(row.map(|(value, _)| value))
+    }
+
+    /// Whether a row is found by its key. A scan does not tell: it never looks at the keys in the
+    /// branches of the tree.
+    pub(crate) fn finds(&self, space: Space, key: &[u8]) -> Result<bool, StoreError> {
+        let Some(Some(table)) = self.tables.get(space.index()) else { return Ok(false) };
+        self.guard(|| Ok(table.get(key)?.is_some()))
+    }
+
+    /// Whether a read has met something that is not what was written.
+    pub(crate) fn saw_damage(&self) -> bool {
+        self.saw_damage.load(Ordering::Relaxed)
+    }
+
+    fn guard<T>(&self, call: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
+        let result = guard(self.file, call);
+        if matches!(result, Err(StoreError::StateDamaged { .. })) {
+            self.saw_damage.store(true, Ordering::Relaxed);
+        }
+        result
     }
 
     pub(crate) fn rows(
@@ -332,7 +354,7 @@ impl Base {
     ) -> Result<BaseRows, StoreError> {
         let rows = match self.tables.get(space.index()) {
             Some(Some(table)) if !range.is_empty() => {
-                Some(guard(self.file, || Ok(table.range::<&[u8]>(range.bounds())?))?)
+                Some(self.guard(|| Ok(table.range::<&[u8]>(range.bounds())?))?)
             }
             _ => None,
         };
@@ -348,6 +370,7 @@ impl Base {
 
     /// Bytes of redb that were read wrong, or rows that are missing.
     pub(crate) fn damaged(&self, reason: &str) -> StoreError {
+        self.saw_damage.store(true, Ordering::Relaxed);
         StoreError::StateDamaged { file: self.file, reason: reason.to_owned() }
     }
 }
@@ -397,7 +420,7 @@ impl BaseRows {
         self.base.check_expired()?;
         let Some(rows) = &mut self.rows else { return Ok(None) };
         let space = self.space;
-        let row = guard(self.base.file, || {
+        let row = self.base.guard(|| {
             let row = match direction {
                 Direction::Forward => rows.next(),
                 Direction::Reverse => rows.next_back(),

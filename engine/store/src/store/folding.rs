@@ -174,7 +174,12 @@ impl Store {
     pub fn wants_rebuild(&self) -> bool {
         let held = self.state.newest().base.sums.bytes();
         let len = self.state.file().len().unwrap_or(0);
-        self.folding.distrusted || len.saturating_sub(SLACK_FROM) > held.saturating_mul(SLACK)
+        self.is_distrusted() || len.saturating_sub(SLACK_FROM) > held.saturating_mul(SLACK)
+    }
+
+    /// Whether the state has lost rows, or a read has met damage.
+    fn is_distrusted(&self) -> bool {
+        self.folding.distrusted || self.state.newest().base.saw_damage()
     }
 
     /// Begins to make the state anew in another file, to be run on any thread while commits go on:
@@ -186,7 +191,7 @@ impl Store {
             return Ok(None);
         }
         let Some((base, watermark)) = self.state.begin_rebuild() else { return Ok(None) };
-        let source = match self.folding.distrusted {
+        let source = match self.is_distrusted() {
             true => Source::Log(self.writer.reader().clone(), self.folding.base.clone()),
             false => Source::Rows(base),
         };
