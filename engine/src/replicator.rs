@@ -4,6 +4,7 @@
 //! feeds the answers back.
 
 use lastword_core::id::{BatchId, TableName, WorkspaceName};
+use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::Batch;
 use lastword_core::protocol::replica::WorkspaceState;
 use lastword_core::protocol::{Attached, Changes, Decided, Entry};
@@ -118,9 +119,9 @@ pub(crate) fn store_decisions(
     }
     let mut settled: Vec<(BatchId, Decision)> =
         accepted.iter().map(|decided| (decided.batch_id, decided.decision.clone())).collect();
-    if !accepted.is_empty() {
-        let frame = Verdicts { workspace: workspace.clone(), decisions: accepted };
-        append_urgent(store, &Payload::Verdicts(frame))?;
+    for decisions in accepted.chunks(MAX_ATTACHED_DECISIONS) {
+        let (workspace, decisions) = (workspace.clone(), decisions.to_vec());
+        append_urgent(store, &Payload::Verdicts(Verdicts { workspace, decisions }))?;
     }
     if let Some(refused) = &refusal {
         let unit = dead_letter::unit(store.newest(), workspace, refused)?;

@@ -438,11 +438,11 @@ impl Intent {
 /// them are predicted to lose, so that the user saw the authority's row.
 fn base_of<S: ReadState>(state: &S, row_key: &[u8], seen: Option<&StoredRow>) -> Result<u64> {
     // Only a record with own ops under way has a shadow, and looking for one is cheap.
-    let pending = match read::has_shadow(state, row_key)? {
-        true => read::pending(state, row_key)?,
-        false => Vec::new(),
+    let first = match read::has_shadow(state, row_key)? {
+        true => read::first_pending(state, row_key)?,
+        false => None,
     };
-    let Some(first) = pending.first() else {
+    let Some(first) = first else {
         return Ok(seen.map_or(0, |stored| stored.row.last.seq));
     };
     let authority = read::authority_row(state, row_key)?;

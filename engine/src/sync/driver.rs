@@ -1,7 +1,7 @@
 //! The driver: one thread, one socket, one session. Feed one input, drain all outputs, wait.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lastword_core::id::WorkspaceName;
@@ -21,6 +21,7 @@ use super::socket::{Connecting, Link, connect};
 use crate::database::Database;
 use crate::environment::random;
 use crate::error::{Error, Result};
+use crate::live::lock;
 use crate::replicator::{self, Stored};
 
 /// A silent connection is asked for a sign of life this often.
@@ -79,6 +80,8 @@ struct Driver {
     /// Last counter of each attached workspace that the session was told of.
     told: BTreeMap<WorkspaceName, u64>,
     seen_position: u64,
+    /// Decisions that the writer has not stored yet.
+    verdicts: BTreeMap<WorkspaceName, Arc<Mutex<Vec<Decided>>>>,
     heard: Instant,
     pinged: Instant,
 }
@@ -115,6 +118,7 @@ impl Driver {
             wake_at: None,
             told: BTreeMap::new(),
             seen_position: 0,
+            verdicts: BTreeMap::new(),
             heard: now,
             pinged: now,
         }
@@ -352,7 +356,14 @@ impl Driver {
             Output::StoreDecisions { workspace, decisions } => {
                 self.count_decisions(&workspace, &decisions);
                 let name = workspace.clone();
-                let job = move |store: &mut _| replicator::store_decisions(store, &name, decisions);
+                // What has come by the time the writer gets to it is stored together: each storing
+                // computes anew what the records show.
+                let queue = Arc::clone(self.verdicts.entry(workspace.clone()).or_default());
+                lock(&queue).extend(decisions);
+                let job = move |store: &mut _| {
+                    let decisions = std::mem::take(&mut *lock(&queue));
+                    replicator::store_decisions(store, &name, decisions)
+                };
                 let stored = move |stored: Result<Stored>| {
                     answer(stored.map(|Stored { settled, state, refused, forked }| {
                         receipts.settle(settled);

@@ -235,6 +235,17 @@ pub fn pending<S: ReadState + ?Sized>(
     Ok(found)
 }
 
+/// The oldest own op on one record that the cursor has not passed.
+pub fn first_pending<S: ReadState + ?Sized>(
+    state: &S,
+    row_key: &[u8],
+) -> Result<Option<PendingOp>, StoreError> {
+    let prefix = keys::pending_prefix(row_key);
+    let pairs = state.range(PENDING, &prefix, &keys::prefix_end(&prefix), false, 1)?;
+    let Some((key, value)) = pairs.first() else { return Ok(None) };
+    Ok(Some(decoded::<StoredPending>(PENDING, key, value)?.0))
+}
+
 /// One own op by its pending key.
 pub fn pending_op<S: ReadState + ?Sized>(
     state: &S,
@@ -459,7 +470,8 @@ pub fn table_rows<S: ReadState + ?Sized>(
     let workspace_len = prefix.iter().position(|byte| *byte == 0).map_or(0, |end| end + 5);
     let mut found = Vec::new();
     loop {
-        let pairs = state.range(ROWS, &low, &high, reverse, CHUNK)?;
+        let chunk = limit.saturating_sub(found.len()).clamp(1, CHUNK);
+        let pairs = state.range(ROWS, &low, &high, reverse, chunk)?;
         for (row_key, value) in &pairs {
             let stored: StoredRow = decoded(ROWS, row_key, value)?;
             let name = keys::split_row_key(row_key, workspace_len);
@@ -471,7 +483,7 @@ pub fn table_rows<S: ReadState + ?Sized>(
             }
         }
         match pairs.last() {
-            Some((last, _)) if pairs.len() == CHUNK => match reverse {
+            Some((last, _)) if pairs.len() == chunk && found.len() < limit => match reverse {
                 true => high.clone_from(last),
                 false => low = [last.as_slice(), &[0]].concat(),
             },
