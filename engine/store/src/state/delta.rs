@@ -1,6 +1,6 @@
 //! The newest rows, in memory, each with the versions views may still read.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map, hash_map};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -16,13 +16,29 @@ const VERSION_OVERHEAD: usize = 56;
 /// A row as a scan sees it: `None` is an explicit delete.
 pub(crate) type Row = (Arc<[u8]>, Option<Arc<[u8]>>);
 
-type Rows = BTreeMap<Arc<[u8]>, Vec<Version>>;
+type Key = Arc<[u8]>;
 type Spaces = [Rows; MAX_SPACES];
 
 #[derive(Debug)]
 struct Version {
     position: u64,
     value: Option<Arc<[u8]>>,
+}
+
+/// The versions of one row. Most rows have one.
+#[derive(Debug)]
+struct Versions {
+    newest: Version,
+    /// By rising position.
+    older: Vec<Version>,
+}
+
+/// The rows of one space. A replay, which no view reads, gathers them without order, since that is
+/// twice as fast; the first scan puts them in order for good.
+#[derive(Debug)]
+enum Rows {
+    Sorted(BTreeMap<Key, Versions>),
+    Hashed(HashMap<Key, Versions>),
 }
 
 /// An ordered map from (space, key, position) to a value or a delete. One writer adds, readers
@@ -40,13 +56,29 @@ impl Delta {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.read().iter().all(BTreeMap::is_empty)
+        self.read().iter().all(|rows| rows.len() == 0)
+    }
+
+    /// An empty delta that keeps no order until it is scanned.
+    pub(crate) fn unsorted() -> Self {
+        let spaces = std::array::from_fn(|_| Rows::Hashed(HashMap::new()));
+        Delta { spaces: RwLock::new(spaces), bytes: AtomicUsize::new(0) }
+    }
+
+    /// Puts all rows in order.
+    pub(crate) fn sort(&self) {
+        self.write().iter_mut().for_each(Rows::sort);
     }
 
     /// The newest version below `limit`: `None` if this delta knows nothing of the key,
     /// `Some(None)` if it was deleted.
     pub(crate) fn get(&self, space: Space, key: &[u8], limit: u64) -> Option<Option<Arc<[u8]>>> {
-        visible(self.read()[space.index()].get(key)?, limit).cloned()
+        let spaces = self.read();
+        let versions = match &spaces[space.index()] {
+            Rows::Sorted(rows) => rows.get(key),
+            Rows::Hashed(rows) => rows.get(key),
+        };
+        versions?.visible(limit).cloned()
     }
 
     /// Adds a version; positions only rise, and a second write at the same position replaces it.
@@ -58,7 +90,7 @@ impl Delta {
         value: Option<Arc<[u8]>>,
     ) {
         let rows = &mut self.write()[space.index()];
-        self.count(add(rows, key, Version { position, value }, true));
+        self.count(rows.add(key, Version { position, value }, true));
     }
 
     /// Takes all versions of `other`, which is empty afterwards; with `keep` off each replaces what
@@ -68,11 +100,12 @@ impl Delta {
         let mut into = self.write();
         let mut added = 0;
         for (into, from) in into.iter_mut().zip(from.iter_mut()) {
-            for (key, versions) in std::mem::take(from) {
-                for version in versions {
-                    added += add(into, key.clone(), version, keep);
+            from.drain(|key, versions| {
+                for version in versions.older {
+                    added += into.add(key.clone(), version, keep);
                 }
-            }
+                added += into.add(key, versions.newest, keep);
+            });
         }
         other.bytes.store(0, Ordering::Relaxed);
         self.count(added);
@@ -101,8 +134,8 @@ impl Delta {
         if range.is_empty() {
             return true;
         }
-        let spaces = self.read();
-        let rows = spaces[space.index()].range::<[u8], _>(range.bounds());
+        let spaces = self.sorted(space);
+        let rows = spaces[space.index()].range(range);
         let passed = match direction {
             Direction::Forward => collect(rows, limit, out),
             Direction::Reverse => collect(rows.rev(), limit, out),
@@ -125,12 +158,10 @@ impl Delta {
     ) {
         let mut range = range.clone();
         while !range.is_empty() {
-            let spaces = self.read();
+            let spaces = self.sorted(space);
             let mut passed = None;
-            let rows = spaces[space.index()].range::<[u8], _>(range.bounds());
-            for (key, versions) in rows.take(SCAN_ROWS) {
-                let from = versions.partition_point(|at| at.position < positions.start);
-                if versions.get(from).is_some_and(|version| version.position < positions.end) {
+            for (key, versions) in spaces[space.index()].range(&range).take(SCAN_ROWS) {
+                if versions.any_within(&positions) {
                     out.insert(key.clone());
                 }
                 passed = Some(key.clone());
@@ -148,6 +179,17 @@ impl Delta {
         self.read().iter().map(|rows| rows.len() as u64).sum()
     }
 
+    /// The rows, with those of `space` in order.
+    fn sorted(&self, space: Space) -> RwLockReadGuard<'_, Spaces> {
+        let spaces = self.read();
+        if matches!(spaces[space.index()], Rows::Sorted(_)) {
+            return spaces;
+        }
+        drop(spaces);
+        self.write()[space.index()].sort();
+        self.read()
+    }
+
     fn read(&self) -> RwLockReadGuard<'_, Spaces> {
         self.spaces.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -157,41 +199,111 @@ impl Delta {
     }
 }
 
-/// Adds a version; returns by how many bytes the rows grew or shrank.
-fn add(rows: &mut Rows, key: Arc<[u8]>, version: Version, keep: bool) -> isize {
-    let cost = |version: &Version| {
-        VERSION_OVERHEAD + version.value.as_ref().map_or(0, |value| value.len())
-    };
-    let mut added = cost(&version) as isize;
-    let key_cost = (ROW_OVERHEAD + key.len()) as isize;
-    let versions = rows.entry(key).or_default();
-    if versions.is_empty() {
-        added += key_cost;
+impl Default for Rows {
+    fn default() -> Self {
+        Rows::Sorted(BTreeMap::new())
     }
-    match versions.last_mut() {
-        Some(last) if !keep || last.position == version.position => {
-            added -= cost(last) as isize;
-            *last = version;
-        }
-        _ => versions.push(version),
-    }
-    added
 }
 
-/// Versions rise by position, so the newest below the limit is found from the end.
-fn visible(versions: &[Version], limit: u64) -> Option<&Option<Arc<[u8]>>> {
-    let below = versions.partition_point(|version| version.position < limit);
-    Some(&versions.get(below.checked_sub(1)?)?.value)
+impl Rows {
+    fn len(&self) -> usize {
+        match self {
+            Rows::Sorted(rows) => rows.len(),
+            Rows::Hashed(rows) => rows.len(),
+        }
+    }
+
+    fn sort(&mut self) {
+        if let Rows::Hashed(rows) = self {
+            *self = Rows::Sorted(std::mem::take(rows).into_iter().collect());
+        }
+    }
+
+    fn range(&self, range: &KeyRange) -> btree_map::Range<'_, Key, Versions> {
+        match self {
+            Rows::Sorted(rows) => rows.range::<[u8], _>(range.bounds()),
+            Rows::Hashed(_) => unreachable!("invariant: a scan sorts first"),
+        }
+    }
+
+    /// Hands out all rows and is empty afterwards.
+    fn drain(&mut self, mut take: impl FnMut(Key, Versions)) {
+        match self {
+            Rows::Sorted(rows) => {
+                std::mem::take(rows).into_iter().for_each(|(key, versions)| take(key, versions));
+            }
+            Rows::Hashed(rows) => rows.drain().for_each(|(key, versions)| take(key, versions)),
+        }
+    }
+
+    /// Adds a version; returns by how many bytes the rows grew or shrank.
+    fn add(&mut self, key: Key, version: Version, keep: bool) -> isize {
+        let fresh_cost = (ROW_OVERHEAD + key.len()) as isize + version.cost();
+        let known = match self {
+            Rows::Sorted(rows) => match rows.entry(key) {
+                btree_map::Entry::Occupied(known) => known.into_mut(),
+                btree_map::Entry::Vacant(fresh) => {
+                    fresh.insert(Versions::of(version));
+                    return fresh_cost;
+                }
+            },
+            Rows::Hashed(rows) => match rows.entry(key) {
+                hash_map::Entry::Occupied(known) => known.into_mut(),
+                hash_map::Entry::Vacant(fresh) => {
+                    fresh.insert(Versions::of(version));
+                    return fresh_cost;
+                }
+            },
+        };
+        known.add(version, keep)
+    }
+}
+
+impl Version {
+    fn cost(&self) -> isize {
+        (VERSION_OVERHEAD + self.value.as_ref().map_or(0, |value| value.len())) as isize
+    }
+}
+
+impl Versions {
+    fn of(newest: Version) -> Self {
+        Versions { newest, older: Vec::new() }
+    }
+
+    fn add(&mut self, version: Version, keep: bool) -> isize {
+        let added = version.cost();
+        let old = std::mem::replace(&mut self.newest, version);
+        if !keep || old.position == self.newest.position {
+            return added - old.cost();
+        }
+        self.older.push(old);
+        added
+    }
+
+    /// The newest value below the limit: versions rise by position.
+    fn visible(&self, limit: u64) -> Option<&Option<Arc<[u8]>>> {
+        if self.newest.position < limit {
+            return Some(&self.newest.value);
+        }
+        let below = self.older.partition_point(|version| version.position < limit);
+        Some(&self.older.get(below.checked_sub(1)?)?.value)
+    }
+
+    fn any_within(&self, positions: &Range<u64>) -> bool {
+        let from = self.older.partition_point(|version| version.position < positions.start);
+        let first = self.older.get(from).unwrap_or(&self.newest);
+        positions.contains(&first.position)
+    }
 }
 
 /// Collects a chunk; returns the last key passed, or `None` if the rows ran out.
 fn collect<'a>(
-    rows: impl Iterator<Item = (&'a Arc<[u8]>, &'a Vec<Version>)>,
+    rows: impl Iterator<Item = (&'a Key, &'a Versions)>,
     limit: u64,
     out: &mut VecDeque<Row>,
-) -> Option<Arc<[u8]>> {
+) -> Option<Key> {
     for (passed, (key, versions)) in rows.enumerate() {
-        if let Some(value) = visible(versions, limit) {
+        if let Some(value) = versions.visible(limit) {
             out.push_back((key.clone(), value.clone()));
         }
         if passed + 1 == SCAN_ROWS {

@@ -93,9 +93,18 @@ impl LiveState {
         Ok(())
     }
 
-    /// Whether rows keep their versions; off only while no view reads.
+    /// Whether rows keep order and versions; off only while no view reads.
     pub(crate) fn keep_versions(&mut self, keep: bool) {
         self.keep_versions = keep;
+        match keep {
+            true => self.newest.active.sort(),
+            false if self.newest.active.is_empty() => self.newest.active = self.new_delta(),
+            false => {}
+        }
+    }
+
+    fn new_delta(&self) -> Arc<Delta> {
+        if self.keep_versions { Arc::default() } else { Arc::new(Delta::unsorted()) }
     }
 
     pub(crate) fn file(&self) -> &StateFile {
@@ -160,7 +169,8 @@ impl LiveState {
             self.frozen_at = Some(watermark);
         }
         if self.frozen_at.is_none() {
-            self.newest.frozen = Some(std::mem::take(&mut self.newest.active));
+            let fresh = self.new_delta();
+            self.newest.frozen = Some(std::mem::replace(&mut self.newest.active, fresh));
             self.frozen_at = Some(watermark);
         }
         let (Some(watermark), Some(frozen)) = (self.frozen_at, self.newest.frozen.clone()) else {
