@@ -5,7 +5,7 @@ CASES  ?= 20000
 TARGET ?= message
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench fuzz sim fmt doc tidy lint no-std deny slow deps
+.PHONY: help run test check soak bench compare fuzz sim fmt doc tidy lint no-std deny slow deps
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -23,6 +23,9 @@ soak: ## Kill the store in the middle of writes, ROUNDS times, and check what it
 
 bench: ## Measure speed (about 2 minutes after the build)
 	cargo bench -p lastword-benches
+
+compare: ## Measure log and state beside fjall, SQLite, redb and LMDB (10 minutes; PARTS=a,b for some of it)
+	cargo run --release -p lastword-benches --features peers --bin compare -- store $(if $(PARTS),--only $(PARTS))
 
 fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targets: ls fuzz/corpus)
 	@mkdir -p fuzz/targets/corpus/$(TARGET)
