@@ -28,6 +28,7 @@ impl OpenOptions {
             segment_size: 64 << 20,
             zero_step: 4 << 20,
             delta_cap_bytes: 256 << 20,
+            replay_bytes: 1 << 30,
             cache_bytes: 256 << 20,
             entropy: random(),
             ..Options::default()

@@ -37,7 +37,7 @@ pub struct RebuildJob {
     /// What the new state stands for.
     pub(crate) watermark: Watermark,
     pub(crate) cache_bytes: usize,
-    pub(crate) delta_cap_bytes: usize,
+    pub(crate) replay_bytes: usize,
     pub(crate) cancelled: Arc<AtomicBool>,
 }
 
@@ -120,7 +120,7 @@ impl RebuildJob {
         base: Option<&BaseFile>,
         made: OpenState,
     ) -> Result<OpenState, StoreError> {
-        let (apply, cap) = (&self.apply, self.delta_cap_bytes);
+        let (apply, cap) = (&self.apply, self.replay_bytes);
         let mut state = LiveState::new(apply.clone(), made);
         if let Some(base) = base {
             load(&mut state, &**apply, base, cap)?;

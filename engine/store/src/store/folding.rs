@@ -202,7 +202,7 @@ impl Store {
             source,
             watermark,
             cache_bytes: self.options.cache_bytes,
-            delta_cap_bytes: self.options.delta_cap_bytes,
+            replay_bytes: self.options.replay_bytes,
             cancelled: self.folding.cancelled.clone(),
         }))
     }

@@ -49,7 +49,7 @@ impl Store {
         let Recovered { writer, clean, cut_bytes } =
             oplog::recover(&disk, segments, entropy, sizes, start)?;
         let mut state = LiveState::new(apply.clone(), opened);
-        let cap = options.delta_cap_bytes;
+        let cap = options.replay_bytes;
         if let Some(base) = base.as_ref().filter(|_| empty) {
             load(&mut state, &*apply, base, cap)?;
         }

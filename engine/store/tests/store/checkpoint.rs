@@ -177,7 +177,7 @@ fn a_failed_checkpoint_never_poisons_the_log() {
 #[test]
 fn a_long_replay_stays_within_the_cap() {
     let (disk, all) = filled();
-    let capped = Options { delta_cap_bytes: 2_000, rebuild_state: true, ..options() };
+    let capped = Options { replay_bytes: 2_000, rebuild_state: true, ..options() };
     let (store, report) = open_with(&disk, capped).unwrap();
     assert_eq!(report.replayed_frames, 90);
     assert!(store.delta_bytes() < 4_000);
