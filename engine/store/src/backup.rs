@@ -214,6 +214,29 @@ fn copy(
     Ok(hasher.finalize())
 }
 
+/// Copies the first `len` bytes of file `number`, durably.
+pub(crate) fn copy_file(
+    from: &dyn File,
+    number: u64,
+    len: u64,
+    path: &Path,
+) -> Result<(), BackupError> {
+    copy(from, number, len, path, &mut |_| {}).map(drop)
+}
+
+/// Makes the directory if it is missing. Errors: [`BackupError::NotEmpty`].
+pub(crate) fn make_empty(dir: &Path) -> Result<(), BackupError> {
+    let io = |source| BackupError::Io { path: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(io)?;
+    match fs::read_dir(dir).map_err(io)?.next() {
+        None => Ok(()),
+        Some(entry) => {
+            let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+            Err(BackupError::NotEmpty { dir: dir.to_owned(), name })
+        }
+    }
+}
+
 fn hash_file(path: &Path) -> std::io::Result<blake3::Hash> {
     let (mut file, mut hasher) = (fs::File::open(path)?, blake3::Hasher::new());
     let mut chunk = vec![0; SCAN_CHUNK];
@@ -297,11 +320,7 @@ pub fn unpack_backup(
 ) -> Result<BackupReport, BackupError> {
     let report = check_backup(dir, &mut |_| {})?;
     let io = |path: PathBuf| move |source| BackupError::Io { path, source };
-    fs::create_dir_all(to).map_err(io(to.to_owned()))?;
-    if let Some(entry) = fs::read_dir(to).map_err(io(to.to_owned()))?.next() {
-        let name = entry.map_err(io(to.to_owned()))?.file_name().to_string_lossy().into_owned();
-        return Err(BackupError::NotEmpty { dir: to.to_owned(), name });
-    }
+    make_empty(to)?;
     let total_bytes = report.files.iter().map(|file| file.len).sum();
     let mut done_bytes = 0;
     for file in &report.files {

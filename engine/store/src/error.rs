@@ -267,9 +267,20 @@ pub enum BackupError {
         /// What does not fit.
         what: &'static str,
     },
+    /// There is nothing that a log could begin with.
+    #[error(
+        "nothing can be salvaged: neither the beginning of the log, nor a base, nor redb is whole"
+    )]
+    Nothing,
     /// A file of the store cannot be read.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Store(#[from] Box<StoreError>),
+    /// The new directory cannot be locked.
+    #[error(transparent)]
+    Lock(#[from] Box<LockError>),
     /// The operating system refused.
     #[error("{}: {source}", path.display())]
     Io {
@@ -278,4 +289,10 @@ pub enum BackupError {
         /// The system's error.
         source: std::io::Error,
     },
+}
+
+impl From<StoreError> for BackupError {
+    fn from(error: StoreError) -> Self {
+        BackupError::Store(Box::new(error))
+    }
 }

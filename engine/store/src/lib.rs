@@ -61,6 +61,9 @@ mod verify;
 mod backup;
 
 #[cfg(any(unix, windows))]
+mod salvage;
+
+#[cfg(any(unix, windows))]
 pub use backup::{
     BackupFile, BackupJob, BackupReport, OnProgress, Progress, check_backup, read_backup,
     unpack_backup,
@@ -76,6 +79,8 @@ pub use error::{ApplyError, DiskError, LockError, StoreError};
 pub use fold::{FoldDone, FoldJob, RebuildDone, RebuildJob};
 pub use header::{FORMAT, Header, HeaderKind};
 pub use oplog::{Commit, CommitDone, FrameRef, OwnedFrame};
+#[cfg(any(unix, windows))]
+pub use salvage::{Loss, SalvageReport, salvage};
 pub use state::{
     Apply, CheckpointDone, CheckpointJob, Direction, KeyRange, KeyValue, OldViews, PutRow, Scan,
     Slice, Space, SpaceSum, StateSums, StateTxn, View,

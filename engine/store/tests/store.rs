@@ -31,6 +31,8 @@ mod payload;
 mod plants;
 #[path = "store/real.rs"]
 mod real;
+#[path = "store/salvage.rs"]
+mod salvage;
 #[path = "store/verify.rs"]
 mod verify;
 #[path = "store/views.rs"]

@@ -73,7 +73,7 @@ impl Apply for ApplyPayload {
     ) -> Result<(), ApplyError> {
         match (space, key) {
             // The indexes declared now, not those of the base.
-            (META, INDEX_SIGNATURE) => {}
+            (META, INDEX_SIGNATURE) | (INDEX, _) => {}
             (META, b"") => {
                 put(space, key, value);
                 if !self.indexes.is_empty() {

@@ -23,6 +23,17 @@ impl ReadOnlyDisk {
         ReadOnlyDisk { dir: dir.to_owned() }
     }
 
+    /// Numbers of redb's files, or of all others, whatever is in them.
+    pub fn numbers_of(&self, state: bool) -> Result<Vec<u64>, DiskError> {
+        let mut found: Vec<u64> = numbers(&self.dir)?
+            .into_iter()
+            .filter(|(_, is_state)| *is_state == state)
+            .map(|(number, _)| number)
+            .collect();
+        found.sort_unstable();
+        Ok(found)
+    }
+
     fn refused(&self, action: &'static str, file: u64) -> DiskError {
         let source = std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem);
         DiskError::io(action, file, 0, source)
