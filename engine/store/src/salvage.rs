@@ -1,9 +1,9 @@
 //! Salvaging: what can be read of a damaged store becomes a new one, and the rest is named.
 //!
-//! A log is good up to its first damage. What lies before that is taken over byte by byte, beginning
-//! with the base or, where base or old segments are what is damaged, with the rows of redb, if they
-//! are whole. Frames behind the damage that can still be read are told to the caller: they may not
-//! follow from what is there, so nothing is made of them here.
+//! A log is good up to its first damage. What lies before that is taken over byte by byte,
+//! beginning with the base or, where base or old segments are what is damaged, with the rows of
+//! redb, if they are whole. Frames behind the damage that can still be read are told to the caller:
+//! they may not follow from what is there, so nothing is made of them here.
 
 use std::path::Path;
 use std::sync::Arc;

@@ -1,11 +1,12 @@
 //! The oplog: frames in segments, written in groups, recovered after a crash.
 
-mod base;
 mod frame;
-mod reader;
-mod recovery;
 mod segment;
+mod ahead;
+mod reader;
 mod writer;
+mod base;
+mod recovery;
 
 pub use base::Mark;
 pub(crate) use base::{BaseFile, BaseWriter};

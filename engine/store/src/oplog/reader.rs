@@ -5,9 +5,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::StoreError;
 use crate::limits::{FRAME_HEADER_LEN, SCAN_CHUNK};
+use crate::oplog::ahead::Ahead;
 use crate::oplog::frame::{self, FrameRef, OwnedFrame};
 use crate::oplog::segment::Segment;
 
+/// Bytes that must be left of a walk for reading ahead to be worth a thread.
+const AHEAD_FROM: u64 = 4 * 1024 * 1024;
 /// First read for one frame: most frames fit.
 const GUESS: u64 = 1024;
 
@@ -90,7 +93,7 @@ impl LogReader {
             let (segment, next) =
                 self.locate(at).ok_or(StoreError::OutOfRange { position: at, end })?;
             let limit = next.unwrap_or(end).min(end);
-            let mut scan = Scan::new(&segment, at, limit)?;
+            let mut scan = Scan::new(&segment, at, limit)?.read_ahead();
             while let Some(frame) = scan.next()? {
                 if visit(frame)?.is_break() {
                     return Ok(());
@@ -112,15 +115,30 @@ pub(crate) struct Scan<'a> {
     /// First position that is not read.
     limit: u64,
     buffer: Vec<u8>,
-    /// Log position of the first byte of the buffer.
+    /// Where in the buffer its bytes begin, and the log position of the first.
+    start: usize,
     buffer_at: u64,
+    /// Reads the rest of the segment, in a long walk.
+    ahead: Option<Ahead>,
 }
 
 impl<'a> Scan<'a> {
     /// A walk from `from` up to `limit`, or to the end of the file if that comes first.
     pub(crate) fn new(segment: &'a Segment, from: u64, limit: u64) -> Result<Self, StoreError> {
         let limit = limit.min(segment.capacity_end()?);
-        Ok(Scan { segment, position: from, limit, buffer: Vec::new(), buffer_at: from })
+        let (buffer, start, buffer_at) = (Vec::new(), 0, from);
+        Ok(Scan { segment, position: from, limit, buffer, start, buffer_at, ahead: None })
+    }
+
+    /// Reads ahead of the walk from here on, if much is left; the walk must then go on without
+    /// [`Scan::find`].
+    fn read_ahead(mut self) -> Self {
+        let left = self.limit.saturating_sub(self.position);
+        if left >= AHEAD_FROM {
+            let (from, to) = (self.segment.offset(self.position), self.segment.offset(self.limit));
+            self.ahead = Ahead::begin(&self.segment.file, from, to);
+        }
+        self
     }
 
     /// Where the next frame should begin.
@@ -141,7 +159,7 @@ impl<'a> Scan<'a> {
         }
         // Looked up again because the borrow checker cannot follow a borrow that is returned on
         // one path only; the window is in the buffer, so nothing is read twice.
-        let start = (at - self.buffer_at) as usize;
+        let start = self.start + (at - self.buffer_at) as usize;
         let frame = self.buffer.get(start..).and_then(|bytes| frame::decode(bytes, seed, at));
         if let Some(frame) = &frame {
             self.position = frame.end();
@@ -173,15 +191,37 @@ impl<'a> Scan<'a> {
         let Some(room) = self.limit.checked_sub(at).filter(|room| *room >= len as u64) else {
             return Ok(None);
         };
-        let start = at.checked_sub(self.buffer_at).and_then(|start| usize::try_from(start).ok());
-        let held = start.is_some_and(|start| start + len <= self.buffer.len());
-        if !held {
-            let take = room.min(SCAN_CHUNK.max(len) as u64) as usize;
-            self.buffer.resize(take, 0);
-            self.segment.file.read_at(self.segment.offset(at), &mut self.buffer)?;
-            self.buffer_at = at;
+        let held = |scan: &Self| {
+            let start =
+                at.checked_sub(scan.buffer_at).and_then(|start| usize::try_from(start).ok());
+            start.map(|start| scan.start + start).filter(|start| start + len <= scan.buffer.len())
+        };
+        while held(self).is_none() {
+            if !self.fill_from_ahead(at)? {
+                let take = room.min(SCAN_CHUNK.max(len) as u64) as usize;
+                self.buffer.resize(take, 0);
+                self.segment.file.read_at(self.segment.offset(at), &mut self.buffer)?;
+                (self.start, self.buffer_at) = (0, at);
+            }
         }
-        let start = (at - self.buffer_at) as usize;
-        Ok(self.buffer.get(start..start + len))
+        Ok(held(self).and_then(|start| self.buffer.get(start..start + len)))
+    }
+
+    /// Takes the next chunk that was read ahead, behind what is left from `at` on; false if none is.
+    fn fill_from_ahead(&mut self, at: u64) -> Result<bool, StoreError> {
+        let Some(ahead) = &self.ahead else { return Ok(false) };
+        let buffer = std::mem::take(&mut self.buffer);
+        let from = (self.start + (at - self.buffer_at) as usize).min(buffer.len());
+        let rest = from..buffer.len();
+        match ahead.next(buffer, rest)? {
+            Some((buffer, start)) => {
+                (self.buffer, self.start, self.buffer_at) = (buffer, start, at);
+                Ok(true)
+            }
+            None => {
+                self.ahead = None;
+                Ok(false)
+            }
+        }
     }
 }

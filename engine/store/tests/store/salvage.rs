@@ -79,8 +79,8 @@ fn a_whole_store_is_taken_over() {
     assert!(matches!(again, Err(BackupError::NotEmpty { .. })));
 }
 
-/// I7, B1: damage in the log: everything before it is kept, the place is named, and what can be read
-/// behind it is counted and handed out.
+/// I7, B1: damage in the log: everything before it is kept, the place is named, and what can be
+/// read behind it is counted and handed out.
 #[test]
 fn the_log_before_the_damage_is_kept() {
     let dir = tempfile::tempdir().unwrap();
