@@ -43,7 +43,7 @@ pub(crate) fn single(setting: &Setting) -> Result<Report> {
 
 /// b) Sixteen writers behind one committer, or behind our own group commit.
 pub(crate) fn writers(setting: &Setting) -> Result<Report> {
-    let slice = Duration::from_millis(300);
+    let slice = Duration::from_millis(600);
     let measured = measure(setting, |engine, rows| write_from_many(engine, WRITERS, slice, rows))?;
     let title = format!(
         "b: {WRITERS} writers, peers behind one committer thread; {} slices of {slice:?}, \
@@ -61,7 +61,7 @@ pub(crate) fn writers(setting: &Setting) -> Result<Report> {
 
 /// c) Batches of 1,000, one sync each.
 pub(crate) fn batches(setting: &Setting) -> Result<Report> {
-    let slice = Duration::from_millis(800);
+    let slice = Duration::from_millis(600);
     let measured = measure(setting, |engine, rows| until(slice, engine, rows, BATCH))?;
     let title = format!(
         "c: batches of {BATCH} ops, one sync each; {} slices of {slice:?}, {LOADED} rows before",
