@@ -147,6 +147,17 @@ impl Measured {
         }
     }
 
+    /// Where the disk is the limit for all, all ratios come close to 1 and say little.
+    fn disk_note(&self) -> String {
+        let rates = || self.slices("bare log").iter().map(Slice::front_rate);
+        let fastest = rates().fold(0.0, f64::max);
+        format!(
+            "the bare log did {} to {} ops/s, round by round; far apart: others used the disk",
+            number(least(rates())),
+            number(fastest)
+        )
+    }
+
     fn report(&self, title: String, goals: Vec<Goal>) -> Report {
         let rows = self.names.iter().map(|name| {
             let slices = self.slices(name);
@@ -182,6 +193,7 @@ impl Measured {
                     .into(),
                 "disk: written to the block device, also by others; least: of all rounds".into(),
                 "* not durable per commit".into(),
+                self.disk_note(),
             ],
             goals,
         }
