@@ -12,6 +12,7 @@ mod table;
 
 use std::io::Write;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use clap::{Parser, Subcommand};
 
@@ -86,10 +87,11 @@ fn store(args: &StoreArgs) -> Result<()> {
         if !args.only.is_empty() && !args.only.contains(&letter) {
             continue;
         }
-        eprintln!("part {letter} ..");
+        let begun = Instant::now();
         let dir = tempfile::tempdir()?;
         let (rounds, rows) = (args.rounds.into(), args.rows);
         let report = part(&Setting { dir: dir.path().to_owned(), rounds, rows })?;
+        eprintln!("part {letter} took {} s", begun.elapsed().as_secs());
         if !args.json {
             write!(out, "{}", report.text())?;
             out.flush()?;

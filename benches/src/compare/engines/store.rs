@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use lastword::store::{
     Apply, ApplyError, CheckpointDone, DirLock, FrameRef, OpenReport, Options, RealDisk, Space,
-    StateTxn, Store,
+    StateTxn, Store, View,
 };
 
 use crate::Result;
@@ -52,6 +52,8 @@ pub(crate) struct StoreEngine {
     back: Sender<CheckpointDone>,
     checkpointing: bool,
     replayed_frames: u64,
+    /// What reads see, until the next commit; taken once, not for each read.
+    view: Option<Arc<View>>,
 }
 
 impl StoreEngine {
@@ -73,6 +75,7 @@ impl StoreEngine {
             back,
             checkpointing,
             replayed_frames,
+            view: None,
         })
     }
 
@@ -96,6 +99,7 @@ impl StoreEngine {
 
     fn finish(&mut self, done: CheckpointDone) -> Result<()> {
         self.checkpointing = false;
+        self.view = None;
         Ok(self.store.finish_checkpoint(done)?)
     }
 
@@ -113,6 +117,7 @@ impl Engine for StoreEngine {
     }
 
     fn commit(&mut self, rows: &[Row]) -> Result<()> {
+        self.view = None;
         self.take_finished()?;
         for row in rows {
             self.payload.clear();
@@ -143,7 +148,8 @@ impl Engine for StoreEngine {
     }
 
     fn get(&mut self, key: &[u8]) -> Result<Option<usize>> {
-        Ok(self.store.view().get(ROWS, key)?.map(|value| value.len()))
+        let view = self.view.get_or_insert_with(|| self.store.view());
+        Ok(view.get(ROWS, key)?.map(|value| value.len()))
     }
 
     fn replayed_frames(&self) -> u64 {

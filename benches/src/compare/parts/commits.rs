@@ -43,7 +43,7 @@ pub(crate) fn single(setting: &Setting) -> Result<Report> {
 
 /// b) Sixteen writers behind one committer, or behind our own group commit.
 pub(crate) fn writers(setting: &Setting) -> Result<Report> {
-    let slice = Duration::from_millis(300);
+    let slice = Duration::from_millis(600);
     let measured = measure(setting, |engine, rows| write_from_many(engine, WRITERS, slice, rows))?;
     let title = format!(
         "b: {WRITERS} writers, peers behind one committer thread; {} slices of {slice:?}, \
@@ -61,7 +61,7 @@ pub(crate) fn writers(setting: &Setting) -> Result<Report> {
 
 /// c) Batches of 1,000, one sync each.
 pub(crate) fn batches(setting: &Setting) -> Result<Report> {
-    let slice = Duration::from_millis(800);
+    let slice = Duration::from_millis(600);
     let measured = measure(setting, |engine, rows| until(slice, engine, rows, BATCH))?;
     let title = format!(
         "c: batches of {BATCH} ops, one sync each; {} slices of {slice:?}, {LOADED} rows before",
@@ -147,6 +147,17 @@ impl Measured {
         }
     }
 
+    /// Where the disk is the limit for all, all ratios come close to 1 and say little.
+    fn disk_note(&self) -> String {
+        let rates = || self.slices("bare log").iter().map(Slice::front_rate);
+        let fastest = rates().fold(0.0, f64::max);
+        format!(
+            "the bare log did {} to {} ops/s, round by round; far apart: others used the disk",
+            number(least(rates())),
+            number(fastest)
+        )
+    }
+
     fn report(&self, title: String, goals: Vec<Goal>) -> Report {
         let rows = self.names.iter().map(|name| {
             let slices = self.slices(name);
@@ -182,6 +193,7 @@ impl Measured {
                     .into(),
                 "disk: written to the block device, also by others; least: of all rounds".into(),
                 "* not durable per commit".into(),
+                self.disk_note(),
             ],
             goals,
         }
