@@ -1,4 +1,4 @@
-//! Reads a segment ahead of whoever decodes it, on a thread of its own.
+//! Reads segments ahead of whoever decodes them, on a thread of its own.
 //!
 //! Copying bytes out of the system's cache takes about as long as checking and decoding them, so a
 //! long walk takes half the time if both go on at once.
@@ -15,7 +15,10 @@ const HEADROOM: usize = 64 * 1024;
 /// Chunks that are read and not taken yet.
 const CHUNKS_AHEAD: usize = 2;
 
-/// Chunks of one file in order.
+/// A file, and the bytes of it that are to be read: from, to.
+pub(super) type Part = (Arc<dyn File>, u64, u64);
+
+/// Chunks of files in order; a chunk never spans two.
 #[derive(Debug)]
 pub(super) struct Ahead {
     chunks: Receiver<Result<Vec<u8>, DiskError>>,
@@ -23,20 +26,19 @@ pub(super) struct Ahead {
 }
 
 impl Ahead {
-    /// Begins to read `file` from byte `from` up to `to`; `None` if there is no thread for it.
-    pub(super) fn begin(file: &Arc<dyn File>, from: u64, to: u64) -> Option<Self> {
+    /// Begins to read; `None` if there is no thread for it.
+    pub(super) fn begin(parts: Vec<Part>) -> Option<Self> {
         let (out, chunks) = sync_channel(CHUNKS_AHEAD);
         let (used, back) = channel();
-        let file = file.clone();
         std::thread::Builder::new()
             .name("lastword read ahead".into())
-            .spawn(move || read(&*file, from, to, &out, &back))
+            .spawn(move || read(&parts, &out, &back))
             .ok()?;
         Some(Ahead { chunks, used })
     }
 
     /// Puts the next chunk behind `rest`, the end of the last one, and takes the buffer of that
-    /// back; the second value is where `rest` begins. `None` at the end of the file.
+    /// back; the second value is where `rest` begins. `None` behind the last file.
     pub(super) fn next(
         &self,
         buffer: Vec<u8>,
@@ -63,25 +65,21 @@ impl Ahead {
     }
 }
 
-fn read(
-    file: &dyn File,
-    from: u64,
-    to: u64,
-    out: &SyncSender<Result<Vec<u8>, DiskError>>,
-    back: &Receiver<Vec<u8>>,
-) {
-    let mut at = from;
-    while at < to {
-        let take = (to - at).min(SCAN_CHUNK as u64) as usize;
-        let mut chunk = back.try_recv().unwrap_or_default();
-        chunk.resize(HEADROOM + take, 0);
-        let (_, bytes) = chunk.split_at_mut(HEADROOM);
-        let read = file.read_at(at, bytes);
-        let failed = read.is_err();
-        // Whoever walks may stop before the end.
-        if out.send(read.map(|()| chunk)).is_err() || failed {
-            return;
+fn read(parts: &[Part], out: &SyncSender<Result<Vec<u8>, DiskError>>, back: &Receiver<Vec<u8>>) {
+    for (file, from, to) in parts {
+        let mut at = *from;
+        while at < *to {
+            let take = (to - at).min(SCAN_CHUNK as u64) as usize;
+            let mut chunk = back.try_recv().unwrap_or_default();
+            chunk.resize(HEADROOM + take, 0);
+            let (_, bytes) = chunk.split_at_mut(HEADROOM);
+            let read = file.read_at(at, bytes);
+            let failed = read.is_err();
+            // Whoever walks may stop before the end.
+            if out.send(read.map(|()| chunk)).is_err() || failed {
+                return;
+            }
+            at += take as u64;
         }
-        at += take as u64;
     }
 }

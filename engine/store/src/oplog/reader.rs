@@ -89,11 +89,13 @@ impl LogReader {
         mut visit: impl FnMut(FrameRef<'_>) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
         let mut at = from;
+        let mut ahead = self.read_ahead(from, end)?;
         while at < end {
             let (segment, next) =
                 self.locate(at).ok_or(StoreError::OutOfRange { position: at, end })?;
             let limit = next.unwrap_or(end).min(end);
-            let mut scan = Scan::new(&segment, at, limit)?.read_ahead();
+            let mut scan = Scan::new(&segment, at, limit)?;
+            scan.ahead = ahead.take();
             while let Some(frame) = scan.next()? {
                 if visit(frame)?.is_break() {
                     return Ok(());
@@ -103,8 +105,27 @@ impl LogReader {
             if at < limit {
                 return Err(segment.damaged(at, "no valid frame begins here"));
             }
+            ahead = scan.ahead;
         }
         Ok(())
+    }
+
+    /// Reads what a walk from `from` to `end` will need, if that is much.
+    fn read_ahead(&self, from: u64, end: u64) -> Result<Option<Ahead>, StoreError> {
+        if end.saturating_sub(from) < AHEAD_FROM {
+            return Ok(None);
+        }
+        let (mut parts, mut at) = (Vec::new(), from);
+        while at < end {
+            let Some((segment, next)) = self.locate(at) else { return Ok(None) };
+            let limit = next.unwrap_or(end).min(end).min(segment.capacity_end()?);
+            if limit <= at {
+                return Ok(None);
+            }
+            parts.push((segment.file.clone(), segment.offset(at), segment.offset(limit)));
+            at = limit;
+        }
+        Ok(Ahead::begin(parts))
     }
 }
 
@@ -118,7 +139,7 @@ pub(crate) struct Scan<'a> {
     /// Where in the buffer its bytes begin, and the log position of the first.
     start: usize,
     buffer_at: u64,
-    /// Reads the rest of the segment, in a long walk.
+    /// Reads the rest, in a long walk; `find` must not be called then.
     ahead: Option<Ahead>,
 }
 
@@ -130,17 +151,6 @@ impl<'a> Scan<'a> {
         Ok(Scan { segment, position: from, limit, buffer, start, buffer_at, ahead: None })
     }
 
-    /// Reads ahead of the walk from here on, if much is left; the walk must then go on without
-    /// [`Scan::find`].
-    fn read_ahead(mut self) -> Self {
-        let left = self.limit.saturating_sub(self.position);
-        if left >= AHEAD_FROM {
-            let (from, to) = (self.segment.offset(self.position), self.segment.offset(self.limit));
-            self.ahead = Ahead::begin(&self.segment.file, from, to);
-        }
-        self
-    }
-
     /// Where the next frame should begin.
     pub(crate) fn position(&self) -> u64 {
         self.position
@@ -149,22 +159,30 @@ impl<'a> Scan<'a> {
     /// The next frame, or `None` where no valid frame begins.
     pub(crate) fn next(&mut self) -> Result<Option<FrameRef<'_>>, StoreError> {
         let at = self.position;
-        let header = self.window(at, FRAME_HEADER_LEN)?;
-        let Some(len) = header.and_then(|bytes| frame::stated_len(bytes, at)) else {
-            return Ok(None);
-        };
-        let seed = self.segment.seed;
-        if self.window(at, frame::frame_len(len))?.is_none() {
-            return Ok(None);
+        if self.held(at).is_none() {
+            let header = self.window(at, FRAME_HEADER_LEN)?;
+            let Some(len) = header.and_then(|bytes| frame::stated_len(bytes, at)) else {
+                return Ok(None);
+            };
+            if self.window(at, frame::frame_len(len))?.is_none() {
+                return Ok(None);
+            }
         }
-        // Looked up again because the borrow checker cannot follow a borrow that is returned on
-        // one path only; the window is in the buffer, so nothing is read twice.
-        let start = self.start + (at - self.buffer_at) as usize;
+        // What is held never goes beyond the limit.
+        let (start, seed) = (self.start + (at - self.buffer_at) as usize, self.segment.seed);
         let frame = self.buffer.get(start..).and_then(|bytes| frame::decode(bytes, seed, at));
         if let Some(frame) = &frame {
             self.position = frame.end();
         }
         Ok(frame)
+    }
+
+    /// Where in the buffer the frame at `at` begins, if all of it is there.
+    fn held(&self, at: u64) -> Option<usize> {
+        let start = self.start + usize::try_from(at.checked_sub(self.buffer_at)?).ok()?;
+        let bytes = self.buffer.get(start..)?;
+        let len = frame::frame_len(frame::stated_len(bytes, at)?);
+        (len <= bytes.len()).then_some(start)
     }
 
     /// The first valid frame after `from` that `matches`: where the log goes on after a bad frame.
