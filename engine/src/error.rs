@@ -8,7 +8,7 @@ use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
 use lastword_core::value::ValueError;
 use lastword_store::index::NotIndexed;
-use lastword_store::{DiskError, LockError, StoreError};
+use lastword_store::{BackupError, DiskError, LockError, StoreError};
 
 /// Anything that a call of the engine can fail with.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -20,6 +20,15 @@ pub enum Error {
     /// The directory is open in another process, or is not ours.
     #[error(transparent)]
     Lock(#[from] Arc<LockError>),
+    /// The directory holds neither a store nor a backup.
+    #[error("{} holds no store and no backup: name another directory", dir.display())]
+    NoStore {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A backup cannot be made, read or unpacked.
+    #[error(transparent)]
+    Backup(#[from] Arc<BackupError>),
     /// A name or key is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -191,6 +200,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
         Error::Lock(Arc::new(error))
+    }
+}
+
+impl From<BackupError> for Error {
+    fn from(error: BackupError) -> Self {
+        Error::Backup(Arc::new(error))
     }
 }
 

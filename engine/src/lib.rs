@@ -76,6 +76,8 @@ mod status;
 mod judge;
 mod authority;
 mod replicator;
+mod directory;
+mod verify;
 #[cfg(feature = "net")]
 mod sync;
 
@@ -99,6 +101,7 @@ pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatu
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
 pub use tables::{CONFLICTS, Conflict, ConflictField, DEAD_LETTERS, RefusedBatch};
 pub use typed::Row;
+pub use verify::{Damage, Verified, VerifyStep, verify};
 pub use view::{Shown, WorkspaceView};
 pub use watch::{Diff, Live, LiveRecords, RecordChange};
 pub use workspace::Workspace;

@@ -50,6 +50,8 @@ pub(super) enum Command {
     Status(Status),
     /// List the frames of the log
     Log(Log),
+    /// Read every byte of a store or backup and say what is not as it was written
+    Verify(Directory),
     /// A device of the demo
     #[command(hide = true)]
     DemoDevice(DemoDevice),
@@ -92,6 +94,17 @@ impl Link {
     pub(super) fn token(&self) -> Option<&str> {
         self.token.as_deref().filter(|token| !token.is_empty())
     }
+}
+
+/// A directory that no process may have open.
+#[derive(Debug, Args)]
+pub(super) struct Directory {
+    /// Directory of a device or a server, or a backup
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

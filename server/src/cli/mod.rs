@@ -15,6 +15,7 @@ mod history;
 mod explain;
 mod letters;
 mod status;
+mod verify;
 
 use clap::Parser as _;
 
@@ -57,6 +58,7 @@ fn wants_json(command: &Command) -> bool {
         Command::DeadLetters(args) => args.store.json,
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
+        Command::Verify(args) => args.json,
         Command::DemoDevice(_) => false,
     }
 }
@@ -84,6 +86,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::DeadLetters(args) => letters::letters(args),
         Command::Status(args) => status::status(args),
         Command::Log(args) => status::log(args),
+        Command::Verify(args) => verify::verify(args),
     }
 }
 
