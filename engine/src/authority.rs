@@ -116,6 +116,10 @@ impl Authority {
         Ok(Self { inner: Arc::new(Inner { opened, writer, listeners }) })
     }
 
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.inner.writer
+    }
+
     /// The directory that it was opened in.
     #[must_use]
     pub fn dir(&self) -> &Path {

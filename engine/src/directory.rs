@@ -18,7 +18,8 @@ pub(crate) struct Directory {
     dir: PathBuf,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) is_backup: bool,
-    _lock: Option<DirLock>,
+    /// None of a backup.
+    pub(crate) lock: Option<DirLock>,
 }
 
 impl Directory {
@@ -33,7 +34,7 @@ impl Directory {
         }
         let lock = if is_backup { None } else { Some(DirLock::acquire(dir)?) };
         let disk = Arc::new(ReadOnlyDisk::new(dir));
-        Ok(Self { dir: dir.to_owned(), disk, is_backup, _lock: lock })
+        Ok(Self { dir: dir.to_owned(), disk, is_backup, lock })
     }
 
     /// Where the file of that number is.

@@ -58,6 +58,7 @@ mod schema;
 mod query;
 mod tables;
 mod upkeep;
+mod directory;
 mod open;
 mod writer;
 mod write;
@@ -76,8 +77,8 @@ mod status;
 mod judge;
 mod authority;
 mod replicator;
-mod directory;
 mod verify;
+mod backup;
 #[cfg(feature = "net")]
 mod sync;
 
@@ -85,6 +86,7 @@ pub use lastword_core as core;
 pub use lastword_store as store;
 
 pub use authority::{AttachRequest, Authority, AuthorityStatus, PushGate};
+pub use backup::backup;
 pub use database::{Builder, DEFAULT_MAX_UNDECIDED, Database};
 pub use dead_letter::DeadLetter;
 pub use environment::now_ms;

@@ -19,6 +19,7 @@ use lastword::core::protocol::SUBPROTOCOL;
 use tokio::sync::watch;
 
 use crate::connection;
+use crate::control::Control;
 use crate::hub::Hub;
 use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
@@ -98,6 +99,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     };
     let authority = Authority::open(&options.data)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let control = runtime.block_on(async { Control::start(&authority) });
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let served = runtime.block_on(async {
         let listener = listen(options).await?;
@@ -107,6 +109,8 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         signals.next().await;
         std::process::exit(1);
     });
+    // Before the lock goes: the next server makes a socket of its own.
+    drop(control);
     let closed = authority.close();
     runtime.shutdown_timeout(Duration::ZERO);
     served?;

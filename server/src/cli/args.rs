@@ -50,6 +50,11 @@ pub(super) enum Command {
     Status(Status),
     /// List the frames of the log
     Log(Log),
+    /// Copy a store to another directory, also while its server runs
+    Backup(Backup),
+    /// Tell a running server to do something
+    #[command(subcommand)]
+    Admin(Admin),
     /// Read every byte of a store or backup and say what is not as it was written
     Verify(Directory),
     /// A device of the demo
@@ -94,6 +99,25 @@ impl Link {
     pub(super) fn token(&self) -> Option<&str> {
         self.token.as_deref().filter(|token| !token.is_empty())
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    /// Directory of a device that is closed, or of a server, running or not
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Directory for the backup; one that holds an earlier backup gets what has changed since
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Admin {
+    /// Have a running server copy its store; `lastword backup` does the same by itself
+    Backup(Backup),
 }
 
 /// A directory that no process may have open.

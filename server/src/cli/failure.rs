@@ -110,7 +110,8 @@ plain!(
     lastword::core::json::JsonError,
     lastword::core::codec::DecodeError,
     lastword::core::value::ValueError,
-    crate::serve::ServeError
+    crate::serve::ServeError,
+    crate::control::ControlError
 );
 
 /// A reader that went away (`| head`) is no error of ours; anything else on stdout is.

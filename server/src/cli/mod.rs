@@ -16,12 +16,13 @@ mod explain;
 mod letters;
 mod status;
 mod verify;
+mod backup;
 
 use clap::Parser as _;
 
 use crate::demo;
 use crate::serve::{self, Access, ServeOptions};
-use args::{Cli, Command, Serve};
+use args::{Admin, Cli, Command, Serve};
 pub use failure::{ExitCode, Failure};
 
 /// Runs the command that the process was called with; wrong usage ends the process with code 2.
@@ -58,6 +59,7 @@ fn wants_json(command: &Command) -> bool {
         Command::DeadLetters(args) => args.store.json,
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
+        Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
         Command::Verify(args) => args.json,
         Command::DemoDevice(_) => false,
     }
@@ -86,6 +88,8 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::DeadLetters(args) => letters::letters(args),
         Command::Status(args) => status::status(args),
         Command::Log(args) => status::log(args),
+        Command::Backup(args) => backup::backup(args),
+        Command::Admin(Admin::Backup(args)) => backup::of_running(args),
         Command::Verify(args) => verify::verify(args),
     }
 }

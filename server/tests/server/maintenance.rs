@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::common::{Device, Server, json_of, lastword};
+use std::process::Stdio;
+
+use crate::common::{Device, Server, command, end, json_of, lastword};
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
@@ -83,4 +85,76 @@ fn verify_names_what_is_in_the_way() {
     let server = Server::start(&dir.path().join("srv"));
     let told = lastword(dir.path(), &["verify", "--data", "srv"]).fails(1);
     assert!(told.contains(&format!("open in process {}", server.pid())), "{told}");
+}
+
+/// A file of JSON lines for `import`.
+fn lines(file: &Path, count: usize) {
+    let line = |number| {
+        format!("{{\"table\":\"notes\",\"key\":\"n{number}\",\"value\":{{\"n\":{number}}}}}\n")
+    };
+    fs::write(file, (0..count).map(line).collect::<String>()).expect("written");
+}
+
+/// B1, I6: a running server is backed up while it takes writes; every backup made on the way is
+/// whole, and the last, which copies only what is new, has everything. Only the owner may ask.
+#[test]
+fn a_server_is_backed_up_while_an_import_runs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let server = Server::start(&dir.join("srv"));
+    lines(&dir.join("notes.jsonl"), 20_000);
+    let args = ["import", "notes.jsonl", "--data", "phone", "--batch", "50", "--token", "ann"];
+    let mut import = command(dir, &args);
+    import.args(["--server", &server.url, "--wait"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut import = import.spawn().expect("the binary runs");
+    let mut while_it_ran = 0;
+    loop {
+        let made = json_of(dir, &["backup", "--data", "srv", "--out", "bak", "--json"]);
+        assert_eq!(made["by_running_server"], true, "{made}");
+        if import.try_wait().expect("it can be asked").is_some() {
+            break;
+        }
+        while_it_ran += 1;
+        let said = lastword(dir, &["verify", "--data", "bak"]).ok();
+        assert!(said.contains("backup in bak") && said.contains("whole"), "{said}");
+    }
+    end(import).ok();
+    assert!(while_it_ran > 0, "the import was over before the first backup");
+    let last = json_of(dir, &["admin", "backup", "--data", "srv", "--out", "bak", "--json"]);
+    let again = json_of(dir, &["admin", "backup", "--data", "srv", "--out", "bak", "--json"]);
+    assert_eq!(again["end"], last["end"]);
+    assert_eq!(again["copied_bytes"], 0, "{again}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let socket = fs::metadata(dir.join("srv/control.sock")).expect("it is there");
+        assert_eq!(socket.permissions().mode() & 0o777, 0o600);
+    }
+}
+
+/// B1: a store that nobody has open is backed up by the command itself, a socket that a killed
+/// server left behind is in nobody's way, and what cannot be done is said.
+#[test]
+fn a_closed_store_is_backed_up_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    written(&dir.join("phone"));
+    let made = json_of(dir, &["backup", "--data", "phone", "--out", "bak", "--json"]);
+    assert_eq!(made["by_running_server"], false, "{made}");
+    assert!(lastword(dir, &["verify", "--data", "bak"]).ok().contains("whole"));
+    let told = lastword(dir, &["admin", "backup", "--data", "phone", "--out", "b2"]).fails(1);
+    assert!(told.contains("no server answers"), "{told}");
+    let told = lastword(dir, &["backup", "--data", "phone", "--out", "phone"]).fails(1);
+    assert!(told.contains("choose an empty directory"), "{told}");
+    let told = lastword(dir, &["get", "notes", "n1", "--data", "bak"]).fails(1);
+    assert!(told.contains("no store") || told.contains("is a backup"), "{told}");
+
+    let mut server = Server::start(&dir.join("srv"));
+    server.kill();
+    assert_eq!(dir.join("srv/control.sock").exists(), cfg!(unix));
+    let made = json_of(dir, &["backup", "--data", "srv", "--out", "b3", "--json"]);
+    assert_eq!(made["by_running_server"], false, "{made}");
+    server.restart();
+    let made = json_of(dir, &["backup", "--data", "srv", "--out", "b3", "--json"]);
+    assert_eq!(made["by_running_server"], true, "{made}");
 }
