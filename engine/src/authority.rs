@@ -327,7 +327,7 @@ fn attach_now(
     Ok(Attached {
         attachment: request.attachment,
         epoch: meta.epoch.expect("invariant: set above"),
-        lineage: Vec::new(),
+        lineage: read::lineage(newest, workspace)?.0,
         schema: Vec::new(),
         head: meta.head,
         horizon: meta.horizon,

@@ -29,6 +29,26 @@ pub enum Error {
     /// A backup cannot be made, read or unpacked.
     #[error(transparent)]
     Backup(#[from] Arc<BackupError>),
+    /// The backup of a device holds batches that no server had decided.
+    #[error(
+        "when this backup was made {} waited to be sent. The device may have sent them since, so \
+         they are not sent again by themselves: restore with --drop-outbox to keep them as dead \
+         letters (code lost_by_restore), where you can look at them",
+        waiting(batches)
+    )]
+    OutboxWaits {
+        /// Per workspace, how many.
+        batches: Vec<(String, u64)>,
+    },
+    /// The clock of this machine cannot be used to go on from a backup.
+    #[error(
+        "the clock of this machine is {behind_s} s behind the backup: set it right, then restore \
+         again"
+    )]
+    ClockBehind {
+        /// By how many seconds.
+        behind_s: u64,
+    },
     /// A name or key is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -192,6 +212,14 @@ pub enum Error {
         /// The system's reason.
         reason: String,
     },
+}
+
+fn waiting(batches: &[(String, u64)]) -> String {
+    let of = |(workspace, number): &(String, u64)| match number {
+        1 => format!("1 batch of workspace {workspace}"),
+        more => format!("{more} batches of workspace {workspace}"),
+    };
+    batches.iter().map(of).collect::<Vec<_>>().join(" and ")
 }
 
 /// What the engine's calls return.

@@ -79,6 +79,7 @@ mod authority;
 mod replicator;
 mod verify;
 mod backup;
+mod restore;
 #[cfg(feature = "net")]
 mod sync;
 
@@ -97,6 +98,7 @@ pub use lastword_core::protocol::replica::{StopReason, SyncStatus};
 pub use log::LogLine;
 pub use query::{IndexPrefix, IndexValue, Query};
 pub use receipt::{Receipt, Settled};
+pub use restore::{RestoreReport, RestoredWorkspace, restore};
 pub use schema::{Index, Table, TableSet};
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};
 #[cfg(feature = "net")]

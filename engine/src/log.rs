@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
-use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, StoreRole, kind};
+use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, Restored, StoreRole, kind};
 use lastword_store::{StoreError, ViewHandle};
 
 use crate::error::{Error, Result};
@@ -116,6 +116,11 @@ fn line(position: u64, payload: Payload) -> LogLine {
             None,
             format!("row counts and digests of {} workspaces", sums.workspaces.len()),
         ),
+        Payload::Restored(restored) => {
+            let Restored { workspace, epoch, branch, head, .. } = restored;
+            let text = format!("from a backup at seq {branch}: epoch {epoch}, goes on at {head}");
+            ("restored", Some(workspace), text)
+        }
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
 }

@@ -13,8 +13,8 @@ use lastword_core::rules::PendingOp;
 use crate::error::StoreError;
 use crate::index::IndexDef;
 use crate::keys::{
-    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, META, OUTBOX, OutboxEntry, PENDING, ROWS,
-    SHADOW, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
+    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, Lineage, META, OUTBOX, OutboxEntry,
+    PENDING, ROWS, SHADOW, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
 };
 use crate::payload::Identity;
 use crate::state::{Direction, KeyRange, Space, StateTxn, View};
@@ -163,6 +163,14 @@ pub fn meta<S: ReadState + ?Sized>(
     workspace: &WorkspaceName,
 ) -> Result<WorkspaceMeta, StoreError> {
     Ok(typed(state, META, workspace.as_str().as_bytes())?.unwrap_or_default())
+}
+
+/// The restores of a workspace.
+pub fn lineage<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+) -> Result<Lineage, StoreError> {
+    Ok(typed(state, META, &keys::workspace_prefix(workspace))?.unwrap_or_default())
 }
 
 /// All workspaces of the store, `_store` left out.

@@ -52,6 +52,8 @@ pub(super) enum Command {
     Log(Log),
     /// Copy a store to another directory, also while its server runs
     Backup(Backup),
+    /// Make a store from a backup: with new epochs for a server, a new device id for a device
+    Restore(Restore),
     /// Tell a running server to do something
     #[command(subcommand)]
     Admin(Admin),
@@ -109,6 +111,21 @@ pub(super) struct Backup {
     /// Directory for the backup; one that holds an earlier backup gets what has changed since
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// Directory of the backup
+    pub(super) backup: PathBuf,
+    /// Directory for the store; it must be missing or empty
+    #[arg(long, value_name = "DIR")]
+    pub(super) to: PathBuf,
+    /// Keep what waited in a device's outbox as dead letters; without it that stops the restore
+    #[arg(long)]
+    pub(super) drop_outbox: bool,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -17,6 +17,7 @@ mod letters;
 mod status;
 mod verify;
 mod backup;
+mod restore;
 
 use clap::Parser as _;
 
@@ -60,6 +61,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
+        Command::Restore(args) => args.json,
         Command::Verify(args) => args.json,
         Command::DemoDevice(_) => false,
     }
@@ -90,6 +92,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Log(args) => status::log(args),
         Command::Backup(args) => backup::backup(args),
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
+        Command::Restore(args) => restore::restore(args),
         Command::Verify(args) => verify::verify(args),
     }
 }

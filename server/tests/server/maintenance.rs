@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use std::process::Stdio;
 
-use crate::common::{Device, Server, command, end, json_of, lastword};
+use lastword::{StopReason, SyncFailure};
+
+use crate::common::{Device, LIMIT, Server, command, end, json_of, lastword};
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
@@ -157,4 +159,92 @@ fn a_closed_store_is_backed_up_too() {
     server.restart();
     let made = json_of(dir, &["backup", "--data", "srv", "--out", "b3", "--json"]);
     assert_eq!(made["by_running_server"], true, "{made}");
+}
+
+/// B7, I2, I21: a server that is restored from a backup has another history. A device that was
+/// ahead of it is stopped with a clear message and keeps all it has; a fresh device gets what the
+/// backup has; what is written now gets seqs above all that were ever given.
+#[test]
+fn a_restored_server_never_gives_a_seq_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let mut server = Server::start(&dir.join("srv"));
+    let mut phone = Device::open(&dir.join("phone"));
+    phone.put("notes", "n1", r#"{"text":"in the backup"}"#);
+    phone.catch_up(&server.url);
+    json_of(dir, &["backup", "--data", "srv", "--out", "bak", "--json"]);
+    phone.put("notes", "n2", r#"{"text":"after it"}"#);
+    let ahead = phone.catch_up(&server.url).cursor;
+    server.kill();
+
+    let restored = json_of(dir, &["restore", "bak", "--to", "srv2", "--json"]);
+    let (branch, head) = (&restored["workspaces"][0]["branch"], &restored["workspaces"][0]["head"]);
+    assert!(branch.as_u64() < Some(ahead), "{restored}");
+    assert!(lastword(dir, &["verify", "--data", "srv2"]).ok().contains("whole"));
+    let told = lastword(dir, &["restore", "bak", "--to", "srv2"]).fails(1);
+    assert!(told.contains("choose an empty directory"), "{told}");
+
+    let server = Server::start(&dir.join("srv2"));
+    phone.put("notes", "n3", r#"{"text":"unsent"}"#);
+    phone.connect(&server.url, "ann");
+    let sync = phone.sync.as_ref().expect("connected");
+    let stopped = sync.wait_caught_up(&phone.ws, Some(LIMIT)).expect_err("it has another history");
+    let SyncFailure::Stopped { why, message } = stopped else { panic!("{stopped:?}") };
+    assert_eq!(why, StopReason::EpochChanged);
+    assert!(message.contains("was it restored") && message.contains("kept"), "{message}");
+    phone.disconnect();
+    assert_eq!(phone.ws.status().expect("status").undecided, 1);
+    assert_eq!(phone.rows("notes").len(), 3);
+
+    let mut fresh = Device::open(&dir.join("fresh"));
+    fresh.catch_up(&server.url);
+    let in_backup = [("n1".to_owned(), r#"{"text":"in the backup"}"#.to_owned())];
+    assert_eq!(fresh.rows("notes"), in_backup);
+    fresh.put("notes", "n4", r#"{"text":"new"}"#);
+    let cursor = fresh.catch_up(&server.url).cursor;
+    assert!(Some(cursor) > head.as_u64(), "{cursor}, {restored}");
+    let mut other = Device::open(&dir.join("other"));
+    other.catch_up(&server.url);
+    assert_eq!(other.rows("notes"), fresh.rows("notes"));
+}
+
+/// I19, R1.2: a device's copy becomes another device. What waited in its outbox is not sent again
+/// by itself and not lost: without consent nothing is restored, with it each batch is a dead
+/// letter.
+#[test]
+fn a_restored_device_is_another_device() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let server = Server::start(&dir.join("srv"));
+    let mut phone = Device::open(&dir.join("phone"));
+    phone.put("notes", "n1", r#"{"text":"sent"}"#);
+    phone.catch_up(&server.url);
+    phone.put("notes", "n1", r#"{"text":"waits"}"#);
+    phone.put("notes", "n2", r#"{"text":"waits"}"#);
+    phone.db.backup(&dir.join("bak"), &mut |_| {}).expect("it is copied");
+    phone.catch_up(&server.url);
+    drop(phone);
+
+    let told = lastword(dir, &["restore", "bak", "--to", "copy"]).fails(1);
+    assert!(told.contains("2 batches of workspace main") && told.contains("--drop-outbox"));
+    assert!(!dir.join("copy").exists() && !dir.join("copy.restoring").exists());
+    let args = ["restore", "bak", "--to", "copy", "--drop-outbox", "--json"];
+    let restored = json_of(dir, &args);
+    assert_eq!(restored["dropped_batches"], 2, "{restored}");
+
+    let mut copy = Device::open(&dir.join("copy"));
+    assert_eq!(restored["device"], copy.db.device().to_string());
+    assert_ne!(restored["device"], restored["former_device"]);
+    let letters = copy.ws.dead_letters().expect("they read");
+    assert_eq!(letters.len(), 2);
+    assert!(letters.iter().all(|letter| letter.code == "lost_by_restore"), "{letters:?}");
+    assert_eq!(copy.get("notes", "n1").as_deref(), Some(r#"{"text":"sent"}"#));
+    copy.put("notes", "n3", r#"{"text":"of the copy"}"#);
+    let report = copy.catch_up(&server.url);
+    assert_eq!((report.sent_batches, report.applied), (1, 1));
+    let mut phone = Device::open(&dir.join("phone"));
+    phone.catch_up(&server.url);
+    assert_eq!(copy.rows("notes"), phone.rows("notes"));
+    assert_eq!(copy.rows("notes").len(), 3);
+    assert_eq!(copy.ws.status().expect("status").digest, phone.ws.status().expect("s").digest);
 }
