@@ -8,7 +8,7 @@ use crate::authority::Authority;
 use crate::database::Database;
 use crate::environment::now_ms;
 use crate::error::Result;
-use crate::open;
+use crate::open::{self, AsIs};
 use crate::writer::Writer;
 
 impl Database {
@@ -48,7 +48,7 @@ fn hot(writer: &Writer, dir: &Path, progress: &mut OnProgress<'_>) -> Result<Bac
 /// As [`Database::backup`]; [`crate::Error::Lock`] if another process has the store open,
 /// [`crate::Error::NoStore`] if there is none.
 pub fn backup(data: &Path, dir: &Path, progress: &mut OnProgress<'_>) -> Result<BackupReport> {
-    let (_, mut store) = open::open_as_is(data, false)?;
+    let (_, mut store) = open::open_as_is(data, &AsIs::default())?;
     let copied = store
         .begin_backup()
         .map_err(Into::into)

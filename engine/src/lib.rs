@@ -80,6 +80,7 @@ mod replicator;
 mod verify;
 mod backup;
 mod restore;
+mod compact;
 #[cfg(feature = "net")]
 mod sync;
 
@@ -88,6 +89,7 @@ pub use lastword_store as store;
 
 pub use authority::{AttachRequest, Authority, AuthorityStatus, PushGate};
 pub use backup::backup;
+pub use compact::{CompactReport, Sizes, compact};
 pub use database::{Builder, DEFAULT_MAX_UNDECIDED, Database};
 pub use dead_letter::DeadLetter;
 pub use environment::now_ms;
@@ -105,6 +107,7 @@ pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatu
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
 pub use tables::{CONFLICTS, Conflict, ConflictField, DEAD_LETTERS, RefusedBatch};
 pub use typed::Row;
+pub use upkeep::DEFAULT_HISTORY;
 pub use verify::{Damage, Verified, VerifyStep, verify};
 pub use view::{Shown, WorkspaceView};
 pub use watch::{Diff, Live, LiveRecords, RecordChange};

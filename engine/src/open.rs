@@ -26,7 +26,7 @@ pub(crate) struct OpenOptions {
 }
 
 impl OpenOptions {
-    pub(crate) fn authority() -> Self {
+    pub(crate) fn authority(history: Duration) -> Self {
         let store = Options {
             segment_size: 64 << 20,
             zero_step: 4 << 20,
@@ -35,12 +35,7 @@ impl OpenOptions {
             entropy: random(),
             ..Options::default()
         };
-        Self {
-            role: StoreRole::Authority,
-            store,
-            indexes: Indexes::default(),
-            history: DEFAULT_HISTORY,
-        }
+        Self { role: StoreRole::Authority, store, indexes: Indexes::default(), history }
     }
 
     pub(crate) fn replica(indexes: &Indexes, history: Option<Duration>) -> Self {
@@ -62,19 +57,29 @@ pub(crate) struct OpenedStore {
     pub(crate) upkeep: UpkeepSettings,
 }
 
+/// What is out of the ordinary when people open a store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AsIs {
+    /// Fold the state from the log again.
+    pub(crate) rebuild_state: bool,
+    /// Bytes of a segment, instead of the size for its role.
+    pub(crate) segment_size: Option<u64>,
+}
+
 /// Opens the store in `dir` for people, whatever part it plays, with the indexes that it has. One
 /// that nobody has introduced yet becomes a device's.
-pub(crate) fn open_as_is(dir: &Path, rebuild_state: bool) -> Result<(OpenedStore, Store)> {
+pub(crate) fn open_as_is(dir: &Path, as_is: &AsIs) -> Result<(OpenedStore, Store)> {
     let Directory { disk, lock, .. } = Directory::look(dir)?;
     // A state that cannot be read is made anew, and the app's indexes with it when it opens it.
     let known = |key| state_row(&*disk, META, key).ok().flatten();
     let identity: Option<Identity> = known(b"").and_then(|bytes| from_bytes(&bytes).ok());
     let indexes = known(INDEX_SIGNATURE).and_then(|bytes| Indexes::from_signature(&bytes));
     let mut options = match identity.map(|identity| identity.role) {
-        Some(StoreRole::Authority) => OpenOptions::authority(),
+        Some(StoreRole::Authority) => OpenOptions::authority(DEFAULT_HISTORY),
         _ => OpenOptions::replica(&indexes.unwrap_or_default(), None),
     };
-    options.store.rebuild_state = rebuild_state;
+    options.store.rebuild_state = as_is.rebuild_state;
+    options.store.segment_size = as_is.segment_size.unwrap_or(options.store.segment_size);
     let lock = lock.map_or_else(|| DirLock::acquire(dir), Ok)?;
     locked(lock, &options)
 }

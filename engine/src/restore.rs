@@ -16,7 +16,7 @@ use lastword_store::{BackupError, BackupReport, OnProgress, Store, read, unpack_
 use crate::dead_letter;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
-use crate::open;
+use crate::open::{self, AsIs};
 
 /// Seqs jump by so many a second: no authority gives more.
 const SEQS_PER_SECOND: u64 = 1 << 20;
@@ -120,7 +120,7 @@ fn move_to(unfinished: &Path, to: &Path) -> Result<()> {
 
 /// Gives the unpacked store its new identity.
 fn renew(dir: &Path, backup: BackupReport, drop_outbox: bool) -> Result<RestoreReport> {
-    let (opened, mut store) = open::open_as_is(dir, false)?;
+    let (opened, mut store) = open::open_as_is(dir, &AsIs::default())?;
     let mut report =
         RestoreReport { backup, device: None, workspaces: Vec::new(), dropped_batches: 0 };
     match opened.identity.role {

@@ -33,6 +33,8 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// The membership.
     pub access: Access,
+    /// How long every version of a record stays readable.
+    pub history: Duration,
     /// Print the address as a JSON line.
     pub json: bool,
 }
@@ -97,7 +99,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         Access::Dev => Members::Dev,
         Access::Tokens(path) => Members::Tokens(Tokens::read(path)?),
     };
-    let authority = Authority::open(&options.data)?;
+    let authority = Authority::open_with(&options.data, options.history)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let control = runtime.block_on(async { Control::start(&authority) });
     let mut signals = runtime.block_on(async { Signals::new() })?;

@@ -57,6 +57,8 @@ pub(super) enum Command {
     /// Tell a running server to do something
     #[command(subcommand)]
     Admin(Admin),
+    /// Fold the log of a store and make its state file anew
+    Compact(Compact),
     /// Read every byte of a store or backup and say what is not as it was written
     Verify(Directory),
     /// A device of the demo
@@ -111,6 +113,22 @@ pub(super) struct Backup {
     /// Directory for the backup; one that holds an earlier backup gets what has changed since
     #[arg(long, value_name = "DIR")]
     pub(super) out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Compact {
+    /// Directory of a device that is closed, or of a server that is not running
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Do not take the state over, which may be damaged: fold it from the log
+    #[arg(long)]
+    pub(super) rebuild_state: bool,
+    /// Keep every version of a record readable this long, like 30d or 12h; 30 days by default
+    #[arg(long, value_name = "TIME", value_parser = history)]
+    pub(super) history: Option<Duration>,
     /// Print JSON
     #[arg(long)]
     pub(super) json: bool,
@@ -175,9 +193,23 @@ pub(super) struct Serve {
     /// Take any token as the user of that name; on loopback only
     #[arg(long)]
     pub(super) dev: bool,
+    /// Keep every version of a record readable this long, like 30d or 12h; 30 days by default
+    #[arg(long, value_name = "TIME", value_parser = history)]
+    pub(super) history: Option<Duration>,
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+fn history(text: &str) -> Result<Duration, String> {
+    let bad = || "write it like 30d or 12h".to_owned();
+    let (number, hours) = match (text.strip_suffix('d'), text.strip_suffix('h')) {
+        (Some(days), _) => (days, 24),
+        (_, Some(hours)) => (hours, 1),
+        _ => return Err(bad()),
+    };
+    let number: u32 = number.parse().map_err(|_| bad())?;
+    Ok(Duration::from_secs(u64::from(number) * hours * 60 * 60))
 }
 
 /// The first address of a name; an IPv4 one if it has any, since most clients try that first.

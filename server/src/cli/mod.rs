@@ -18,6 +18,7 @@ mod status;
 mod verify;
 mod backup;
 mod restore;
+mod compact;
 
 use clap::Parser as _;
 
@@ -62,6 +63,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
         Command::Restore(args) => args.json,
+        Command::Compact(args) => args.json,
         Command::Verify(args) => args.json,
         Command::DemoDevice(_) => false,
     }
@@ -93,6 +95,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Backup(args) => backup::backup(args),
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
         Command::Restore(args) => restore::restore(args),
+        Command::Compact(args) => compact::compact(args),
         Command::Verify(args) => verify::verify(args),
     }
 }
@@ -105,7 +108,8 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         _ => return Err(Failure::usage("say who may connect: --tokens FILE, or --dev")),
     };
     let (data, listen, json) = (args.data.clone(), args.listen, args.json);
-    match serve::run(&ServeOptions { data, listen, access, json }) {
+    let history = args.history.unwrap_or(lastword::DEFAULT_HISTORY);
+    match serve::run(&ServeOptions { data, listen, access, history, json }) {
         Err(serve::ServeError::Engine(error)) => Err(error.into()),
         done => Ok(done?),
     }

@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use lastword::{StopReason, SyncFailure};
 
-use crate::common::{Device, LIMIT, Server, command, end, json_of, lastword};
+use crate::common::{Device, LIMIT, Server, command, end, json_of, lastword, run};
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> =
@@ -247,4 +247,62 @@ fn a_restored_device_is_another_device() {
     assert_eq!(copy.rows("notes"), phone.rows("notes"));
     assert_eq!(copy.rows("notes").len(), 3);
     assert_eq!(copy.ws.status().expect("status").digest, phone.ws.status().expect("s").digest);
+}
+
+/// I27, B1: a directory of many updates shrinks to little more than what its records take, and has
+/// the same records, also after a server has gone on with it.
+#[test]
+fn compact_shrinks_a_directory_of_many_updates() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let mut server = Server::start(&dir.join("srv"));
+    let text = "x".repeat(2_000);
+    let line = |n: usize| {
+        let key = n % 20;
+        let value = format!("{{\"n\":{n},\"text\":\"{text}\"}}");
+        format!("{{\"table\":\"notes\",\"key\":\"n{key}\",\"value\":{value}}}\n")
+    };
+    fs::write(dir.join("f"), (0..3_000).map(line).collect::<String>()).expect("written");
+    let args = ["import", "f", "--data", "phone", "--batch", "20", "--token", "ann", "--wait"];
+    let mut import = command(dir, &args);
+    import.args(["--server", &server.url]);
+    run(import).ok();
+    server.kill();
+    let export = ["export", "--data", "srv"];
+    let before = lastword(dir, &export).ok();
+
+    for (data, args) in [("srv", ["--history", "0d"]), ("phone", ["--history", "0h"])] {
+        let compact = ["compact", "--data", data, "--json", args[0], args[1]];
+        let did = json_of(dir, &compact);
+        let (was, is) = (did["before"]["all"].as_u64(), did["after"]["all"].as_u64());
+        let (was, is) = (was.expect("a number"), is.expect("a number"));
+        let log = did["after"]["log"].as_u64().expect("a number");
+        assert!(did["before"]["log"].as_u64() > Some(6_000_000) && log < 100_000, "{did}");
+        assert!(is < was / 2, "{did}");
+        assert!(lastword(dir, &["verify", "--data", data]).ok().contains("whole"));
+        assert_eq!(lastword(dir, &["export", "--data", data]).ok(), before);
+    }
+    let again = lastword(dir, &["compact", "--data", "srv"]).ok();
+    assert!(again.contains("before") && again.contains("spares"), "{again}");
+
+    server.restart();
+    let mut phone = Device::open(&dir.join("phone"));
+    phone.put("notes", "new", r#"{"n":1}"#);
+    phone.catch_up(&server.url);
+    let mut fresh = Device::open(&dir.join("fresh"));
+    fresh.catch_up(&server.url);
+    assert_eq!(fresh.rows("notes"), phone.rows("notes"));
+    assert_eq!(fresh.rows("notes").len(), 21);
+}
+
+/// R8.2, I12: a state that was damaged is made anew from the log, and nothing is missing.
+#[test]
+fn compact_makes_a_damaged_state_anew() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    written(&dir.join("phone"));
+    flip(&state_file(&dir.join("phone")), b"marker 7!");
+    lastword(dir, &["compact", "--data", "phone", "--rebuild-state"]).ok();
+    assert!(lastword(dir, &["verify", "--data", "phone"]).ok().contains("whole"));
+    assert_eq!(Device::open(&dir.join("phone")).rows("notes").len(), 20);
 }
