@@ -37,6 +37,15 @@ impl Directory {
         Ok(Self { dir: dir.to_owned(), disk, is_backup, lock })
     }
 
+    /// Its numbered files, by number.
+    pub(crate) fn numbered(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let failed = |error: std::io::Error| Error::File {
+            path: self.dir.clone(),
+            reason: error.to_string(),
+        };
+        numbered(&self.dir).map_err(failed)
+    }
+
     /// Where the file of that number is.
     pub(crate) fn path_of(&self, number: u64) -> Option<PathBuf> {
         let files = numbered(&self.dir).ok()?;

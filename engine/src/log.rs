@@ -35,16 +35,8 @@ pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<Log
             return ControlFlow::Break(());
         }
         next = frame.end();
-        let position = frame.position;
-        match Payload::from_frame(frame.kind, frame.payload) {
-            Ok(payload) => lines.push(line(position, payload)),
-            Err(_) if frame.kind < kind::IDENTITY => {}
-            Err(error) => lines.push(LogLine {
-                position,
-                kind: "unreadable",
-                workspace: None,
-                text: format!("kind {}: {error}", frame.kind),
-            }),
+        if frame.kind >= kind::IDENTITY {
+            lines.push(line_of(frame.position, frame.kind, frame.payload));
         }
         ControlFlow::Continue(())
     });
@@ -54,6 +46,19 @@ pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<Log
         }
         Err(error) => Err(error.into()),
         Ok(()) => Ok((lines, next)),
+    }
+}
+
+/// What one frame says.
+pub(crate) fn line_of(position: u64, kind: u8, payload: &[u8]) -> LogLine {
+    match Payload::from_frame(kind, payload) {
+        Ok(payload) => line(position, payload),
+        Err(error) => LogLine {
+            position,
+            kind: "unreadable",
+            workspace: None,
+            text: format!("kind {kind}: {error}"),
+        },
     }
 }
 

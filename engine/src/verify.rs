@@ -108,7 +108,7 @@ pub fn verify(
 }
 
 /// The number of the file that an error names.
-fn file_of(error: &StoreError) -> Option<u64> {
+pub(crate) fn file_of(error: &StoreError) -> Option<u64> {
     let number = match error {
         StoreError::Damaged { file, .. }
         | StoreError::StateDamaged { file, .. }

@@ -59,6 +59,8 @@ pub(super) enum Command {
     Admin(Admin),
     /// Fold the log of a store and make its state file anew
     Compact(Compact),
+    /// Say what a directory holds without changing it, also if it is damaged or a backup
+    Inspect(Directory),
     /// Read every byte of a store or backup and say what is not as it was written
     Verify(Directory),
     /// A device of the demo

@@ -19,6 +19,7 @@ mod verify;
 mod backup;
 mod restore;
 mod compact;
+mod inspect;
 
 use clap::Parser as _;
 
@@ -64,7 +65,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
         Command::Restore(args) => args.json,
         Command::Compact(args) => args.json,
-        Command::Verify(args) => args.json,
+        Command::Inspect(args) | Command::Verify(args) => args.json,
         Command::DemoDevice(_) => false,
     }
 }
@@ -96,6 +97,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
         Command::Restore(args) => restore::restore(args),
         Command::Compact(args) => compact::compact(args),
+        Command::Inspect(args) => inspect::inspect(args),
         Command::Verify(args) => verify::verify(args),
     }
 }

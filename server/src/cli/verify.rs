@@ -75,7 +75,7 @@ fn as_text(args: &Directory, verified: &Verified) -> Vec<String> {
     lines
 }
 
-fn damage_text(damage: &Damage) -> String {
+pub(super) fn damage_text(damage: &Damage) -> String {
     let file = damage.file.as_ref().map(|file| format!("{}: ", file.display()));
     format!("  DAMAGED  {}{}", file.unwrap_or_default(), damage.what)
 }
@@ -101,14 +101,16 @@ fn advice(args: &Directory, verified: &Verified) -> Option<String> {
     })
 }
 
+pub(super) fn damage_json(damage: &Damage) -> serde_json::Value {
+    json!({
+        "file": damage.file.as_ref().map(|file| file.display().to_string()),
+        "what": damage.what, "loss": damage.is_loss,
+    })
+}
+
 fn as_json(args: &Directory, verified: &Verified) -> serde_json::Value {
     let read = &verified.read;
-    let damages = verified.damages.iter().map(|damage| {
-        json!({
-            "file": damage.file.as_ref().map(|file| file.display().to_string()),
-            "what": damage.what, "loss": damage.is_loss,
-        })
-    });
+    let damages = verified.damages.iter().map(damage_json);
     json!({
         "dir": args.data.display().to_string(), "backup": verified.is_backup,
         "whole": verified.damages.is_empty(), "loss": verified.is_loss(),

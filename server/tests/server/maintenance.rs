@@ -306,3 +306,33 @@ fn compact_makes_a_damaged_state_anew() {
     assert!(lastword(dir, &["verify", "--data", "phone"]).ok().contains("whole"));
     assert_eq!(Device::open(&dir.join("phone")).rows("notes").len(), 20);
 }
+
+/// B1, I15: `inspect` tells what a directory holds, and goes on behind damage as far as it can be
+/// read; a backup is looked at in the same way.
+#[test]
+fn inspect_tells_what_a_damaged_directory_holds() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    written(&dir.join("phone"));
+    json_of(dir, &["backup", "--data", "phone", "--out", "bak", "--json"]);
+    let whole = json_of(dir, &["inspect", "--data", "phone", "--json"]);
+    let workspace = &whole["workspaces"][0];
+    assert_eq!((&whole["role"], &workspace["workspace"]), (&"device".into(), &"main".into()));
+    assert_eq!(whole["as_of"], whole["state"]["watermark"], "{whole}");
+    let last = whole["last_frames"].as_array().expect("a list");
+    assert!(last.iter().any(|line| line["text"].to_string().contains("notes/n19")), "{whole}");
+    let backup = json_of(dir, &["inspect", "--data", "bak", "--json"]);
+    assert_eq!(backup["device"], whole["device"]);
+    assert!(backup["backup_ms"].is_number() && backup["state"].is_null(), "{backup}");
+
+    let log = log_files(&dir.join("phone"));
+    flip(&log[0], b"marker 9!");
+    let ran = lastword(dir, &["inspect", "--data", "phone", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&ran.out).expect("one JSON value");
+    assert_eq!((&found["device"], &found["workspaces"]), (&whole["device"], &whole["workspaces"]));
+    assert!(found["damages"].to_string().contains(&name_of(&log[0])), "{found}");
+    assert!(ran.fails(3).contains("lastword verify"));
+    flip(&log[0], b"LASTWORD");
+    let said = lastword(dir, &["inspect", "--data", "phone"]);
+    assert!(said.out.contains("unreadable") && said.code == 3, "{said:?}");
+}
