@@ -23,7 +23,7 @@ use lastword_store::{Store, View};
 use crate::devices;
 use crate::environment::random;
 use crate::error::{Error, Result};
-use crate::history::{self, Version};
+use crate::history::{self, RecordHistory};
 use crate::judge::{Pushed, decide_now};
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
@@ -254,9 +254,9 @@ impl Authority {
         workspace: &WorkspaceName,
         table: &TableName,
         key: &Key,
-    ) -> Result<Vec<Version>> {
-        let newest = self.read(workspace)?.stored(table, key)?.map_or(0, |stored| stored.position);
-        history::history(self.inner.writer.views(), newest, table, key)
+    ) -> Result<RecordHistory> {
+        let stored = self.read(workspace)?.stored(table, key)?;
+        history::history(self.inner.writer.views(), stored, table, key)
     }
 
     /// Closes the store cleanly; later calls answer [`Error::Closed`]. Dropping the last clone does

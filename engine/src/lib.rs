@@ -95,7 +95,7 @@ pub use database::{Builder, DEFAULT_MAX_UNDECIDED, Database};
 pub use dead_letter::DeadLetter;
 pub use environment::now_ms;
 pub use error::{Error, Result};
-pub use history::Version;
+pub use history::{RecordHistory, Version};
 pub use inspect::{Inspected, InspectedWorkspace, inspect};
 pub use lastword_core::protocol::authority::PushAnswer;
 pub use lastword_core::protocol::replica::{StopReason, SyncStatus};

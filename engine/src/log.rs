@@ -23,9 +23,11 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// At most `limit` frames from the one at `from`, in log order; the store's own proof and close
+/// At most `limit` frames from the one at `from`, or from the first that was not folded away, in
+/// log order; the store's own proof and close
 /// marks are left out. The second value is where to go on.
 pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<LogLine>, u64)> {
+    let from = from.max(log.first_position());
     let (mut lines, mut next) = (Vec::new(), from);
     if from > log.view().position() {
         return Err(Error::NoFrame { position: from });
@@ -65,7 +67,7 @@ pub(crate) fn line_of(position: u64, kind: u8, payload: &[u8]) -> LogLine {
 /// Whether a frame is meant to begin at `position`: the one before it ends there.
 fn is_frame(log: &ViewHandle, position: u64) -> Result<bool> {
     let mut end = 0;
-    log.scan_frames(0, |frame| {
+    log.scan_frames(log.first_position(), |frame| {
         end = frame.end();
         if end < position { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;

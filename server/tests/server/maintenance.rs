@@ -336,3 +336,26 @@ fn inspect_tells_what_a_damaged_directory_holds() {
     let said = lastword(dir, &["inspect", "--data", "phone"]);
     assert!(said.out.contains("unreadable") && said.code == 3, "{said:?}");
 }
+
+/// B4. A server that keeps no history shows a record that is older than its log as it is, and says
+/// that there was more.
+#[test]
+fn history_says_what_was_folded_away() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    written(&dir.join("phone"));
+    let mut server = Server::start_with(
+        &dir.join("srv"),
+        &["--dev".into(), "--history".into(), "0d".into()],
+        "127.0.0.1:0",
+    );
+    let mut phone = Device::open(&dir.join("phone"));
+    phone.catch_up(&server.url);
+    server.kill();
+    json_of(dir, &["compact", "--data", "srv", "--history", "0d", "--json"]);
+    let said = lastword(dir, &["history", "notes", "n3", "--data", "srv"]).ok();
+    assert!(said.contains("kept") && said.contains("marker 3!"), "{said}");
+    assert!(said.ends_with("older versions were folded away\n"), "{said}");
+    let told = lastword(dir, &["serve", "--dev", "--history", "30", "--data", "x"]).fails(2);
+    assert!(told.contains("30d or 12h"), "{told}");
+}
