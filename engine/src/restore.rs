@@ -115,7 +115,15 @@ fn move_to(unfinished: &Path, to: &Path) -> Result<()> {
     if to.exists() {
         fs::remove_dir(to).map_err(|error| file_error(to, &error))?;
     }
-    fs::rename(unfinished, to).map_err(|error| file_error(to, &error))
+    fs::rename(unfinished, to).map_err(|error| file_error(to, &error))?;
+    // Windows makes names durable by itself and opens no directory.
+    if cfg!(windows) {
+        return Ok(());
+    }
+    let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let synced = fs::File::open(parent).and_then(|dir| dir.sync_all());
+    synced.map_err(|error| file_error(parent, &error))
 }
 
 /// Gives the unpacked store its new identity.
@@ -238,6 +246,8 @@ mod tests {
         assert_eq!(jump(second, 1_700_000_000_999), second + SEQS_PER_SECOND);
         assert_eq!(jump(second + 5, 1_600_000_000_000), second + SEQS_PER_SECOND);
         assert_eq!(jump(0, 0), SEQS_PER_SECOND);
+        let far_ahead = jump(u64::MAX / 2, 0);
+        assert!(matches!(wait_for_clock(Some(far_ahead)), Err(Error::ClockBehind { .. })));
     }
     /// I19, I20. A batch that the server had decided and the stream not shown when the backup was
     /// made stayed under its old counter, where batches of the new device would have met it.

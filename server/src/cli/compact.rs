@@ -40,6 +40,9 @@ pub(super) fn compact(args: &Compact) -> Result<(), Failure> {
         writeln!(out, "  {name:<8} {before:>12} {after:>12}")?;
     }
     writeln!(out, "versions of records are readable from log position {}", report.first_position)?;
+    if before.log > 0 && after.log >= before.log && !history.is_zero() {
+        writeln!(out, "nothing left the log: all of it is inside the history window (--history)")?;
+    }
     Ok(())
 }
 
