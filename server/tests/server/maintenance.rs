@@ -359,3 +359,25 @@ fn history_says_what_was_folded_away() {
     let told = lastword(dir, &["serve", "--dev", "--history", "30", "--data", "x"]).fails(2);
     assert!(told.contains("30d or 12h"), "{told}");
 }
+
+/// I7: the end of a write that was cut short is no damage, and `verify` says what it is; a store
+/// whose server was killed is whole.
+#[test]
+fn verify_explains_what_a_kill_leaves_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    written(&dir.join("phone"));
+    let log = log_files(&dir.join("phone"));
+    let mut bytes = fs::read(&log[0]).expect("it reads");
+    bytes.extend([0xab; 100]);
+    fs::write(&log[0], bytes).expect("it writes");
+    let said = lastword(dir, &["verify", "--data", "phone"]).ok();
+    assert!(said.contains("torn   100 bytes") && said.contains("nothing of it was"), "{said}");
+    assert!(said.contains("whole"), "{said}");
+
+    let mut server = Server::start(&dir.join("srv"));
+    Device::open(&dir.join("phone")).catch_up(&server.url);
+    server.kill();
+    let whole = json_of(dir, &["verify", "--data", "srv", "--json"]);
+    assert_eq!((&whole["whole"], &whole["torn_bytes"]), (&true.into(), &0.into()), "{whole}");
+}
