@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
@@ -22,10 +23,11 @@ use lastword_store::{Store, View};
 use crate::devices;
 use crate::environment::random;
 use crate::error::{Error, Result};
-use crate::history::{self, Version};
+use crate::history::{self, RecordHistory};
 use crate::judge::{Pushed, decide_now};
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
+use crate::upkeep::DEFAULT_HISTORY;
 use crate::view::WorkspaceView;
 use crate::writer::Writer;
 
@@ -101,7 +103,15 @@ impl Authority {
     /// [`Error::Store`] if the directory is locked, damaged, of a newer format or not ours,
     /// [`Error::OtherRole`] if it holds a device's copy.
     pub fn open(dir: &Path) -> Result<Self> {
-        let (opened, store) = open::open(dir, &OpenOptions::authority())?;
+        Self::open_with(dir, DEFAULT_HISTORY)
+    }
+
+    /// As [`Authority::open`]; every version of a record stays readable for `history`.
+    ///
+    /// # Errors
+    /// As [`Authority::open`].
+    pub fn open_with(dir: &Path, history: Duration) -> Result<Self> {
+        let (opened, store) = open::open(dir, &OpenOptions::authority(history))?;
         let listeners: Arc<Mutex<Vec<Listener>>> = Arc::default();
         let told = Arc::clone(&listeners);
         let writer = Writer::start(
@@ -114,6 +124,10 @@ impl Authority {
             }),
         )?;
         Ok(Self { inner: Arc::new(Inner { opened, writer, listeners }) })
+    }
+
+    pub(crate) fn writer(&self) -> &Writer {
+        &self.inner.writer
     }
 
     /// The directory that it was opened in.
@@ -240,9 +254,9 @@ impl Authority {
         workspace: &WorkspaceName,
         table: &TableName,
         key: &Key,
-    ) -> Result<Vec<Version>> {
-        let newest = self.read(workspace)?.stored(table, key)?.map_or(0, |stored| stored.position);
-        history::history(self.inner.writer.views(), newest, table, key)
+    ) -> Result<RecordHistory> {
+        let stored = self.read(workspace)?.stored(table, key)?;
+        history::history(self.inner.writer.views(), stored, table, key)
     }
 
     /// Closes the store cleanly; later calls answer [`Error::Closed`]. Dropping the last clone does
@@ -323,7 +337,7 @@ fn attach_now(
     Ok(Attached {
         attachment: request.attachment,
         epoch: meta.epoch.expect("invariant: set above"),
-        lineage: Vec::new(),
+        lineage: read::lineage(newest, workspace)?.0,
         schema: Vec::new(),
         head: meta.head,
         horizon: meta.horizon,

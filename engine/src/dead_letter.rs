@@ -33,6 +33,9 @@ const ROWS_BYTES: usize = 4 * 1024 * 1024;
 /// them all.
 const RECORDS_BYTES: usize = 128 * 1024;
 
+/// Code of a dead letter that was in the outbox of a backup.
+pub(crate) const LOST_BY_RESTORE: &str = "lost_by_restore";
+
 /// One refused batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
@@ -65,7 +68,7 @@ pub(crate) fn unit<S: ReadState>(
     for (counter, entry) in waiting {
         let is_refused = counter == refused.counter;
         if is_refused || entry.records.iter().any(|record| touched.contains(record)) {
-            rows.push(letter(workspace, refused, counters.len(), &entry));
+            rows.push(letter(workspace, &Why::refused(refused), counters.len(), &entry));
             counters.push(counter);
             touched.extend(entry.records);
         } else {
@@ -81,26 +84,49 @@ pub(crate) fn unit<S: ReadState>(
 
 /// The rows of a unit as frames: those that go before, and the last with what is left.
 pub(crate) fn frames(mut unit: DeadLetters) -> Vec<Payload> {
-    let mut frames = Vec::new();
-    let mut size_bytes = 0;
-    let mut rows = Vec::new();
-    for row in std::mem::take(&mut unit.rows) {
+    let (mut frames, rest) = row_frames(std::mem::take(&mut unit.rows));
+    unit.rows = rest;
+    frames.push(Payload::DeadLetters(unit));
+    frames
+}
+
+/// Batches of a workspace that a backup holds and no server has decided, as far as it knows: they
+/// become one unit, since each may have been sent from the original after all.
+pub(crate) fn lost_by_restore(
+    workspace: &WorkspaceName,
+    undecided: &[OutboxEntry],
+) -> Vec<Payload> {
+    let Some(unit) = undecided.first().map(|first| first.batch_id) else { return Vec::new() };
+    let message = "not decided when the backup was made that this device was restored from";
+    let why = Why { unit, code: LOST_BY_RESTORE, message };
+    let row = |(place, entry)| letter(workspace, &why, place, entry);
+    let (mut frames, rest) = row_frames(undecided.iter().enumerate().map(row).collect());
+    frames.push(rows_frame(rest));
+    frames
+}
+
+/// Frames for rows that do not fit one, and the rows that are left.
+fn row_frames(all: Vec<Op>) -> (Vec<Payload>, Vec<Op>) {
+    let (mut frames, mut rows, mut size_bytes) = (Vec::new(), Vec::new(), 0);
+    for row in all {
         let row_bytes = to_bytes(&row).len();
         if rows.len() == MAX_BATCH_OPS || size_bytes + row_bytes > ROWS_BYTES {
-            frames.push(Payload::Local(LocalBatch {
-                workspace: read::store_workspace(),
-                batch: None,
-                previous: vec![0; rows.len()],
-                local: std::mem::take(&mut rows),
-            }));
+            frames.push(rows_frame(std::mem::take(&mut rows)));
             size_bytes = 0;
         }
         size_bytes += row_bytes;
         rows.push(row);
     }
-    unit.rows = rows;
-    frames.push(Payload::DeadLetters(unit));
-    frames
+    (frames, rows)
+}
+
+fn rows_frame(rows: Vec<Op>) -> Payload {
+    Payload::Local(LocalBatch {
+        workspace: read::store_workspace(),
+        batch: None,
+        previous: vec![0; rows.len()],
+        local: rows,
+    })
 }
 
 /// What the writers of a unit's batches are told: each left the outbox, the later ones because they
@@ -110,11 +136,24 @@ pub(crate) fn verdicts(unit: &DeadLetters) -> Vec<(BatchId, Decision)> {
     batches.map(|batch_id| (batch_id, unit.refused.decision.clone())).collect()
 }
 
-fn letter(workspace: &WorkspaceName, refused: &Decided, place: usize, entry: &OutboxEntry) -> Op {
-    let (code, message) = match &refused.decision {
-        Decision::Refused { code, message, .. } => (code.as_str(), message.as_str()),
-        Decision::Accepted { .. } => ("accepted", ""),
-    };
+/// Why batches became dead letters.
+struct Why<'a> {
+    unit: BatchId,
+    code: &'a str,
+    message: &'a str,
+}
+
+impl<'a> Why<'a> {
+    fn refused(refused: &'a Decided) -> Self {
+        let (code, message) = match &refused.decision {
+            Decision::Refused { code, message, .. } => (code.as_str(), message.as_str()),
+            Decision::Accepted { .. } => ("accepted", ""),
+        };
+        Self { unit: refused.batch_id, code, message }
+    }
+}
+
+fn letter(workspace: &WorkspaceName, why: &Why<'_>, place: usize, entry: &OutboxEntry) -> Op {
     let mut left = RECORDS_BYTES;
     let records = entry.records.iter().map_while(|(table, key)| {
         let name = format!("{table}/{key}");
@@ -124,11 +163,11 @@ fn letter(workspace: &WorkspaceName, refused: &Decided, place: usize, entry: &Ou
     let records: Vec<Value> = records.collect();
     let int = |number: u64| Value::Int(i64::try_from(number).unwrap_or(i64::MAX));
     let fields = [
-        ("unit", Value::Text(refused.batch_id.to_string())),
+        ("unit", Value::Text(why.unit.to_string())),
         ("place", int(place as u64)),
         ("workspace", Value::Text(workspace.as_str().into())),
-        ("code", Value::Text(code.into())),
-        ("message", Value::Text(message.into())),
+        ("code", Value::Text(why.code.into())),
+        ("message", Value::Text(why.message.into())),
         ("time_ms", Value::Int(now_ms())),
         ("created_ms", Value::Int(entry.created_ms)),
         ("position", int(entry.position)),

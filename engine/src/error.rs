@@ -8,7 +8,7 @@ use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
 use lastword_core::value::ValueError;
 use lastword_store::index::NotIndexed;
-use lastword_store::{DiskError, LockError, StoreError};
+use lastword_store::{BackupError, DiskError, LockError, StoreError};
 
 /// Anything that a call of the engine can fail with.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -20,6 +20,35 @@ pub enum Error {
     /// The directory is open in another process, or is not ours.
     #[error(transparent)]
     Lock(#[from] Arc<LockError>),
+    /// The directory holds neither a store nor a backup.
+    #[error("{} holds no store and no backup: name another directory", dir.display())]
+    NoStore {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// A backup cannot be made, read or unpacked.
+    #[error(transparent)]
+    Backup(#[from] Arc<BackupError>),
+    /// The backup of a device holds batches that no server had decided.
+    #[error(
+        "when this backup was made {} waited to be sent. The device may have sent them since, so \
+         they are not sent again by themselves: restore with --drop-outbox to keep them as dead \
+         letters (code lost_by_restore), where you can look at them",
+        waiting(batches)
+    )]
+    OutboxWaits {
+        /// Per workspace, how many.
+        batches: Vec<(String, u64)>,
+    },
+    /// The clock of this machine cannot be used to go on from a backup.
+    #[error(
+        "the clock of this machine is {behind_s} s behind the backup: set it right, then restore \
+         again"
+    )]
+    ClockBehind {
+        /// By how many seconds.
+        behind_s: u64,
+    },
     /// A name or key is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
@@ -185,12 +214,26 @@ pub enum Error {
     },
 }
 
+fn waiting(batches: &[(String, u64)]) -> String {
+    let of = |(workspace, number): &(String, u64)| match number {
+        1 => format!("1 batch of workspace {workspace}"),
+        more => format!("{more} batches of workspace {workspace}"),
+    };
+    batches.iter().map(of).collect::<Vec<_>>().join(" and ")
+}
+
 /// What the engine's calls return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {
         Error::Lock(Arc::new(error))
+    }
+}
+
+impl From<BackupError> for Error {
+    fn from(error: BackupError) -> Self {
+        Error::Backup(Arc::new(error))
     }
 }
 

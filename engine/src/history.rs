@@ -8,8 +8,9 @@ use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_core::value::Record;
-use lastword_store::ViewHandle;
+use lastword_store::keys::StoredRow;
 use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, RemotePage};
+use lastword_store::{StoreError, ViewHandle};
 
 use crate::error::Result;
 
@@ -24,8 +25,8 @@ pub struct Version {
     pub time_ms: i64,
     /// Who wrote it; all zero is the server.
     pub device: DeviceId,
-    /// What it was: `create`, `put`, `patch`, `delete`, `undelete`, or `received` for a row that
-    /// came from the server.
+    /// What it was: `create`, `put`, `patch`, `delete`, `undelete`, `received` for a row that came
+    /// from the server, or `kept` for the record as it is where the log no longer says how it came.
     pub what: &'static str,
     /// What the server decided, where this frame says so.
     pub verdict: Option<Verdict>,
@@ -33,18 +34,34 @@ pub struct Version {
     pub record: Option<Record>,
 }
 
-/// Versions of one record, newest first, at most [`MAX_HISTORY`], from the frame at `newest` on.
+/// The versions of one record.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct RecordHistory {
+    /// Newest first, at most [`MAX_HISTORY`].
+    pub versions: Vec<Version>,
+    /// There were older ones, which are out of the history window and were folded away.
+    pub older_folded: bool,
+}
+
+/// Versions of the record whose row is `stored`, from its newest frame on.
 pub(crate) fn history(
     log: &ViewHandle,
-    newest: u64,
+    stored: Option<StoredRow>,
     table: &TableName,
     key: &Key,
-) -> Result<Vec<Version>> {
-    let mut position = newest;
+) -> Result<RecordHistory> {
+    let Some(stored) = stored else { return Ok(RecordHistory::default()) };
+    let mut position = stored.position;
     let name = (table, key);
-    let mut versions = Vec::new();
-    while position != 0 && versions.len() < MAX_HISTORY {
-        let frame = log.read_frame(position)?;
+    let mut history = RecordHistory::default();
+    while position != 0 && history.versions.len() < MAX_HISTORY {
+        let frame = match log.read_frame(position) {
+            Err(StoreError::OutOfRange { .. }) => {
+                history.older_folded = true;
+                break;
+            }
+            frame => frame?,
+        };
         let Ok(payload) = Payload::from_frame(frame.kind, &frame.payload) else { break };
         let found = match payload {
             Payload::Local(local) => of_local(position, &local, name),
@@ -53,11 +70,27 @@ pub(crate) fn history(
             _ => None,
         };
         let Some((version, previous)) = found else { break };
-        versions.push(version);
+        history.versions.push(version);
         // Positions fall along the chain; anything else would be a loop.
         position = if previous < position { previous } else { 0 };
     }
-    Ok(versions)
+    if history.versions.is_empty() && history.older_folded {
+        history.versions.push(kept(stored));
+    }
+    Ok(history)
+}
+
+/// The row itself, where its own frame was folded away.
+fn kept(StoredRow { position, row }: StoredRow) -> Version {
+    Version {
+        position,
+        seq: (row.last.seq != 0).then_some(row.last.seq),
+        time_ms: row.time_ms,
+        device: row.last.writer,
+        what: if row.deleted { "delete" } else { "kept" },
+        verdict: None,
+        record: (!row.deleted).then_some(row.record),
+    }
 }
 
 type Name<'a> = (&'a TableName, &'a Key);

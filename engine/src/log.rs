@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
-use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, StoreRole, kind};
+use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, Restored, StoreRole, kind};
 use lastword_store::{StoreError, ViewHandle};
 
 use crate::error::{Error, Result};
@@ -23,9 +23,11 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// At most `limit` frames from the one at `from`, in log order; the store's own proof and close
+/// At most `limit` frames from the one at `from`, or from the first that was not folded away, in
+/// log order; the store's own proof and close
 /// marks are left out. The second value is where to go on.
 pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<LogLine>, u64)> {
+    let from = from.max(log.first_position());
     let (mut lines, mut next) = (Vec::new(), from);
     if from > log.view().position() {
         return Err(Error::NoFrame { position: from });
@@ -35,16 +37,8 @@ pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<Log
             return ControlFlow::Break(());
         }
         next = frame.end();
-        let position = frame.position;
-        match Payload::from_frame(frame.kind, frame.payload) {
-            Ok(payload) => lines.push(line(position, payload)),
-            Err(_) if frame.kind < kind::IDENTITY => {}
-            Err(error) => lines.push(LogLine {
-                position,
-                kind: "unreadable",
-                workspace: None,
-                text: format!("kind {}: {error}", frame.kind),
-            }),
+        if frame.kind >= kind::IDENTITY {
+            lines.push(line_of(frame.position, frame.kind, frame.payload));
         }
         ControlFlow::Continue(())
     });
@@ -57,10 +51,23 @@ pub(crate) fn read(log: &ViewHandle, from: u64, limit: usize) -> Result<(Vec<Log
     }
 }
 
+/// What one frame says.
+pub(crate) fn line_of(position: u64, kind: u8, payload: &[u8]) -> LogLine {
+    match Payload::from_frame(kind, payload) {
+        Ok(payload) => line(position, payload),
+        Err(error) => LogLine {
+            position,
+            kind: "unreadable",
+            workspace: None,
+            text: format!("kind {kind}: {error}"),
+        },
+    }
+}
+
 /// Whether a frame is meant to begin at `position`: the one before it ends there.
 fn is_frame(log: &ViewHandle, position: u64) -> Result<bool> {
     let mut end = 0;
-    log.scan_frames(0, |frame| {
+    log.scan_frames(log.first_position(), |frame| {
         end = frame.end();
         if end < position { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
@@ -116,6 +123,11 @@ fn line(position: u64, payload: Payload) -> LogLine {
             None,
             format!("row counts and digests of {} workspaces", sums.workspaces.len()),
         ),
+        Payload::Restored(restored) => {
+            let Restored { workspace, epoch, branch, head, .. } = restored;
+            let text = format!("from a backup at seq {branch}: epoch {epoch}, goes on at {head}");
+            ("restored", Some(workspace), text)
+        }
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
 }

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lastword_core::codec::from_bytes;
 use lastword_core::id::DeviceId;
 use lastword_store::apply::ApplyPayload;
 use lastword_store::index::Indexes;
+use lastword_store::keys::{INDEX_SIGNATURE, META};
 use lastword_store::payload::{Identity, Payload, StoreRole};
-use lastword_store::{DirLock, OpenReport, Options, RealDisk, Store, read};
+use lastword_store::{DirLock, OpenReport, Options, RealDisk, Store, read, state_row};
 
+use crate::directory::Directory;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
 use crate::upkeep::{DEFAULT_HISTORY, UpkeepSettings};
@@ -23,7 +26,7 @@ pub(crate) struct OpenOptions {
 }
 
 impl OpenOptions {
-    pub(crate) fn authority() -> Self {
+    pub(crate) fn authority(history: Duration) -> Self {
         let store = Options {
             segment_size: 64 << 20,
             zero_step: 4 << 20,
@@ -33,12 +36,7 @@ impl OpenOptions {
             entropy: random(),
             ..Options::default()
         };
-        Self {
-            role: StoreRole::Authority,
-            store,
-            indexes: Indexes::default(),
-            history: DEFAULT_HISTORY,
-        }
+        Self { role: StoreRole::Authority, store, indexes: Indexes::default(), history }
     }
 
     pub(crate) fn replica(indexes: &Indexes, history: Option<Duration>) -> Self {
@@ -60,9 +58,48 @@ pub(crate) struct OpenedStore {
     pub(crate) upkeep: UpkeepSettings,
 }
 
+/// What is out of the ordinary when people open a store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct AsIs {
+    /// Fold the state from the log again.
+    pub(crate) rebuild_state: bool,
+    /// Bytes of a segment, instead of the size for its role.
+    pub(crate) segment_size: Option<u64>,
+}
+
+/// Opens the store in `dir` for people, whatever part it plays, with the indexes that it has. One
+/// that nobody has introduced yet becomes a device's.
+pub(crate) fn open_as_is(dir: &Path, as_is: &AsIs) -> Result<(OpenedStore, Store)> {
+    let Directory { disk, lock, .. } = Directory::look(dir)?;
+    // A state that cannot be read is made anew, and the app's indexes with it when it opens it.
+    let known = |key| state_row(&*disk, META, key).ok().flatten();
+    let identity: Option<Identity> = known(b"").and_then(|bytes| from_bytes(&bytes).ok());
+    let indexes = known(INDEX_SIGNATURE).and_then(|bytes| Indexes::from_signature(&bytes));
+    let mut options = match identity.map(|identity| identity.role) {
+        Some(StoreRole::Authority) => OpenOptions::authority(DEFAULT_HISTORY),
+        _ => OpenOptions::replica(&indexes.unwrap_or_default(), None),
+    };
+    options.store.rebuild_state = as_is.rebuild_state;
+    options.store.segment_size = as_is.segment_size.unwrap_or(options.store.segment_size);
+    let lock = lock.map_or_else(|| DirLock::acquire(dir), Ok)?;
+    locked(lock, &options)
+}
+
 /// Locks, recovers and identifies the store in `dir`, creating it if there is none.
 pub(crate) fn open(dir: &Path, options: &OpenOptions) -> Result<(OpenedStore, Store)> {
-    let lock = DirLock::acquire(dir)?;
+    let (opened, store) = locked(DirLock::acquire(dir)?, options)?;
+    if opened.identity.role != options.role {
+        return Err(Error::OtherRole {
+            dir: dir.to_path_buf(),
+            found: holds(opened.identity.role),
+            wanted: holds(options.role),
+        });
+    }
+    Ok((opened, store))
+}
+
+fn locked(lock: DirLock, options: &OpenOptions) -> Result<(OpenedStore, Store)> {
+    let dir = lock.dir().to_path_buf();
     let disk = Arc::new(RealDisk::open(lock, options.store.zero_step)?);
     let apply = Arc::new(ApplyPayload::new(options.indexes.clone()));
     let (mut store, report) = Store::open(disk, options.store.clone(), apply)?;
@@ -71,16 +108,9 @@ pub(crate) fn open(dir: &Path, options: &OpenOptions) -> Result<(OpenedStore, St
         Some(identity) => identity,
         None => introduce(&mut store, options.role)?,
     };
-    if identity.role != options.role {
-        return Err(Error::OtherRole {
-            dir: dir.to_path_buf(),
-            found: holds(identity.role),
-            wanted: holds(options.role),
-        });
-    }
     let upkeep =
         UpkeepSettings { delta_cap_bytes: options.store.delta_cap_bytes, history: options.history };
-    Ok((OpenedStore { dir: dir.to_path_buf(), identity, report, upkeep }, store))
+    Ok((OpenedStore { dir, identity, report, upkeep }, store))
 }
 
 fn introduce(store: &mut Store, role: StoreRole) -> Result<Identity> {

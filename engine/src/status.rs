@@ -10,7 +10,7 @@ use lastword_store::read;
 
 use crate::dead_letter::{self, DeadLetter};
 use crate::error::Result;
-use crate::history::{self, Version};
+use crate::history::{self, RecordHistory};
 use crate::tables;
 use crate::workspace::Workspace;
 
@@ -161,10 +161,9 @@ impl Workspace {
     ///
     /// # Errors
     /// [`crate::Error::Store`] if the disk fails or a frame is damaged.
-    pub fn history(&self, table: &TableName, key: &Key) -> Result<Vec<Version>> {
+    pub fn history(&self, table: &TableName, key: &Key) -> Result<RecordHistory> {
         let log = self.database().inner.writer.views();
-        let newest = self.read()?.stored(table, key)?.map_or(0, |stored| stored.position);
-        history::history(log, newest, table, key)
+        history::history(log, self.read()?.stored(table, key)?, table, key)
     }
 
     /// Why a record is as it is, and what it waits for.

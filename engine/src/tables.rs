@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lastword_core::id::TableName;
 use lastword_core::value::Value;
+use lastword_store::read::DEAD_LETTERS_TABLE;
 use serde::{Deserialize, Deserializer};
 
 use crate::schema::Table;
@@ -15,7 +16,7 @@ pub const CONFLICTS: Table<Conflict> = Table::new("_conflicts", "");
 /// Refused batches of this device, one row each; the key is the batch's id. Read in a workspace it
 /// shows the batches of that workspace, in workspace `_store` those of all. It never leaves the
 /// device.
-pub const DEAD_LETTERS: Table<RefusedBatch> = Table::new("_dead_letters", "");
+pub const DEAD_LETTERS: Table<RefusedBatch> = Table::new(DEAD_LETTERS_TABLE, "");
 
 /// A row of [`CONFLICTS`]: one writer's value gave way to another's.
 #[derive(Debug, Clone, PartialEq, Deserialize)]

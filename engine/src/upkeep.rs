@@ -23,8 +23,8 @@ const SUMS_IN_FRAME: usize = 10_000;
 /// Hundredths of the delta from which on writes keep step with the running checkpoint.
 const PACED_FROM: u64 = 50;
 
-/// How long the history of a record stays readable unless the app says otherwise.
-pub(crate) const DEFAULT_HISTORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// How long every version of a record stays readable unless the app or the server says otherwise.
+pub const DEFAULT_HISTORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
 /// Work that has ended elsewhere.
 pub(crate) enum Done {
@@ -166,7 +166,7 @@ impl Upkeep {
         if self.checkpointing || self.rebuilding || self.rests() {
             return;
         }
-        match append_sums(store).and_then(|()| store.begin_checkpoint()) {
+        match sums_of_changes(store).and_then(|()| store.begin_checkpoint()) {
             Ok(Some(job)) => {
                 self.checkpointing = true;
                 self.spawn(store, "lastword checkpoint", move || {
@@ -261,11 +261,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn sums_of_changes(store: &mut Store) -> Result<(), StoreError> {
+    if store.delta_bytes() == 0 { Ok(()) } else { append_sums(store) }
+}
+
 /// States row counts and digest sums in the log, so that a rebuild can prove itself.
-fn append_sums(store: &mut Store) -> Result<(), StoreError> {
-    if store.delta_bytes() == 0 {
-        return Ok(());
-    }
+pub(crate) fn append_sums(store: &mut Store) -> Result<(), StoreError> {
     let sum = |(name, meta): &(_, keys::WorkspaceMeta)| {
         (WorkspaceName::clone(name), meta.rows, meta.digest.0)
     };

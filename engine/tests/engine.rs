@@ -10,6 +10,8 @@ mod support;
 mod authority;
 #[path = "engine/index.rs"]
 mod index;
+#[path = "engine/maintenance.rs"]
+mod maintenance;
 #[path = "engine/system.rs"]
 mod system;
 #[path = "engine/typed.rs"]

@@ -38,7 +38,7 @@ pub fn frame(bytes: &[u8]) {
         make_right(&mut file);
     }
     let disk = MemoryDisk::new(SPARE_BYTES);
-    let number = disk.take_spare().expect("there is room");
+    let number = disk.take_spare(0).expect("there is room");
     disk.replace(number, file);
     let open = || Store::open(Arc::new(disk.clone()), options(), Arc::new(Ignore));
     let Ok((mut store, _)) = open() else { return };

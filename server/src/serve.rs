@@ -19,6 +19,7 @@ use lastword::core::protocol::SUBPROTOCOL;
 use tokio::sync::watch;
 
 use crate::connection;
+use crate::control::Control;
 use crate::hub::Hub;
 use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
@@ -32,6 +33,8 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// The membership.
     pub access: Access,
+    /// How long every version of a record stays readable.
+    pub history: Duration,
     /// Print the address as a JSON line.
     pub json: bool,
 }
@@ -96,8 +99,9 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         Access::Dev => Members::Dev,
         Access::Tokens(path) => Members::Tokens(Tokens::read(path)?),
     };
-    let authority = Authority::open(&options.data)?;
+    let authority = Authority::open_with(&options.data, options.history)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let control = runtime.block_on(async { Control::start(&authority) });
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let served = runtime.block_on(async {
         let listener = listen(options).await?;
@@ -107,6 +111,8 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         signals.next().await;
         std::process::exit(1);
     });
+    // Before the lock goes: the next server makes a socket of its own.
+    drop(control);
     let closed = authority.close();
     runtime.shutdown_timeout(Duration::ZERO);
     served?;

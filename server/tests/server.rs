@@ -14,6 +14,8 @@ mod devices;
 mod full_disk;
 #[path = "server/kills.rs"]
 mod kills;
+#[path = "server/maintenance.rs"]
+mod maintenance;
 #[path = "server/members.rs"]
 mod members;
 #[path = "server/origin.rs"]

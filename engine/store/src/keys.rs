@@ -19,12 +19,12 @@
 //! big-endian; names hold no 00, so keys sort by workspace, generation, table, then key bytes.
 //! The values of an index entry are those of its fields, as [`crate::index`] encodes them.
 //!
-//! `META` also holds, under the one byte 00, the indexes that the state was built with; a state
-//! without index has no such row.
+//! `META` also holds, under `workspace 00`, the [`Lineage`] of a workspace that was restored; and,
+//! under the one byte 00, the indexes that the state was built with, if there are any.
 
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
-use lastword_core::limits::MAX_BATCH_OPS;
+use lastword_core::limits::{MAX_BATCH_OPS, MAX_LINEAGE};
 use lastword_core::op::Op;
 use lastword_core::protocol::Role;
 use lastword_core::row::{Digest, Row};
@@ -316,6 +316,37 @@ impl Decode for WorkspaceMeta {
             time_ms: from.i64()?,
             role: from.option()?,
         })
+    }
+}
+
+/// The restores of a workspace, oldest first: for each the last seq that the backup knew, and the
+/// seq behind which seqs went on.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Lineage(pub Vec<(u64, u64)>);
+
+impl Lineage {
+    /// Adds a restore; beyond the limit the oldest is forgotten.
+    pub fn push(&mut self, branch: u64, jump: u64) {
+        self.0.push((branch, jump));
+        let over = self.0.len().saturating_sub(MAX_LINEAGE);
+        self.0.drain(..over);
+    }
+}
+
+impl Encode for Lineage {
+    fn encode(&self, out: &mut Encoder) {
+        out.len_of(self.0.len());
+        for (branch, jump) in &self.0 {
+            out.u64(*branch);
+            out.u64(*jump);
+        }
+    }
+}
+
+impl Decode for Lineage {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let len = from.len("lineage", MAX_LINEAGE)?;
+        (0..len).map(|_| Ok((from.u64()?, from.u64()?))).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -57,6 +57,8 @@ mod store;
 
 mod verify;
 
+mod inspect;
+
 #[cfg(any(unix, windows))]
 mod backup;
 
@@ -78,6 +80,7 @@ pub use error::BackupError;
 pub use error::{ApplyError, DiskError, LockError, StoreError};
 pub use fold::{FoldDone, FoldJob, RebuildDone, RebuildJob};
 pub use header::{FORMAT, Header, HeaderKind};
+pub use inspect::{Content, Inspection, MetaRows, SeenBase, SeenFile, SeenState, inspect};
 pub use oplog::{Commit, CommitDone, FrameRef, OwnedFrame};
 #[cfg(any(unix, windows))]
 pub use salvage::{Loss, SalvageReport, salvage};

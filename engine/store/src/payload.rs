@@ -30,6 +30,8 @@ pub mod kind {
     pub const DEAD_LETTERS: u8 = 22;
     /// [`super::Sums`].
     pub const SUMS: u8 = 23;
+    /// [`super::Restored`].
+    pub const RESTORED: u8 = 29;
 }
 
 /// The part that a store plays.
@@ -41,7 +43,8 @@ pub enum StoreRole {
     Authority,
 }
 
-/// First frame of a store, and again after a salvage, restore or fork: who this store is.
+/// First frame of a store, and again after a salvage, restore or fork: who this store is. A new
+/// device id begins with an empty outbox and counts its batches from 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// Its part.
@@ -145,6 +148,22 @@ pub struct Sums {
     pub workspaces: Vec<(WorkspaceName, u64, u128)>,
 }
 
+/// A workspace was restored from a backup: what its authority had given after it is lost, and no
+/// seq of that is given again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// Epoch of the history that begins here.
+    pub epoch: Epoch,
+    /// Last seq that the backup knows.
+    pub branch: u64,
+    /// Seqs go on behind this one.
+    pub head: u64,
+    /// When it was restored, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+}
+
 /// Most batches in one dead-letter unit or renumbering; an outbox beyond it is full.
 pub const MAX_OUTBOX_BATCHES: usize = 1_000_000;
 /// Most workspaces in one store.
@@ -169,6 +188,8 @@ pub enum Payload {
     DeadLetters(DeadLetters),
     /// Sums to check a rebuild with.
     Sums(Sums),
+    /// A workspace goes on from a backup.
+    Restored(Restored),
 }
 
 impl Payload {
@@ -184,6 +205,7 @@ impl Payload {
             Payload::Attachment(_) => kind::ATTACHMENT,
             Payload::DeadLetters(_) => kind::DEAD_LETTERS,
             Payload::Sums(_) => kind::SUMS,
+            Payload::Restored(_) => kind::RESTORED,
         }
     }
 
@@ -199,6 +221,7 @@ impl Payload {
             Payload::Attachment(body) => to_bytes(body),
             Payload::DeadLetters(body) => to_bytes(body),
             Payload::Sums(body) => to_bytes(body),
+            Payload::Restored(body) => to_bytes(body),
         }
     }
 
@@ -216,6 +239,7 @@ impl Payload {
             kind::ATTACHMENT => Payload::Attachment(from_bytes(bytes)?),
             kind::DEAD_LETTERS => Payload::DeadLetters(from_bytes(bytes)?),
             kind::SUMS => Payload::Sums(from_bytes(bytes)?),
+            kind::RESTORED => Payload::Restored(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }
@@ -406,6 +430,28 @@ impl Decode for Sums {
             workspaces.push((workspace, from.u64()?, u128::from_le_bytes(from.array()?)));
         }
         Ok(Self { workspaces })
+    }
+}
+
+impl Encode for Restored {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        self.epoch.encode(out);
+        out.u64(self.branch);
+        out.u64(self.head);
+        out.i64(self.time_ms);
+    }
+}
+
+impl Decode for Restored {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            workspace: WorkspaceName::decode(from)?,
+            epoch: Epoch::decode(from)?,
+            branch: from.u64()?,
+            head: from.u64()?,
+            time_ms: from.i64()?,
+        })
     }
 }
 

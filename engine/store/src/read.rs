@@ -9,12 +9,13 @@ use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_PAGE_ENTRIES, PAGE_BYTES};
 use lastword_core::protocol::{Decided, Entry};
 use lastword_core::rules::PendingOp;
+use lastword_core::value::Value;
 
 use crate::error::StoreError;
 use crate::index::IndexDef;
 use crate::keys::{
-    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, META, OUTBOX, OutboxEntry, PENDING, ROWS,
-    SHADOW, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
+    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, Lineage, META, OUTBOX, OutboxEntry,
+    PENDING, ROWS, SHADOW, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
 };
 use crate::payload::Identity;
 use crate::state::{Direction, KeyRange, Space, StateTxn, View};
@@ -165,6 +166,14 @@ pub fn meta<S: ReadState + ?Sized>(
     Ok(typed(state, META, workspace.as_str().as_bytes())?.unwrap_or_default())
 }
 
+/// The restores of a workspace.
+pub fn lineage<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+) -> Result<Lineage, StoreError> {
+    Ok(typed(state, META, &keys::workspace_prefix(workspace))?.unwrap_or_default())
+}
+
 /// All workspaces of the store, `_store` left out.
 pub fn workspaces<S: ReadState + ?Sized>(
     state: &S,
@@ -263,7 +272,11 @@ pub fn first_in_outbox<S: ReadState + ?Sized>(
     Ok(outbox(state, workspace, meta.gone.saturating_add(1), 1)?.into_iter().next())
 }
 
-/// First log position whose frame may still have to be read: an outbox sends its ops from the log.
+/// The table of [`STORE_WORKSPACE`] that keeps batches which left the outbox without an effect.
+pub const DEAD_LETTERS_TABLE: &str = "_dead_letters";
+
+/// First log position whose frame may still have to be read: an outbox sends its ops from the log,
+/// and the ops of a dead letter are nowhere else.
 pub fn needed_from<S: ReadState + ?Sized>(state: &S) -> Result<u64, StoreError> {
     let mut needed = u64::MAX;
     for (workspace, meta) in workspaces(state)? {
@@ -271,6 +284,15 @@ pub fn needed_from<S: ReadState + ?Sized>(state: &S) -> Result<u64, StoreError> 
             needed = needed.min(entry.position);
         }
     }
+    let table = TableName::new(DEAD_LETTERS_TABLE).expect("invariant: the name is valid");
+    let prefix = keys::table_prefix(&store_workspace(), 0, &table);
+    visit_stored(state, &prefix, &keys::prefix_end(&prefix), &mut |_, _, stored| {
+        if let Some(Value::Int(position)) = stored.row.record.get("position")
+            && !stored.row.deleted
+        {
+            needed = needed.min(u64::try_from(position).unwrap_or(0));
+        }
+    })?;
     Ok(needed)
 }
 

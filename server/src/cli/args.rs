@@ -50,6 +50,19 @@ pub(super) enum Command {
     Status(Status),
     /// List the frames of the log
     Log(Log),
+    /// Copy a store to another directory, also while its server runs
+    Backup(Backup),
+    /// Make a store from a backup: with new epochs for a server, a new device id for a device
+    Restore(Restore),
+    /// Tell a running server to do something
+    #[command(subcommand)]
+    Admin(Admin),
+    /// Fold the log of a store and make its state file anew
+    Compact(Compact),
+    /// Say what a directory holds without changing it, also if it is damaged or a backup
+    Inspect(Directory),
+    /// Read every byte of a store or backup and say what is not as it was written
+    Verify(Directory),
     /// A device of the demo
     #[command(hide = true)]
     DemoDevice(DemoDevice),
@@ -94,6 +107,67 @@ impl Link {
     }
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Backup {
+    /// Directory of a device that is closed, or of a server, running or not
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Directory for the backup; one that holds an earlier backup gets what has changed since
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Compact {
+    /// Directory of a device that is closed, or of a server that is not running
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Do not take the state over, which may be damaged: fold it from the log
+    #[arg(long)]
+    pub(super) rebuild_state: bool,
+    /// Keep every version of a record readable this long, like 30d or 12h; 30 days by default
+    #[arg(long, value_name = "TIME", value_parser = history)]
+    pub(super) history: Option<Duration>,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// Directory of the backup
+    pub(super) backup: PathBuf,
+    /// Directory for the store; it must be missing or empty
+    #[arg(long, value_name = "DIR")]
+    pub(super) to: PathBuf,
+    /// Keep what waited in a device's outbox as dead letters; without it that stops the restore
+    #[arg(long)]
+    pub(super) drop_outbox: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Admin {
+    /// Have a running server copy its store; `lastword backup` does the same by itself
+    Backup(Backup),
+}
+
+/// A directory that no process may have open.
+#[derive(Debug, Args)]
+pub(super) struct Directory {
+    /// Directory of a device or a server, or a backup
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let bad = || "write it like 500ms, 10s or 2m".to_owned();
@@ -121,9 +195,23 @@ pub(super) struct Serve {
     /// Take any token as the user of that name; on loopback only
     #[arg(long)]
     pub(super) dev: bool,
+    /// Keep every version of a record readable this long, like 30d or 12h; 30 days by default
+    #[arg(long, value_name = "TIME", value_parser = history)]
+    pub(super) history: Option<Duration>,
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+fn history(text: &str) -> Result<Duration, String> {
+    let bad = || "write it like 30d or 12h".to_owned();
+    let (number, hours) = match (text.strip_suffix('d'), text.strip_suffix('h')) {
+        (Some(days), _) => (days, 24),
+        (_, Some(hours)) => (hours, 1),
+        _ => return Err(bad()),
+    };
+    let number: u32 = number.parse().map_err(|_| bad())?;
+    Ok(Duration::from_secs(u64::from(number) * hours * 60 * 60))
 }
 
 /// The first address of a name; an IPv4 one if it has any, since most clients try that first.

@@ -1,6 +1,6 @@
 //! How a command fails: a sentence for the user and an exit code for scripts.
 
-use lastword::store::{DiskError, LockError, StoreError};
+use lastword::store::{BackupError, DiskError, LockError, StoreError};
 use lastword::{Error, SyncFailure};
 
 /// The exit codes of every command; 0 is done.
@@ -34,6 +34,10 @@ impl Failure {
         Self { code: ExitCode::Usage, message: message.into() }
     }
 
+    pub(super) fn damaged(message: impl Into<String>) -> Self {
+        Self { code: ExitCode::Damaged, message: message.into() }
+    }
+
     pub(super) fn unreachable(message: impl Into<String>) -> Self {
         Self { code: ExitCode::Unreachable, message: message.into() }
     }
@@ -49,6 +53,10 @@ impl From<Error> for Failure {
                     | StoreError::Disk(DiskError::Damaged { .. })
             )
         );
+        let damaged = match &error {
+            Error::Backup(error) => matches!(**error, BackupError::Damaged { .. }),
+            _ => damaged,
+        };
         let code = match error {
             Error::NoFrame { .. } => ExitCode::Usage,
             _ if damaged => ExitCode::Damaged,
@@ -102,7 +110,8 @@ plain!(
     lastword::core::json::JsonError,
     lastword::core::codec::DecodeError,
     lastword::core::value::ValueError,
-    crate::serve::ServeError
+    crate::serve::ServeError,
+    crate::control::ControlError
 );
 
 /// A reader that went away (`| head`) is no error of ours; anything else on stdout is.

@@ -16,13 +16,14 @@ use super::session::{Opened, open_any};
 pub(super) fn history(args: &OfRecord) -> Result<(), Failure> {
     let (table, key) = (TableName::new(&args.table)?, Key::new(&args.key)?);
     let opened = open_any(&args.store, &args.link)?;
-    let (versions, own) = match &opened {
+    let (found, own) = match &opened {
         Opened::Device(session) => (session.ws.history(&table, &key)?, session.db.device()),
         Opened::Server(authority) => {
             let workspace = WorkspaceName::new(&args.store.workspace)?;
             (authority.history(&workspace, &table, &key)?, DeviceId::AUTHORITY)
         }
     };
+    let versions = found.versions;
     if versions.is_empty() {
         return Err(Failure::failed(format!("nothing is known of {table}/{key} here")));
     }
@@ -33,6 +34,11 @@ pub(super) fn history(args: &OfRecord) -> Result<(), Failure> {
             false => output::plain(&as_text(version, own)?).into_owned(),
         };
         writeln!(out, "{line}")?;
+    }
+    match (found.older_folded, args.store.json) {
+        (true, true) => writeln!(out, "{}", json!({ "older_folded": true }))?,
+        (true, false) => writeln!(out, "older versions were folded away")?,
+        (false, _) => {}
     }
     match opened {
         Opened::Device(session) => session.close(),

@@ -15,12 +15,17 @@ mod history;
 mod explain;
 mod letters;
 mod status;
+mod verify;
+mod backup;
+mod restore;
+mod compact;
+mod inspect;
 
 use clap::Parser as _;
 
 use crate::demo;
 use crate::serve::{self, Access, ServeOptions};
-use args::{Cli, Command, Serve};
+use args::{Admin, Cli, Command, Serve};
 pub use failure::{ExitCode, Failure};
 
 /// Runs the command that the process was called with; wrong usage ends the process with code 2.
@@ -57,6 +62,10 @@ fn wants_json(command: &Command) -> bool {
         Command::DeadLetters(args) => args.store.json,
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
+        Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
+        Command::Restore(args) => args.json,
+        Command::Compact(args) => args.json,
+        Command::Inspect(args) | Command::Verify(args) => args.json,
         Command::DemoDevice(_) => false,
     }
 }
@@ -84,6 +93,12 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::DeadLetters(args) => letters::letters(args),
         Command::Status(args) => status::status(args),
         Command::Log(args) => status::log(args),
+        Command::Backup(args) => backup::backup(args),
+        Command::Admin(Admin::Backup(args)) => backup::of_running(args),
+        Command::Restore(args) => restore::restore(args),
+        Command::Compact(args) => compact::compact(args),
+        Command::Inspect(args) => inspect::inspect(args),
+        Command::Verify(args) => verify::verify(args),
     }
 }
 
@@ -95,7 +110,8 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         _ => return Err(Failure::usage("say who may connect: --tokens FILE, or --dev")),
     };
     let (data, listen, json) = (args.data.clone(), args.listen, args.json);
-    match serve::run(&ServeOptions { data, listen, access, json }) {
+    let history = args.history.unwrap_or(lastword::DEFAULT_HISTORY);
+    match serve::run(&ServeOptions { data, listen, access, history, json }) {
         Err(serve::ServeError::Engine(error)) => Err(error.into()),
         done => Ok(done?),
     }

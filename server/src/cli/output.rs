@@ -137,6 +137,14 @@ pub(super) fn progress(total: u64, what: &'static str) -> ProgressBar {
     bar
 }
 
+/// Bytes read or written so far, on stderr; silent where stderr is no terminal.
+pub(super) fn bytes_progress() -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    let style = ProgressStyle::with_template("{msg} {bytes} {bytes_per_sec}");
+    bar.set_style(style.expect("invariant: the template is valid"));
+    bar
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,10 +8,10 @@ use lastword_core::stamp::{Decision, Verdict};
 use super::{count, put, put_meta};
 use crate::error::StoreError;
 use crate::keys::{
-    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, GRAVES, ROWS, StoredDecision, StoredRow,
+    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, GRAVES, META, ROWS, StoredDecision, StoredRow,
     WorkspaceMeta,
 };
-use crate::payload::DecidedBatch;
+use crate::payload::{DecidedBatch, Restored};
 use crate::read;
 use crate::state::StateTxn;
 
@@ -43,6 +43,18 @@ pub(super) fn decided(
     }
     put_meta(state, workspace, &meta)?;
     Ok(())
+}
+
+pub(super) fn restored(state: &mut StateTxn<'_>, frame: &Restored) -> Result<(), StoreError> {
+    let workspace = &frame.workspace;
+    let mut meta = read::meta(state, workspace)?;
+    let mut lineage = read::lineage(state, workspace)?;
+    lineage.push(frame.branch, frame.head);
+    put(state, META, &keys::workspace_prefix(workspace), &lineage)?;
+    meta.epoch = Some(frame.epoch);
+    meta.head = meta.head.max(frame.head);
+    meta.time_ms = meta.time_ms.max(frame.time_ms);
+    put_meta(state, workspace, &meta)
 }
 
 /// The decision by batch id, and the device's counter. A batch that came under another counter

@@ -56,6 +56,7 @@ impl Apply for ApplyPayload {
                 replica::dead_letters(state, indexes, position, &letters)
             }
             Payload::Sums(sums) => return check_sums(state, &sums),
+            Payload::Restored(restored) => authority::restored(state, &restored),
         }?;
         Ok(())
     }
@@ -96,10 +97,15 @@ impl Apply for ApplyPayload {
 }
 
 impl ApplyPayload {
-    /// The identity is the first frame of a log, so every state says how it was built.
+    /// The identity is the first frame of a log, so every state says how it was built. A later one
+    /// makes another device of it.
     fn introduce(&self, state: &mut StateTxn<'_>, identity: &Identity) -> Result<(), StoreError> {
         if !self.indexes.is_empty() {
             state.put(META, INDEX_SIGNATURE, &self.indexes.signature())?;
+        }
+        let known = read::identity(state)?;
+        if known.is_some_and(|known| known.device != identity.device) {
+            replica::begin_as_another(state, &self.indexes)?;
         }
         put(state, META, b"", identity)
     }

@@ -158,6 +158,25 @@ pub(super) fn dead_letters(
     local_ops(state, indexes, &read::store_workspace(), 0, position, &frame.rows)
 }
 
+/// The store goes on as another device. What was under way in the name of the old one is of no use
+/// to the new one, which counts its batches from 1: what the server has decided comes back with the
+/// stream, and what it has not is in the dead letters before.
+pub(super) fn begin_as_another(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+) -> Result<(), StoreError> {
+    for (workspace, meta) in read::workspaces(state)? {
+        let left = read::outbox(state, &workspace, meta.gone.saturating_add(1), usize::MAX)?;
+        let mut step = Step::begin(state, indexes, &workspace)?;
+        for (counter, entry) in &left {
+            step.leave(*counter, entry);
+        }
+        (step.meta.written, step.meta.decided, step.meta.gone) = (0, 0, 0);
+        step.end()?;
+    }
+    Ok(())
+}
+
 /// One frame's work on one workspace. What records show is computed once each, at the end.
 struct Step<'a, 'b> {
     state: &'a mut StateTxn<'b>,

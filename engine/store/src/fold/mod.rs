@@ -14,4 +14,4 @@ pub use job::{FoldDone, FoldJob};
 pub(crate) use load::load;
 pub use rebuild::{RebuildDone, RebuildJob};
 pub(crate) use rebuild::{Source, replay};
-pub(crate) use rows::count_rows;
+pub(crate) use rows::{count_rows, visit_rows};

@@ -38,7 +38,7 @@ pub(crate) fn count_rows(payload: &[u8], rows: &mut u64) -> Result<(), DecodeErr
 }
 
 /// Hands each row of a frame's payload to `visit`.
-pub(super) fn visit_rows<E: From<DecodeError>>(
+pub(crate) fn visit_rows<E: From<DecodeError>>(
     payload: &[u8],
     mut visit: impl FnMut(Space, &[u8], &[u8]) -> Result<(), E>,
 ) -> Result<(), E> {

@@ -14,11 +14,11 @@ use lastword_core::rules::{PendingOp, PendingState};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword_core::value::Record;
 use lastword_store::keys::{
-    OutboxEntry, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
+    Lineage, OutboxEntry, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
 };
 use lastword_store::payload::{
-    Attachment, DeadLetters, DecidedBatch, Identity, LocalBatch, Payload, RemotePage, StoreRole,
-    Sums, Verdicts,
+    Attachment, DeadLetters, DecidedBatch, Identity, LocalBatch, Payload, RemotePage, Restored,
+    StoreRole, Sums, Verdicts,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -137,12 +137,20 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
     let (epoch, role, horizon) = (Epoch([4; 16]), Role::Editor, 0);
     let verdicts = Verdicts { workspace: workspace(), decisions: vec![decided(accepted())] };
     let attachment = Attachment { workspace: workspace(), epoch, role, horizon };
+    let restored = Restored {
+        workspace: workspace(),
+        epoch,
+        branch: 10,
+        head: 1_700_000_000 << 20,
+        time_ms: 1_700_000_000_003,
+    };
     vec![
         ("decided", Payload::Decided(decided_batch(accepted(), batch().ops))),
         ("decided.refused", Payload::Decided(decided_batch(refused(), Vec::new()))),
         ("remote", Payload::Remote(page)),
         ("verdicts", Payload::Verdicts(verdicts)),
         ("attachment", Payload::Attachment(attachment)),
+        ("restored", Payload::Restored(restored)),
     ]
 }
 
@@ -207,6 +215,7 @@ fn payloads_and_state_rows_have_their_golden_bytes() {
         role: Some(Role::Owner),
     };
     value(&mut golden, "state.meta", &meta);
+    value(&mut golden, "state.lineage", &Lineage(vec![(10, 1_700_000_000 << 20)]));
     let entry = OutboxEntry {
         batch_id: BatchId([2; 16]),
         payload_hash: [3; 32],

@@ -1,0 +1,297 @@
+//! The control socket: how a person on the same machine tells a running server to do something.
+//!
+//! A Unix domain socket in the data directory that only its owner may use. One JSON line asks, JSON
+//! lines answer: any number of `progress`, then one `done` or `error`.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the socket in the data directory.
+pub const NAME: &str = "control.sock";
+
+/// What a server is asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Ask {
+    /// Copy the store.
+    Backup {
+        /// Absolute path of the directory for it.
+        out: PathBuf,
+    },
+}
+
+/// A line of the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// How far it has come.
+    Progress {
+        /// Bytes done.
+        done_bytes: u64,
+        /// Bytes of all.
+        total_bytes: u64,
+    },
+    /// A backup is made.
+    Done(Made),
+    /// It is not.
+    Error {
+        /// What happened and what to do next.
+        message: String,
+    },
+}
+
+/// A backup that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Made {
+    /// Its files.
+    pub files: u64,
+    /// Bytes of all its files.
+    pub bytes: u64,
+    /// Bytes that had to be copied; the others were there from an earlier backup.
+    pub copied_bytes: u64,
+    /// The log before this position is in it.
+    pub end: u64,
+    /// When it was begun, milliseconds since 1970 UTC.
+    pub created_ms: i64,
+}
+
+impl From<lastword::store::BackupReport> for Made {
+    fn from(report: lastword::store::BackupReport) -> Self {
+        Self {
+            files: report.files.len() as u64,
+            bytes: report.files.iter().map(|file| file.len).sum(),
+            copied_bytes: report.copied_bytes,
+            end: report.end,
+            created_ms: report.created_ms,
+        }
+    }
+}
+
+/// Why a running server did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// No server answers.
+    #[error(
+        "no server answers on {}: {reason}; if none runs, `lastword backup` copies the store itself",
+        socket.display()
+    )]
+    NoServer {
+        /// Where it was looked for.
+        socket: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The server went away, or said something else.
+    #[error("the server did not finish: {reason}; run it again, it goes on with what is there")]
+    Broken {
+        /// What happened.
+        reason: String,
+    },
+    /// The server said no.
+    #[error("{message}")]
+    Refused {
+        /// Its words.
+        message: String,
+    },
+}
+
+#[cfg(unix)]
+pub use with_sockets::{Control, backup};
+#[cfg(windows)]
+pub use without_sockets::{Control, backup};
+
+#[cfg(unix)]
+mod with_sockets {
+    use std::fs::{self, Permissions};
+    use std::io::{self, BufRead as _, Read as _, Write as _};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::net as blocking;
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use lastword::Authority;
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{UnixListener, UnixStream};
+    use tokio::sync::{Mutex, mpsc};
+
+    use super::{Answer, Ask, ControlError, Made, NAME, Path, PathBuf};
+
+    /// Longest line on the socket in bytes.
+    const MAX_LINE: u64 = 64 * 1024;
+    /// How long a connection may take to ask.
+    const ASK_LIMIT: Duration = Duration::from_secs(10);
+    /// Progress is told this often.
+    const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+
+    /// A served control socket; it is removed when this goes.
+    pub struct Control {
+        socket: Option<PathBuf>,
+    }
+
+    impl Control {
+        /// Serves the control socket of that store, inside a runtime. Without one, because the path
+        /// is too long for a socket, the server runs all the same.
+        pub fn start(authority: &Authority) -> Self {
+            let socket = authority.dir().join(NAME);
+            match listen(authority.dir(), &socket) {
+                Ok(listener) => {
+                    tokio::spawn(serve(listener, authority.clone()));
+                    Self { socket: Some(socket) }
+                }
+                Err(error) => {
+                    let socket = socket.display();
+                    tracing::warn!(%error, "no {socket}, so no backups while the server runs");
+                    Self { socket: None }
+                }
+            }
+        }
+    }
+
+    impl Drop for Control {
+        fn drop(&mut self) {
+            if let Some(socket) = &self.socket
+                && let Err(error) = fs::remove_file(socket)
+            {
+                tracing::warn!(%error, "{} stays behind", socket.display());
+            }
+        }
+    }
+
+    /// Makes the socket in a directory that nobody else may enter, so that it is never open to
+    /// others, and moves it to its place; one that a killed server left behind is replaced.
+    fn listen(dir: &Path, socket: &Path) -> io::Result<UnixListener> {
+        let closed = tempfile::Builder::new().prefix(".control").tempdir_in(dir)?;
+        let made = closed.path().join("s");
+        let listener = UnixListener::bind(&made)?;
+        fs::set_permissions(&made, Permissions::from_mode(0o600))?;
+        fs::rename(&made, socket)?;
+        Ok(listener)
+    }
+
+    async fn serve(listener: UnixListener, authority: Authority) {
+        let busy = Arc::new(Mutex::new(()));
+        loop {
+            match listener.accept().await {
+                Ok((socket, _)) => {
+                    tokio::spawn(answer(socket, authority.clone(), Arc::clone(&busy)));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket takes no connection");
+                    tokio::time::sleep(ASK_LIMIT).await;
+                }
+            }
+        }
+    }
+
+    async fn answer(socket: UnixStream, authority: Authority, busy: Arc<Mutex<()>>) {
+        let (read, mut write) = socket.into_split();
+        let (mut line, mut reader) = (String::new(), BufReader::new(read.take(MAX_LINE)));
+        match tokio::time::timeout(ASK_LIMIT, reader.read_line(&mut line)).await {
+            Ok(Ok(read)) if read > 0 => {}
+            _ => return,
+        }
+        let (told, mut lines) = mpsc::unbounded_channel();
+        tokio::task::spawn_blocking(move || {
+            let last = match serde_json::from_str(&line) {
+                Ok(ask) => obey(&ask, &authority, &busy, &|answer| drop(told.send(answer))),
+                Err(error) => Answer::Error { message: format!("not understood: {error}") },
+            };
+            // Whoever asked may be gone; the backup is made all the same.
+            let _ = told.send(last);
+        });
+        while let Some(answer) = lines.recv().await {
+            let line = serde_json::to_string(&answer).expect("invariant: an answer is JSON");
+            if write.write_all(format!("{line}\n").as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn obey(ask: &Ask, authority: &Authority, busy: &Mutex<()>, tell: &dyn Fn(Answer)) -> Answer {
+        let Ask::Backup { out } = ask;
+        let error = |message| Answer::Error { message };
+        if !out.is_absolute() {
+            return error(format!("{} is not an absolute path", out.display()));
+        }
+        let Ok(_alone) = busy.try_lock() else {
+            return error("another backup is under way: wait until it has ended".into());
+        };
+        let mut told = Instant::now();
+        let made = authority.backup(out, &mut |progress| {
+            if told.elapsed() >= PROGRESS_EVERY {
+                told = Instant::now();
+                let (done_bytes, total_bytes) = (progress.done_bytes, progress.total_bytes);
+                tell(Answer::Progress { done_bytes, total_bytes });
+            }
+        });
+        match made {
+            Ok(report) => Answer::Done(report.into()),
+            Err(failed) => error(failed.to_string()),
+        }
+    }
+
+    /// Has the server whose data is in `dir` make a backup in `out`, an absolute path; `progress`
+    /// gets the bytes that are done, and all.
+    ///
+    /// # Errors
+    /// [`ControlError`].
+    pub fn backup(
+        dir: &Path,
+        out: &Path,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Made, ControlError> {
+        let path = dir.join(NAME);
+        let mut socket = blocking::UnixStream::connect(&path)
+            .map_err(|error| ControlError::NoServer { socket: path, reason: error.to_string() })?;
+        let broken = |reason: String| ControlError::Broken { reason };
+        let ask = serde_json::to_string(&Ask::Backup { out: out.to_owned() })
+            .map_err(|error| broken(error.to_string()))?;
+        socket
+            .write_all(format!("{ask}\n").as_bytes())
+            .map_err(|error| broken(error.to_string()))?;
+        let mut lines = io::BufReader::new(socket);
+        loop {
+            let mut line = String::new();
+            let read = lines.by_ref().take(MAX_LINE).read_line(&mut line);
+            if read.map_err(|error| broken(error.to_string()))? == 0 {
+                return Err(broken("it has ended".into()));
+            }
+            match serde_json::from_str(&line).map_err(|error| broken(error.to_string()))? {
+                Answer::Progress { done_bytes, total_bytes } => progress(done_bytes, total_bytes),
+                Answer::Done(made) => return Ok(made),
+                Answer::Error { message } => return Err(ControlError::Refused { message }),
+            }
+        }
+    }
+}
+
+#[cfg(windows)]
+mod without_sockets {
+    use lastword::Authority;
+
+    use super::{ControlError, Made, NAME, Path};
+
+    /// No control socket.
+    pub struct Control;
+
+    impl Control {
+        /// Does nothing.
+        pub fn start(_authority: &Authority) -> Self {
+            Self
+        }
+    }
+
+    /// Always fails.
+    ///
+    /// # Errors
+    /// [`ControlError::NoServer`].
+    pub fn backup(
+        dir: &Path,
+        _out: &Path,
+        _progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Made, ControlError> {
+        let reason = "a running server takes no commands on Windows: stop it first".into();
+        Err(ControlError::NoServer { socket: dir.join(NAME), reason })
+    }
+}
