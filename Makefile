@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 DENY   := 0.20.2
-ROUNDS ?= 200
+ROUNDS ?= 10000
 CASES  ?= 20000
 TARGET ?= message
 
@@ -18,8 +18,10 @@ test: deps ## Run every test (at most 5 minutes after the build)
 
 check: deps lint no-std deny slow ## Everything that must pass before a change lands, beyond `make test`
 
-soak: ## Kill the store in the middle of writes, ROUNDS times, and check what it recovers
-	LASTWORD_KILL_ROUNDS=$(ROUNDS) cargo test --release --workspace -- kills --nocapture
+soak: ## Kill the store in the middle of writes, ROUNDS times, and flip every bit of a redb file (hours)
+	LASTWORD_KILL_ROUNDS=$(ROUNDS) cargo test --release -p lastword-store --test store -- kills --nocapture
+	LASTWORD_FLIP_STRIDE=1 cargo test --release -p lastword-store --test flips -- --nocapture --test-threads 1
+	LASTWORD_KILL_ROUNDS=20 cargo test --release --workspace -- kills
 
 bench: ## Measure speed (about 2 minutes after the build)
 	cargo bench -p lastword-benches
@@ -56,8 +58,13 @@ deny: ## Licences, banned crates, sources, and advisories if their database can 
 	cargo deny check --hide-inclusion-graph licenses bans sources
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; else echo "Advisories were skipped: their database cannot be fetched from here."; fi
 
-slow: ## The tests that kill and the model tests, longer than in `make test`
-	LASTWORD_KILL_ROUNDS=20 cargo test --workspace -- kills
+slow: ## What `make test` does in part, in full: kills, crash points, flipped bits, models, planted bugs
+	LASTWORD_KILL_ROUNDS=200 cargo test -p lastword-store --test store -- kills
+	LASTWORD_KILL_ROUNDS=20 cargo test -p lastword-server -- kills
+	LASTWORD_CRASH_STRIDE=1 cargo test -p lastword-store --test store -- crash
+	LASTWORD_FLIP_STRIDE=1 cargo test -p lastword-store --test flips log
+	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb
+	cargo test -p lastword-store --features plant --test store -- plants
 	PROPTEST_CASES=2000 cargo test -p lastword-core -- model
 
 deps: ## Install what the tests need beyond Rust (today: Node)

@@ -27,15 +27,7 @@ pub(crate) struct OpenOptions {
 
 impl OpenOptions {
     pub(crate) fn authority(history: Duration) -> Self {
-        let store = Options {
-            segment_size: 64 << 20,
-            zero_step: 4 << 20,
-            delta_cap_bytes: 256 << 20,
-            replay_bytes: 1 << 30,
-            cache_bytes: 256 << 20,
-            entropy: random(),
-            ..Options::default()
-        };
+        let store = Options { entropy: random(), ..Options::server() };
         Self { role: StoreRole::Authority, store, indexes: Indexes::default(), history }
     }
 

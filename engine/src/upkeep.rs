@@ -20,8 +20,6 @@ const RETRY: Duration = Duration::from_secs(5);
 const VIEW_AGE: Duration = Duration::from_secs(30);
 /// Workspaces in one sums frame, well below the limit of a frame.
 const SUMS_IN_FRAME: usize = 10_000;
-/// Hundredths of the delta from which on writes keep step with the running checkpoint.
-const PACED_FROM: u64 = 50;
 
 /// How long every version of a record stays readable unless the app or the server says otherwise.
 pub const DEFAULT_HISTORY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -35,17 +33,6 @@ pub(crate) enum Done {
 
 /// Takes ended work back to the writer.
 pub(crate) type Back = Arc<dyn Fn(Done) + Send + Sync>;
-
-/// Whether a group may go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Room {
-    /// At once.
-    Free,
-    /// A little later: the delta fills faster than the checkpoint runs.
-    Paced,
-    /// Once the running work has ended: the delta is full.
-    Full,
-}
 
 /// What the app or the server chose.
 #[derive(Debug, Clone)]
@@ -134,26 +121,6 @@ impl Upkeep {
         self.failed = result.is_err().then(Instant::now);
         if let Err(error) = result {
             tracing::error!(%error, "{what} failed; the log has everything, it is tried again");
-        }
-    }
-
-    pub(crate) fn room(&self, store: &Store) -> Room {
-        let full = store.delta_bytes() >= self.settings.delta_cap_bytes;
-        let filled =
-            (store.delta_bytes() as u64 * 100) / self.settings.delta_cap_bytes.max(1) as u64;
-        match store.checkpoint_percent() {
-            Some(_) if full => Room::Full,
-            // Half of the delta may fill while none of the checkpoint is written, all of it by the
-            // time it ends.
-            Some(written) if filled > PACED_FROM + written * (100 - PACED_FROM) / 100 => {
-                Room::Paced
-            }
-            Some(_) => Room::Free,
-            None if self.rebuilding && filled >= PACED_FROM => {
-                store.cancel_rebuild();
-                if full { Room::Full } else { Room::Free }
-            }
-            None => Room::Free,
         }
     }
 

@@ -10,10 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lastword_store::{Store, StoreError, View, ViewHandle};
+use lastword_store::{Room, Store, StoreError, View, ViewHandle};
 
 use crate::error::Error;
-use crate::upkeep::{Done, Room, Upkeep, UpkeepSettings};
+use crate::upkeep::{Done, Upkeep, UpkeepSettings};
 
 /// Most jobs that wait for the writer; callers block beyond it.
 const MAX_QUEUED_JOBS: usize = 4096;
@@ -225,7 +225,7 @@ impl WriterLoop {
     fn make_room(&mut self) {
         let until = Instant::now() + PACE;
         loop {
-            let message = match self.upkeep.room(&self.store) {
+            let message = match self.store.room() {
                 Room::Free => return,
                 Room::Full => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Room::Paced => {

@@ -88,5 +88,5 @@ pub use state::{
     Apply, CheckpointDone, CheckpointJob, Direction, KeyRange, KeyValue, OldViews, PutRow, Scan,
     Slice, Space, SpaceSum, StateSums, StateTxn, View,
 };
-pub use store::{Durability, History, OpenReport, Options, Store, ViewHandle};
+pub use store::{Durability, History, OpenReport, Options, Room, Store, ViewHandle};
 pub use verify::{Finding, Step, VerifyReport, state_row, verify};

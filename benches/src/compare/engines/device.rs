@@ -96,6 +96,10 @@ impl Engine for Device {
     }
 
     fn settings(&self) -> [&'static str; 3] {
-        ["fdatasync per group", "as store", "redb 64 MiB (fixed), delta 32 MiB"]
+        [
+            "fdatasync per group",
+            "zeros written ahead in steps of 1 MiB, segments of 8 MiB",
+            "redb 64 MiB, delta 32 MiB",
+        ]
     }
 }

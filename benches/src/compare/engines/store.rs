@@ -4,16 +4,19 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
 
 use lastword::store::{
-    Apply, ApplyError, CheckpointDone, DirLock, FrameRef, OpenReport, Options, RealDisk, Space,
-    StateTxn, Store, View,
+    Apply, ApplyError, CheckpointDone, DirLock, FrameRef, OpenReport, Options, RealDisk, Room,
+    Space, StateTxn, Store, View,
 };
 
 use crate::Result;
 use crate::engines::Engine;
 use crate::rows::{KEY_BYTES, Row};
 
+/// Longest that a commit is held up at a time to keep step with a checkpoint.
+const PACE: Duration = Duration::from_millis(25);
 const ROWS: Space = Space::new(0);
 /// Kind of a frame that sets one row.
 const PUT: u8 = 16;
@@ -36,7 +39,7 @@ pub(crate) fn decode(payload: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(key_bytes.into())
 }
 
-/// Opens the store in `dir` with the settings of a device and a cache of `cache_bytes`.
+/// Opens the store in `dir` with a cache of `cache_bytes`.
 pub(crate) fn open_store(dir: &Path, options: Options) -> Result<(Store, OpenReport)> {
     let disk = RealDisk::open(DirLock::acquire(dir)?, options.zero_step)?;
     let entropy = *blake3::hash(format!("{}", std::process::id()).as_bytes()).as_bytes();
@@ -46,7 +49,6 @@ pub(crate) fn open_store(dir: &Path, options: Options) -> Result<(Store, OpenRep
 
 pub(crate) struct StoreEngine {
     store: Store,
-    delta_cap_bytes: usize,
     payload: Vec<u8>,
     done: Receiver<CheckpointDone>,
     back: Sender<CheckpointDone>,
@@ -58,25 +60,15 @@ pub(crate) struct StoreEngine {
 
 impl StoreEngine {
     pub(crate) fn open(dir: &Path, cache_bytes: usize) -> Result<Self> {
-        Self::with(dir, Options { cache_bytes, ..Options::default() })
+        Self::with(dir, Options { cache_bytes, ..Options::server() })
     }
 
     pub(crate) fn with(dir: &Path, options: Options) -> Result<Self> {
-        let delta_cap_bytes = options.delta_cap_bytes;
         let (store, report) = open_store(dir, options)?;
         let replayed_frames = report.replayed_frames;
         let (back, done) = channel();
         let (payload, checkpointing) = (Vec::new(), false);
-        Ok(StoreEngine {
-            store,
-            delta_cap_bytes,
-            payload,
-            done,
-            back,
-            checkpointing,
-            replayed_frames,
-            view: None,
-        })
+        Ok(StoreEngine { store, payload, done, back, checkpointing, replayed_frames, view: None })
     }
 
     /// Closes it cleanly.
@@ -135,11 +127,20 @@ impl Engine for StoreEngine {
         if self.store.wants_checkpoint() {
             self.checkpoint()?;
         }
-        while self.checkpointing && self.store.delta_bytes() >= self.delta_cap_bytes {
-            let done = self.done.recv()?;
+        let until = Instant::now() + PACE;
+        loop {
+            let done = match self.store.room() {
+                Room::Free => return Ok(()),
+                Room::Full => self.done.recv()?,
+                Room::Paced => {
+                    match self.done.recv_timeout(until.saturating_duration_since(Instant::now())) {
+                        Ok(done) => done,
+                        Err(_) => return Ok(()),
+                    }
+                }
+            };
             self.finish(done)?;
         }
-        Ok(())
     }
 
     fn in_background(&mut self) -> Result<bool> {
@@ -159,8 +160,8 @@ impl Engine for StoreEngine {
     fn settings(&self) -> [&'static str; 3] {
         [
             "fdatasync per commit",
-            "zeros written ahead in steps of 1 MiB, segments of 8 MiB",
-            "redb 2 GiB, delta 32 MiB",
+            "zeros written ahead in steps of 4 MiB, segments of 64 MiB",
+            "redb 2 GiB, delta 256 MiB",
         ]
     }
 }

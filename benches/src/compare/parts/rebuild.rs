@@ -136,7 +136,7 @@ fn remove_state(dir: &Path) -> Result<()> {
 fn open_without_state(dir: &Path) -> Result<f64> {
     remove_state(dir)?;
     let begun = Instant::now();
-    let options = Options { cache_bytes: CACHE_BYTES, ..Options::default() };
+    let options = Options { cache_bytes: CACHE_BYTES, ..Options::server() };
     let (mut store, report) = open_store(dir, options)?;
     store.checkpoint()?;
     let rate = report.replayed_frames as f64 / begun.elapsed().as_secs_f64();

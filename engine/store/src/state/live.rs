@@ -187,6 +187,11 @@ impl LiveState {
         self.running.as_ref().map(|running| running.percent())
     }
 
+    /// Whether the state is being made anew elsewhere.
+    pub(crate) fn is_rebuilding(&self) -> bool {
+        self.rebuilding
+    }
+
     /// What redb stands for, if the state may be made anew now; no checkpoint begins until
     /// `replace`.
     pub(crate) fn begin_rebuild(&mut self) -> Option<(Arc<Base>, Watermark)> {

@@ -23,6 +23,20 @@ pub use folding::History;
 pub(crate) use folding::Pin;
 pub use options::{Durability, OpenReport, Options};
 
+/// Hundredths of the delta from which on writes keep step with the running checkpoint.
+const PACED_FROM: u64 = 50;
+
+/// Whether a group may go on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Room {
+    /// At once.
+    Free,
+    /// A little later: the delta fills faster than the checkpoint runs.
+    Paced,
+    /// Once the running work has ended: the delta is full.
+    Full,
+}
+
 /// The oplog and the state folded from it.
 pub struct Store {
     disk: Arc<dyn Disk>,
@@ -196,9 +210,24 @@ impl Store {
         self.state.active_bytes()
     }
 
-    /// Hundredths of the running checkpoint that are written; `None` if none runs.
-    pub fn checkpoint_percent(&self) -> Option<u64> {
-        self.state.checkpoint_percent()
+    /// Whether the next group may go on: half of the delta may fill while none of the running
+    /// checkpoint is written, all of it by the time that ends. The caller lets a paced group wait
+    /// for some milliseconds, and a full delta until the running work has ended.
+    pub fn room(&self) -> Room {
+        let cap = self.options.delta_cap_bytes.max(1);
+        let filled = self.delta_bytes() as u64 * 100 / cap as u64;
+        match self.state.checkpoint_percent() {
+            Some(_) if filled >= 100 => Room::Full,
+            Some(written) if filled > PACED_FROM + written * (100 - PACED_FROM) / 100 => {
+                Room::Paced
+            }
+            Some(_) => Room::Free,
+            None if self.state.is_rebuilding() && filled >= PACED_FROM => {
+                self.cancel_rebuild();
+                if filled >= 100 { Room::Full } else { Room::Free }
+            }
+            None => Room::Free,
+        }
     }
 
     /// Views that read what the last checkpoint or rebuild has replaced, once. They keep old pages

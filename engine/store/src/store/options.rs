@@ -36,6 +36,22 @@ pub struct Options {
     pub rebuild_state: bool,
 }
 
+impl Options {
+    /// A server: segments of 64 MiB, steps of 4 MiB, a delta of 256 MiB. The seed is zero and must
+    /// be replaced.
+    #[must_use]
+    pub fn server() -> Self {
+        Options {
+            segment_size: 64 << 20,
+            zero_step: 4 << 20,
+            delta_cap_bytes: 256 << 20,
+            replay_bytes: 1 << 30,
+            cache_bytes: 256 << 20,
+            ..Options::default()
+        }
+    }
+}
+
 impl Default for Options {
     /// A device: segments of 8 MiB, steps of 1 MiB, a delta of 32 MiB. The seed is zero and must
     /// be replaced.
