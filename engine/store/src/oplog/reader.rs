@@ -225,8 +225,8 @@ impl<'a> Scan<'a> {
         Ok(held(self).and_then(|start| self.buffer.get(start..start + len)))
     }
 
-    /// Takes the next chunk that was read ahead, behind what is left from `at` on; false at the end.
-    /// none.
+    /// Takes the next chunk that was read ahead, behind what is left from `at` on; false if there
+    /// is none.
     fn fill_from_ahead(&mut self, at: u64) -> Result<bool, StoreError> {
         let Some(ahead) = &self.ahead else { return Ok(false) };
         let buffer = std::mem::take(&mut self.buffer);

@@ -1,10 +1,17 @@
 //! The sorted write of a frozen delta, away from the writer, in slices.
+//!
+//! Where most rows have changed, redb would copy nearly every page of its tree and its file would
+//! grow to a multiple of what it holds. Then old rows and changes are merged into a new file
+//! instead: sorted, in one go, and small.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::state::delta::Delta;
+use crate::state::dump::Merged;
+use crate::state::file::{OpenState, create_state};
 use crate::state::sums::StateSums;
 use crate::state::tables::{Base, DeltaPlace, StateWrite, Tables, Watermark};
 
@@ -39,13 +46,38 @@ impl Progress {
 #[derive(Debug)]
 #[must_use = "run it, then hand the result to `finish_checkpoint`"]
 pub struct CheckpointJob {
-    tables: Tables,
-    sums: StateSums,
-    frozen: Arc<Delta>,
-    watermark: Watermark,
-    progress: Arc<Progress>,
-    write: Option<StateWrite>,
-    at: DeltaPlace,
+    pub(crate) watermark: Watermark,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) way: Way,
+}
+
+/// How a checkpoint is written.
+#[derive(Debug)]
+pub(crate) enum Way {
+    /// On top of what redb holds.
+    InPlace(InPlace),
+    /// Everything anew, in another file.
+    Anew(Box<Anew>),
+}
+
+/// Changes on top of what `sums` describes.
+#[derive(Debug)]
+pub(crate) struct InPlace {
+    pub(crate) tables: Tables,
+    pub(crate) sums: StateSums,
+    pub(crate) frozen: Arc<Delta>,
+    pub(crate) write: Option<StateWrite>,
+    pub(crate) at: DeltaPlace,
+}
+
+/// Old rows and changes merged into a new file.
+#[derive(Debug)]
+pub(crate) struct Anew {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) log_id: [u8; 16],
+    pub(crate) cache_bytes: usize,
+    pub(crate) merged: Merged,
+    pub(crate) made: Option<(OpenState, StateWrite)>,
 }
 
 /// What a slice of a checkpoint left.
@@ -58,26 +90,26 @@ pub enum Slice {
     Done(Box<CheckpointDone>),
 }
 
+/// What redb holds after a checkpoint.
+pub(crate) enum Written {
+    InPlace(Base),
+    Anew(Box<OpenState>),
+}
+
 /// The result of a checkpoint.
-#[derive(Debug)]
 #[must_use = "hand it to `finish_checkpoint`"]
 pub struct CheckpointDone {
-    pub(crate) result: Result<Base, StoreError>,
+    pub(crate) result: Result<Written, StoreError>,
+}
+
+impl std::fmt::Debug for CheckpointDone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let error = self.result.as_ref().err();
+        f.debug_struct("CheckpointDone").field("error", &error).finish_non_exhaustive()
+    }
 }
 
 impl CheckpointJob {
-    /// Writes the frozen delta on top of what `sums` describes.
-    pub(crate) fn new(
-        tables: Tables,
-        sums: StateSums,
-        frozen: Arc<Delta>,
-        watermark: Watermark,
-        progress: Arc<Progress>,
-    ) -> Self {
-        let at = DeltaPlace::start();
-        CheckpointJob { tables, sums, frozen, watermark, progress, write: None, at }
-    }
-
     /// Writes the frozen delta in one transaction and syncs it.
     pub fn run(self) -> CheckpointDone {
         let mut job = Box::new(self);
@@ -92,15 +124,31 @@ impl CheckpointJob {
     /// Writes about `rows` rows more, so that a thread with other duties can do a checkpoint
     /// between them. The slices are one transaction: nothing counts before the last.
     pub fn step(mut self: Box<Self>, rows: usize) -> Slice {
-        match self.slice(rows) {
-            Ok(false) => Slice::More(self),
-            Ok(true) => Slice::Done(Box::new(CheckpointDone { result: self.commit() })),
-            Err(error) => Slice::Done(Box::new(CheckpointDone { result: Err(error) })),
-        }
+        let progress = self.progress.clone();
+        let ended = match &mut self.way {
+            Way::InPlace(way) => way.slice(rows, &progress),
+            Way::Anew(way) => way.slice(rows, &progress),
+        };
+        let result = match (ended, self.way) {
+            (Ok(false), way) => {
+                let CheckpointJob { watermark, progress, .. } = *self;
+                return Slice::More(Box::new(CheckpointJob { watermark, progress, way }));
+            }
+            (Ok(true), Way::InPlace(way)) => way.commit(&self.watermark),
+            (Ok(true), Way::Anew(way)) => way.commit(&self.watermark),
+            (Err(error), Way::InPlace(_)) => Err(error),
+            (Err(error), Way::Anew(way)) => {
+                way.undo();
+                Err(error)
+            }
+        };
+        Slice::Done(Box::new(CheckpointDone { result }))
     }
+}
 
+impl InPlace {
     /// Whether everything is written.
-    fn slice(&mut self, rows: usize) -> Result<bool, StoreError> {
+    fn slice(&mut self, rows: usize, progress: &Progress) -> Result<bool, StoreError> {
         if self.write.is_none() {
             self.tables.reclaim()?;
             self.write = Some(self.tables.begin(self.sums)?);
@@ -110,7 +158,7 @@ impl CheckpointJob {
         loop {
             let (written, ended) =
                 write.delta(&self.frozen, &mut self.at, left.min(PROGRESS_ROWS))?;
-            self.progress.add(written);
+            progress.add(written);
             left = left.saturating_sub(written as usize);
             if ended || left == 0 {
                 return Ok(ended);
@@ -118,8 +166,64 @@ impl CheckpointJob {
         }
     }
 
-    fn commit(self) -> Result<Base, StoreError> {
-        self.write.expect("invariant: a slice begins it").commit(&self.watermark)?;
-        self.tables.base()
+    fn commit(self, watermark: &Watermark) -> Result<Written, StoreError> {
+        self.write.expect("invariant: a slice begins it").commit(watermark)?;
+        self.tables.base().map(Written::InPlace)
     }
+}
+
+impl Anew {
+    fn slice(&mut self, rows: usize, progress: &Progress) -> Result<bool, StoreError> {
+        if self.made.is_none() {
+            let made = create_state(&*self.disk, self.log_id, self.cache_bytes)?;
+            let write = made.tables.begin(StateSums::default())?;
+            self.made = Some((made, write));
+        }
+        let (_, write) = self.made.as_mut().expect("invariant: made above");
+        let (mut left, mut chunk) = (rows, Vec::with_capacity(PROGRESS_ROWS));
+        loop {
+            let ended = self.merged.chunk(left.min(PROGRESS_ROWS), &mut chunk)?;
+            // Rows of one space at a time.
+            for rows in chunk.chunk_by(|(a, ..), (b, ..)| a == b) {
+                if let Some((space, ..)) = rows.first() {
+                    write.rows(
+                        *space,
+                        rows.iter().map(|(_, key, value)| (&**key, Some(&**value))),
+                    )?;
+                }
+            }
+            progress.add(chunk.len() as u64);
+            left = left.saturating_sub(chunk.len());
+            chunk.clear();
+            if ended || left == 0 {
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn commit(mut self: Box<Self>, watermark: &Watermark) -> Result<Written, StoreError> {
+        let (made, write) = self.made.take().expect("invariant: a slice begins it");
+        let base = write.commit(watermark).and_then(|()| made.tables.base());
+        match base {
+            Ok(base) => Ok(Written::Anew(Box::new(OpenState { base: Arc::new(base), ..made }))),
+            Err(error) => {
+                remove(&*self.disk, made);
+                Err(error)
+            }
+        }
+    }
+
+    /// Leaves nothing of the new file.
+    fn undo(mut self: Box<Self>) {
+        if let Some((made, _)) = self.made.take() {
+            remove(&*self.disk, made);
+        }
+    }
+}
+
+fn remove(disk: &dyn Disk, made: OpenState) {
+    let number = made.file.number();
+    drop(made);
+    // What cannot be removed is a second state, which the next open removes.
+    let _ = disk.remove(number);
 }

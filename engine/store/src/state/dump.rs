@@ -1,11 +1,13 @@
 //! A walk over everything a checkpoint left in redb, which proves at its end that no row is
-//! missing.
+//! missing; alone, or with later changes on top.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::StoreError;
 use crate::limits::MAX_SPACES;
 use crate::plant::{Plant, planted};
+use crate::state::delta::{Delta, Row};
 use crate::state::space::{Direction, KeyRange, Space};
 use crate::state::sums::StateSums;
 use crate::state::tables::{Base, BaseRows};
@@ -83,5 +85,71 @@ impl Dump {
     /// What was walked over.
     pub(crate) fn seen(&self) -> StateSums {
         self.seen
+    }
+}
+
+/// The rows of a dump with a frozen delta on top, in order; rows that were deleted are left out.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    dump: Dump,
+    old: Option<DumpedRow>,
+    frozen: Arc<Delta>,
+    /// The space whose changes are in `changes`, and what is left of it.
+    at: (usize, KeyRange),
+    changes: VecDeque<Row>,
+    begun: bool,
+}
+
+impl Merged {
+    pub(crate) fn new(base: Arc<Base>, frozen: Arc<Delta>) -> Self {
+        let (dump, at) = (Dump::new(base, &[]), (0, KeyRange::all()));
+        Merged { dump, old: None, frozen, at, changes: VecDeque::new(), begun: false }
+    }
+
+    /// Adds up to `rows` rows to `out`; whether there are no more. Errors: those of [`Dump::next`].
+    pub(crate) fn chunk(
+        &mut self,
+        rows: usize,
+        out: &mut Vec<DumpedRow>,
+    ) -> Result<bool, StoreError> {
+        if !self.begun {
+            self.old = self.dump.next()?;
+            self.begun = true;
+        }
+        while out.len() < rows {
+            self.load_changes();
+            let space = Space::new(self.at.0.min(MAX_SPACES - 1) as u8);
+            let change = self.changes.front().map(|(key, _)| (space, key));
+            let old = self.old.as_ref().map(|(space, key, _)| (*space, key));
+            let (take_old, take_change) = match (old, change) {
+                (None, None) => return Ok(true),
+                (old, None) => (old.is_some(), false),
+                (None, Some(_)) => (false, true),
+                (Some(old), Some(change)) => (old <= change, change <= old),
+            };
+            let mut row = None;
+            if take_old {
+                row = std::mem::replace(&mut self.old, self.dump.next()?);
+            }
+            if take_change && let Some((key, value)) = self.changes.pop_front() {
+                row = value.map(|value| (space, key, value));
+            }
+            out.extend(row);
+        }
+        Ok(false)
+    }
+
+    /// Makes sure that the next change is in `changes`, if there is one.
+    fn load_changes(&mut self) {
+        while self.changes.is_empty() && self.at.0 < MAX_SPACES {
+            let (space, rest) = (Space::new(self.at.0 as u8), &mut self.at.1);
+            let forward = Direction::Forward;
+            let last = self.frozen.chunk(space, rest, forward, u64::MAX, &mut self.changes);
+            if last && self.changes.is_empty() {
+                self.at = (self.at.0 + 1, KeyRange::all());
+            } else if last {
+                self.at.1 = KeyRange::none();
+            }
+        }
     }
 }

@@ -41,6 +41,12 @@ pub(crate) struct OpenState {
     pub(crate) fresh: bool,
 }
 
+impl std::fmt::Debug for OpenState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenState").field("file", &self.file).field("base", &self.base).finish()
+    }
+}
+
 /// Opens the state of log `log_id` if it can be trusted, else an empty one. `accept` judges the
 /// watermark, and an error of its own leaves the file alone; `cache_bytes` bounds redb's cache.
 pub(crate) fn open_state(
@@ -87,10 +93,18 @@ pub(crate) fn create_state(
     log_id: [u8; 16],
     cache_bytes: usize,
 ) -> Result<OpenState, StoreError> {
-    let file = StateFile::new(disk, disk.create_state()?, log_id, cache_bytes)?;
-    file.mark(0)?;
-    let (tables, base) = file.open()?;
-    Ok(OpenState { file, tables, base: Arc::new(base), fresh: true })
+    let number = disk.create_state()?;
+    let made = StateFile::new(disk, number, log_id, cache_bytes).map_err(StoreError::from);
+    let opened = made.and_then(|file| {
+        file.mark(0)?;
+        let (tables, base) = file.open()?;
+        Ok(OpenState { file, tables, base: Arc::new(base), fresh: true })
+    });
+    if opened.is_err() {
+        // What cannot be removed is an unfinished state, which the next open removes.
+        let _ = disk.remove(number);
+    }
+    opened
 }
 
 impl StateFile {
@@ -106,6 +120,10 @@ impl StateFile {
 
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    pub(crate) fn cache_bytes(&self) -> usize {
+        self.cache_bytes
     }
 
     /// Bytes it takes on the disk.
@@ -181,7 +199,9 @@ pub(crate) fn guard<T>(
 ) -> Result<T, StoreError> {
     let reason = match catch_unwind(AssertUnwindSafe(call)) {
         Ok(Ok(value)) => return Ok(value),
-        Ok(Err(error @ (redb::Error::Io(_) | redb::Error::PreviousIo))) => {
+        Ok(Err(
+            error @ (redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::DatabaseClosed),
+        )) => {
             return Err(StoreError::StateUnavailable { file, reason: error.to_string() });
         }
         Ok(Err(error)) => error.to_string(),

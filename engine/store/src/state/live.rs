@@ -2,16 +2,25 @@
 
 use std::sync::Arc;
 
+use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::oplog::FrameRef;
 use crate::plant::{Plant, planted};
-use crate::state::checkpoint::{CheckpointDone, CheckpointJob, Progress};
+use crate::state::checkpoint::{
+    Anew, CheckpointDone, CheckpointJob, InPlace, Progress, Way, Written,
+};
 use crate::state::delta::Delta;
+use crate::state::dump::Merged;
 use crate::state::file::{OpenState, StateFile};
 use crate::state::sums::StateSums;
-use crate::state::tables::{Base, OldViews, StateWrite, Tables, Watermark};
+use crate::state::tables::{Base, DeltaPlace, OldViews, StateWrite, Tables, Watermark};
 use crate::state::txn::{Apply, StateTxn};
 use crate::state::view::View;
+
+/// What a changed row costs in place, in bytes: redb copies the page it is in, and the page that was
+/// copied can be used again one checkpoint later only. A checkpoint writes all rows anew if that
+/// is less.
+const IN_PLACE_COST: u64 = 2 * 4096;
 
 /// The newest state and its way into redb.
 pub(crate) struct LiveState {
@@ -28,11 +37,15 @@ pub(crate) struct LiveState {
     frozen_at: Option<Watermark>,
     /// Of the checkpoint that runs.
     running: Option<Arc<Progress>>,
+    running_anew: bool,
     /// Whether the state is being made anew elsewhere.
     rebuilding: bool,
     /// Log position redb has reached.
     reached: u64,
     old_views: Option<OldViews>,
+    /// Where a new state file is made, and from how many bytes on.
+    anew: Option<(Arc<dyn Disk>, u64)>,
+    met_damage: bool,
 }
 
 impl std::fmt::Debug for LiveState {
@@ -55,9 +68,12 @@ impl LiveState {
             keep_versions: true,
             frozen_at: None,
             running: None,
+            running_anew: false,
             rebuilding: false,
             reached,
             old_views: None,
+            anew: None,
+            met_damage: false,
         }
     }
 
@@ -176,10 +192,50 @@ impl LiveState {
         let (Some(watermark), Some(frozen)) = (self.frozen_at, self.newest.frozen.clone()) else {
             return Ok(None);
         };
-        let progress = Arc::new(Progress::new(frozen.rows()));
+        let base = &self.newest.base;
+        let anew = self.anew.as_ref().filter(|anew| {
+            let is_less = base.sums.bytes() <= frozen.rows().saturating_mul(IN_PLACE_COST);
+            base.watermark.is_some() && is_less && self.file_len() >= anew.1
+        });
+        let mut rows = frozen.rows();
+        let way = match anew {
+            Some((disk, _)) => {
+                rows += base.sums.rows();
+                Way::Anew(Box::new(Anew {
+                    disk: disk.clone(),
+                    log_id: watermark.log_id,
+                    cache_bytes: self.file.cache_bytes(),
+                    merged: Merged::new(base.clone(), frozen),
+                    made: None,
+                }))
+            }
+            None => Way::InPlace(InPlace {
+                tables,
+                sums: base.sums,
+                frozen,
+                write: None,
+                at: DeltaPlace::start(),
+            }),
+        };
+        let progress = Arc::new(Progress::new(rows));
+        self.running_anew = matches!(way, Way::Anew(_));
         self.running = Some(progress.clone());
-        let sums = self.newest.base.sums;
-        Ok(Some(CheckpointJob::new(tables, sums, frozen, watermark, progress)))
+        Ok(Some(CheckpointJob { watermark, progress, way }))
+    }
+
+    /// Checkpoints that change most rows write a new file on `disk`, if the state takes `from_bytes`
+    /// at least.
+    pub(crate) fn write_anew(&mut self, disk: &Arc<dyn Disk>, from_bytes: u64) {
+        self.anew = Some((disk.clone(), from_bytes));
+    }
+
+    fn file_len(&self) -> u64 {
+        self.file.len().unwrap_or(0)
+    }
+
+    /// Whether a checkpoint has met rows that are not what was written.
+    pub(crate) fn met_damage(&self) -> bool {
+        self.met_damage || self.newest.base.saw_damage()
     }
 
     /// Hundredths of the running checkpoint that are written; `None` if none runs.
@@ -207,25 +263,41 @@ impl LiveState {
     pub(crate) fn replace(&mut self, made: Option<OpenState>) -> Option<StateFile> {
         self.rebuilding = false;
         let OpenState { file, tables, base, .. } = made?;
+        self.met_damage = false;
         self.tables = Some(tables);
         let old = std::mem::replace(&mut self.newest.base, base);
         self.old_views = Some(OldViews::of(&old));
         Some(std::mem::replace(&mut self.file, file))
     }
 
-    /// Takes the result in. A failed checkpoint leaves the frozen delta for the next try.
+    /// Takes the result in; a file that a new one has replaced goes. A failed checkpoint leaves the
+    /// frozen delta for the next try.
     pub(crate) fn finish(&mut self, done: CheckpointDone) -> Result<(), StoreError> {
         self.running = None;
         match done.result {
-            Ok(base) => {
-                self.settle(base);
+            Ok(Written::InPlace(base)) => {
+                self.settle(Arc::new(base));
                 Ok(())
             }
+            Ok(Written::Anew(made)) => {
+                let OpenState { file, tables, base, .. } = *made;
+                self.tables = Some(tables);
+                self.settle(base);
+                let old = std::mem::replace(&mut self.file, file);
+                match &self.anew {
+                    Some((disk, _)) => Ok(disk.remove(old.number())?),
+                    None => Ok(()),
+                }
+            }
             Err(error) => {
+                self.met_damage |= matches!(error, StoreError::StateDamaged { .. });
                 // redb refuses even reads after a failed write, so it is opened again at once. If
-                // that fails too, the next checkpoint tries once more.
-                self.close();
-                let _ = self.recover();
+                // that fails too, the next checkpoint tries once more. A new file that failed does
+                // not concern the old one.
+                if !self.running_anew {
+                    self.close();
+                    let _ = self.recover();
+                }
                 Err(error)
             }
         }
@@ -241,18 +313,18 @@ impl LiveState {
     fn recover(&mut self) -> Result<Tables, StoreError> {
         let (tables, base) = self.file.recover()?;
         self.tables = Some(tables.clone());
-        self.settle(base);
+        self.settle(Arc::new(base));
         Ok(tables)
     }
 
     /// Reads from `base` on, and lets go of the frozen delta if it holds it.
-    fn settle(&mut self, base: Base) {
+    fn settle(&mut self, base: Arc<Base>) {
         self.reached = base.watermark.map_or(0, |watermark| watermark.durable.end);
         if base.watermark == self.frozen_at {
             self.newest.frozen = None;
             self.frozen_at = None;
         }
-        let old = std::mem::replace(&mut self.newest.base, Arc::new(base));
+        let old = std::mem::replace(&mut self.newest.base, base);
         self.old_views = Some(OldViews::of(&old));
     }
 

@@ -78,12 +78,12 @@ impl Folding {
 }
 
 impl Store {
-    /// Whether so much of the log is checkpointed and not yet folded that a fold is due: half of
-    /// the base, and a segment at least.
+    /// Whether so much of the log is checkpointed and not yet folded that a fold is due: a third
+    /// of the base, and a segment at least.
     pub fn wants_fold(&self) -> bool {
         let base = self.folding.base.as_ref().map_or(0, |base| base.len);
         let tail = self.state.reached().saturating_sub(self.folding.folded_to());
-        !self.folding.running && tail > (base / 2).max(self.options.segment_size)
+        !self.folding.running && tail > (base / 3).max(self.options.segment_size)
     }
 
     /// Begins to fold the log up to the last checkpoint, to be run on any thread while commits and
@@ -180,7 +180,7 @@ impl Store {
 
     /// Whether the state has lost rows, or a read has met damage.
     fn is_distrusted(&self) -> bool {
-        self.folding.distrusted || self.state.newest().base.saw_damage()
+        self.folding.distrusted || self.state.met_damage()
     }
 
     /// Begins to make the state anew in another file, to be run on any thread while commits go on:

@@ -25,6 +25,9 @@ pub struct Options {
     pub replay_bytes: usize,
     /// The log asks for a checkpoint this many bytes after the last.
     pub checkpoint_log_bytes: u64,
+    /// A checkpoint that changes most rows writes a new state file, if the old one has at least
+    /// this many bytes.
+    pub anew_from_bytes: u64,
     /// Most memory redb uses as its cache.
     pub cache_bytes: usize,
     /// When a commit counts as done.
@@ -62,6 +65,7 @@ impl Default for Options {
             delta_cap_bytes: 32 << 20,
             replay_bytes: 256 << 20,
             checkpoint_log_bytes: 128 << 20,
+            anew_from_bytes: 4 << 20,
             cache_bytes: 64 << 20,
             durability: Durability::Always,
             entropy: [0; 32],

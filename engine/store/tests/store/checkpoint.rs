@@ -219,3 +219,56 @@ fn commits_go_on_while_a_checkpoint_runs() {
     let keys = view.scan(A, &range, Direction::Reverse).unwrap().count();
     assert_eq!(keys, 1 + 10 + 20);
 }
+
+/// I12, I18: a checkpoint that changes most rows goes to a new file: the same rows, views of before
+/// read on, commits go on, a failure at any step leaves all as it was, and one file is left.
+#[test]
+fn a_checkpoint_of_most_rows_writes_a_new_file() {
+    let (start, all) = filled();
+    let anew = Options { anew_from_bytes: 0, ..options() };
+    let (mut failures, mut anews) = (0, 0);
+    for failing in 0..200 {
+        let (disk, mut all) = (copy(&start), all.clone());
+        let mut store = open_with(&disk, anew.clone()).unwrap().0;
+        let old = state_of(&disk);
+        let before = store.view();
+        let job = store.begin_checkpoint().unwrap().unwrap();
+        disk.set_fault(Some((disk.operations() + failing, Fault::Once)));
+        let done = job.run();
+        all.push(put("during", "it"));
+        disk.set_fault(None);
+        write(&mut store, &put("during", "it"));
+        let finished = store.finish_checkpoint(done);
+        failures += u32::from(finished.is_err());
+        anews += u32::from(state_of(&disk) != old);
+        assert_eq!(dump(&before), model(&all[..90]), "failure at {failing}");
+        assert_eq!(dump(&store.view()), model(&all), "failure at {failing}");
+        if finished.is_err() {
+            store.checkpoint().unwrap();
+        }
+        assert_eq!(files(&disk, FileKind::State).len(), 1, "failure at {failing}");
+        drop(store);
+        let store = open(&disk.after_power_cut(Survival::Dropped));
+        assert_eq!(dump(&store.view()), model(&all), "failure at {failing}");
+    }
+    assert!(failures > 5 && anews > 5, "{failures} {anews}");
+}
+
+/// I12, I14: old rows that redb lost are noticed where they are carried into a new file, and the
+/// state is made anew from the log.
+#[test]
+fn a_new_file_does_not_make_a_loss_final() {
+    let (disk, all) = filled();
+    crate::fold::lose_a_row(&disk, state_of(&disk), b"k55");
+    let anew = Options { anew_from_bytes: 0, ..options() };
+    let mut store = open_with(&disk, anew).unwrap().0;
+    let error = store.checkpoint().unwrap_err();
+    assert!(matches!(error, StoreError::StateDamaged { .. }), "{error}");
+    assert!(store.wants_rebuild());
+    let job = store.begin_rebuild().unwrap().unwrap();
+    store.finish_rebuild(job.run()).unwrap();
+    assert_eq!(dump(&store.view()), model(&all));
+    store.checkpoint().unwrap();
+    drop(store);
+    assert_eq!(dump(&open(&disk).view()), model(&all));
+}

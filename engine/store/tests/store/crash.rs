@@ -1,7 +1,9 @@
 //! Power cuts at every operation, and inside recovery.
 
 use lastword_store::limits::HEADER_LEN;
-use lastword_store::{Disk, Fault, FileKind, MemoryDisk, ReadFault, Store, StoreError, Survival};
+use lastword_store::{
+    Disk, Fault, FileKind, MemoryDisk, Options, ReadFault, Store, StoreError, Survival,
+};
 
 use crate::fold::NO_HISTORY;
 use crate::support::*;
@@ -31,7 +33,10 @@ impl Run {
 /// commits.
 fn trace(disk: &MemoryDisk, run: &mut Run) -> Result<(), StoreError> {
     for session in 0..3_usize {
-        let mut store = try_open(disk)?.0;
+        // In every second session checkpoints of most rows write a new file.
+        let anew_from_bytes = if session % 2 == 1 { 0 } else { u64::MAX };
+        let chosen = Options { anew_from_bytes, ..options() };
+        let mut store = open_with(disk, chosen)?.0;
         for step in 0..67_usize {
             for part in 0..1 + step % 3 {
                 let value = format!("{session}.{step}.{part} ").repeat(1 + step % 23);
