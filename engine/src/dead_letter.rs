@@ -35,6 +35,8 @@ const RECORDS_BYTES: usize = 128 * 1024;
 
 /// Code of a dead letter that was in the outbox of a backup.
 pub(crate) const LOST_BY_RESTORE: &str = "lost_by_restore";
+/// Code of a dead letter that a salvage found without a verdict.
+pub(crate) const SALVAGED: &str = "salvaged";
 
 /// One refused batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,19 +92,46 @@ pub(crate) fn frames(mut unit: DeadLetters) -> Vec<Payload> {
     frames
 }
 
-/// Batches of a workspace that a backup holds and no server has decided, as far as it knows: they
+/// Batches of a workspace that a copy holds and no server has decided, as far as it knows: they
 /// become one unit, since each may have been sent from the original after all.
-pub(crate) fn lost_by_restore(
+pub(crate) fn of_unsent(
     workspace: &WorkspaceName,
+    code: &str,
+    message: &str,
     undecided: &[OutboxEntry],
 ) -> Vec<Payload> {
     let Some(unit) = undecided.first().map(|first| first.batch_id) else { return Vec::new() };
-    let message = "not decided when the backup was made that this device was restored from";
-    let why = Why { unit, code: LOST_BY_RESTORE, message };
+    let why = Why { unit, code, message };
     let row = |(place, entry)| letter(workspace, &why, place, entry);
     let (mut frames, rest) = row_frames(undecided.iter().enumerate().map(row).collect());
     frames.push(rows_frame(rest));
     frames
+}
+
+/// Rows as frames.
+pub(crate) fn of_rows(rows: Vec<Op>) -> Vec<Payload> {
+    let (mut frames, rest) = row_frames(rows);
+    if !rest.is_empty() {
+        frames.push(rows_frame(rest));
+    }
+    frames
+}
+
+/// The batch that a row of `_dead_letters` is about, if the op makes one.
+pub(crate) fn batch_of(op: &Op) -> Option<BatchId> {
+    (op.table == tables::dead_letters()).then(|| BatchId::parse(op.key.as_str())).flatten()
+}
+
+/// The row with the place to which the ops of its batch moved.
+pub(crate) fn moved(mut row: Op, moved: impl Fn(u64) -> u64) -> Op {
+    if let Action::Create { record, .. } = &mut row.action
+        && let Some(Value::Int(position)) = record.get("position")
+    {
+        let position = moved(u64::try_from(position).unwrap_or(0));
+        let position = Value::Int(i64::try_from(position).unwrap_or(i64::MAX));
+        record.set(Field::new("position", &position));
+    }
+    row
 }
 
 /// Frames for rows that do not fit one, and the rows that are left.

@@ -29,11 +29,11 @@ pub enum Error {
     /// A backup cannot be made, read or unpacked.
     #[error(transparent)]
     Backup(#[from] Arc<BackupError>),
-    /// The backup of a device holds batches that no server had decided.
+    /// The copy of a device holds batches that no server had decided.
     #[error(
-        "when this backup was made {} waited to be sent. The device may have sent them since, so \
-         they are not sent again by themselves: restore with --drop-outbox to keep them as dead \
-         letters (code lost_by_restore), where you can look at them",
+        "in this copy {} wait to be sent. The device may have sent them since, so they are not \
+         sent again by themselves: add --drop-outbox to keep them as dead letters, where you can \
+         look at them",
         waiting(batches)
     )]
     OutboxWaits {
@@ -42,7 +42,7 @@ pub enum Error {
     },
     /// The clock of this machine cannot be used to go on from a backup.
     #[error(
-        "the clock of this machine is {behind_s} s behind the backup: set it right, then restore \
+        "the clock of this machine is {behind_s} s behind the copy: set it right, then try \
          again"
     )]
     ClockBehind {

@@ -24,6 +24,8 @@ mod origin;
 mod refused;
 #[path = "server/round_trip.rs"]
 mod round_trip;
+#[path = "server/salvage.rs"]
+mod salvage;
 #[path = "server/stop.rs"]
 mod stop;
 #[path = "server/storm.rs"]
