@@ -184,6 +184,27 @@ pub enum Error {
         /// The position asked for.
         position: u64,
     },
+    /// The directory is damaged, and healing it failed.
+    #[error("{damage}. Healing it failed too: {heal}")]
+    NotHealed {
+        /// The damage.
+        damage: Box<Error>,
+        /// Why it could not be healed.
+        heal: Box<Error>,
+    },
+    /// A process that was healing the directory ended before the healed one was in its place.
+    #[error(
+        "{} is missing, as healing it was cut short: {} holds what could be saved; open it with \
+         `OnDamage::Heal`, or move it there",
+        dir.display(),
+        healed.display()
+    )]
+    HealUnfinished {
+        /// The directory.
+        dir: PathBuf,
+        /// The healed one.
+        healed: PathBuf,
+    },
     /// The closure of a write said no; nothing was written.
     #[error("{0}")]
     Aborted(String),

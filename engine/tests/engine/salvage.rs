@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lastword::{Database, salvage, verify};
+use lastword::{Database, Error, OnDamage, salvage, verify};
 
 use crate::support::{BY_THREAD, DRAFTS, Fixture, MESSAGES, message, open};
 
@@ -159,4 +159,111 @@ fn an_open_store_is_not_salvaged() {
     drop(fixture.ws);
     fixture.db.close().unwrap();
     open(fixture.dir.path()).close().unwrap();
+}
+
+fn opens(dir: &Path, on_damage: OnDamage) -> Result<Database, Error> {
+    let builder = Database::builder().tables((MESSAGES, DRAFTS)).index(BY_THREAD);
+    builder.on_damage(on_damage).open(dir.join("db"))
+}
+
+/// Directories beside the database, without their times.
+fn beside(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names.iter().map(|name| name.split('-').next().unwrap().to_owned()).collect()
+}
+
+/// B1, I15. A device that asks for it goes on with what can be read: records from before the
+/// damage are there and still wait for the server, drafts from behind it too, what else was there
+/// is a dead letter, and the report names the place. The damaged directory is kept.
+#[test]
+fn a_damaged_device_heals_if_it_may() {
+    let dir = written();
+    remove_state(dir.path());
+    let at = flip(&log_of(dir.path()), "body of middle-draft");
+    let Err(error) = opens(dir.path(), OnDamage::Refuse) else { panic!("it is damaged") };
+    assert!(error.to_string().contains("file 1 is damaged at byte"), "{error}");
+    assert_eq!(beside(dir.path()), ["db"]);
+    // What an earlier process left behind when it ended is in nobody's way.
+    fs::create_dir(dir.path().join("db.healing")).unwrap();
+    fs::create_dir(dir.path().join("db.healed")).unwrap();
+
+    let db = opens(dir.path(), OnDamage::Heal).unwrap();
+    let report = db.healed().expect("it was healed");
+    assert_eq!(report.damage, error.to_string());
+    let salvaged = report.salvaged.as_ref().unwrap();
+    let loss = &salvaged.losses[0];
+    assert!(loss.offset < at && loss.offset + 400 > at, "{loss:?} {at}");
+    assert_eq!(loss.file.as_ref().unwrap().file_name(), log_of(dir.path()).file_name());
+    assert_eq!((salvaged.sent_again, salvaged.behind.dead_letters), (1, 2), "{salvaged:?}");
+    assert_eq!(beside(dir.path()), ["db", "db.damaged"]);
+    let damaged_dir = report.damaged_dir.clone().unwrap();
+    assert!(damaged_dir.join("000000000001").exists());
+    assert_eq!(salvaged.device.map(|(_, now)| now), Some(db.device()));
+
+    let ws = db.workspace("main").unwrap();
+    let early = ws.get(MESSAGES, "early-message").unwrap().unwrap();
+    assert!(early.is_pending() && ws.query(&BY_THREAD.prefix("t1")).unwrap().len() == 1);
+    for (key, is_there) in [("early-draft", true), ("middle-draft", false), ("late-draft", true)] {
+        assert_eq!(ws.get(DRAFTS, key).unwrap().is_some(), is_there, "{key}");
+    }
+    assert_eq!((ws.dead_letters().unwrap().len(), ws.waiting().unwrap()), (2, 1));
+    drop((ws, early));
+    db.close().unwrap();
+    drop(db);
+    let db = opens(dir.path(), OnDamage::Heal).unwrap();
+    assert!(db.healed().is_none() && db.open_report().clean, "{:?}", db.open_report());
+    db.close().unwrap();
+    assert!(is_whole(&dir.path().join("db")));
+}
+
+/// I7. A process that was healing ended between moving the damaged directory aside and moving the
+/// healed one there: the next open finishes, or says where everything is; it never begins an empty
+/// store in that place.
+#[test]
+fn healing_that_was_cut_short_is_finished() {
+    let dir = written();
+    let data = dir.path().join("db");
+    fs::create_dir(dir.path().join("db.damaged-17")).unwrap();
+    fs::rename(&data, dir.path().join("db.healed")).unwrap();
+    let Err(error) = opens(dir.path(), OnDamage::Refuse) else { panic!("it is not there") };
+    assert!(matches!(error, Error::HealUnfinished { .. }), "{error}");
+    assert!(error.to_string().contains("db.healed holds what could be saved"), "{error}");
+    assert!(!data.exists());
+    let db = opens(dir.path(), OnDamage::Heal).unwrap();
+    let report = db.healed().unwrap();
+    assert_eq!(report.damaged_dir, Some(dir.path().join("db.damaged-17")));
+    assert!(report.salvaged.is_none());
+    assert_eq!(
+        db.workspace("main").unwrap().get(DRAFTS, "middle-draft").unwrap().unwrap().index,
+        9
+    );
+    assert_eq!(beside(dir.path()), ["db", "db.damaged"]);
+}
+
+/// B1. Where nothing can be read, the error names the damage and why healing failed, and the
+/// directory stays as it was. What is not damage is not healed.
+#[test]
+fn what_cannot_be_healed_stays_as_it_was() {
+    let dir = written();
+    remove_state(dir.path());
+    let before = fs::read(log_of(dir.path())).unwrap();
+    // The header, and with it all there is.
+    let mut bytes = before.clone();
+    bytes[20] ^= 1;
+    fs::write(log_of(dir.path()), &bytes).unwrap();
+    let Err(error) = opens(dir.path(), OnDamage::Heal) else { panic!("nothing can be read") };
+    assert!(matches!(error, Error::NotHealed { .. }), "{error}");
+    let told = error.to_string();
+    assert!(told.contains("damaged") && told.contains("nothing can be salvaged"), "{told}");
+    assert_eq!(fs::read(log_of(dir.path())).unwrap(), bytes);
+    assert_eq!(beside(dir.path()), ["db"]);
+
+    fs::write(log_of(dir.path()), &before).unwrap();
+    let held = opens(dir.path(), OnDamage::Heal).unwrap();
+    assert!(held.healed().is_none());
+    assert!(matches!(opens(dir.path(), OnDamage::Heal), Err(Error::Lock(_))));
+    assert_eq!(beside(dir.path()), ["db"]);
 }
