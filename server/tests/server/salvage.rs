@@ -72,6 +72,42 @@ fn a_damaged_server_goes_on_and_says_what_it_lost() {
     assert_eq!(phone.rows("notes").len(), 10);
 }
 
+/// B1, I12, B7: a server's base is damaged and its state is whole: `verify` says that every record
+/// can be saved, `salvage` does it, the new store is whole, and a device gets all of it.
+#[test]
+fn a_whole_state_saves_a_server_with_a_damaged_base() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let mut server = Server::start(&dir.join("srv"));
+    let mut phone = Device::open(&dir.join("phone"));
+    for number in 0..20 {
+        phone.put("notes", &format!("n{number}"), &format!(r#"{{"text":"marker {number}!"}}"#));
+    }
+    phone.catch_up(&server.url);
+    server.kill();
+    lastword(dir, &["compact", "--data", "srv", "--history", "0d"]).ok();
+    let is_base = |path: &PathBuf| {
+        fs::read(path).is_ok_and(|bytes| bytes.starts_with(b"LASTWORD") && bytes[10] == 2)
+    };
+    let mut files = fs::read_dir(dir.join("srv")).expect("it lists");
+    let base = files.find_map(|file| Some(file.expect("it is").path()).filter(is_base));
+    flip(&base.expect("a base"), "marker 7!");
+    let found = lastword(dir, &["verify", "--data", "srv"]).fails(3);
+    assert!(
+        found.contains("every record as of the last checkpoint: the state is whole"),
+        "{found}"
+    );
+
+    let said = lastword(dir, &["salvage", "srv", "--to", "new"]);
+    assert!(said.out.contains("the rows come from the state") && said.code == 3, "{said:?}");
+    assert!(lastword(dir, &["verify", "--data", "new"]).ok().contains("whole"));
+    let server = Server::start(&dir.join("new"));
+    let mut fresh = Device::open(&dir.join("fresh"));
+    fresh.catch_up(&server.url);
+    assert_eq!(fresh.rows("notes"), phone.rows("notes"));
+    assert_eq!(fresh.rows("notes").len(), 20);
+}
+
 /// B1, I19: a damaged device is salvaged as another device; what the server had decided comes back
 /// with the next sync, what it had not is in the dead letters, and a store that is whole is copied
 /// without a loss.
