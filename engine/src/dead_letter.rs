@@ -16,6 +16,7 @@ use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Decided;
+use lastword_core::row::Row;
 use lastword_core::stamp::Decision;
 use lastword_core::value::{Field, Record, Value};
 use lastword_store::keys::{self, OutboxEntry};
@@ -115,6 +116,22 @@ pub(crate) fn of_rows(rows: Vec<Op>) -> Vec<Payload> {
         frames.push(rows_frame(rest));
     }
     frames
+}
+
+/// Ops that write the rows of all dead letters again as they are, each with the place of its ops.
+pub(crate) fn as_they_are<S: ReadState>(state: &S) -> Result<Vec<(u64, Op)>> {
+    let prefix = keys::table_prefix(&read::store_workspace(), 0, &tables::dead_letters());
+    let rows = read::table_rows(state, &prefix, &[], None, false, usize::MAX)?;
+    let op = |key, row: Row| {
+        let position = match row.record.get("position") {
+            Some(Value::Int(position)) => u64::try_from(position).unwrap_or(0),
+            _ => 0,
+        };
+        let action = Action::Create { record: row.record, replace: true };
+        let (table, hlc, revision) = (tables::dead_letters(), row.hlc, row.revision);
+        (position, Op { table, key, base: 0, revision, hlc, action })
+    };
+    Ok(rows.into_iter().map(|(_, key, stored)| op(key, stored.row)).collect())
 }
 
 /// The batch that a row of `_dead_letters` is about, if the op makes one.

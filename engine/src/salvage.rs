@@ -251,7 +251,14 @@ fn device(
 ) -> Result<()> {
     let kept_to = store.next_position();
     let Behind { frames, accepted, identity, mut saved } = behind;
-    let lettered = write_again(store, frames, &accepted, &mut saved)?;
+    let mut lettered = BTreeSet::new();
+    if salvaged.taken.from_state {
+        let letters = letters_before(store)?;
+        let (none, mut counts) = (BTreeSet::new(), SavedBehind::default());
+        lettered = write_again(store, letters, &none, kept_to, &mut counts)?;
+    }
+    let frames = write_again(store, frames, &accepted, 0, &mut saved)?;
+    lettered.extend(frames);
     let open = |entry: &OutboxEntry| {
         !accepted.contains(&entry.batch_id) && !lettered.contains(&entry.batch_id)
     };
@@ -335,13 +342,29 @@ fn letters(store: &mut Store, waiting: &Waiting, why: &str) -> Result<()> {
     Ok(())
 }
 
-/// Appends own frames from behind the damage: local ops are applied, and batches without an
-/// accepting verdict enter the outbox, so that the log has their ops. Answers the batches that are
-/// dead letters already.
+/// The dead letters of a state, each behind the frame with its ops if that can be read: the log
+/// before cannot be relied on, and must not stay for them.
+fn letters_before(store: &Store) -> Result<Vec<Payload>> {
+    let mut frames = Vec::new();
+    for (position, row) in dead_letter::as_they_are(store.newest())? {
+        let frame = store.read_frame(position).ok();
+        let frame = frame.and_then(|frame| Payload::from_frame(frame.kind, &frame.payload).ok());
+        if let Some(Payload::Local(frame)) = frame {
+            frames.push(Payload::Local(LocalBatch { local: Vec::new(), ..frame }));
+        }
+        frames.extend(dead_letter::of_rows(vec![row]));
+    }
+    Ok(frames)
+}
+
+/// Appends own frames again: local ops are applied, and batches without an accepting verdict enter
+/// the outbox, so that the log has their ops. Answers the batches that are dead letters already.
+/// Ops of those are looked for from `oldest` on.
 fn write_again(
     store: &mut Store,
     frames: Vec<Payload>,
     accepted: &BTreeSet<BatchId>,
+    oldest: u64,
     saved: &mut SavedBehind,
 ) -> Result<BTreeSet<BatchId>> {
     let kept_to = store.next_position();
@@ -366,7 +389,7 @@ fn write_again(
                 Some(batch_id) => {
                     lettered.insert(batch_id);
                     let place = moved.get(&batch_id).copied();
-                    dead_letter::moved(op, |was| place.unwrap_or(was.min(kept_to)))
+                    dead_letter::moved(op, |was| place.unwrap_or(was.clamp(oldest, kept_to)))
                 }
             });
             let local: Vec<Op> = ops.collect();

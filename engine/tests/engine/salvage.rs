@@ -134,6 +134,50 @@ fn a_whole_state_saves_everything_but_history() {
     assert!(is_whole(&to));
 }
 
+/// B1, B3. Dead letters held the damaged part of the log in a store that was salvaged from its
+/// state: it was never whole again. They stay with the ops that can be read, and the log before
+/// them goes.
+#[test]
+fn dead_letters_do_not_hold_a_damaged_log() {
+    let dir = written();
+    remove_state(dir.path());
+    let first = dir.path().join("first");
+    salvage(&dir.path().join("db"), &first, true).unwrap();
+    flip(&first.join("000000000001"), "body of middle-draft");
+    let to = dir.path().join("new");
+    let salvaged = salvage(&first, &to, false).unwrap();
+    assert!(salvaged.taken.from_state && salvaged.losses.len() == 1, "{salvaged:?}");
+    let db = database(&to);
+    let ws = db.workspace("main").unwrap();
+    assert_eq!(ws.dead_letters().unwrap().len(), 3);
+    let (lines, _) = db.log(0, 1000).unwrap();
+    for key in ["early", "middle", "late"] {
+        let create = format!("create messages/{key}-message");
+        assert!(lines.iter().any(|line| line.text.contains(&create)), "{create} in {lines:?}");
+    }
+    assert_eq!((ws.waiting().unwrap(), salvaged.behind), (0, Default::default()));
+    drop(ws);
+    db.close().unwrap();
+    assert!(is_whole(&to));
+}
+
+/// B1. The first frame, which says whose the store is, cannot be read: what a device alone has is
+/// saved all the same.
+#[test]
+fn a_device_whose_first_frame_is_damaged_keeps_its_drafts() {
+    let dir = written();
+    remove_state(dir.path());
+    let mut bytes = fs::read(log_of(dir.path())).unwrap();
+    bytes[128 + 30] ^= 1;
+    fs::write(log_of(dir.path()), bytes).unwrap();
+    let db = opens(dir.path(), OnDamage::Heal).unwrap();
+    let salvaged = db.healed().unwrap().salvaged.as_ref().unwrap();
+    assert_eq!((salvaged.taken.end, salvaged.losses[0].offset), (0, 128), "{salvaged:?}");
+    let ws = db.workspace("main").unwrap();
+    assert_eq!(ws.get(DRAFTS, "middle-draft").unwrap().unwrap().index, 9);
+    assert_eq!(ws.dead_letters().unwrap().len(), 3);
+}
+
 /// I7, B1. A log that was cut before the place that the state had reached could not be salvaged.
 #[test]
 fn a_log_that_was_cut_is_salvaged_from_the_state() {
