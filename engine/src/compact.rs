@@ -4,10 +4,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use lastword_store::{FileKind, HeaderKind, History, Store, read, read_header};
+use lastword_store::{FileKind, HeaderKind, read_header};
 
 use crate::directory::Directory;
-use crate::environment::now_ms;
 use crate::error::Result;
 use crate::open::{self, AsIs};
 use crate::upkeep;
@@ -61,23 +60,10 @@ pub fn compact(dir: &Path, history: Duration, rebuild_state: bool) -> Result<Com
     let before = sizes(dir)?;
     let as_is = AsIs { rebuild_state, segment_size: Some(SEGMENT_BYTES) };
     let (_, mut store) = open::open_as_is(dir, &as_is)?;
-    let folded = work(&mut store, history);
+    let folded = upkeep::fold_now(&mut store, history);
     let first_position = store.view_handle().first_position();
     store.close()?;
     Ok(CompactReport { before, after: sizes(dir)?, folded: folded?, first_position })
-}
-
-fn work(store: &mut Store, history: Duration) -> Result<bool> {
-    // It also begins a new segment.
-    upkeep::append_sums(store)?;
-    let needed_from = read::needed_from(store.newest())?;
-    let keep_ms = i64::try_from(history.as_millis()).unwrap_or(i64::MAX);
-    let history = History { now_ms: now_ms(), keep_ms, needed_from, erased_before: 0 };
-    let folded = store.fold(&history)?;
-    if let Some(job) = store.begin_rebuild()? {
-        store.finish_rebuild(job.run())?;
-    }
-    Ok(folded)
 }
 
 fn sizes(dir: &Path) -> Result<Sizes> {

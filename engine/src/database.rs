@@ -9,9 +9,10 @@ use lastword_core::id::{DeviceId, TableName};
 use lastword_store::{OpenReport, View};
 
 use crate::error::{Error, Result};
+use crate::heal::{self, HealReport, OnDamage};
 use crate::live::Watchers;
 use crate::log::{self, LogLine};
-use crate::open::{self, OpenOptions, OpenedStore};
+use crate::open::{OpenOptions, OpenedStore};
 use crate::receipt::Receipts;
 use crate::schema::{Declared, Index, TableSet};
 use crate::writer::Writer;
@@ -28,6 +29,7 @@ pub struct Database {
 
 pub(crate) struct DatabaseInner {
     pub(crate) opened: OpenedStore,
+    healed: Option<HealReport>,
     pub(crate) writer: Writer,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) receipts: Arc<Receipts>,
@@ -46,6 +48,7 @@ pub struct Builder {
     max_undecided: Option<u64>,
     app_schema: u64,
     history: Option<Duration>,
+    on_damage: OnDamage,
 }
 
 impl Builder {
@@ -98,6 +101,14 @@ impl Builder {
         self
     }
 
+    /// Sets what opening does if the directory is damaged, instead of [`OnDamage::Refuse`]. Only
+    /// damage is healed: a directory that is locked, not ours or of a newer format is refused.
+    #[must_use]
+    pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
+        self.on_damage = on_damage;
+        self
+    }
+
     /// Opens or creates the database in directory `dir`. Blocks until it is recovered; needs no
     /// network.
     ///
@@ -105,13 +116,14 @@ impl Builder {
     /// [`crate::Error::Store`] if the directory is locked (with the process id), damaged, of a
     /// newer format or not ours; [`crate::Error::OtherRole`] if it holds a server's data;
     /// [`crate::Error::Name`] or [`crate::Error::Declaration`] if a declaration is not valid or
-    /// does not fit another.
+    /// does not fit another; [`crate::Error::NotHealed`] if healing fails,
+    /// [`crate::Error::HealUnfinished`] if it was cut short and is not wanted now.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Database> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
-        let (opened, store) =
-            open::open(dir.as_ref(), &OpenOptions::replica(self.declared.indexes(), self.history))?;
+        let options = OpenOptions::replica(self.declared.indexes(), self.history);
+        let (opened, store, healed) = heal::open(dir.as_ref(), &options, self.on_damage)?;
         let watchers: Arc<Watchers> = Arc::default();
         let told = Arc::clone(&watchers);
         let writer = Writer::start(
@@ -123,6 +135,7 @@ impl Builder {
         Ok(Database {
             inner: Arc::new(DatabaseInner {
                 opened,
+                healed,
                 writer,
                 watchers,
                 receipts: Arc::default(),
@@ -166,6 +179,13 @@ impl Database {
     #[must_use]
     pub fn open_report(&self) -> &OpenReport {
         &self.inner.opened.report
+    }
+
+    /// What was kept and lost when opening healed a damaged directory; none if nothing had to be
+    /// healed. It is also logged as an error.
+    #[must_use]
+    pub fn healed(&self) -> Option<&HealReport> {
+        self.inner.healed.as_ref()
     }
 
     /// At most `limit` frames of this store's log from position `from`, and where to go on.

@@ -16,6 +16,7 @@ use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Decided;
+use lastword_core::row::Row;
 use lastword_core::stamp::Decision;
 use lastword_core::value::{Field, Record, Value};
 use lastword_store::keys::{self, OutboxEntry};
@@ -35,6 +36,8 @@ const RECORDS_BYTES: usize = 128 * 1024;
 
 /// Code of a dead letter that was in the outbox of a backup.
 pub(crate) const LOST_BY_RESTORE: &str = "lost_by_restore";
+/// Code of a dead letter that a salvage found without a verdict.
+pub(crate) const SALVAGED: &str = "salvaged";
 
 /// One refused batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,19 +93,62 @@ pub(crate) fn frames(mut unit: DeadLetters) -> Vec<Payload> {
     frames
 }
 
-/// Batches of a workspace that a backup holds and no server has decided, as far as it knows: they
+/// Batches of a workspace that a copy holds and no server has decided, as far as it knows: they
 /// become one unit, since each may have been sent from the original after all.
-pub(crate) fn lost_by_restore(
+pub(crate) fn of_unsent(
     workspace: &WorkspaceName,
+    code: &str,
+    message: &str,
     undecided: &[OutboxEntry],
 ) -> Vec<Payload> {
     let Some(unit) = undecided.first().map(|first| first.batch_id) else { return Vec::new() };
-    let message = "not decided when the backup was made that this device was restored from";
-    let why = Why { unit, code: LOST_BY_RESTORE, message };
+    let why = Why { unit, code, message };
     let row = |(place, entry)| letter(workspace, &why, place, entry);
     let (mut frames, rest) = row_frames(undecided.iter().enumerate().map(row).collect());
     frames.push(rows_frame(rest));
     frames
+}
+
+/// Rows as frames.
+pub(crate) fn of_rows(rows: Vec<Op>) -> Vec<Payload> {
+    let (mut frames, rest) = row_frames(rows);
+    if !rest.is_empty() {
+        frames.push(rows_frame(rest));
+    }
+    frames
+}
+
+/// Ops that write the rows of all dead letters again as they are, each with the place of its ops.
+pub(crate) fn as_they_are<S: ReadState>(state: &S) -> Result<Vec<(u64, Op)>> {
+    let prefix = keys::table_prefix(&read::store_workspace(), 0, &tables::dead_letters());
+    let rows = read::table_rows(state, &prefix, &[], None, false, usize::MAX)?;
+    let op = |key, row: Row| {
+        let position = match row.record.get("position") {
+            Some(Value::Int(position)) => u64::try_from(position).unwrap_or(0),
+            _ => 0,
+        };
+        let action = Action::Create { record: row.record, replace: true };
+        let (table, hlc, revision) = (tables::dead_letters(), row.hlc, row.revision);
+        (position, Op { table, key, base: 0, revision, hlc, action })
+    };
+    Ok(rows.into_iter().map(|(_, key, stored)| op(key, stored.row)).collect())
+}
+
+/// The batch that a row of `_dead_letters` is about, if the op makes one.
+pub(crate) fn batch_of(op: &Op) -> Option<BatchId> {
+    (op.table == tables::dead_letters()).then(|| BatchId::parse(op.key.as_str())).flatten()
+}
+
+/// The row with the place to which the ops of its batch moved.
+pub(crate) fn moved(mut row: Op, moved: impl Fn(u64) -> u64) -> Op {
+    if let Action::Create { record, .. } = &mut row.action
+        && let Some(Value::Int(position)) = record.get("position")
+    {
+        let position = moved(u64::try_from(position).unwrap_or(0));
+        let position = Value::Int(i64::try_from(position).unwrap_or(i64::MAX));
+        record.set(Field::new("position", &position));
+    }
+    row
 }
 
 /// Frames for rows that do not fit one, and the rows that are left.

@@ -29,11 +29,11 @@ pub enum Error {
     /// A backup cannot be made, read or unpacked.
     #[error(transparent)]
     Backup(#[from] Arc<BackupError>),
-    /// The backup of a device holds batches that no server had decided.
+    /// The copy of a device holds batches that no server had decided.
     #[error(
-        "when this backup was made {} waited to be sent. The device may have sent them since, so \
-         they are not sent again by themselves: restore with --drop-outbox to keep them as dead \
-         letters (code lost_by_restore), where you can look at them",
+        "in this copy {} wait to be sent. The device may have sent them since, so they are not \
+         sent again by themselves: add --drop-outbox to keep them as dead letters, where you can \
+         look at them",
         waiting(batches)
     )]
     OutboxWaits {
@@ -42,7 +42,7 @@ pub enum Error {
     },
     /// The clock of this machine cannot be used to go on from a backup.
     #[error(
-        "the clock of this machine is {behind_s} s behind the backup: set it right, then restore \
+        "the clock of this machine is {behind_s} s behind the copy: set it right, then try \
          again"
     )]
     ClockBehind {
@@ -183,6 +183,27 @@ pub enum Error {
     NoFrame {
         /// The position asked for.
         position: u64,
+    },
+    /// The directory is damaged, and healing it failed.
+    #[error("{damage}. Healing it failed too: {heal}")]
+    NotHealed {
+        /// The damage.
+        damage: Box<Error>,
+        /// Why it could not be healed.
+        heal: Box<Error>,
+    },
+    /// A process that was healing the directory ended before the healed one was in its place.
+    #[error(
+        "{} is missing, as healing it was cut short: {} holds what could be saved; open it with \
+         `OnDamage::Heal`, or move it there",
+        dir.display(),
+        healed.display()
+    )]
+    HealUnfinished {
+        /// The directory.
+        dir: PathBuf,
+        /// The healed one.
+        healed: PathBuf,
     },
     /// The closure of a write said no; nothing was written.
     #[error("{0}")]

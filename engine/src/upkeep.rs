@@ -243,3 +243,17 @@ pub(crate) fn append_sums(store: &mut Store) -> Result<(), StoreError> {
     }
     store.commit().map(|_| ())
 }
+
+/// Folds the log of a store that was opened with small segments, and makes its state file anew.
+pub(crate) fn fold_now(store: &mut Store, history: Duration) -> Result<bool, StoreError> {
+    // It also begins a new segment.
+    append_sums(store)?;
+    let needed_from = read::needed_from(store.newest())?;
+    let keep_ms = i64::try_from(history.as_millis()).unwrap_or(i64::MAX);
+    let history = History { now_ms: now_ms(), keep_ms, needed_from, erased_before: 0 };
+    let folded = store.fold(&history)?;
+    if let Some(job) = store.begin_rebuild()? {
+        store.finish_rebuild(job.run())?;
+    }
+    Ok(folded)
+}

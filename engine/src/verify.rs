@@ -59,6 +59,13 @@ impl Verified {
     pub fn is_loss(&self) -> bool {
         self.damages.iter().any(|damage| damage.is_loss)
     }
+
+    /// Whether every row of the state is as it was written, so that [`crate::salvage`] can take all
+    /// records from it as of its last checkpoint, whatever is wrong with the log before.
+    #[must_use]
+    pub fn has_whole_state(&self) -> bool {
+        self.read.state_rows > 0 && self.damages.iter().all(|damage| damage.is_loss)
+    }
 }
 
 /// Verifies the store or backup in `dir`, which no process may have open. `scratch` is a directory

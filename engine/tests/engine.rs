@@ -12,6 +12,8 @@ mod authority;
 mod index;
 #[path = "engine/maintenance.rs"]
 mod maintenance;
+#[path = "engine/salvage.rs"]
+mod salvage;
 #[path = "engine/system.rs"]
 mod system;
 #[path = "engine/typed.rs"]

@@ -10,6 +10,8 @@ mod bad_input;
 mod demo;
 #[path = "server/devices.rs"]
 mod devices;
+#[path = "server/fixtures.rs"]
+mod fixtures;
 #[path = "server/full_disk.rs"]
 mod full_disk;
 #[path = "server/kills.rs"]
@@ -24,6 +26,8 @@ mod origin;
 mod refused;
 #[path = "server/round_trip.rs"]
 mod round_trip;
+#[path = "server/salvage.rs"]
+mod salvage;
 #[path = "server/stop.rs"]
 mod stop;
 #[path = "server/storm.rs"]

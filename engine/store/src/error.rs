@@ -32,7 +32,10 @@ pub enum DiskError {
         file: u64,
     },
     /// A file holds data under a header that is not valid.
-    #[error("file {file} is damaged at byte {offset}: {reason}; restore a backup")]
+    #[error(
+        "file {file} is damaged at byte {offset}: {reason}; restore a backup, or save what can be \
+         read with `lastword salvage`"
+    )]
     Damaged {
         /// File number.
         file: u64,
@@ -141,7 +144,7 @@ pub enum StoreError {
     /// A log file holds bytes that were durable once and are not what was written.
     #[error(
         "log file {file} is damaged at byte {offset} (position {position}): {reason}; \
-         restore a backup, or salvage what is readable"
+         restore a backup, or save what can be read with `lastword salvage`"
     )]
     Damaged {
         /// File number.

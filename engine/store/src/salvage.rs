@@ -5,6 +5,7 @@
 //! redb, if they are whole. Frames behind the damage that can still be read are told to the caller:
 //! they may not follow from what is there, so nothing is made of them here.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -86,12 +87,18 @@ pub fn salvage(
     let Some((start, reach)) = best else { return Err(BackupError::Nothing) };
     report.end = reach.end;
     report.was_end = reach.end;
+    tell_history(&segments, start.durable().end, &mut report)?;
     tell_losses(&segments, &reach, &mut report, beyond)?;
     for (place, segment) in segments.iter().enumerate() {
         if (reach.first..=reach.last).contains(&place) {
             let end = next_of(&segments, place).min(reach.end);
             let path = file_path(to, segment.number(), false);
-            copy_file(&*segment.file, segment.number(), segment.offset(end), &path)?;
+            // A log that ends before the state does is shorter than what it stands for.
+            let (len, there) = (segment.offset(end), segment.file.len()?);
+            copy_file(&*segment.file, segment.number(), len.min(there), &path)?;
+            if len > there {
+                lengthen(&path, len)?;
+            }
             report.files += 1;
         }
     }
@@ -234,6 +241,31 @@ fn reach(segments: &[Arc<Segment>], start: Durable) -> Option<Reach> {
         reach.first -= 1;
     }
     Some(reach)
+}
+
+/// Names what cannot be read of the log before `start`, where the rows come from: its history.
+fn tell_history(
+    segments: &[Arc<Segment>],
+    start: u64,
+    report: &mut SalvageReport,
+) -> Result<(), BackupError> {
+    for (place, segment) in segments.iter().enumerate() {
+        let until = next_of(segments, place).min(start);
+        if segment.first_position() < until {
+            let end = read_to(segment, segment.first_position(), until)?.end;
+            if end < until {
+                let error = segment.damaged(end, "no valid frame begins here");
+                report.losses.push(Loss { error, frames_behind: 0 });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn lengthen(path: &Path, len: u64) -> Result<(), BackupError> {
+    let io = |source| BackupError::Io { path: path.to_owned(), source };
+    let file = fs::OpenOptions::new().write(true).open(path).map_err(io)?;
+    file.set_len(len).and_then(|()| file.sync_all()).map_err(io)
 }
 
 /// Names the damage where the readable log ends, if it went on behind that, and hands out what can

@@ -54,6 +54,8 @@ pub(super) enum Command {
     Backup(Backup),
     /// Make a store from a backup: with new epochs for a server, a new device id for a device
     Restore(Restore),
+    /// Make a store of what can be read of a damaged one, and say what is lost
+    Salvage(Salvage),
     /// Tell a running server to do something
     #[command(subcommand)]
     Admin(Admin),
@@ -144,6 +146,21 @@ pub(super) struct Restore {
     #[arg(long, value_name = "DIR")]
     pub(super) to: PathBuf,
     /// Keep what waited in a device's outbox as dead letters; without it that stops the restore
+    #[arg(long)]
+    pub(super) drop_outbox: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Salvage {
+    /// Directory of the damaged store, which nothing may have open and which stays as it is
+    pub(super) dir: PathBuf,
+    /// Directory for the store; it must be missing or empty
+    #[arg(long, value_name = "DIR")]
+    pub(super) to: PathBuf,
+    /// Keep what waited in a device's outbox as dead letters; without it that stops the salvage
     #[arg(long)]
     pub(super) drop_outbox: bool,
     /// Print JSON

@@ -18,6 +18,7 @@ mod status;
 mod verify;
 mod backup;
 mod restore;
+mod salvage;
 mod compact;
 mod inspect;
 
@@ -64,6 +65,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
         Command::Restore(args) => args.json,
+        Command::Salvage(args) => args.json,
         Command::Compact(args) => args.json,
         Command::Inspect(args) | Command::Verify(args) => args.json,
         Command::DemoDevice(_) => false,
@@ -96,6 +98,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Backup(args) => backup::backup(args),
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
         Command::Restore(args) => restore::restore(args),
+        Command::Salvage(args) => salvage::salvage(args),
         Command::Compact(args) => compact::compact(args),
         Command::Inspect(args) => inspect::inspect(args),
         Command::Verify(args) => verify::verify(args),

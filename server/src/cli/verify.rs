@@ -92,7 +92,12 @@ fn advice(args: &Directory, verified: &Verified) -> Option<String> {
         (true, _) => format!("{dir}: {found} damaged: use another backup, and make a new one"),
         (false, true) => format!(
             "{dir}: {found} damaged, also of the log, so data may be lost: keep a copy of the \
-             directory as it is, and restore a backup with `lastword restore BACKUP --to NEW`"
+             directory as it is, and restore a backup with `lastword restore BACKUP --to NEW`; without \
+             one, `lastword salvage {dir} --to NEW` saves what can be read{}",
+            match verified.has_whole_state() {
+                true => ", which is every record as of the last checkpoint: the state is whole",
+                false => "",
+            }
         ),
         (false, false) => format!(
             "{dir}: {found} damaged, but nothing is lost: the log has everything, and `lastword \
