@@ -55,7 +55,7 @@ pub struct CheckpointJob {
 #[derive(Debug)]
 pub(crate) enum Way {
     /// On top of what redb holds.
-    InPlace(InPlace),
+    InPlace(Box<InPlace>),
     /// Everything anew, in another file.
     Anew(Box<Anew>),
 }
@@ -92,7 +92,7 @@ pub enum Slice {
 
 /// What redb holds after a checkpoint.
 pub(crate) enum Written {
-    InPlace(Base),
+    InPlace(Box<Base>),
     Anew(Box<OpenState>),
 }
 
@@ -112,10 +112,10 @@ impl std::fmt::Debug for CheckpointDone {
 impl CheckpointJob {
     /// Writes the frozen delta in one transaction and syncs it.
     pub fn run(self) -> CheckpointDone {
-        let mut job = Box::new(self);
+        let mut job = self;
         loop {
             match job.step(usize::MAX) {
-                Slice::More(more) => job = more,
+                Slice::More(more) => job = *more,
                 Slice::Done(done) => return *done,
             }
         }
@@ -123,7 +123,7 @@ impl CheckpointJob {
 
     /// Writes about `rows` rows more, so that a thread with other duties can do a checkpoint
     /// between them. The slices are one transaction: nothing counts before the last.
-    pub fn step(mut self: Box<Self>, rows: usize) -> Slice {
+    pub fn step(mut self, rows: usize) -> Slice {
         let progress = self.progress.clone();
         let ended = match &mut self.way {
             Way::InPlace(way) => way.slice(rows, &progress),
@@ -131,7 +131,7 @@ impl CheckpointJob {
         };
         let result = match (ended, self.way) {
             (Ok(false), way) => {
-                let CheckpointJob { watermark, progress, .. } = *self;
+                let CheckpointJob { watermark, progress, .. } = self;
                 return Slice::More(Box::new(CheckpointJob { watermark, progress, way }));
             }
             (Ok(true), Way::InPlace(way)) => way.commit(&self.watermark),
@@ -168,7 +168,7 @@ impl InPlace {
 
     fn commit(self, watermark: &Watermark) -> Result<Written, StoreError> {
         self.write.expect("invariant: a slice begins it").commit(watermark)?;
-        self.tables.base().map(Written::InPlace)
+        Ok(Written::InPlace(Box::new(self.tables.base()?)))
     }
 }
 

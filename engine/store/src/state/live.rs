@@ -46,6 +46,8 @@ pub(crate) struct LiveState {
     /// Where a new state file is made, and from how many bytes on.
     anew: Option<(Arc<dyn Disk>, u64)>,
     met_damage: bool,
+    /// Length of the file when it was last made anew.
+    fresh_len: u64,
 }
 
 impl std::fmt::Debug for LiveState {
@@ -74,6 +76,7 @@ impl LiveState {
             old_views: None,
             anew: None,
             met_damage: false,
+            fresh_len: 0,
         }
     }
 
@@ -209,13 +212,13 @@ impl LiveState {
                     made: None,
                 }))
             }
-            None => Way::InPlace(InPlace {
+            None => Way::InPlace(Box::new(InPlace {
                 tables,
                 sums: base.sums,
                 frozen,
                 write: None,
                 at: DeltaPlace::start(),
-            }),
+            })),
         };
         let progress = Arc::new(Progress::new(rows));
         self.running_anew = matches!(way, Way::Anew(_));
@@ -227,6 +230,11 @@ impl LiveState {
     /// at least.
     pub(crate) fn write_anew(&mut self, disk: &Arc<dyn Disk>, from_bytes: u64) {
         self.anew = Some((disk.clone(), from_bytes));
+    }
+
+    /// Length of the state file when it was last made anew, in bytes; 0 if it was not.
+    pub(crate) fn fresh_len(&self) -> u64 {
+        self.fresh_len
     }
 
     fn file_len(&self) -> u64 {
@@ -267,7 +275,9 @@ impl LiveState {
         self.tables = Some(tables);
         let old = std::mem::replace(&mut self.newest.base, base);
         self.old_views = Some(OldViews::of(&old));
-        Some(std::mem::replace(&mut self.file, file))
+        let old = std::mem::replace(&mut self.file, file);
+        self.fresh_len = self.file_len();
+        Some(old)
     }
 
     /// Takes the result in; a file that a new one has replaced goes. A failed checkpoint leaves the
@@ -276,7 +286,7 @@ impl LiveState {
         self.running = None;
         match done.result {
             Ok(Written::InPlace(base)) => {
-                self.settle(Arc::new(base));
+                self.settle(Arc::new(*base));
                 Ok(())
             }
             Ok(Written::Anew(made)) => {
@@ -284,6 +294,7 @@ impl LiveState {
                 self.tables = Some(tables);
                 self.settle(base);
                 let old = std::mem::replace(&mut self.file, file);
+                self.fresh_len = self.file_len();
                 match &self.anew {
                     Some((disk, _)) => Ok(disk.remove(old.number())?),
                     None => Ok(()),

@@ -11,9 +11,11 @@ use crate::plant::{Plant, planted};
 
 use super::Store;
 
-/// A state file may be this many times as long as what it holds before it is made anew. Where all
-/// rows change between two checkpoints redb needs more than twice their size.
-const SLACK: u64 = 3;
+/// Hundredths of what it holds that a state file may take before it is made anew: rows that came in
+/// no order fill two thirds of redb's pages.
+const SLACK_PERCENT: u64 = 175;
+/// Hundredths of its first length that a file which was made anew may take before it is again.
+const GROWTH_PERCENT: u64 = 150;
 /// Bytes of a state file that never count as slack: redb grows in large steps.
 const SLACK_FROM: u64 = 4 * 1024 * 1024;
 
@@ -174,8 +176,10 @@ impl Store {
     /// Whether the state file has grown far beyond what it holds, or has lost rows.
     pub fn wants_rebuild(&self) -> bool {
         let held = self.state.newest().base.sums.bytes();
-        let len = self.state.file().len().unwrap_or(0);
-        self.is_distrusted() || len.saturating_sub(SLACK_FROM) > held.saturating_mul(SLACK)
+        let len = self.state.file().len().unwrap_or(0).saturating_sub(SLACK_FROM);
+        let beyond = |percent: u64, of: u64| len > of / 100 * percent;
+        let grown = beyond(SLACK_PERCENT, held) && beyond(GROWTH_PERCENT, self.state.fresh_len());
+        self.is_distrusted() || grown
     }
 
     /// Whether the state has lost rows, or a read has met damage.

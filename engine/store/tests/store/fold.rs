@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use lastword_store::{
-    Apply, ApplyError, Disk, Fault, FileKind, FrameRef, History, MemoryDisk, Options, PutRow,
-    RealDisk, Space, StateTxn, Store, StoreError, Survival,
+    Apply, ApplyError, Disk, Durability, Fault, FileKind, FrameRef, History, MemoryDisk, Options,
+    PutRow, RealDisk, Space, StateTxn, Store, StoreError, Survival,
 };
 
 use crate::support::*;
@@ -436,4 +436,68 @@ fn real_files_are_removed() {
     assert_eq!(names.len(), 5, "{names:?}");
     let _ = Options::default();
     assert_eq!(dump(&open().view()), model(&all));
+}
+
+/// Bytes that the files of a directory take on the medium; redb's have holes.
+#[cfg(unix)]
+fn used_bytes(dir: &std::path::Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let files = std::fs::read_dir(dir).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512).sum()
+}
+
+/// B6: endless updates of the same records: the log is folded and redb's file does not grow, so the
+/// disk holds less than three times what is live, and less than four times while a fold runs.
+#[cfg(unix)]
+#[test]
+fn endless_updates_take_a_bounded_disk() {
+    const RECORDS: u64 = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let sizes = Options {
+        segment_size: 512 << 10,
+        zero_step: 64 << 10,
+        delta_cap_bytes: 2 << 20,
+        anew_from_bytes: 1 << 20,
+        durability: Durability::None,
+        entropy: [7; 32],
+        ..Options::default()
+    };
+    let lock = lastword_store::DirLock::acquire(dir.path()).unwrap();
+    let disk = Arc::new(RealDisk::open(lock, sizes.zero_step).unwrap());
+    let mut store = Store::open(disk, sizes, Arc::new(KeepRows)).unwrap().0;
+    let live = RECORDS * 1010;
+    let (mut calm, mut folding, mut folds, mut rebuilds, mut random) = (0, 0, 0, 0, 7_u64);
+    for step in 0..RECORDS * 6 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let record = if step < RECORDS { step } else { random % RECORDS };
+        store.append(KIND, &put(&format!("k{record:09}"), &"v".repeat(1000))).unwrap();
+        if step % 50 != 49 {
+            continue;
+        }
+        store.commit().unwrap();
+        if store.wants_checkpoint() {
+            store.checkpoint().unwrap();
+        }
+        if store.wants_fold() {
+            let job = store.begin_fold(&NO_HISTORY).unwrap().unwrap();
+            let done = job.run();
+            folding = folding.max(used_bytes(dir.path()));
+            store.finish_fold(done).unwrap();
+            folds += 1;
+        }
+        if store.wants_rebuild() {
+            let job = store.begin_rebuild().unwrap().unwrap();
+            store.finish_rebuild(job.run()).unwrap();
+            rebuilds += 1;
+        }
+        if step > 2 * RECORDS {
+            calm = calm.max(used_bytes(dir.path()));
+        }
+    }
+    assert!(folds > 5, "{folds}");
+    assert!(rebuilds < 5, "{rebuilds}: the file is made anew again and again");
+    assert!(calm < 3 * live, "{calm} bytes for {live} live");
+    assert!(folding < 4 * live, "{folding} bytes for {live} live");
 }
