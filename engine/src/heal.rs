@@ -108,7 +108,7 @@ fn heal(dir: &Path, damage: &Error) -> Result<HealReport> {
     for left in [&healing, &healed] {
         remove(left)?;
     }
-    let salvaged = match salvage_held(&directory, dir, &healing, Undecided::SendAgain) {
+    let mut salvaged = match salvage_held(&directory, dir, &healing, Undecided::SendAgain) {
         Ok(salvaged) => salvaged,
         Err(error) => {
             remove(&healing)?;
@@ -124,6 +124,10 @@ fn heal(dir: &Path, damage: &Error) -> Result<HealReport> {
     renew::move_to(dir, &damaged_dir)?;
     renew::move_to(&healed, dir)?;
     drop(directory);
+    for loss in &mut salvaged.losses {
+        let name = loss.file.as_deref().and_then(Path::file_name);
+        loss.file = name.map(|name| damaged_dir.join(name));
+    }
     let report = HealReport {
         damage: damage.to_string(),
         damaged_dir: Some(damaged_dir),

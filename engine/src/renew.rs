@@ -143,16 +143,19 @@ pub(crate) fn device(store: &mut Store, old: &Identity) -> Result<DeviceId> {
     Ok(device)
 }
 
-/// Batches of the outbox that no server has decided, as far as the store knows, per workspace.
-pub(crate) fn undecided(store: &Store) -> Result<Vec<(WorkspaceName, Vec<OutboxEntry>)>> {
+/// Those batches of the outbox that are `wanted`, per workspace.
+pub(crate) fn outbox(
+    store: &Store,
+    wanted: impl Fn(&OutboxEntry) -> bool,
+) -> Result<Vec<(WorkspaceName, Vec<OutboxEntry>)>> {
     let mut waiting = Vec::new();
     for (workspace, meta) in read::workspaces(store.newest())? {
         let first = meta.gone.saturating_add(1);
         let all = read::outbox(store.newest(), &workspace, first, usize::MAX)?;
         let entries = all.into_iter().map(|(_, entry)| entry);
-        let undecided: Vec<OutboxEntry> = entries.filter(|e| e.settled.is_none()).collect();
-        if !undecided.is_empty() {
-            waiting.push((workspace, undecided));
+        let entries: Vec<OutboxEntry> = entries.filter(&wanted).collect();
+        if !entries.is_empty() {
+            waiting.push((workspace, entries));
         }
     }
     Ok(waiting)

@@ -75,7 +75,7 @@ fn identify(dir: &Path, backup: BackupReport, drop_outbox: bool) -> Result<Resto
 
 /// What was not decided leaves the outbox as dead letters, or is in the way; returns how many.
 fn drop_undecided(store: &mut Store, drop_outbox: bool) -> Result<u64> {
-    let waiting = renew::undecided(store)?;
+    let waiting = renew::outbox(store, |entry| entry.settled.is_none())?;
     if !drop_outbox && !waiting.is_empty() {
         return Err(renew::outbox_waits(&waiting));
     }

@@ -43,7 +43,8 @@ pub struct Salvaged {
     pub workspaces: Vec<RestoredWorkspace>,
     /// Undecided batches from before the damage that are dead letters now.
     pub dropped_batches: u64,
-    /// Undecided batches from before the damage that are sent again, under the new device id.
+    /// Batches from before the damage that the server had not shown yet and that are sent again,
+    /// under the new device id.
     pub sent_again: u64,
     /// What was saved from behind the damage.
     pub behind: SavedBehind,
@@ -94,7 +95,7 @@ pub struct LostSeqs {
     pub batches: u64,
 }
 
-/// What becomes of batches before the damage that no server has decided, as far as is known.
+/// What becomes of batches before the damage that wait for the server, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Undecided {
     /// They are in the way.
@@ -259,12 +260,14 @@ fn device(
     }
     let frames = write_again(store, frames, &accepted, 0, &mut saved)?;
     lettered.extend(frames);
-    let open = |entry: &OutboxEntry| {
-        !accepted.contains(&entry.batch_id) && !lettered.contains(&entry.batch_id)
+    // What is sent again stays visible meanwhile, also where the server has decided it.
+    let is_open = |entry: &OutboxEntry| {
+        let is_decided = entry.settled.is_some() || accepted.contains(&entry.batch_id);
+        let is_wanted = !is_decided || undecided == Undecided::SendAgain;
+        is_wanted && !lettered.contains(&entry.batch_id)
     };
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    for (workspace, mut entries) in renew::undecided(store)? {
-        entries.retain(open);
+    for (workspace, entries) in renew::outbox(store, is_open)? {
         let (mut early, late): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| entry.position < kept_to);
         let from_state = salvaged.taken.from_state;

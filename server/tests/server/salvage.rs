@@ -152,39 +152,43 @@ fn a_damaged_device_gets_back_what_the_server_has() {
     assert_eq!(new.catch_up(&server.url).applied, 1);
 }
 
-/// B1, I1, I19: a device that healed itself has lost the verdict on a batch that the server had
-/// accepted, and kept one that it had not sent. It sends both under its new id: the first is
-/// answered with the decision that it has, the second is decided, and device and server agree.
+/// B1, I1, I19: a device that healed itself has lost what the server told of a batch, and kept one
+/// that it had not sent. It shows both, and sends both under its new id: the first is answered with
+/// the decision that it has, the second is decided, and device and server agree.
 #[test]
 fn a_healed_device_syncs_without_losing_or_doubling_anything() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let server = Server::start(&dir.path().join("srv"));
-    let data = dir.path().join("phone");
-    let mut phone = Device::open(&data);
-    phone.put("notes", "n1", r#"{"text":"one"}"#);
-    phone.catch_up(&server.url);
-    phone.put("notes", "n2", r#"{"text":"two"}"#);
-    let position = verdicts_after(&phone, &server);
-    phone.put("notes", "n3", r#"{"text":"behind the damage"}"#);
-    drop(phone);
-    let log = data.join("000000000001");
-    let mut bytes = fs::read(&log).expect("it reads");
-    bytes[128 + usize::try_from(position).expect("small") + 30] ^= 0xff;
-    fs::write(&log, bytes).expect("it writes");
-    fs::remove_file(state_of(&data)).expect("removed");
+    for damaged in ["verdicts", "remote"] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let server = Server::start(&dir.path().join("srv"));
+        let data = dir.path().join("phone");
+        let mut phone = Device::open(&data);
+        phone.put("notes", "n1", r#"{"text":"one"}"#);
+        phone.catch_up(&server.url);
+        phone.put("notes", "n2", r#"{"text":"two"}"#);
+        let position = catch_up_to(&phone, &server, damaged);
+        phone.put("notes", "n3", r#"{"text":"behind the damage"}"#);
+        drop(phone);
+        let log = data.join("000000000001");
+        let mut bytes = fs::read(&log).expect("it reads");
+        bytes[128 + usize::try_from(position).expect("small") + 30] ^= 0xff;
+        fs::write(&log, bytes).expect("it writes");
+        fs::remove_file(state_of(&data)).expect("removed");
+        heal_and_sync(dir.path(), &data, &server);
+    }
+}
 
+fn heal_and_sync(dir: &Path, data: &Path, server: &Server) {
     let builder = || Database::builder().on_damage(OnDamage::Heal);
-    let db = builder().open(&data).expect("it heals");
+    let db = builder().open(data).expect("it heals");
     let report = db.healed().expect("it was damaged").salvaged.as_ref().expect("salvaged now");
     assert_eq!((report.sent_again, report.behind.dead_letters), (1, 1), "{report:?}");
     let ws = db.workspace("main").expect("a name");
     let mut phone = Device { db, ws, sync: None };
-    let n2 = Some(r#"{"text":"two"}"#);
-    assert_eq!(phone.get("notes", "n2").as_deref(), n2);
+    assert_eq!(phone.get("notes", "n2").as_deref(), Some(r#"{"text":"two"}"#));
     phone.put("notes", "n4", r#"{"text":"after"}"#);
     let report = phone.catch_up(&server.url);
     assert_eq!((report.sent_batches, report.refused, report.superseded), (2, 0, 0), "{report:?}");
-    let mut laptop = Device::open(&dir.path().join("laptop"));
+    let mut laptop = Device::open(&dir.join("laptop"));
     laptop.catch_up(&server.url);
     assert_eq!(laptop.rows("notes"), phone.rows("notes"));
     assert_eq!(phone.rows("notes").len(), 3);
@@ -196,11 +200,11 @@ fn a_healed_device_syncs_without_losing_or_doubling_anything() {
     let letters = phone.ws.dead_letters().expect("they read");
     assert_eq!(letters[0].records, ["notes/n3"]);
     drop(phone);
-    assert!(builder().open(&data).expect("it opens").healed().is_none());
+    assert!(builder().open(data).expect("it opens").healed().is_none());
 }
 
-/// Catches up; answers the position of the first frame of verdicts that came with it.
-fn verdicts_after(phone: &Device, server: &Server) -> u64 {
+/// Catches up; answers the position of the first frame of that kind that came with it.
+fn catch_up_to(phone: &Device, server: &Server, kind: &str) -> u64 {
     let end = phone.db.log(0, 10_000).expect("it reads").1;
     let remote = Remote::new(&server.url).expect("an address").token("ann");
     let sync = phone.db.connect(remote).expect("a thread");
@@ -208,6 +212,5 @@ fn verdicts_after(phone: &Device, server: &Server) -> u64 {
     sync.wait_caught_up(&phone.ws, Some(LIMIT)).expect("it catches up");
     drop(sync);
     let lines = phone.db.log(end, 10_000).expect("it reads").0;
-    let verdicts = lines.into_iter().find(|line| line.kind == "verdicts").expect("verdicts came");
-    verdicts.position
+    lines.into_iter().find(|line| line.kind == kind).expect("it came").position
 }
