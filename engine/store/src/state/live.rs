@@ -17,9 +17,9 @@ use crate::state::tables::{Base, DeltaPlace, OldViews, StateWrite, Tables, Water
 use crate::state::txn::{Apply, StateTxn};
 use crate::state::view::View;
 
-/// What a changed row costs in place, in bytes: redb copies the page it is in, and the page that was
-/// copied can be used again one checkpoint later only. A checkpoint writes all rows anew if that
-/// is less.
+/// What a changed row costs in place, in bytes: redb copies the page it is in, and the page that
+/// was copied can be used again one checkpoint later only. A checkpoint writes all rows anew if
+/// that is less.
 const IN_PLACE_COST: u64 = 2 * 4096;
 
 /// The newest state and its way into redb.
@@ -226,8 +226,8 @@ impl LiveState {
         Ok(Some(CheckpointJob { watermark, progress, way }))
     }
 
-    /// Checkpoints that change most rows write a new file on `disk`, if the state takes `from_bytes`
-    /// at least.
+    /// Checkpoints that change most rows write a new file on `disk`, if the state takes at least
+    /// `from_bytes`.
     pub(crate) fn write_anew(&mut self, disk: &Arc<dyn Disk>, from_bytes: u64) {
         self.anew = Some((disk.clone(), from_bytes));
     }

@@ -13,11 +13,11 @@ use super::Store;
 
 /// Hundredths of what it holds that a state file may take before it is made anew: rows that came in
 /// no order fill two thirds of redb's pages.
-const SLACK_PERCENT: u64 = 175;
+const SLACK_PERCENT: u64 = 150;
 /// Hundredths of its first length that a file which was made anew may take before it is again.
-const GROWTH_PERCENT: u64 = 150;
+const GROWTH_PERCENT: u64 = 120;
 /// Bytes of a state file that never count as slack: redb grows in large steps.
-const SLACK_FROM: u64 = 4 * 1024 * 1024;
+const SLACK_FROM: u64 = 2 * 1024 * 1024;
 
 /// How much of the log a fold leaves in place although the base stands for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,12 +80,12 @@ impl Folding {
 }
 
 impl Store {
-    /// Whether so much of the log is checkpointed and not yet folded that a fold is due: a third
+    /// Whether so much of the log is checkpointed and not yet folded that a fold is due: a quarter
     /// of the base, and a segment at least.
     pub fn wants_fold(&self) -> bool {
         let base = self.folding.base.as_ref().map_or(0, |base| base.len);
         let tail = self.state.reached().saturating_sub(self.folding.folded_to());
-        !self.folding.running && tail > (base / 3).max(self.options.segment_size)
+        !self.folding.running && tail > (base / 4).max(self.options.segment_size)
     }
 
     /// Begins to fold the log up to the last checkpoint, to be run on any thread while commits and
