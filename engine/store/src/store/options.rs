@@ -5,9 +5,11 @@
 pub enum Durability {
     /// After its sync.
     Always,
-    /// After its write; the driver calls [`Store::sync`](crate::Store::sync) at least every so many milliseconds.
+    /// After its write; the driver calls [`Store::sync`](crate::Store::sync) at least every so many
+    /// milliseconds.
     IntervalMs(u32),
-    /// After its write; the driver calls [`Store::sync`](crate::Store::sync) when it likes, `close` does.
+    /// After its write; the driver calls [`Store::sync`](crate::Store::sync) when it likes, `close`
+    /// does.
     None,
 }
 
