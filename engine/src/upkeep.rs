@@ -16,7 +16,7 @@ use crate::environment::now_ms;
 
 /// What failed is tried again after this long.
 const RETRY: Duration = Duration::from_secs(5);
-/// A view may be used this long after a checkpoint has taken its place.
+/// A view that a checkpoint has replaced may be kept this long without being read.
 const VIEW_AGE: Duration = Duration::from_secs(30);
 /// Workspaces in one sums frame, well below the limit of a frame.
 const SUMS_IN_FRAME: usize = 10_000;
@@ -214,12 +214,14 @@ impl Upkeep {
     }
 
     fn expire_views(&mut self) {
-        self.old_views.retain(|(since, views)| {
-            let old = since.elapsed() >= VIEW_AGE;
-            if old {
-                views.expire();
+        self.old_views.retain_mut(|(since, views)| {
+            if since.elapsed() >= VIEW_AGE {
+                if views.expire_if_idle() {
+                    return false;
+                }
+                *since = Instant::now();
             }
-            !old && views.are_held()
+            views.are_held()
         });
     }
 }

@@ -172,8 +172,8 @@ pub enum StoreError {
         /// What failed.
         reason: String,
     },
-    /// The view was held for too long after a checkpoint had replaced it.
-    #[error("this view is too old to be read: take a new one")]
+    /// The view was kept for too long without being read, after a checkpoint had replaced it.
+    #[error("this view was kept for too long without being read: take a new one")]
     ViewExpired,
     /// The state cannot be written to redb, and what waits for it fills its memory.
     #[error(

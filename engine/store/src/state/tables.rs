@@ -122,8 +122,10 @@ pub(crate) struct Base {
     _database: Arc<Guarded>,
     tables: Vec<Option<ReadOnlyTable<Bytes, Bytes>>>,
     file: u64,
-    /// Set when views of it have been held for too long.
+    /// Set when views of it have been held for too long without being read.
     expired: AtomicBool,
+    /// Whether it was read since someone asked.
+    was_read: AtomicBool,
     /// Set when a read met something that is not what was written.
     saw_damage: AtomicBool,
     pub(crate) watermark: Option<Watermark>,
@@ -189,6 +191,7 @@ impl Tables {
                 tables,
                 file: self.file,
                 expired: AtomicBool::new(false),
+                was_read: AtomicBool::new(false),
                 saw_damage: AtomicBool::new(false),
                 watermark: None,
                 sums: StateSums::default(),
@@ -362,6 +365,9 @@ impl Base {
     }
 
     fn check_expired(&self) -> Result<(), StoreError> {
+        if !self.was_read.load(Ordering::Relaxed) {
+            self.was_read.store(true, Ordering::Relaxed);
+        }
         match self.expired.load(Ordering::Relaxed) {
             true => Err(StoreError::ViewExpired),
             false => Ok(()),
@@ -389,11 +395,15 @@ impl OldViews {
         self.0.strong_count() > 0
     }
 
-    /// Makes whoever reads through one get [`StoreError::ViewExpired`], so that it takes a new one.
-    pub fn expire(&self) {
-        if let Some(base) = self.0.upgrade() {
-            base.expired.store(true, Ordering::Relaxed);
+    /// Makes whoever reads through one from here on get [`StoreError::ViewExpired`], unless one was
+    /// read since the last call: a long walk goes on. Whether they are expired.
+    pub fn expire_if_idle(&self) -> bool {
+        let Some(base) = self.0.upgrade() else { return true };
+        if base.was_read.swap(false, Ordering::Relaxed) {
+            return false;
         }
+        base.expired.store(true, Ordering::Relaxed);
+        true
     }
 }
 

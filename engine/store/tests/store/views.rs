@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use lastword_store::{Direction, KeyRange, Space};
+use lastword_store::{Direction, KeyRange, Space, StoreError};
 use proptest::prelude::*;
 
 use crate::support::*;
@@ -30,6 +30,31 @@ fn a_view_does_not_change() {
     let handle = store.view_handle();
     let now = std::thread::spawn(move || dump(&handle.view())).join().unwrap();
     assert_eq!(now, model(&[put("a", "2"), put("c", "3")]));
+}
+
+/// A view that a checkpoint has replaced keeps old pages of redb in its file. One that nobody reads
+/// expires with a typed error; one that is being read goes on, however long that takes.
+#[test]
+fn only_a_view_that_nobody_reads_expires() {
+    let disk = disk();
+    let mut store = open(&disk);
+    write(&mut store, &put("a", "1"));
+    store.checkpoint().unwrap();
+    assert!(store.take_old_views().is_some());
+    let (view, other) = (store.view(), store.view());
+    write(&mut store, &put("b", "2"));
+    store.checkpoint().unwrap();
+    let old = store.take_old_views().unwrap();
+    assert!(old.are_held());
+    for _ in 0..3 {
+        assert!(view.get(A, b"a").unwrap().is_some());
+        assert!(!old.expire_if_idle(), "a view that is read has expired");
+    }
+    assert!(old.expire_if_idle());
+    assert!(matches!(other.get(A, b"a"), Err(StoreError::ViewExpired)));
+    assert_eq!(dump(&store.view()), model(&[put("a", "1"), put("b", "2")]), "a new view reads");
+    drop((view, other));
+    assert!(!old.are_held());
 }
 
 #[derive(Debug, Clone)]
