@@ -91,10 +91,12 @@ impl Upkeep {
 
     /// Takes ended work in and begins what follows from it.
     pub(crate) fn take(&mut self, store: &mut Store, done: Done) {
+        let was_rebuild = matches!(done, Done::Rebuild(_));
         self.end(store, done);
         match self.failed {
             None => self.fold(store),
-            Some(_) if store.wants_rebuild() => self.rebuild(store),
+            // At once only where something else has met the damage: a rebuild that failed rests.
+            Some(_) if !was_rebuild && store.wants_rebuild() => self.rebuild(store),
             Some(_) => {}
         }
     }

@@ -18,6 +18,8 @@ use crate::limits::SCAN_CHUNK;
 use crate::store::{Pin, Store};
 
 const TEMPORARY: &str = "BACKUP.new";
+/// Ending of a file that is being copied.
+const FRESH: &str = "new";
 const FIRST_LINE: &str = "lastword backup 1";
 /// Longest `BACKUP` that is read, in bytes.
 const MAX_TEXT: u64 = 16 * 1024 * 1024;
@@ -101,24 +103,36 @@ impl BackupJob {
         let earlier = earlier_files(dir)?;
         let total_bytes = self.files.iter().map(|(.., len)| len).sum();
         let (mut done_bytes, mut copied_bytes) = (0, 0);
-        let mut files = Vec::new();
+        let (mut files, mut fresh) = (Vec::new(), Vec::new());
         for (number, file, len) in &self.files {
             let path = file_path(dir, *number, false);
             let mut tell = |bytes| {
                 done_bytes += bytes;
                 progress(Progress { done_bytes, total_bytes });
             };
-            let hash = match earlier.get(number).filter(|known| known.len == *len) {
-                Some(known) if hash_file(&path).ok() == Some(known.hash) => {
+            // A file of the same number and length may be another store's, so its bytes decide.
+            let known = earlier.get(number).filter(|known| known.len == *len);
+            let hash = match known.map(|known| known.hash) {
+                Some(hash)
+                    if hash_source(&**file, *len)? == hash
+                        && hash_file(&path).ok() == Some(hash) =>
+                {
                     tell(*len);
-                    known.hash
+                    hash
                 }
                 _ => {
                     copied_bytes += len;
-                    copy(&**file, *number, *len, &path, &mut tell)?
+                    let aside = path.with_extension(FRESH);
+                    let hash = copy(&**file, *number, *len, &aside, &mut tell)?;
+                    fresh.push((aside, path));
+                    hash
                 }
             };
             files.push(BackupFile { number: *number, len: *len, hash });
+        }
+        // Until all are there the earlier backup stays as it is.
+        for (aside, path) in fresh {
+            fs::rename(&aside, &path).map_err(|source| BackupError::Io { path, source })?;
         }
         files.sort_by_key(|file| file.number);
         let report = BackupReport { created_ms, end: self.end, files, copied_bytes };
@@ -138,7 +152,8 @@ fn earlier_files(dir: &Path) -> Result<BTreeMap<u64, BackupFile>, BackupError> {
     };
     for entry in fs::read_dir(dir).map_err(io)? {
         let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
-        let ours = name == BACKUP || name == TEMPORARY || is_numbered(&name);
+        let whole = name.strip_suffix(".new").unwrap_or(&name);
+        let ours = name == BACKUP || name == TEMPORARY || is_numbered(whole);
         if !ours {
             return Err(BackupError::NotEmpty { dir: dir.to_owned(), name });
         }
@@ -180,7 +195,9 @@ fn remove_others(dir: &Path, report: &BackupReport) -> Result<(), BackupError> {
         let entry = entry.map_err(io)?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let needed = |file: &BackupFile| name == format!("{:012}", file.number);
-        if is_numbered(&name) && !report.files.iter().any(needed) {
+        if is_numbered(name.strip_suffix(".new").unwrap_or(&name))
+            && !report.files.iter().any(needed)
+        {
             fs::remove_file(entry.path()).map_err(io)?;
         }
     }
@@ -235,6 +252,19 @@ pub(crate) fn make_empty(dir: &Path) -> Result<(), BackupError> {
             Err(BackupError::NotEmpty { dir: dir.to_owned(), name })
         }
     }
+}
+
+/// Hash of the first `len` bytes of a file of the store.
+fn hash_source(file: &dyn File, len: u64) -> Result<blake3::Hash, BackupError> {
+    let (mut at, mut hasher, mut chunk) = (0, blake3::Hasher::new(), Vec::new());
+    while at < len {
+        let take = (len - at).min(SCAN_CHUNK as u64);
+        chunk.resize(take as usize, 0);
+        file.read_at(at, &mut chunk)?;
+        hasher.update(&chunk);
+        at += take;
+    }
+    Ok(hasher.finalize())
 }
 
 fn hash_file(path: &Path) -> std::io::Result<blake3::Hash> {

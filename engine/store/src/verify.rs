@@ -243,7 +243,7 @@ fn fold_again(
         }
         let log = LogReader::new(files.segments.clone());
         replay(&mut state, &log, at.durable.end, DELTA_BYTES)?;
-        if let Some(job) = state.freeze(at)? {
+        while let Some(job) = state.freeze(at)? {
             state.finish(job.run())?;
         }
         let sums = state.newest().base.sums;

@@ -126,7 +126,8 @@ impl RebuildJob {
             load(&mut state, &**apply, base, cap)?;
         }
         replay(&mut state, log, self.watermark.durable.end, cap)?;
-        if let Some(job) = state.freeze(self.watermark)? {
+        // A checkpoint on the way that failed has left a frozen delta, which goes first.
+        while let Some(job) = state.freeze(self.watermark)? {
             state.finish(job.run())?;
         }
         state.into_opened()

@@ -22,6 +22,9 @@ use crate::state::view::View;
 /// that is less.
 const IN_PLACE_COST: u64 = 2 * 4096;
 
+/// Bytes of a state beyond which none is written anew: the delta must not fill up meanwhile.
+const ANEW_MOST: u64 = 128 * 1024 * 1024;
+
 /// The newest state and its way into redb.
 pub(crate) struct LiveState {
     apply: Arc<dyn Apply>,
@@ -38,6 +41,8 @@ pub(crate) struct LiveState {
     /// Of the checkpoint that runs.
     running: Option<Arc<Progress>>,
     running_anew: bool,
+    /// Whether the last checkpoint wrote a new file and failed: there may be no room for one.
+    anew_failed: bool,
     /// Whether the state is being made anew elsewhere.
     rebuilding: bool,
     /// Log position redb has reached.
@@ -71,6 +76,7 @@ impl LiveState {
             frozen_at: None,
             running: None,
             running_anew: false,
+            anew_failed: false,
             rebuilding: false,
             reached,
             old_views: None,
@@ -198,7 +204,8 @@ impl LiveState {
         let base = &self.newest.base;
         let anew = self.anew.as_ref().filter(|anew| {
             let is_less = base.sums.bytes() <= frozen.rows().saturating_mul(IN_PLACE_COST);
-            base.watermark.is_some() && is_less && self.file_len() >= anew.1
+            let is_small = base.sums.bytes() <= ANEW_MOST && self.file_len() >= anew.1;
+            base.watermark.is_some() && is_less && is_small && !self.anew_failed
         });
         let mut rows = frozen.rows();
         let way = match anew {
@@ -284,6 +291,7 @@ impl LiveState {
     /// frozen delta for the next try.
     pub(crate) fn finish(&mut self, done: CheckpointDone) -> Result<(), StoreError> {
         self.running = None;
+        self.anew_failed = self.running_anew && done.result.is_err();
         match done.result {
             Ok(Written::InPlace(base)) => {
                 self.settle(Arc::new(*base));

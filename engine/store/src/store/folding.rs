@@ -219,7 +219,16 @@ impl Store {
 
     /// Takes the result of a rebuild in; the old state file goes. An error leaves all as it was.
     pub fn finish_rebuild(&mut self, done: RebuildDone) -> Result<(), StoreError> {
+        let standing = self.state.newest().base.watermark;
         let (made, error) = match done.result {
+            // One that stands for another position would show a state that never was.
+            Ok(Some(made)) if made.base.watermark != standing => {
+                let file = made.file.number();
+                drop(made);
+                self.disk.remove(file)?;
+                let reason = "the state that was made anew stands for another position".to_owned();
+                (None, Some(StoreError::StateUnavailable { file, reason }))
+            }
             Ok(made) => (made, None),
             Err(error) => (None, Some(error)),
         };

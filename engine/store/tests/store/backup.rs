@@ -5,7 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lastword_store::{
-    BackupError, DirLock, LockError, RealDisk, Store, check_backup, read_backup, unpack_backup,
+    BackupError, DirLock, LockError, ReadFault, RealDisk, Store, check_backup, read_backup,
+    unpack_backup,
 };
 
 use crate::fold::NO_HISTORY;
@@ -116,4 +117,43 @@ fn a_bad_backup_is_refused() {
     check_backup(&backup, &mut |_| {}).unwrap();
     let error = unpack_backup(&backup, &data, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("choose an empty directory"), "{error}");
+}
+
+/// I15: two stores whose files have the same numbers and lengths: the second backup into one
+/// directory kept the files of the first, and said that it was whole.
+#[test]
+fn a_backup_never_keeps_the_bytes_of_another_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (backup, out) = (dir.path().join("backup"), dir.path().join("out"));
+    for value in ["aaaa", "bbbb"] {
+        let mut store = open_in(&dir.path().join(value));
+        for number in 0..20 {
+            write(&mut store, &put(&format!("k{number}"), value));
+        }
+        store.begin_backup().unwrap().run(&backup, 1, &mut |_| {}).unwrap();
+        unpack_backup(&backup, &out, &mut |_| {}).unwrap();
+        assert_eq!(dump(&open_in(&out).view()), dump(&store.view()), "{value}");
+        fs::remove_dir_all(&out).unwrap();
+    }
+}
+
+/// B1: a second backup that met a bad sector had truncated a file of the first one already.
+#[test]
+fn a_backup_that_fails_leaves_the_earlier_one_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let backup = dir.path().join("backup");
+    let disk = disk();
+    let mut store = open(&disk);
+    for number in 0..20 {
+        write(&mut store, &put(&format!("k{number}"), "base"));
+    }
+    store.begin_backup().unwrap().run(&backup, 1, &mut |_| {}).unwrap();
+    write(&mut store, &put("more", "more"));
+    for read in 0..2 {
+        let job = store.begin_backup().unwrap();
+        disk.set_read_fault(Some((disk.reads() + read, ReadFault::Fails)));
+        let failed = job.run(&backup, 2, &mut |_| {}).is_err();
+        check_backup(&backup, &mut |_| {}).unwrap();
+        assert!(failed || read > 0);
+    }
 }

@@ -272,3 +272,25 @@ fn a_new_file_does_not_make_a_loss_final() {
     drop(store);
     assert_eq!(dump(&open(&disk).view()), model(&all));
 }
+
+/// I9: a new file did not fit where the change in place would have, and was tried for ever: in the
+/// end the store took no writes.
+#[test]
+fn where_a_new_file_does_not_fit_the_change_is_made_in_place() {
+    let anew = Options { segment_size: 1 << 20, anew_from_bytes: 0, ..options() };
+    let disk = disk();
+    let mut store = open_with(&disk, anew).unwrap().0;
+    for number in 0..1200 {
+        let value = if number < 1000 { "v" } else { "w" }.repeat(1000);
+        store.append(KIND, &put(&format!("k{:04}", number % 1000), &value)).unwrap();
+        if number == 999 {
+            store.commit().unwrap();
+            store.checkpoint().unwrap();
+        }
+    }
+    store.commit().unwrap();
+    disk.set_room(Some(500_000));
+    assert!(store.checkpoint().is_err(), "there is room for a new file");
+    store.checkpoint().unwrap();
+    assert!(!store.wants_checkpoint());
+}
