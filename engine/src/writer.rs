@@ -272,7 +272,8 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use lastword_store::{
-        Apply, ApplyError, Fault, FrameRef, MemoryDisk, Options, Space, StateTxn, Store,
+        Apply, ApplyError, Disk as _, Fault, FileKind, FrameRef, MemoryDisk, Options, Space,
+        StateTxn, Store,
     };
 
     use super::*;
@@ -355,5 +356,44 @@ mod tests {
         writer.run(|store| Ok(store.append(KIND, &[1; 2000])?)).expect("the disk works");
         writer.close().expect("closes");
         assert_eq!(views.load(Ordering::SeqCst), 2, "one for the group, one for the checkpoint");
+    }
+
+    /// I8, I9. A read had met damage in redb and the disk was full, so the state could not be made
+    /// anew; it was tried again at once, for ever, no checkpoint could begin between the tries, and
+    /// once the delta was full neither a write nor `close` came back.
+    #[test]
+    fn a_rebuild_that_fails_does_not_stop_the_writer() {
+        let disk = MemoryDisk::new(8 << 20);
+        let row = |number: u32| format!("row{number:05}{}", "x".repeat(100)).into_bytes();
+        let writer = start(&disk, 64 << 10, Box::new(|_| {}));
+        for number in 0..50 {
+            let append = move |store: &mut Store| Ok(store.append(KIND, &row(number))?);
+            writer.run(append).expect("the disk works");
+        }
+        writer.close().expect("closes");
+        let files = disk.list().expect("the disk works");
+        let state = files.iter().find(|file| file.kind == FileKind::State).expect("a state");
+        let bytes = disk.bytes(state.number).expect("it is there");
+        let value = row(7);
+        for at in 0..bytes.len() - value.len() {
+            if bytes[at..].starts_with(&value) {
+                disk.flip(state.number, (at + value.len() + 3) * 8);
+            }
+        }
+        let writer = Arc::new(start(&disk, 64 << 10, Box::new(|_| {})));
+        disk.set_room(Some(0));
+        let damaged = writer.run(move |store| Ok(store.newest().get(ROWS, &row(7)).is_err()));
+        assert!(damaged.expect("the writer runs"), "the row is read although it was changed");
+        let (told, heard) = channel();
+        let theirs = Arc::clone(&writer);
+        std::thread::spawn(move || {
+            for number in 1000..1400 {
+                // Beyond what the delta may hold they are refused, not held up.
+                let _ = theirs.run(move |store| Ok(store.append(KIND, &row(number))?));
+            }
+            let _ = told.send(theirs.close().is_ok());
+        });
+        let closed = heard.recv_timeout(Duration::from_secs(60));
+        assert!(closed.is_ok(), "neither writes nor close came back");
     }
 }

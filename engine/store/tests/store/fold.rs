@@ -503,8 +503,8 @@ fn endless_updates_take_a_bounded_disk() {
 }
 
 /// I12: a checkpoint on the way of a rebuild failed, and the rebuild ended with a state that stood
-/// for less of the log than the one it replaced: rows were gone, with sums that fitted, and the next
-/// fold would have made that final.
+/// for less of the log than the one it replaced: rows were gone, with sums that fitted, and the
+/// next fold would have made that final.
 #[test]
 fn a_rebuild_with_a_failure_on_the_way_is_whole_or_none() {
     let start = disk();
