@@ -223,6 +223,27 @@ pub(crate) fn recover(
     Ok(Recovered { writer, clean, cut_bytes })
 }
 
+/// Fails if no frame ends at `start`, up to which the state stands for the log: the file is long
+/// enough for it also where it is an older copy, or writes to it were lost. Damage before that
+/// place is not looked at here; what it held was folded.
+pub(crate) fn check_start(segments: &[Arc<Segment>], start: u64) -> Result<(), StoreError> {
+    let holding = segments.iter().rfind(|segment| segment.first_position() < start);
+    let begins = segments.iter().any(|segment| segment.first_position() == start);
+    let Some(segment) = holding.filter(|_| !begins) else { return Ok(()) };
+    let mut scan = Scan::new(segment, segment.first_position(), start)?;
+    loop {
+        while scan.next()?.is_some() {}
+        let end = scan.position();
+        if end == start {
+            return Ok(());
+        }
+        match scan.find(end, |_| true)? {
+            Some(found) => scan = Scan::new(segment, found, start)?,
+            None => return Err(segment.damaged(end, TOO_SHORT)),
+        }
+    }
+}
+
 /// Where the valid frames end.
 struct Tail {
     /// Position behind the last valid frame.

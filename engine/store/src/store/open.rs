@@ -44,6 +44,10 @@ impl Store {
             (None, Some(base)) => base.end.durable,
             (None, None) => Durable { end: 0, group: 0 },
         };
+        // What a base stands for needs no frame before it.
+        if start.end > base.as_ref().map_or(0, |base| base.end.durable.end) {
+            oplog::check_start(&segments, start.end)?;
+        }
         let sizes =
             WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };
         let Recovered { writer, clean, cut_bytes } =

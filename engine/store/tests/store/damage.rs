@@ -168,3 +168,26 @@ fn a_proof_makes_damage_in_the_last_group_visible() {
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
     assert!(error.to_string().contains("restore a backup"));
 }
+
+/// I7: an older copy of the last segment beside a newer state: the file was long enough for the
+/// place that the state had reached, so the store opened, went on behind the hole and acknowledged
+/// writes that no later fold of the log could reach.
+#[test]
+fn an_older_segment_beside_a_newer_state_is_damage() {
+    let disk = disk();
+    let mut store = open(&disk);
+    for number in 0..10 {
+        write(&mut store, &put(&format!("k{number}"), "old"));
+    }
+    let log = files(&disk, FileKind::Log)[0];
+    let old = disk.bytes(log).unwrap();
+    for number in 0..10 {
+        write(&mut store, &put(&format!("l{number}"), "new"));
+    }
+    store.checkpoint().unwrap();
+    drop(store);
+    assert!(try_open(&copy(&disk)).is_ok());
+    disk.replace(log, old);
+    let error = try_open(&disk).unwrap_err();
+    assert!(error.to_string().contains("the log ends before the state"), "{error}");
+}
