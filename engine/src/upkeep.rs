@@ -106,10 +106,7 @@ impl Upkeep {
         let (what, result) = match done {
             Done::Checkpoint(done) => {
                 self.checkpointing = false;
-                let finished = store.finish_checkpoint(*done);
-                let now = Instant::now();
-                self.old_views.extend(store.take_old_views().map(|views| (now, views)));
-                ("checkpoint", finished)
+                ("checkpoint", store.finish_checkpoint(*done))
             }
             Done::Fold(done) => {
                 self.folding = false;
@@ -120,7 +117,9 @@ impl Upkeep {
                 ("rebuild of the state", store.finish_rebuild(done))
             }
         };
-        self.failed = result.is_err().then(Instant::now);
+        let now = Instant::now();
+        self.old_views.extend(store.take_old_views().map(|views| (now, views)));
+        self.failed = result.is_err().then_some(now);
         if let Err(error) = result {
             tracing::error!(%error, "{what} failed; the log has everything, it is tried again");
         }
