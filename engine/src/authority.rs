@@ -6,7 +6,6 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
@@ -27,7 +26,7 @@ use crate::history::{self, RecordHistory};
 use crate::judge::{Pushed, decide_now};
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
-use crate::upkeep::DEFAULT_HISTORY;
+use crate::upkeep::Keep;
 use crate::view::WorkspaceView;
 use crate::writer::Writer;
 
@@ -103,15 +102,15 @@ impl Authority {
     /// [`Error::Store`] if the directory is locked, damaged, of a newer format or not ours,
     /// [`Error::OtherRole`] if it holds a device's copy.
     pub fn open(dir: &Path) -> Result<Self> {
-        Self::open_with(dir, DEFAULT_HISTORY)
+        Self::open_with(dir, Keep::default())
     }
 
-    /// As [`Authority::open`]; every version of a record stays readable for `history`.
+    /// As [`Authority::open`]; what is gone is kept as long as `keep` says.
     ///
     /// # Errors
     /// As [`Authority::open`].
-    pub fn open_with(dir: &Path, history: Duration) -> Result<Self> {
-        let (opened, store) = open::open(dir, &OpenOptions::authority(history))?;
+    pub fn open_with(dir: &Path, keep: Keep) -> Result<Self> {
+        let (opened, store) = open::open(dir, &OpenOptions::authority(keep))?;
         let listeners: Arc<Mutex<Vec<Listener>>> = Arc::default();
         let told = Arc::clone(&listeners);
         let writer = Writer::start(

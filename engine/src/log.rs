@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
-use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, Restored, StoreRole, kind};
+use lastword_store::payload::{
+    DecidedBatch, LocalBatch, Payload, PurgePart, Restored, StoreRole, kind,
+};
 use lastword_store::{StoreError, ViewHandle};
 
 use crate::error::{Error, Result};
@@ -123,6 +125,7 @@ fn line(position: u64, payload: Payload) -> LogLine {
             None,
             format!("row counts and digests of {} workspaces", sums.workspaces.len()),
         ),
+        Payload::Purge(purge) => ("purge", Some(purge.workspace), purge_text(purge.part)),
         Payload::Restored(restored) => {
             let Restored { workspace, epoch, branch, head, .. } = restored;
             let text = format!("from a backup at seq {branch}: epoch {epoch}, goes on at {head}");
@@ -130,6 +133,20 @@ fn line(position: u64, payload: Payload) -> LogLine {
         }
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
+}
+
+fn purge_text(part: PurgePart) -> String {
+    match part {
+        PurgePart::Expired { until_ms } => format!("what expired until {until_ms} ms"),
+        PurgePart::Tombstones { horizon } => format!("tombstones to seq {horizon}, the horizon"),
+        PurgePart::Decisions { device, through } => {
+            format!("decisions of device {} to batch {through}", device.short())
+        }
+        PurgePart::Clock { now_ms } => format!("nothing; its clock is at {now_ms} ms"),
+        PurgePart::Stale { after, through } => {
+            format!("stale entries from seq {} to {through}", after.saturating_add(1))
+        }
+    }
 }
 
 fn local_text(local: &LocalBatch) -> String {

@@ -15,20 +15,20 @@ use lastword_store::{DirLock, OpenReport, Options, RealDisk, Store, read, state_
 use crate::directory::Directory;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
-use crate::upkeep::{DEFAULT_HISTORY, UpkeepSettings};
+use crate::upkeep::{DEFAULT_HISTORY, Keep, UpkeepSettings};
 
 /// How a store is opened.
 pub(crate) struct OpenOptions {
     role: StoreRole,
     store: Options,
     indexes: Indexes,
-    history: Duration,
+    keep: Keep,
 }
 
 impl OpenOptions {
-    pub(crate) fn authority(history: Duration) -> Self {
+    pub(crate) fn authority(keep: Keep) -> Self {
         let store = Options { entropy: random(), ..Options::server() };
-        Self { role: StoreRole::Authority, store, indexes: Indexes::default(), history }
+        Self { role: StoreRole::Authority, store, indexes: Indexes::default(), keep }
     }
 
     pub(crate) fn replica(indexes: &Indexes, history: Option<Duration>) -> Self {
@@ -37,7 +37,7 @@ impl OpenOptions {
             role: StoreRole::Replica,
             store,
             indexes: indexes.clone(),
-            history: history.unwrap_or(DEFAULT_HISTORY),
+            keep: Keep { history: history.unwrap_or(DEFAULT_HISTORY), ..Keep::default() },
         }
     }
 }
@@ -68,7 +68,7 @@ pub(crate) fn open_as_is(dir: &Path, as_is: &AsIs) -> Result<(OpenedStore, Store
     let identity: Option<Identity> = known(b"").and_then(|bytes| from_bytes(&bytes).ok());
     let indexes = known(INDEX_SIGNATURE).and_then(|bytes| Indexes::from_signature(&bytes));
     let mut options = match identity.map(|identity| identity.role) {
-        Some(StoreRole::Authority) => OpenOptions::authority(DEFAULT_HISTORY),
+        Some(StoreRole::Authority) => OpenOptions::authority(Keep::default()),
         _ => OpenOptions::replica(&indexes.unwrap_or_default(), None),
     };
     options.store.rebuild_state = as_is.rebuild_state;
@@ -100,8 +100,8 @@ fn locked(lock: DirLock, options: &OpenOptions) -> Result<(OpenedStore, Store)> 
         Some(identity) => identity,
         None => introduce(&mut store, options.role)?,
     };
-    let upkeep =
-        UpkeepSettings { delta_cap_bytes: options.store.delta_cap_bytes, history: options.history };
+    let delta_cap_bytes = options.store.delta_cap_bytes;
+    let upkeep = UpkeepSettings { delta_cap_bytes, keep: options.keep };
     Ok((OpenedStore { dir, identity, report, upkeep }, store))
 }
 

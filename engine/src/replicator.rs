@@ -28,6 +28,7 @@ pub(crate) fn workspace_state<S: ReadState>(
         epoch: meta.epoch,
         cursor: meta.cursor,
         received_to: meta.received_to,
+        horizon: meta.horizon,
         decided: meta.decided,
         written: meta.written,
     })

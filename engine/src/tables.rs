@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lastword_core::id::TableName;
+use lastword_core::rules::CONFLICTS_TABLE;
 use lastword_core::value::Value;
 use lastword_store::read::DEAD_LETTERS_TABLE;
 use serde::{Deserialize, Deserializer};
@@ -11,7 +12,7 @@ use crate::schema::Table;
 
 /// One row per conflict, in each workspace, newest winner last. Written by the server and synced
 /// like any table.
-pub const CONFLICTS: Table<Conflict> = Table::new("_conflicts", "");
+pub const CONFLICTS: Table<Conflict> = Table::new(CONFLICTS_TABLE, "");
 
 /// Refused batches of this device, one row each; the key is the batch's id. Read in a workspace it
 /// shows the batches of that workspace, in workspace `_store` those of all. It never leaves the

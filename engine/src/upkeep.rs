@@ -13,6 +13,7 @@ use lastword_store::{
 };
 
 use crate::environment::now_ms;
+use crate::purge::{DEFAULT_TOMBSTONES, Purging};
 
 /// What failed is tried again after this long.
 const RETRY: Duration = Duration::from_secs(5);
@@ -39,8 +40,24 @@ pub(crate) type Back = Arc<dyn Fn(Done) + Send + Sync>;
 pub(crate) struct UpkeepSettings {
     /// Most bytes that the delta takes in memory.
     pub(crate) delta_cap_bytes: usize,
-    /// How long frames stay readable after a fold.
-    pub(crate) history: Duration,
+    /// How long things are kept.
+    pub(crate) keep: Keep,
+}
+
+/// How long a store keeps what is gone.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Every version of a record stays readable this long. Decisions too, and at least 30 days.
+    pub history: Duration,
+    /// An authority keeps a tombstone this long. A device that was away for longer, and so may not
+    /// have heard of a delete, cannot catch up any more and starts afresh.
+    pub tombstones: Duration,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self { history: DEFAULT_HISTORY, tombstones: DEFAULT_TOMBSTONES }
+    }
 }
 
 /// The work beside commits.
@@ -53,6 +70,7 @@ pub(crate) struct Upkeep {
     /// When something failed, until it succeeds.
     failed: Option<Instant>,
     old_views: Vec<(Instant, OldViews)>,
+    purging: Purging,
 }
 
 impl Upkeep {
@@ -65,6 +83,7 @@ impl Upkeep {
             rebuilding: false,
             failed: None,
             old_views: Vec::new(),
+            purging: Purging::new(settings.keep.tombstones, settings.keep.history),
         }
     }
 
@@ -73,20 +92,35 @@ impl Upkeep {
         self.checkpointing || self.folding || self.rebuilding
     }
 
-    /// Begins what is due; to be called between groups.
-    pub(crate) fn begin(&mut self, store: &mut Store) {
+    /// Begins what is due; to be called between groups. Whether the state has changed.
+    pub(crate) fn begin(&mut self, store: &mut Store) -> bool {
+        let purged = self.purge(store);
         self.expire_views();
         if store.wants_checkpoint() {
             self.checkpoint(store);
         }
         self.fold(store);
+        purged
     }
 
-    /// Begins what may be done while nobody writes.
-    pub(crate) fn idle(&mut self, store: &mut Store) {
+    /// Begins what may be done while nobody writes. Whether the state has changed.
+    pub(crate) fn idle(&mut self, store: &mut Store) -> bool {
+        let purged = self.purge(store);
         self.expire_views();
         self.checkpoint(store);
         self.fold(store);
+        purged
+    }
+
+    fn purge(&mut self, store: &mut Store) -> bool {
+        if self.rests() {
+            return false;
+        }
+        self.purging.step(store).unwrap_or_else(|error| {
+            tracing::error!(%error, "nothing could be purged; it is tried again");
+            self.failed = Some(Instant::now());
+            false
+        })
     }
 
     /// Takes ended work in and begins what follows from it.
@@ -163,7 +197,7 @@ impl Upkeep {
         }
         let history = History {
             now_ms: now_ms(),
-            keep_ms: i64::try_from(self.settings.history.as_millis()).unwrap_or(i64::MAX),
+            keep_ms: i64::try_from(self.settings.keep.history.as_millis()).unwrap_or(i64::MAX),
             needed_from: 0,
             erased_before: 0,
         };

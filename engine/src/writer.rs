@@ -158,12 +158,18 @@ impl WriterLoop {
                     if let Some(close) = self.group(job) {
                         return self.close(close);
                     }
-                    self.upkeep.begin(&mut self.store);
+                    if self.upkeep.begin(&mut self.store) {
+                        (self.on_publish)(&self.store.view());
+                    }
                     self.make_room();
                 }
                 Ok(Message::Done(done)) => self.take(*done),
                 Ok(Message::Close(close)) => return self.close(close),
-                Err(RecvTimeoutError::Timeout) => self.upkeep.idle(&mut self.store),
+                Err(RecvTimeoutError::Timeout) => {
+                    if self.upkeep.idle(&mut self.store) {
+                        (self.on_publish)(&self.store.view());
+                    }
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -294,7 +300,9 @@ mod tests {
     }
 
     fn settings() -> UpkeepSettings {
-        UpkeepSettings { delta_cap_bytes: 32 << 20, history: Duration::ZERO }
+        let history = Duration::ZERO;
+        let keep = crate::upkeep::Keep { history, ..Default::default() };
+        UpkeepSettings { delta_cap_bytes: 32 << 20, keep }
     }
 
     fn start(disk: &MemoryDisk, delta_cap_bytes: usize, on_publish: OnPublish) -> Writer {

@@ -300,9 +300,10 @@ impl Connection {
         let view = self.hub.view();
         match lastword::store::read::changes(&*view, workspace, after) {
             Ok(page) => {
-                let lastword::store::read::ChangesPage { to, consistent_at, entries } = page;
+                let lastword::store::read::ChangesPage { to, consistent_at, entries, horizon } =
+                    page;
                 let page = Changes { attachment, from: after, to, consistent_at, entries };
-                self.input(Input::Page { attachment, page });
+                self.input(Input::Page { attachment, page, horizon });
             }
             Err(error) => {
                 tracing::error!(%error, %workspace, "cannot read changes");

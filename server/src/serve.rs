@@ -13,9 +13,9 @@ use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use lastword::Authority;
 use lastword::core::limits::MAX_MESSAGE_BYTES;
 use lastword::core::protocol::SUBPROTOCOL;
+use lastword::{Authority, Keep};
 use tokio::sync::watch;
 
 use crate::connection;
@@ -33,8 +33,8 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// The membership.
     pub access: Access,
-    /// How long every version of a record stays readable.
-    pub history: Duration,
+    /// How long the authority keeps what is gone.
+    pub keep: Keep,
     /// Print the address as a JSON line.
     pub json: bool,
 }
@@ -99,7 +99,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         Access::Dev => Members::Dev,
         Access::Tokens(path) => Members::Tokens(Tokens::read(path)?),
     };
-    let authority = Authority::open_with(&options.data, options.history)?;
+    let authority = Authority::open_with(&options.data, options.keep)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let control = runtime.block_on(async { Control::start(&authority) });
     let mut signals = runtime.block_on(async { Signals::new() })?;

@@ -77,6 +77,16 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    /// Server time of the decision, milliseconds since 1970 UTC.
+    #[must_use]
+    pub fn time_ms(&self) -> i64 {
+        match self {
+            Decision::Accepted { time_ms, .. } | Decision::Refused { time_ms, .. } => *time_ms,
+        }
+    }
+}
+
 /// Why a batch was refused for good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalCode {

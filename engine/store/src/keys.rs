@@ -12,8 +12,9 @@
 //! | `DECISIONS` | workspace 00 batch id | [`StoredDecision`] | authority |
 //! | `COUNTERS` | workspace 00 device | last decided counter | authority |
 //! | `BY_COUNTER` | workspace 00 device counter | batch id | authority |
-//! | `GRAVES` | workspace 00 seq | table 00 key of a tombstone or conflict row | authority |
+//! | `GRAVES` | workspace 00 seq | table 00 key of a tombstone | both |
 //! | `INDEX` | workspace 00 generation table 00 index 00 values key | nothing | replica |
+//! | `EXPIRING` | workspace 00 time table 00 key | nothing | both |
 //!
 //! A row key is `workspace 00 generation table 00 key` with the generation as four bytes
 //! big-endian; names hold no 00, so keys sort by workspace, generation, table, then key bytes.
@@ -24,12 +25,13 @@
 
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
-use lastword_core::limits::{MAX_BATCH_OPS, MAX_LINEAGE};
+use lastword_core::limits::{HISTORY_WINDOW_MS, MAX_BATCH_OPS, MAX_LINEAGE};
 use lastword_core::op::Op;
 use lastword_core::protocol::Role;
 use lastword_core::row::{Digest, Row};
-use lastword_core::rules::{PendingOp, PendingState};
+use lastword_core::rules::{CONFLICTS_TABLE, PendingOp, PendingState};
 use lastword_core::stamp::{Decision, Verdict};
+use lastword_core::value::Value;
 
 use crate::state::Space;
 
@@ -53,13 +55,18 @@ pub const DECISIONS: Space = Space::new(7);
 pub const COUNTERS: Space = Space::new(8);
 /// Decided batches of a device in counter order.
 pub const BY_COUNTER: Space = Space::new(9);
-/// Tombstones and conflict rows in seq order.
+/// Tombstones in seq order.
 pub const GRAVES: Space = Space::new(10);
 /// Index entries of live visible rows.
 pub const INDEX: Space = Space::new(11);
+/// Rows that end by themselves, in order of the time when they do: see [`expires_ms`].
+pub const EXPIRING: Space = Space::new(12);
 
 /// Where `META` says which indexes the state was built with; no workspace has this name.
 pub const INDEX_SIGNATURE: &[u8] = &[0];
+
+/// Where `META` says how far the clock has come by which things grow old.
+pub const RETENTION_CLOCK: &[u8] = &[0, 0];
 
 /// `workspace 00 generation table 00 key`.
 #[must_use]
@@ -195,6 +202,40 @@ pub fn pending_key(row_key: &[u8], counter: u64) -> Vec<u8> {
     let mut out = pending_prefix(row_key);
     out.extend_from_slice(&counter.to_be_bytes());
     out
+}
+
+/// When a row ends by itself, in milliseconds since 1970 UTC: a conflict row when it says so, a
+/// tombstone of a local table, which no other device has to hear of, after the history window.
+#[must_use]
+pub fn expires_ms(table: &TableName, row: &Row) -> Option<i64> {
+    match row.record.get("expires_ms") {
+        Some(Value::Int(at)) if table.as_str() == CONFLICTS_TABLE && !row.deleted => Some(at),
+        _ => (row.deleted && row.last.seq == 0)
+            .then(|| row.time_ms.saturating_add(HISTORY_WINDOW_MS)),
+    }
+}
+
+/// Key of a row that ends by itself: `workspace 00 time table 00 key`, the time as eight bytes
+/// big-endian; times before 1970 count as 1970.
+#[must_use]
+pub fn expiring_key(
+    workspace: &WorkspaceName,
+    expires_ms: i64,
+    table: &TableName,
+    key: &Key,
+) -> Vec<u8> {
+    let mut out = numbered(workspace, u64::try_from(expires_ms).unwrap_or(0));
+    out.extend_from_slice(&record_bytes(table, key));
+    out
+}
+
+/// Time, table and key of an [`expiring_key`].
+#[must_use]
+pub fn split_expiring(workspace: &WorkspaceName, key: &[u8]) -> Option<(u64, TableName, Key)> {
+    let rest = key.get(workspace_prefix(workspace).len()..)?;
+    let (time, record) = rest.split_first_chunk()?;
+    let (table, key) = split_record(record)?;
+    Some((u64::from_be_bytes(*time), table, key))
 }
 
 /// The end of the range of keys that begin with `prefix`.

@@ -51,6 +51,8 @@ pub mod index;
 
 pub mod read;
 
+pub mod purge;
+
 pub mod apply;
 
 mod store;

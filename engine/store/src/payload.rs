@@ -11,8 +11,8 @@ use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::{Decided, Entry, Role};
 use lastword_core::stamp::Decision;
 
-/// Frame kinds of the layer above the log. 24 purge, 25 staged walk page, 26 flip, 27 erasure and
-/// 28 survivors are reserved.
+/// Frame kinds of the layer above the log. 25 staged walk page, 26 flip and 28 survivors are
+/// reserved.
 pub mod kind {
     /// [`super::Identity`].
     pub const IDENTITY: u8 = 16;
@@ -30,6 +30,8 @@ pub mod kind {
     pub const DEAD_LETTERS: u8 = 22;
     /// [`super::Sums`].
     pub const SUMS: u8 = 23;
+    /// [`super::Purge`].
+    pub const PURGE: u8 = 24;
     /// [`super::Restored`].
     pub const RESTORED: u8 = 29;
 }
@@ -164,6 +166,50 @@ pub struct Restored {
     pub time_ms: i64,
 }
 
+/// Something that nobody may ask for any more leaves the state of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purge {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// What goes.
+    pub part: PurgePart,
+}
+
+/// What a [`Purge`] takes away, in pieces small enough for one step of the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PurgePart {
+    /// Rows that end by themselves, up to this time in milliseconds since 1970 UTC.
+    Expired {
+        /// The last of them ends at this time.
+        until_ms: i64,
+    },
+    /// Tombstones up to this seq, to which the horizon moves: no cursor before it can catch up.
+    Tombstones {
+        /// The horizon from here on.
+        horizon: u64,
+    },
+    /// Decisions of one device up to this counter: it has had time enough to ask for them.
+    Decisions {
+        /// The device.
+        device: DeviceId,
+        /// The last counter whose decision goes.
+        through: u64,
+    },
+    /// Nothing yet: how far the clock by which things grow old has come. It is the store's, so the
+    /// workspace is `_store`.
+    Clock {
+        /// Milliseconds since 1970 UTC.
+        now_ms: i64,
+    },
+    /// Entries in order of seq, in (after, through], whose record has moved on to a newer seq.
+    Stale {
+        /// The entries begin behind this seq.
+        after: u64,
+        /// They end here.
+        through: u64,
+    },
+}
+
 /// Most batches in one dead-letter unit or renumbering; an outbox beyond it is full.
 pub const MAX_OUTBOX_BATCHES: usize = 1_000_000;
 /// Most workspaces in one store.
@@ -188,6 +234,8 @@ pub enum Payload {
     DeadLetters(DeadLetters),
     /// Sums to check a rebuild with.
     Sums(Sums),
+    /// Something nobody may ask for any more.
+    Purge(Purge),
     /// A workspace goes on from a backup.
     Restored(Restored),
 }
@@ -205,6 +253,7 @@ impl Payload {
             Payload::Attachment(_) => kind::ATTACHMENT,
             Payload::DeadLetters(_) => kind::DEAD_LETTERS,
             Payload::Sums(_) => kind::SUMS,
+            Payload::Purge(_) => kind::PURGE,
             Payload::Restored(_) => kind::RESTORED,
         }
     }
@@ -221,6 +270,7 @@ impl Payload {
             Payload::Attachment(body) => to_bytes(body),
             Payload::DeadLetters(body) => to_bytes(body),
             Payload::Sums(body) => to_bytes(body),
+            Payload::Purge(body) => to_bytes(body),
             Payload::Restored(body) => to_bytes(body),
         }
     }
@@ -239,6 +289,7 @@ impl Payload {
             kind::ATTACHMENT => Payload::Attachment(from_bytes(bytes)?),
             kind::DEAD_LETTERS => Payload::DeadLetters(from_bytes(bytes)?),
             kind::SUMS => Payload::Sums(from_bytes(bytes)?),
+            kind::PURGE => Payload::Purge(from_bytes(bytes)?),
             kind::RESTORED => Payload::Restored(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
@@ -430,6 +481,52 @@ impl Decode for Sums {
             workspaces.push((workspace, from.u64()?, u128::from_le_bytes(from.array()?)));
         }
         Ok(Self { workspaces })
+    }
+}
+
+impl Encode for Purge {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        match &self.part {
+            PurgePart::Expired { until_ms } => {
+                out.u64(0);
+                out.i64(*until_ms);
+            }
+            PurgePart::Tombstones { horizon } => {
+                out.u64(1);
+                out.u64(*horizon);
+            }
+            PurgePart::Decisions { device, through } => {
+                out.u64(2);
+                device.encode(out);
+                out.u64(*through);
+            }
+            PurgePart::Stale { after, through } => {
+                out.u64(3);
+                out.u64(*after);
+                out.u64(*through);
+            }
+            PurgePart::Clock { now_ms } => {
+                out.u64(4);
+                out.i64(*now_ms);
+            }
+        }
+    }
+}
+
+impl Decode for Purge {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let workspace = WorkspaceName::decode(from)?;
+        let offset = from.offset();
+        let part = match from.u64()? {
+            0 => PurgePart::Expired { until_ms: from.i64()? },
+            1 => PurgePart::Tombstones { horizon: from.u64()? },
+            2 => PurgePart::Decisions { device: DeviceId::decode(from)?, through: from.u64()? },
+            3 => PurgePart::Stale { after: from.u64()?, through: from.u64()? },
+            4 => PurgePart::Clock { now_ms: from.i64()? },
+            _ => return Err(DecodeError::Invalid { what: "purge", offset }),
+        };
+        Ok(Self { workspace, part })
     }
 }
 

@@ -174,6 +174,15 @@ pub fn lineage<S: ReadState + ?Sized>(
     Ok(typed(state, META, &keys::workspace_prefix(workspace))?.unwrap_or_default())
 }
 
+/// How far the clock has come by which things grow old, in milliseconds since 1970 UTC: when the
+/// store was made, until a purge says more.
+pub fn retention_clock<S: ReadState + ?Sized>(state: &S) -> Result<i64, StoreError> {
+    if let Some(known) = typed::<_, u64>(state, META, keys::RETENTION_CLOCK)? {
+        return Ok(i64::try_from(known).unwrap_or(i64::MAX));
+    }
+    Ok(identity(state)?.map_or(0, |identity| identity.created_ms))
+}
+
 /// All workspaces of the store, `_store` left out.
 pub fn workspaces<S: ReadState + ?Sized>(
     state: &S,
@@ -370,6 +379,8 @@ pub struct ChangesPage {
     pub consistent_at: Option<u64>,
     /// Each record once, at its newest seq.
     pub entries: Vec<Entry>,
+    /// The horizon of this state.
+    pub horizon: u64,
 }
 
 /// Most index entries looked at for one page.
@@ -382,8 +393,8 @@ pub fn changes<S: ReadState + ?Sized>(
     after: u64,
 ) -> Result<ChangesPage, StoreError> {
     let meta = meta(state, workspace)?;
-    let mut page =
-        ChangesPage { to: meta.head, consistent_at: Some(meta.head), entries: Vec::new() };
+    let (to, consistent_at, horizon) = (meta.head, Some(meta.head), meta.horizon);
+    let mut page = ChangesPage { to, consistent_at, entries: Vec::new(), horizon };
     let from = keys::numbered(workspace, after.saturating_add(1));
     let end = keys::prefix_end(&keys::workspace_prefix(workspace));
     let (mut size_bytes, mut visited) = (0, 0);

@@ -29,6 +29,8 @@ mod payload;
 #[cfg(feature = "plant")]
 #[path = "store/plants.rs"]
 mod plants;
+#[path = "store/purge.rs"]
+mod purge;
 #[path = "store/real.rs"]
 mod real;
 #[path = "store/salvage.rs"]

@@ -131,7 +131,7 @@ pub(super) struct Compact {
     #[arg(long)]
     pub(super) rebuild_state: bool,
     /// Keep every version of a record readable this long, like 30d or 12h; 30 days by default
-    #[arg(long, value_name = "TIME", value_parser = history)]
+    #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) history: Option<Duration>,
     /// Print JSON
     #[arg(long)]
@@ -213,14 +213,18 @@ pub(super) struct Serve {
     #[arg(long)]
     pub(super) dev: bool,
     /// Keep every version of a record readable this long, like 30d or 12h; 30 days by default
-    #[arg(long, value_name = "TIME", value_parser = history)]
+    #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) history: Option<Duration>,
+    /// Remember that a record was deleted this long, like 400d, which is the default; a device that
+    /// was away for longer starts afresh
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub(super) tombstones: Option<Duration>,
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,
 }
 
-fn history(text: &str) -> Result<Duration, String> {
+fn period(text: &str) -> Result<Duration, String> {
     let bad = || "write it like 30d or 12h".to_owned();
     let (number, hours) = match (text.strip_suffix('d'), text.strip_suffix('h')) {
         (Some(days), _) => (days, 24),

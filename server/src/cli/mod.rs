@@ -23,6 +23,7 @@ mod compact;
 mod inspect;
 
 use clap::Parser as _;
+use lastword::Keep;
 
 use crate::demo;
 use crate::serve::{self, Access, ServeOptions};
@@ -113,8 +114,11 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         _ => return Err(Failure::usage("say who may connect: --tokens FILE, or --dev")),
     };
     let (data, listen, json) = (args.data.clone(), args.listen, args.json);
-    let history = args.history.unwrap_or(lastword::DEFAULT_HISTORY);
-    match serve::run(&ServeOptions { data, listen, access, history, json }) {
+    let keep = Keep {
+        history: args.history.unwrap_or(lastword::DEFAULT_HISTORY),
+        tombstones: args.tombstones.unwrap_or(lastword::DEFAULT_TOMBSTONES),
+    };
+    match serve::run(&ServeOptions { data, listen, access, keep, json }) {
         Err(serve::ServeError::Engine(error)) => Err(error.into()),
         done => Ok(done?),
     }

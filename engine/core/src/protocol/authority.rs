@@ -88,6 +88,8 @@ pub enum Input {
         attachment: u64,
         /// The page.
         page: Changes,
+        /// The horizon of the view that it was read from.
+        horizon: u64,
     },
     /// Something new was published.
     Head {
@@ -185,6 +187,8 @@ struct Served {
     sent_to: u64,
     /// Last seq that pages can show.
     head: u64,
+    /// The horizon when it attached: what was purged before that, it never heard of.
+    horizon: u64,
     /// Ends of pages sent and not acknowledged: the credit used.
     unacknowledged: VecDeque<u64>,
     reading: bool,
@@ -263,7 +267,7 @@ impl AuthoritySession {
             Input::Decided { attachment, counter, batch_id, answer } => {
                 self.decided(attachment, counter, batch_id, answer);
             }
-            Input::Page { attachment, page } => self.page(attachment, page),
+            Input::Page { attachment, page, horizon } => self.page(attachment, page, horizon),
             Input::Head { attachment, head } => {
                 if let Some(served) = self.served.get_mut(&attachment) {
                     served.head = served.head.max(head);
@@ -407,6 +411,7 @@ impl AuthoritySession {
             role: Role::Viewer,
             sent_to: attach.received_to,
             head: 0,
+            horizon: 0,
             unacknowledged: VecDeque::new(),
             reading: false,
             gate: Gate::Open,
@@ -428,6 +433,7 @@ impl AuthoritySession {
                 served.open = true;
                 served.role = attached.role;
                 served.head = served.head.max(attached.head);
+                served.horizon = attached.horizon;
                 self.send_attached(attached);
                 self.read_more(attachment);
             }
@@ -532,8 +538,13 @@ impl AuthoritySession {
         self.pass_on(attachment);
     }
 
-    fn page(&mut self, attachment: u64, page: Changes) {
+    fn page(&mut self, attachment: u64, page: Changes, horizon: u64) {
         let Some(served) = self.served.get_mut(&attachment) else { return };
+        // A tombstone behind the page may be gone: the replica would keep the record for ever.
+        if page.from < horizon && served.horizon < horizon {
+            let message = "old deletes were purged while this device was catching up".into();
+            return self.evict(attachment, AttachRefusal::Unavailable, message);
+        }
         served.reading = false;
         served.sent_to = page.to;
         served.unacknowledged.push_back(page.to);

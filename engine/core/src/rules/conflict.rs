@@ -14,6 +14,8 @@ use crate::row::Row;
 use crate::stamp::{Mark, Superseded};
 use crate::value::{Field, Record, Value};
 
+/// The table of conflict rows, in each workspace.
+pub const CONFLICTS_TABLE: &str = "_conflicts";
 /// Inline values of one conflict row stop here, so that it fits a message whatever the record.
 const MAX_INLINE_TOTAL_BYTES: usize = 16 * MAX_CONFLICT_INLINE_BYTES;
 /// Fields of one conflict row stop here, names and places counted, for the same reason.

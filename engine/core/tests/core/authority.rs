@@ -111,7 +111,7 @@ impl Played {
             Output::ReadPage { attachment, after, .. } => {
                 let (from, to, consistent_at, entries) = (after, 4, Some(4), vec![]);
                 let page = Changes { attachment, from, to, consistent_at, entries };
-                self.tell(Input::Page { attachment, page })
+                self.tell(Input::Page { attachment, page, horizon: 0 })
             }
             Output::Decide { attachment, batch } => {
                 let message = "why".into();
@@ -267,13 +267,28 @@ fn credit_limits_the_pages_on_the_way() {
     while let Some(Output::ReadPage { after, .. }) = outputs.last().cloned() {
         let (from, to, consistent_at, entries) = (after, after + 1, None, vec![]);
         let page = Changes { attachment: 1, from, to, consistent_at, entries };
-        outputs = played.tell(Input::Page { attachment: 1, page });
+        outputs = played.tell(Input::Page { attachment: 1, page, horizon: 0 });
         pages += 1;
     }
     assert_eq!(pages, MAX_PAGES_IN_FLIGHT);
     assert_eq!(played.tell(Input::Head { attachment: 1, head: 2000 }), []);
     let received = Message::Received { attachment: 1, received_to: 1, cursor: 0 };
     assert!(matches!(played.says(&received)[..], [Output::ReadPage { after: 8, .. }]));
+}
+
+/// Section 5, B7: a page that begins before a horizon which moved since the attach may lack a
+/// delete, so it is not sent; one behind it, or before one that was there all along, is.
+#[test]
+fn a_page_behind_a_purge_is_not_sent() {
+    let page = |from| Changes { attachment: 1, from, to: 9, consistent_at: None, entries: vec![] };
+    let told = |from, horizon| {
+        let (mut played, _) = Played::open(10, Role::Viewer);
+        sent(&played.tell(Input::Page { attachment: 1, page: page(from), horizon }))
+    };
+    assert!(matches!(told(4, 0)[..], [Message::Changes(_)]));
+    assert!(matches!(told(5, 5)[..], [Message::Changes(_)]));
+    let code = AttachRefusal::Unavailable;
+    assert!(matches!(&told(4, 5)[..], [Message::Refused { code: c, .. }] if *c == code));
 }
 
 /// Section 4: after a refusal pushes are ignored until the Resume that names it.

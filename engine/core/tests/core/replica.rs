@@ -587,3 +587,29 @@ fn stop_and_start_leave_nothing_behind() {
     let attach = Input::Attach { workspace: workspace(), state: state(0, 0) };
     assert_eq!(sent(&played.tell(attach)), [], "asked for twice, attached once");
 }
+
+/// Section 5, B7: a cursor before the horizon cannot catch up, and neither can a first copy that
+/// was half there when tombstones behind it went; one begun under the same horizon goes on.
+#[test]
+fn what_is_behind_the_horizon_does_not_go_on() {
+    let stops = |cursor, received_to, known| {
+        let mut played = Played::new();
+        played.tell(Input::Start);
+        let state = WorkspaceState { cursor, received_to, horizon: known, ..state(0, 0) };
+        played.tell(Input::Attach { workspace: workspace(), state });
+        played.connect();
+        let theirs = Attached { horizon: 10, head: 20, ..attached(1, 0) };
+        let outputs = played.says(&Message::Attached(theirs));
+        outputs.iter().any(|output| match output {
+            Output::Status { status: SyncStatus::Stopped { why, .. }, .. } => {
+                *why == StopReason::BehindHorizon
+            }
+            _ => false,
+        })
+    };
+    assert!(stops(9, 9, 0));
+    assert!(!stops(10, 10, 0));
+    assert!(stops(0, 9, 4), "deletes between 4 and 10 may never come");
+    assert!(!stops(0, 9, 10));
+    assert!(!stops(0, 0, 0));
+}

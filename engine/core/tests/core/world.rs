@@ -422,7 +422,9 @@ impl World {
                 let to = (after + 2).min(server.head);
                 let consistent_at = (to == server.head).then_some(to);
                 let page = Changes { attachment, from: after, to, consistent_at, entries: vec![] };
-                server.answers.push_back((connection, ToAuthority::Page { attachment, page }));
+                server
+                    .answers
+                    .push_back((connection, ToAuthority::Page { attachment, page, horizon: 0 }));
             }
             FromAuthority::Detached { .. } => {}
             FromAuthority::Close { .. } => self.cut_by_server(),

@@ -5,7 +5,7 @@ use lastword_core::op::Op;
 use lastword_core::rules::{self, At};
 use lastword_core::stamp::{Decision, Verdict};
 
-use super::{count, put, put_meta};
+use super::{count, note_end, put, put_meta};
 use crate::error::StoreError;
 use crate::keys::{
     self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, GRAVES, META, ROWS, StoredDecision, StoredRow,
@@ -113,9 +113,10 @@ impl Place<'_> {
         count(self.meta, &op.table, &op.key, old.as_ref().map(|old| &old.row), Some(&new));
         let record = keys::record_bytes(&op.table, &op.key);
         let by_seq = keys::numbered(workspace, seq);
-        if new.deleted || op.table.is_reserved() {
+        if new.deleted {
             state.put(GRAVES, &by_seq, &record)?;
         }
+        note_end(state, workspace, &op.table, &op.key, &new)?;
         state.put(BY_SEQ, &by_seq, &record)?;
         put(state, ROWS, &row_key, &StoredRow { position: self.position, row: new })?;
         Ok(())

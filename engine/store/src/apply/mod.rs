@@ -4,6 +4,7 @@
 //! says, and a replica's prediction is computed from what the frames before it left.
 
 mod authority;
+mod purge;
 mod replica;
 mod rows;
 
@@ -14,7 +15,7 @@ use lastword_core::rules::Policy;
 
 use crate::error::{ApplyError, StoreError};
 use crate::index::Indexes;
-use crate::keys::{INDEX, INDEX_SIGNATURE, META, ROWS, WorkspaceMeta};
+use crate::keys::{self, EXPIRING, INDEX, INDEX_SIGNATURE, META, ROWS, WorkspaceMeta};
 use crate::oplog::FrameRef;
 use crate::payload::{Identity, Payload, Sums};
 use crate::read;
@@ -56,6 +57,7 @@ impl Apply for ApplyPayload {
                 replica::dead_letters(state, indexes, position, &letters)
             }
             Payload::Sums(sums) => return check_sums(state, &sums),
+            Payload::Purge(purge) => purge::purge(state, indexes, &purge),
             Payload::Restored(restored) => authority::restored(state, &restored),
         }?;
         Ok(())
@@ -126,6 +128,20 @@ fn put_meta(
     meta: &WorkspaceMeta,
 ) -> Result<(), StoreError> {
     put(state, META, workspace.as_str().as_bytes(), meta)
+}
+
+/// Notes when a row ends by itself, if it does.
+fn note_end(
+    state: &mut StateTxn<'_>,
+    workspace: &WorkspaceName,
+    table: &TableName,
+    key: &Key,
+    row: &Row,
+) -> Result<(), StoreError> {
+    match keys::expires_ms(table, row) {
+        Some(at) => state.put(EXPIRING, &keys::expiring_key(workspace, at, table, key), &[]),
+        None => Ok(()),
+    }
 }
 
 /// Keeps row count and digest sum of the authority's state true when one row takes another's place.

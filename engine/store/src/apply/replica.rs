@@ -10,16 +10,17 @@ use lastword_core::codec::from_bytes;
 use lastword_core::id::{DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::{Decided, Entry};
+use lastword_core::row::Row;
 use lastword_core::rules::{self, At, PendingOp, PendingState};
 use lastword_core::stamp::Decision;
 
 use super::rows::{delete_row, put_row};
-use super::{count, policy_of, put, put_meta};
+use super::{count, note_end, policy_of, put, put_meta};
 use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
-    self, OUTBOX, OutboxEntry, PENDING, SHADOW, STAGED, Shadow, StoredPending, StoredRow,
-    WorkspaceMeta,
+    self, BY_SEQ, GRAVES, OUTBOX, OutboxEntry, PENDING, SHADOW, STAGED, Shadow, StoredPending,
+    StoredRow, WorkspaceMeta,
 };
 use crate::payload::{Attachment, DeadLetters, LocalBatch, RemotePage, Verdicts};
 use crate::read;
@@ -78,6 +79,7 @@ fn local_ops(
         let at = At { seq: 0, time_ms, op_id: Default::default() };
         let old_row = old.as_ref().map(|old| &old.row);
         if let Some(row) = rules::apply(old_row, op, DeviceId::AUTHORITY, &at, &[]) {
+            note_end(state, workspace, &op.table, &op.key, &row)?;
             put_row(state, indexes, &row_key, &StoredRow { position, row })?;
         }
     }
@@ -178,7 +180,7 @@ pub(super) fn begin_as_another(
 }
 
 /// One frame's work on one workspace. What records show is computed once each, at the end.
-struct Step<'a, 'b> {
+pub(super) struct Step<'a, 'b> {
     state: &'a mut StateTxn<'b>,
     indexes: &'a Indexes,
     workspace: &'a WorkspaceName,
@@ -194,7 +196,7 @@ struct Own {
 }
 
 impl<'a, 'b> Step<'a, 'b> {
-    fn begin(
+    pub(super) fn begin(
         state: &'a mut StateTxn<'b>,
         indexes: &'a Indexes,
         workspace: &'a WorkspaceName,
@@ -203,7 +205,7 @@ impl<'a, 'b> Step<'a, 'b> {
         Ok(Self { state, indexes, workspace, meta, touched: BTreeMap::new() })
     }
 
-    fn end(mut self) -> Result<(), StoreError> {
+    pub(super) fn end(mut self) -> Result<(), StoreError> {
         if !self.touched.is_empty() {
             let own = self.writer()?;
             for (row_key, (table, position)) in std::mem::take(&mut self.touched) {
@@ -211,6 +213,14 @@ impl<'a, 'b> Step<'a, 'b> {
             }
         }
         put_meta(self.state, self.workspace, &self.meta)
+    }
+
+    pub(super) fn state(&mut self) -> &mut StateTxn<'b> {
+        self.state
+    }
+
+    pub(super) fn raise_horizon(&mut self, horizon: u64) {
+        self.meta.horizon = self.meta.horizon.max(horizon);
     }
 
     fn writer(&self) -> Result<Own, StoreError> {
@@ -333,12 +343,45 @@ impl<'a, 'b> Step<'a, 'b> {
         };
         let old = old.as_ref().map(|old| &old.row);
         count(&mut self.meta, table, key, old, Some(&stored.row));
+        if stored.row.deleted {
+            let grave = keys::numbered(self.workspace, stored.row.last.seq);
+            self.state.put(GRAVES, &grave, &keys::record_bytes(table, key))?;
+        }
+        note_end(self.state, self.workspace, table, key, &stored.row)?;
         if !has_shadow {
             return put_row(self.state, self.indexes, &row_key, &stored);
         }
         let position = stored.position;
         put(self.state, SHADOW, &row_key, &Shadow(Some(stored)))?;
         self.touch(row_key, table, position);
+        Ok(())
+    }
+
+    /// Forgets the authority's row of a record if `gone` says so of it; own ops stay on top.
+    pub(super) fn forget(
+        &mut self,
+        table: &TableName,
+        key: &Key,
+        gone: impl FnOnce(&Row) -> bool,
+    ) -> Result<(), StoreError> {
+        let row_key = self.row_key(table, key);
+        let Some(stored) = read::authority_row(self.state, &row_key)? else { return Ok(()) };
+        if !gone(&stored.row) {
+            return Ok(());
+        }
+        // Rows of local tables have no seq, and no authority counts them.
+        if stored.row.last.seq != 0 {
+            count(&mut self.meta, table, key, Some(&stored.row), None);
+            let by_seq = keys::numbered(self.workspace, stored.row.last.seq);
+            if self.state.get(BY_SEQ, &by_seq)?.is_some() {
+                self.state.delete(BY_SEQ, &by_seq);
+            }
+        }
+        if !read::has_shadow(self.state, &row_key)? {
+            return delete_row(self.state, self.indexes, &row_key);
+        }
+        put(self.state, SHADOW, &row_key, &Shadow(None))?;
+        self.touch(row_key, table, stored.position);
         Ok(())
     }
 

@@ -16,7 +16,9 @@ use crate::limits::{MAX_FRAME, SPARES_KEPT};
 use crate::oplog::{
     Commit, CommitDone, FIRST_FREE_KIND, FrameRef, LogReader, OwnedFrame, Segment, Writer,
 };
-use crate::state::{Apply, CheckpointDone, CheckpointJob, LiveState, OldViews, View, Watermark};
+use crate::state::{
+    Apply, CheckpointDone, CheckpointJob, LiveState, OldViews, Space, View, Watermark,
+};
 
 use folding::Folding;
 pub use folding::History;
@@ -202,6 +204,11 @@ impl Store {
     /// [`StoreError::OutOfRange`], [`StoreError::Damaged`].
     pub fn read_frame(&self, position: u64) -> Result<OwnedFrame, StoreError> {
         self.writer.read_frame(position)
+    }
+
+    /// Rows of a space at the last checkpoint.
+    pub fn checkpointed_rows(&self, space: Space) -> u64 {
+        self.state.newest().base.sums.of(space).rows
     }
 
     /// Bytes of the delta that takes changes; at `delta_cap_bytes` the caller should wait for the

@@ -17,8 +17,8 @@ use lastword_store::keys::{
     Lineage, OutboxEntry, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
 };
 use lastword_store::payload::{
-    Attachment, DeadLetters, DecidedBatch, Identity, LocalBatch, Payload, RemotePage, Restored,
-    StoreRole, Sums, Verdicts,
+    Attachment, DeadLetters, DecidedBatch, Identity, LocalBatch, Payload, Purge, PurgePart,
+    RemotePage, Restored, StoreRole, Sums, Verdicts,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -99,6 +99,7 @@ fn own_payloads() -> Vec<(&'static str, Payload)> {
         former: vec![DeviceId([9; 16])],
         created_ms: 1_700_000_000_000,
     };
+    let purge = |part| Payload::Purge(Purge { workspace: workspace(), part });
     let letters = DeadLetters {
         workspace: workspace(),
         refused: decided(refused()),
@@ -111,6 +112,11 @@ fn own_payloads() -> Vec<(&'static str, Payload)> {
         ("local", Payload::Local(local.clone())),
         ("local.unsynced", Payload::Local(LocalBatch { batch: None, previous: vec![1], ..local })),
         ("dead_letters", Payload::DeadLetters(letters)),
+        ("purge.expired", purge(PurgePart::Expired { until_ms: 1_700_000_000_000 })),
+        ("purge.tombstones", purge(PurgePart::Tombstones { horizon: 300 })),
+        ("purge.decisions", purge(PurgePart::Decisions { device: DeviceId([7; 16]), through: 9 })),
+        ("purge.stale", purge(PurgePart::Stale { after: 6, through: 300 })),
+        ("purge.clock", purge(PurgePart::Clock { now_ms: 1_700_000_000_000 })),
         ("sums", Payload::Sums(Sums { workspaces: vec![(workspace(), 300, 1 << 100)] })),
     ]
 }

@@ -31,6 +31,8 @@ pub struct WorkspaceState {
     pub cursor: u64,
     /// Last seq whose page is durable.
     pub received_to: u64,
+    /// The authority's horizon at the last attach.
+    pub horizon: u64,
     /// Last counter whose decision is stored.
     pub decided: u64,
     /// Last counter in the outbox; equal to `decided` if nothing waits.

@@ -195,13 +195,17 @@ impl ReplicaSession {
         if attached.last_counter > state.written {
             return self.forked(workspace, attached.last_counter);
         }
-        if state.cursor > 0 && state.cursor < attached.horizon {
+        // A first copy that is half there may hold records whose tombstones are gone since.
+        let torn = state.cursor == 0
+            && (1..attached.horizon).contains(&state.received_to)
+            && attached.horizon != state.horizon;
+        if torn || (state.cursor > 0 && state.cursor < attached.horizon) {
             let message = alloc::format!(
                 "this device was away too long: the server keeps changes of workspace \
                  {workspace} from seq {} on, this device has seen {}; unsent changes are kept; \
                  sync it into a new --data directory",
                 attached.horizon,
-                state.cursor
+                state.received_to
             );
             return self.give_up(workspace, StopReason::BehindHorizon, message);
         }

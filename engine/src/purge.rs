@@ -1,0 +1,195 @@
+//! Forgetting what nobody may ask for any more: old tombstones, decisions, conflict rows, and index
+//! entries whose record has moved on.
+//!
+//! It is done in small steps between groups, each one frame. What is old is told by a clock that
+//! runs at most [`MOST_SPEED`] times as fast as time itself and that the log remembers: a wall
+//! clock that jumps a year ahead, also before a restart, takes no year's tombstones with it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use lastword_core::id::WorkspaceName;
+use lastword_core::limits::HISTORY_WINDOW_MS;
+use lastword_store::keys::{BY_SEQ, ROWS};
+use lastword_store::payload::{Payload, Purge, PurgePart};
+use lastword_store::purge::{Found, PurgeWalk, Retention};
+use lastword_store::{Store, StoreError, read};
+
+use crate::environment::now_ms;
+
+/// How long a tombstone is kept unless the app or the server says otherwise.
+pub const DEFAULT_TOMBSTONES: Duration = Duration::from_secs(400 * 24 * 60 * 60);
+
+/// A pass over all workspaces begins this long after the last one.
+const EVERY: Duration = Duration::from_secs(10 * 60);
+/// Steps of a pass are this far apart while others write.
+const PAUSE: Duration = Duration::from_millis(100);
+/// A step that finds nothing ends after this long.
+const STEP: Duration = Duration::from_millis(2);
+/// The clock of retention runs at most this many times as fast as time itself.
+const MOST_SPEED: i64 = 24;
+/// The log is told of the clock whenever it has moved this far.
+const CLOCK_STEP_MS: i64 = 24 * 3600 * 1000;
+/// Entries by seq are looked through once there are this many times as many of them as rows.
+const STALE_FACTOR: u64 = 2;
+/// So many more than that there must be, since looking reads every row.
+const STALE_FROM: u64 = 4096;
+
+/// The purge of one store.
+#[derive(Debug)]
+pub(crate) struct Purging {
+    tombstones_ms: i64,
+    decisions_ms: i64,
+    /// The clock of retention, and when it was read last.
+    clock: Option<(i64, Instant)>,
+    /// No step before this.
+    rests_until: Instant,
+    pass: Option<Pass>,
+}
+
+/// One pass over all workspaces.
+#[derive(Debug)]
+struct Pass {
+    clock_ms: i64,
+    stale: bool,
+    rest: VecDeque<WorkspaceName>,
+    walk: Option<(PurgeWalk, Retention)>,
+}
+
+impl Purging {
+    pub(crate) fn new(tombstones: Duration, history: Duration) -> Self {
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        Purging {
+            tombstones_ms: ms(tombstones),
+            decisions_ms: ms(history).max(HISTORY_WINDOW_MS),
+            clock: None,
+            rests_until: Instant::now() + PAUSE,
+            pass: None,
+        }
+    }
+
+    /// One step, if one is due; whether it changed anything. What it changed is durable.
+    pub(crate) fn step(&mut self, store: &mut Store) -> Result<bool, StoreError> {
+        if Instant::now() < self.rests_until {
+            return Ok(false);
+        }
+        self.rests_until = Instant::now() + PAUSE;
+        let began = Instant::now();
+        let Some(pass) = &mut self.pass else { return self.begin(store, now_ms(), began) };
+        while began.elapsed() < STEP {
+            match pass.next(store, self.tombstones_ms, self.decisions_ms)? {
+                Found::Purge(purge) => return append(store, purge).map(|()| true),
+                Found::More => {}
+                Found::End => {
+                    self.pass = None;
+                    self.rests_until = began + EVERY;
+                    break;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    fn begin(&mut self, store: &mut Store, now_ms: i64, now: Instant) -> Result<bool, StoreError> {
+        let told = read::retention_clock(store.newest())?;
+        let (clock_ms, read_at) = self.clock.unwrap_or((told, now));
+        let elapsed_ms = now.saturating_duration_since(read_at).as_millis();
+        let most = i64::try_from(elapsed_ms).unwrap_or(i64::MAX).saturating_mul(MOST_SPEED);
+        let clock_ms = clock_ms.max(now_ms.min(clock_ms.saturating_add(most)));
+        self.clock = Some((clock_ms, now));
+        let rows = |space| store.checkpointed_rows(space);
+        let stale = rows(BY_SEQ) > STALE_FACTOR * rows(ROWS) + STALE_FROM;
+        let names = read::workspaces(store.newest())?.into_iter().map(|(name, _)| name);
+        let rest = names.chain([read::store_workspace()]).collect();
+        self.pass = Some(Pass { clock_ms, stale, rest, walk: None });
+        let moved = clock_ms.saturating_sub(told) >= CLOCK_STEP_MS;
+        if moved {
+            let part = PurgePart::Clock { now_ms: clock_ms };
+            append(store, Purge { workspace: read::store_workspace(), part })?;
+        }
+        Ok(moved)
+    }
+}
+
+impl Pass {
+    fn next(
+        &mut self,
+        store: &Store,
+        tombstones_ms: i64,
+        decisions_ms: i64,
+    ) -> Result<Found, StoreError> {
+        let state = store.newest();
+        if self.walk.is_none() {
+            let Some(workspace) = self.rest.pop_front() else { return Ok(Found::End) };
+            let meta = read::meta(state, &workspace)?;
+            // Where an authority stamps ops, its stamps say what time it is.
+            let stamped = meta.epoch.map_or(i64::MAX, |_| meta.time_ms);
+            let now_ms = self.clock_ms.min(stamped);
+            let retention = Retention { now_ms, tombstones_ms, decisions_ms, stale: self.stale };
+            self.walk = Some((PurgeWalk::new(workspace), retention));
+        }
+        let Some((walk, retention)) = &mut self.walk else { return Ok(Found::More) };
+        match walk.next(state, retention)? {
+            Found::End => {
+                self.walk = None;
+                Ok(Found::More)
+            }
+            found => Ok(found),
+        }
+    }
+}
+
+/// Also on a full disk: this is what makes room.
+fn append(store: &mut Store, purge: Purge) -> Result<(), StoreError> {
+    let payload = Payload::Purge(purge);
+    store.append_urgent(payload.kind(), &payload.to_bytes())?;
+    store.commit().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lastword_core::id::DeviceId;
+    use lastword_store::apply::ApplyPayload;
+    use lastword_store::payload::{Identity, StoreRole};
+    use lastword_store::{MemoryDisk, Options};
+
+    use super::*;
+
+    const DAY: i64 = 24 * 3600 * 1000;
+
+    fn open(disk: &MemoryDisk) -> Store {
+        let apply = Arc::new(ApplyPayload::default());
+        Store::open(Arc::new(disk.clone()), Options::default(), apply).expect("opens").0
+    }
+
+    fn pass(purging: &mut Purging, store: &mut Store, wall_ms: i64, at: Instant) -> i64 {
+        purging.begin(store, wall_ms, at).expect("the disk works");
+        purging.pass.take().expect("it has begun").clock_ms
+    }
+
+    /// Semantics, section 8: a wall clock that jumps a year ahead, also while nobody runs the
+    /// store, cannot expire what is kept; one that jumps back stops the clock, and it goes on from
+    /// where it was after a restart.
+    #[test]
+    fn a_jumping_clock_does_not_expire_what_is_kept() {
+        let disk = MemoryDisk::new(1 << 20);
+        let mut store = open(&disk);
+        let (role, device) = (StoreRole::Authority, DeviceId::AUTHORITY);
+        let identity = Identity { role, device, former: Vec::new(), created_ms: 10 * DAY };
+        let payload = Payload::Identity(identity);
+        store.append(payload.kind(), &payload.to_bytes()).expect("the disk works");
+        let keep = || Purging::new(DEFAULT_TOMBSTONES, Duration::ZERO);
+        let (mut purging, start) = (keep(), Instant::now());
+        let hours = |hours: u64| start + Duration::from_secs(hours * 3600);
+        assert_eq!(pass(&mut purging, &mut store, 400 * DAY, start), 10 * DAY);
+        assert_eq!(pass(&mut purging, &mut store, 400 * DAY, hours(1)), 11 * DAY);
+        assert_eq!(pass(&mut purging, &mut store, 5 * DAY, hours(2)), 11 * DAY);
+        assert_eq!(pass(&mut purging, &mut store, 12 * DAY, hours(5)), 12 * DAY);
+        store.close().expect("the disk works");
+        let (mut purging, mut store) = (keep(), open(&disk));
+        assert_eq!(pass(&mut purging, &mut store, 900 * DAY, start), 12 * DAY);
+        store.close().expect("the disk works");
+    }
+}
