@@ -21,6 +21,7 @@ use lastword_store::{Store, View};
 
 use crate::devices;
 use crate::environment::random;
+use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
 use crate::history::{self, RecordHistory};
 use crate::judge::{Pushed, decide_now};
@@ -197,6 +198,18 @@ impl Authority {
             },
             done,
         )
+    }
+
+    /// Erases a record, live or deleted: it becomes a tombstone without a value, and no version of
+    /// it stays readable here or on a device that syncs. Its bytes leave the files of this store
+    /// within [`Keep::erased`], those of a device within a day of its next sync, and never those
+    /// of a backup made before. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRecord`] if there is no such record, [`Error::Store`] if the disk fails.
+    pub fn erase(&self, workspace: &WorkspaceName, table: &TableName, key: &Key) -> Result<Erased> {
+        let (workspace, table, key) = (workspace.clone(), table.clone(), key.clone());
+        self.inner.writer.run(move |store| erase::erase_now(store, &workspace, &table, &key))
     }
 
     /// The user that a device belongs to, if it ever wrote in the workspace.

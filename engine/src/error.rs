@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lastword_core::id::{DeviceId, NameError, TableName, WorkspaceName};
+use lastword_core::id::{DeviceId, Key, NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
 use lastword_core::value::ValueError;
@@ -166,6 +166,16 @@ pub enum Error {
     UnknownWorkspace {
         /// The workspace.
         workspace: WorkspaceName,
+    },
+    /// There is no such record, live or deleted.
+    #[error("workspace {workspace} has no record {table}/{key}")]
+    UnknownRecord {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The table.
+        table: TableName,
+        /// The key.
+        key: Key,
     },
     /// A batch of the outbox is not where the log should have it.
     #[error(

@@ -9,10 +9,13 @@ use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_core::value::Record;
 use lastword_store::keys::StoredRow;
-use lastword_store::payload::{DecidedBatch, LocalBatch, Payload, RemotePage};
+use lastword_store::payload::{DecidedBatch, Erasure, LocalBatch, Payload, RemotePage};
 use lastword_store::{StoreError, ViewHandle};
 
 use crate::error::Result;
+
+/// What an erasure is called.
+const ERASED: &str = "erase";
 
 /// One version of a record in the log.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +28,9 @@ pub struct Version {
     pub time_ms: i64,
     /// Who wrote it; all zero is the server.
     pub device: DeviceId,
-    /// What it was: `create`, `put`, `patch`, `delete`, `undelete`, `received` for a row that came
-    /// from the server, or `kept` for the record as it is where the log no longer says how it came.
+    /// What it was: `create`, `put`, `patch`, `delete`, `undelete`, `erase`, `received` for a row
+    /// that came from the server, or `kept` for the record as it is where the log no longer says
+    /// how it came.
     pub what: &'static str,
     /// What the server decided, where this frame says so.
     pub verdict: Option<Verdict>,
@@ -67,6 +71,7 @@ pub(crate) fn history(
             Payload::Local(local) => of_local(position, &local, name),
             Payload::Decided(decided) => of_decided(position, &decided, name),
             Payload::Remote(page) => of_remote(position, page, name),
+            Payload::Erasure(erasure) => of_erasure(position, &erasure, name),
             _ => None,
         };
         let Some((version, previous)) = found else { break };
@@ -87,7 +92,11 @@ fn kept(StoredRow { position, row }: StoredRow) -> Version {
         seq: (row.last.seq != 0).then_some(row.last.seq),
         time_ms: row.time_ms,
         device: row.last.writer,
-        what: if row.deleted { "delete" } else { "kept" },
+        what: match row.deleted {
+            true if row.is_erased() => ERASED,
+            true => "delete",
+            false => "kept",
+        },
         verdict: None,
         record: (!row.deleted).then_some(row.record),
     }
@@ -159,11 +168,31 @@ fn of_remote(position: u64, page: RemotePage, (table, key): Name<'_>) -> Option<
         seq: Some(row.last.seq),
         time_ms: row.time_ms,
         device: row.last.writer,
-        what: if row.deleted { "delete" } else { "received" },
+        what: match row.deleted {
+            true if row.is_erased() => ERASED,
+            true => "delete",
+            false => "received",
+        },
         verdict: None,
         record: (!row.deleted).then_some(row.record),
     };
     Some((version, previous))
+}
+
+/// What stood before it is not told any more.
+fn of_erasure(position: u64, frame: &Erasure, (table, key): Name<'_>) -> Option<(Version, u64)> {
+    let named = |(its_table, its_key): &(TableName, Key)| its_table == table && its_key == key;
+    let at = frame.records.iter().position(named)?;
+    let version = Version {
+        position,
+        seq: Some(frame.first_seq + at as u64),
+        time_ms: frame.time_ms,
+        device: DeviceId::AUTHORITY,
+        what: ERASED,
+        verdict: None,
+        record: None,
+    };
+    Some((version, 0))
 }
 
 fn what(action: &Action) -> &'static str {

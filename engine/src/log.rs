@@ -126,6 +126,11 @@ fn line(position: u64, payload: Payload) -> LogLine {
             format!("row counts and digests of {} workspaces", sums.workspaces.len()),
         ),
         Payload::Purge(purge) => ("purge", Some(purge.workspace), purge_text(purge.part)),
+        Payload::Erasure(erasure) => {
+            let names = erasure.records.iter().map(|(table, key)| format!("{table}/{key}"));
+            let text = format!("seq {}: {}", erasure.first_seq, list(&names.collect::<Vec<_>>()));
+            ("erasure", Some(erasure.workspace), text)
+        }
         Payload::Restored(restored) => {
             let Restored { workspace, epoch, branch, head, .. } = restored;
             let text = format!("from a backup at seq {branch}: epoch {epoch}, goes on at {head}");
@@ -143,6 +148,9 @@ fn purge_text(part: PurgePart) -> String {
             format!("decisions of device {} to batch {through}", device.short())
         }
         PurgePart::Clock { now_ms } => format!("nothing; its clock is at {now_ms} ms"),
+        PurgePart::Erased { before } => {
+            format!("nothing; what was erased before position {before} is in no file")
+        }
         PurgePart::Stale { after, through } => {
             format!("stale entries from seq {} to {through}", after.saturating_add(1))
         }

@@ -150,9 +150,11 @@ pub(crate) fn store_changes(
     let newest = store.newest();
     let meta = read::meta(newest, workspace)?;
     let mut previous = Vec::with_capacity(page.entries.len());
-    for Entry::Row { table, key, .. } in &page.entries {
+    for Entry::Row { table, key, row } in &page.entries {
         let row_key = keys::row_key(workspace, meta.generation, table, key);
-        previous.push(read::row(newest, &row_key)?.map_or(0, |stored| stored.position));
+        // The history of an erased record begins with that.
+        let stored = read::row(newest, &row_key)?.filter(|_| !row.is_erased());
+        previous.push(stored.map_or(0, |stored| stored.position));
     }
     let frame = RemotePage {
         workspace: workspace.clone(),

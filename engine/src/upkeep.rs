@@ -13,6 +13,7 @@ use lastword_store::{
 };
 
 use crate::environment::now_ms;
+use crate::erase::{self, DEFAULT_ERASE_WITHIN, Erasing, Step};
 use crate::purge::{DEFAULT_TOMBSTONES, Purging};
 
 /// What failed is tried again after this long.
@@ -52,11 +53,17 @@ pub struct Keep {
     /// An authority keeps a tombstone this long. A device that was away for longer, and so may not
     /// have heard of a delete, cannot catch up any more and starts afresh.
     pub tombstones: Duration,
+    /// The bytes of an erased record leave the files within this time.
+    pub erased: Duration,
 }
 
 impl Default for Keep {
     fn default() -> Self {
-        Self { history: DEFAULT_HISTORY, tombstones: DEFAULT_TOMBSTONES }
+        Self {
+            history: DEFAULT_HISTORY,
+            tombstones: DEFAULT_TOMBSTONES,
+            erased: DEFAULT_ERASE_WITHIN,
+        }
     }
 }
 
@@ -71,6 +78,7 @@ pub(crate) struct Upkeep {
     failed: Option<Instant>,
     old_views: Vec<(Instant, OldViews)>,
     purging: Purging,
+    erasing: Erasing,
 }
 
 impl Upkeep {
@@ -84,6 +92,7 @@ impl Upkeep {
             failed: None,
             old_views: Vec::new(),
             purging: Purging::new(settings.keep.tombstones, settings.keep.history),
+            erasing: Erasing::new(settings.keep.erased),
         }
     }
 
@@ -96,6 +105,7 @@ impl Upkeep {
     pub(crate) fn begin(&mut self, store: &mut Store) -> bool {
         let purged = self.purge(store);
         self.expire_views();
+        self.erase(store);
         if store.wants_checkpoint() {
             self.checkpoint(store);
         }
@@ -107,9 +117,27 @@ impl Upkeep {
     pub(crate) fn idle(&mut self, store: &mut Store) -> bool {
         let purged = self.purge(store);
         self.expire_views();
+        self.erase(store);
         self.checkpoint(store);
         self.fold(store);
         purged
+    }
+
+    /// Goes on with what takes the bytes of erased records out of the files.
+    fn erase(&mut self, store: &mut Store) {
+        if self.is_running() || self.rests() {
+            return;
+        }
+        match self.erasing.next(store) {
+            Ok(Step::Rest) => {}
+            Ok(Step::Checkpoint) => self.checkpoint(store),
+            Ok(Step::Fold) => self.begin_fold(store),
+            Ok(Step::Rebuild) => self.rebuild(store),
+            Err(error) => {
+                tracing::error!(%error, "erased bytes stay in the files; it is tried again");
+                self.failed = Some(Instant::now());
+            }
+        }
     }
 
     fn purge(&mut self, store: &mut Store) -> bool {
@@ -127,6 +155,7 @@ impl Upkeep {
     pub(crate) fn take(&mut self, store: &mut Store, done: Done) {
         let was_rebuild = matches!(done, Done::Rebuild(_));
         self.end(store, done);
+        self.erase(store);
         match self.failed {
             None => self.fold(store),
             // At once only where something else has met the damage: a rebuild that failed rests.
@@ -148,7 +177,11 @@ impl Upkeep {
             }
             Done::Rebuild(done) => {
                 self.rebuilding = false;
-                ("rebuild of the state", store.finish_rebuild(done))
+                let made = store.finish_rebuild(done);
+                if made.is_ok() {
+                    self.erasing.rebuilt(store);
+                }
+                ("rebuild of the state", made)
             }
         };
         let now = Instant::now();
@@ -195,14 +228,12 @@ impl Upkeep {
             }
             return;
         }
-        let history = History {
-            now_ms: now_ms(),
-            keep_ms: i64::try_from(self.settings.keep.history.as_millis()).unwrap_or(i64::MAX),
-            needed_from: 0,
-            erased_before: 0,
-        };
-        let begun = read::needed_from(store.newest())
-            .and_then(|needed_from| store.begin_fold(&History { needed_from, ..history }));
+        self.begin_fold(store);
+    }
+
+    fn begin_fold(&mut self, store: &mut Store) {
+        let begun = history(store, self.settings.keep.history)
+            .and_then(|history| store.begin_fold(&history));
         match begun {
             Ok(Some(job)) => {
                 self.folding = true;
@@ -283,14 +314,26 @@ pub(crate) fn append_sums(store: &mut Store) -> Result<(), StoreError> {
 
 /// Folds the log of a store that was opened with small segments, and makes its state file anew.
 pub(crate) fn fold_now(store: &mut Store, history: Duration) -> Result<bool, StoreError> {
+    if read::erasure(store.newest())?.is_some() {
+        store.end_segment()?;
+    }
     // It also begins a new segment.
     append_sums(store)?;
-    let needed_from = read::needed_from(store.newest())?;
-    let keep_ms = i64::try_from(history.as_millis()).unwrap_or(i64::MAX);
-    let history = History { now_ms: now_ms(), keep_ms, needed_from, erased_before: 0 };
+    let history = self::history(store, history)?;
     let folded = store.fold(&history)?;
     if let Some(job) = store.begin_rebuild()? {
         store.finish_rebuild(job.run())?;
     }
+    erase::confirm(store)?;
     Ok(folded)
+}
+
+/// What a fold leaves in the log.
+fn history(store: &Store, keep: Duration) -> Result<History, StoreError> {
+    Ok(History {
+        now_ms: now_ms(),
+        keep_ms: i64::try_from(keep.as_millis()).unwrap_or(i64::MAX),
+        needed_from: read::needed_from(store.newest())?,
+        erased_before: read::erased_before(store.newest())?,
+    })
 }

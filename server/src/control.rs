@@ -19,6 +19,15 @@ pub enum Ask {
         /// Absolute path of the directory for it.
         out: PathBuf,
     },
+    /// Erase a record.
+    Erase {
+        /// Its workspace.
+        workspace: String,
+        /// Its table.
+        table: String,
+        /// Its key.
+        key: String,
+    },
 }
 
 /// A line of the answer.
@@ -34,6 +43,13 @@ pub enum Answer {
     },
     /// A backup is made.
     Done(Made),
+    /// A record is erased.
+    Erased {
+        /// Seq of the erasure.
+        seq: u64,
+        /// Conflict rows that went with it.
+        conflicts: u64,
+    },
     /// It is not.
     Error {
         /// What happened and what to do next.
@@ -73,7 +89,8 @@ impl From<lastword::store::BackupReport> for Made {
 pub enum ControlError {
     /// No server answers.
     #[error(
-        "no server answers on {}: {reason}; if none runs, `lastword backup` copies the store itself",
+        "no server answers on {}: {reason}; if none runs, `lastword backup` and `lastword erase` do it \
+         themselves",
         socket.display()
     )]
     NoServer {
@@ -97,9 +114,9 @@ pub enum ControlError {
 }
 
 #[cfg(unix)]
-pub use with_sockets::{Control, backup};
+pub use with_sockets::{Control, ask};
 #[cfg(windows)]
-pub use without_sockets::{Control, backup};
+pub use without_sockets::{Control, ask};
 
 #[cfg(unix)]
 mod with_sockets {
@@ -110,12 +127,13 @@ mod with_sockets {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use lastword::Authority;
+    use lastword::core::id::{Key, TableName, WorkspaceName};
+    use lastword::{Authority, Erased};
     use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::{UnixListener, UnixStream};
     use tokio::sync::{Mutex, mpsc};
 
-    use super::{Answer, Ask, ControlError, Made, NAME, Path, PathBuf};
+    use super::{Answer, Ask, ControlError, NAME, Path, PathBuf};
 
     /// Longest line on the socket in bytes.
     const MAX_LINE: u64 = 64 * 1024;
@@ -209,7 +227,30 @@ mod with_sockets {
     }
 
     fn obey(ask: &Ask, authority: &Authority, busy: &Mutex<()>, tell: &dyn Fn(Answer)) -> Answer {
-        let Ask::Backup { out } = ask;
+        match ask {
+            Ask::Backup { out } => back_up(out, authority, busy, tell),
+            Ask::Erase { workspace, table, key } => erase(authority, workspace, table, key)
+                .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
+        }
+    }
+
+    fn erase(
+        authority: &Authority,
+        workspace: &str,
+        table: &str,
+        key: &str,
+    ) -> Result<Answer, lastword::Error> {
+        let (workspace, table) = (WorkspaceName::new(workspace)?, TableName::new(table)?);
+        let Erased { seq, conflicts } = authority.erase(&workspace, &table, &Key::new(key)?)?;
+        Ok(Answer::Erased { seq, conflicts })
+    }
+
+    fn back_up(
+        out: &Path,
+        authority: &Authority,
+        busy: &Mutex<()>,
+        tell: &dyn Fn(Answer),
+    ) -> Answer {
         let error = |message| Answer::Error { message };
         if !out.is_absolute() {
             return error(format!("{} is not an absolute path", out.display()));
@@ -231,22 +272,21 @@ mod with_sockets {
         }
     }
 
-    /// Has the server whose data is in `dir` make a backup in `out`, an absolute path; `progress`
+    /// Has the server whose data is in `dir` do something, and returns its last answer; `progress`
     /// gets the bytes that are done, and all.
     ///
     /// # Errors
     /// [`ControlError`].
-    pub fn backup(
+    pub fn ask(
         dir: &Path,
-        out: &Path,
+        ask: &Ask,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Made, ControlError> {
+    ) -> Result<Answer, ControlError> {
         let path = dir.join(NAME);
         let mut socket = blocking::UnixStream::connect(&path)
             .map_err(|error| ControlError::NoServer { socket: path, reason: error.to_string() })?;
         let broken = |reason: String| ControlError::Broken { reason };
-        let ask = serde_json::to_string(&Ask::Backup { out: out.to_owned() })
-            .map_err(|error| broken(error.to_string()))?;
+        let ask = serde_json::to_string(ask).map_err(|error| broken(error.to_string()))?;
         socket
             .write_all(format!("{ask}\n").as_bytes())
             .map_err(|error| broken(error.to_string()))?;
@@ -259,8 +299,8 @@ mod with_sockets {
             }
             match serde_json::from_str(&line).map_err(|error| broken(error.to_string()))? {
                 Answer::Progress { done_bytes, total_bytes } => progress(done_bytes, total_bytes),
-                Answer::Done(made) => return Ok(made),
                 Answer::Error { message } => return Err(ControlError::Refused { message }),
+                done => return Ok(done),
             }
         }
     }
@@ -270,7 +310,7 @@ mod with_sockets {
 mod without_sockets {
     use lastword::Authority;
 
-    use super::{ControlError, Made, NAME, Path};
+    use super::{Answer, Ask, ControlError, NAME, Path};
 
     /// No control socket.
     pub struct Control;
@@ -286,11 +326,11 @@ mod without_sockets {
     ///
     /// # Errors
     /// [`ControlError::NoServer`].
-    pub fn backup(
+    pub fn ask(
         dir: &Path,
-        _out: &Path,
+        _ask: &Ask,
         _progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Made, ControlError> {
+    ) -> Result<Answer, ControlError> {
         let reason = "a running server takes no commands on Windows: stop it first".into();
         Err(ControlError::NoServer { socket: dir.join(NAME), reason })
     }

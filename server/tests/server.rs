@@ -10,6 +10,8 @@ mod bad_input;
 mod demo;
 #[path = "server/devices.rs"]
 mod devices;
+#[path = "server/erase.rs"]
+mod erase;
 #[path = "server/fixtures.rs"]
 mod fixtures;
 #[path = "server/full_disk.rs"]

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder, to_bytes};
 use crate::hlc::Hlc;
-use crate::id::{BatchId, Key, TableName};
+use crate::id::{BatchId, DeviceId, Key, TableName};
 use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_PATCH_NAMES, MAX_ROW_BYTES};
 use crate::stamp::Mark;
 use crate::value::{Record, ValueError};
@@ -53,6 +53,32 @@ impl Row {
     #[must_use]
     pub fn field_mark(&self, name: &str) -> Mark {
         self.fields.iter().find(|field| field.name == name).map_or(self.full, |field| field.mark)
+    }
+
+    /// What stands where a record was erased, by the authority's op `seq`: a tombstone without a
+    /// value. Its tuple is above that of the row it takes the place of.
+    #[must_use]
+    pub fn erased(old: &Row, seq: u64, time_ms: i64) -> Row {
+        let mark = Mark { seq, writer: DeviceId::AUTHORITY };
+        Row {
+            deleted: true,
+            last: mark,
+            time_ms,
+            born: mark,
+            full: mark,
+            fields: Vec::new(),
+            revision: old.revision.saturating_add(1),
+            hlc: old.hlc,
+            op_id: BatchId::default(),
+            record: Record::default(),
+        }
+    }
+
+    /// True if the record was erased: no earlier version of it may be read any more.
+    #[must_use]
+    pub fn is_erased(&self) -> bool {
+        // Another tombstone keeps the mark of the write whose value it holds.
+        self.deleted && self.full == self.last && self.last.writer == DeviceId::AUTHORITY
     }
 
     /// Encoded size in bytes, at most.

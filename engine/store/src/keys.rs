@@ -20,8 +20,10 @@
 //! big-endian; names hold no 00, so keys sort by workspace, generation, table, then key bytes.
 //! The values of an index entry are those of its fields, as [`crate::index`] encodes them.
 //!
-//! `META` also holds, under `workspace 00`, the [`Lineage`] of a workspace that was restored; and,
-//! under the one byte 00, the indexes that the state was built with, if there are any.
+//! `META` also holds, under `workspace 00`, the [`Lineage`] of a workspace that was restored; under
+//! the one byte 00, the indexes that the state was built with, if there are any; under 00 00, how
+//! far the clock has come by which things grow old; and under 00 01, before which position frames
+//! hold what was erased, while any file does.
 
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
@@ -67,6 +69,9 @@ pub const INDEX_SIGNATURE: &[u8] = &[0];
 
 /// Where `META` says how far the clock has come by which things grow old.
 pub const RETENTION_CLOCK: &[u8] = &[0, 0];
+
+/// Where `META` says which frames hold what was erased since: those before that position.
+pub const ERASED_BEFORE: &[u8] = &[0, 1];
 
 /// `workspace 00 generation table 00 key`.
 #[must_use]
@@ -357,6 +362,28 @@ impl Decode for WorkspaceMeta {
             time_ms: from.i64()?,
             role: from.option()?,
         })
+    }
+}
+
+/// What was erased and may still be in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredErasure {
+    /// Frames before this position hold it.
+    pub before: u64,
+    /// Since when it waits, milliseconds since 1970 UTC.
+    pub since_ms: i64,
+}
+
+impl Encode for StoredErasure {
+    fn encode(&self, out: &mut Encoder) {
+        out.u64(self.before);
+        out.i64(self.since_ms);
+    }
+}
+
+impl Decode for StoredErasure {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { before: from.u64()?, since_ms: from.i64()? })
     }
 }
 

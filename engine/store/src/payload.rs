@@ -2,7 +2,7 @@
 //! written, received or decided. Replaying them gives the state; none of them asks for a decision.
 
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder, from_bytes, to_bytes};
-use lastword_core::id::{DeviceId, Epoch, WorkspaceName};
+use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::{
     MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_DECIDED_BYTES, MAX_FORMER_DEVICES, MAX_PAGE_ENTRIES,
     MAX_TEXT_BYTES,
@@ -32,6 +32,8 @@ pub mod kind {
     pub const SUMS: u8 = 23;
     /// [`super::Purge`].
     pub const PURGE: u8 = 24;
+    /// [`super::Erasure`].
+    pub const ERASURE: u8 = 27;
     /// [`super::Restored`].
     pub const RESTORED: u8 = 29;
 }
@@ -201,6 +203,11 @@ pub enum PurgePart {
         /// Milliseconds since 1970 UTC.
         now_ms: i64,
     },
+    /// Nothing more: what was erased before this position is in no file of the store.
+    Erased {
+        /// Position in the log.
+        before: u64,
+    },
     /// Entries in order of seq, in (after, through], whose record has moved on to a newer seq.
     Stale {
         /// The entries begin behind this seq.
@@ -208,6 +215,20 @@ pub enum PurgePart {
         /// They end here.
         through: u64,
     },
+}
+
+/// Records of which no version may be read any more; the authority writes it. Each becomes a
+/// tombstone without a value, under a seq of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Erasure {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// Seq of the first; the others follow by one each.
+    pub first_seq: u64,
+    /// When, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// The records.
+    pub records: Vec<(TableName, Key)>,
 }
 
 /// Most batches in one dead-letter unit or renumbering; an outbox beyond it is full.
@@ -236,6 +257,8 @@ pub enum Payload {
     Sums(Sums),
     /// Something nobody may ask for any more.
     Purge(Purge),
+    /// Records were erased.
+    Erasure(Erasure),
     /// A workspace goes on from a backup.
     Restored(Restored),
 }
@@ -254,6 +277,7 @@ impl Payload {
             Payload::DeadLetters(_) => kind::DEAD_LETTERS,
             Payload::Sums(_) => kind::SUMS,
             Payload::Purge(_) => kind::PURGE,
+            Payload::Erasure(_) => kind::ERASURE,
             Payload::Restored(_) => kind::RESTORED,
         }
     }
@@ -271,6 +295,7 @@ impl Payload {
             Payload::DeadLetters(body) => to_bytes(body),
             Payload::Sums(body) => to_bytes(body),
             Payload::Purge(body) => to_bytes(body),
+            Payload::Erasure(body) => to_bytes(body),
             Payload::Restored(body) => to_bytes(body),
         }
     }
@@ -290,6 +315,7 @@ impl Payload {
             kind::DEAD_LETTERS => Payload::DeadLetters(from_bytes(bytes)?),
             kind::SUMS => Payload::Sums(from_bytes(bytes)?),
             kind::PURGE => Payload::Purge(from_bytes(bytes)?),
+            kind::ERASURE => Payload::Erasure(from_bytes(bytes)?),
             kind::RESTORED => Payload::Restored(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
@@ -510,6 +536,10 @@ impl Encode for Purge {
                 out.u64(4);
                 out.i64(*now_ms);
             }
+            PurgePart::Erased { before } => {
+                out.u64(5);
+                out.u64(*before);
+            }
         }
     }
 }
@@ -523,10 +553,37 @@ impl Decode for Purge {
             1 => PurgePart::Tombstones { horizon: from.u64()? },
             2 => PurgePart::Decisions { device: DeviceId::decode(from)?, through: from.u64()? },
             3 => PurgePart::Stale { after: from.u64()?, through: from.u64()? },
+            5 => PurgePart::Erased { before: from.u64()? },
             4 => PurgePart::Clock { now_ms: from.i64()? },
             _ => return Err(DecodeError::Invalid { what: "purge", offset }),
         };
         Ok(Self { workspace, part })
+    }
+}
+
+impl Encode for Erasure {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        out.u64(self.first_seq);
+        out.i64(self.time_ms);
+        out.len_of(self.records.len());
+        for (table, key) in &self.records {
+            table.encode(out);
+            key.encode(out);
+        }
+    }
+}
+
+impl Decode for Erasure {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let workspace = WorkspaceName::decode(from)?;
+        let (first_seq, time_ms) = (from.u64()?, from.i64()?);
+        let len = from.len("erased records", MAX_BATCH_OPS)?;
+        let mut records = Vec::new();
+        for _ in 0..len {
+            records.push((TableName::decode(from)?, Key::decode(from)?));
+        }
+        Ok(Self { workspace, first_seq, time_ms, records })
     }
 }
 

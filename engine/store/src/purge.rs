@@ -15,6 +15,9 @@ use crate::state::Space;
 
 /// Most entries that one purge takes away.
 pub const MAX_PURGE_ENTRIES: usize = 1024;
+/// So many of a device's newest decisions are kept as long as tombstones are: it has no more
+/// batches under way, and while it can catch up at all it must learn what became of them.
+const KEPT_DECISIONS: u64 = 1024;
 /// Most devices that one step looks at.
 const MAX_DEVICES_LOOKED_AT: usize = 128;
 
@@ -23,9 +26,10 @@ const MAX_DEVICES_LOOKED_AT: usize = 128;
 pub struct Retention {
     /// Now, by the clock that stamps ops, in milliseconds since 1970 UTC.
     pub now_ms: i64,
-    /// How long a tombstone is kept, in milliseconds; no shorter than `decisions_ms`.
+    /// How long a tombstone is kept, in milliseconds.
     pub tombstones_ms: i64,
-    /// How long a decision is kept, in milliseconds.
+    /// How long a decision is kept, in milliseconds; the newest of each device are kept as long as
+    /// tombstones.
     pub decisions_ms: i64,
     /// Also look for entries in order of seq whose record has moved on; it reads all of them.
     pub stale: bool,
@@ -135,11 +139,7 @@ impl PurgeWalk {
         let before_ms = retention.now_ms.saturating_sub(retention.tombstones_ms);
         let mut horizon = None;
         for (grave, record) in self.first(state, GRAVES)? {
-            let (Some(seq), Some((table, key))) =
-                (keys::number_of(&grave), keys::split_record(&record))
-            else {
-                return Err(read::state_damaged(GRAVES, &grave, "the entry names no record"));
-            };
+            let (seq, table, key) = read::numbered_record(GRAVES, &grave, &record)?;
             let row_key = keys::row_key(&self.workspace, generation, &table, &key);
             let stored = read::row(state, &row_key)?.filter(|stored| stored.row.last.seq == seq);
             match stored {
@@ -160,8 +160,16 @@ impl PurgeWalk {
         let meta = read::meta(state, &self.workspace)?;
         let behind = meta.horizon.min(meta.cursor);
         let graves = self.first(state, GRAVES)?;
-        let seqs = graves.iter().filter_map(|(grave, _)| keys::number_of(grave));
-        let last = seqs.take_while(|seq| *seq <= behind).last();
+        let mut last = None;
+        for (grave, record) in graves {
+            let (seq, table, key) = read::numbered_record(GRAVES, &grave, &record)?;
+            // An own undelete that stands on it would show nothing until the stream brings its row.
+            let row_key = keys::row_key(&self.workspace, meta.generation, &table, &key);
+            if seq > behind || read::has_shadow(state, &row_key)? {
+                break;
+            }
+            last = Some(seq);
+        }
         Ok(last.map(|horizon| PurgePart::Tombstones { horizon }))
     }
 
@@ -177,14 +185,13 @@ impl PurgeWalk {
             None => prefix.clone(),
         };
         let end = keys::prefix_end(&prefix);
-        let before_ms = retention.now_ms.saturating_sub(retention.decisions_ms);
         let devices = state.range(COUNTERS, &from, &end, false, MAX_DEVICES_LOOKED_AT)?;
         let mut last = after;
         for (key, _) in &devices {
             let Some(device) = key.last_chunk().map(|id| DeviceId(*id)) else {
                 return Err(read::state_damaged(COUNTERS, key, "the key names no device"));
             };
-            if let Some(through) = self.old_decisions(state, device, before_ms)? {
+            if let Some(through) = self.old_decisions(state, retention, device)? {
                 let part = PurgePart::Decisions { device, through };
                 return Ok((Some(part), At::Decisions { after: last }));
             }
@@ -198,9 +205,18 @@ impl PurgeWalk {
     fn old_decisions<S: ReadState + ?Sized>(
         &self,
         state: &S,
+        retention: &Retention,
         device: DeviceId,
-        before_ms: i64,
     ) -> Result<Option<u64>, StoreError> {
+        let last = read::last_counter(state, &self.workspace, device)?;
+        let before_ms = |counter: u64| {
+            let is_recent = last.saturating_sub(counter) < KEPT_DECISIONS;
+            let keep_ms = match is_recent {
+                true => retention.tombstones_ms.max(retention.decisions_ms),
+                false => retention.decisions_ms,
+            };
+            retention.now_ms.saturating_sub(keep_ms)
+        };
         let from = keys::by_counter_key(&self.workspace, device, 0);
         let end = keys::prefix_end(&keys::identified(&self.workspace, &device.0));
         let mut through = None;
@@ -213,10 +229,11 @@ impl PurgeWalk {
                     read::state_damaged(BY_COUNTER, by_counter, &error.to_string())
                 })?;
                 let stored = read::decision(state, &self.workspace, batch_id)?;
-                if stored.is_some_and(|known| known.decision.time_ms() > before_ms) {
+                let counter = keys::number_of(by_counter).unwrap_or_default();
+                if stored.is_some_and(|known| known.decision.time_ms() > before_ms(counter)) {
                     return Ok(through);
                 }
-                through = keys::number_of(by_counter);
+                through = Some(counter);
             }
             if pairs.len() < limit || limit == MAX_PURGE_ENTRIES {
                 return Ok(through);
@@ -237,11 +254,7 @@ impl PurgeWalk {
         let (mut through, mut stale) = (after, false);
         let pairs = state.range(BY_SEQ, &from, &end, false, MAX_PURGE_ENTRIES)?;
         for (entry, record) in &pairs {
-            let (Some(seq), Some((table, key))) =
-                (keys::number_of(entry), keys::split_record(record))
-            else {
-                return Err(read::state_damaged(BY_SEQ, entry, "the entry names no record"));
-            };
+            let (seq, table, key) = read::numbered_record(BY_SEQ, entry, record)?;
             let row_key = keys::row_key(&self.workspace, generation, &table, &key);
             let stored = read::row(state, &row_key)?;
             stale |= stored.is_none_or(|stored| stored.row.last.seq != seq);

@@ -15,7 +15,8 @@ use crate::error::StoreError;
 use crate::index::IndexDef;
 use crate::keys::{
     self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, Lineage, META, OUTBOX, OutboxEntry,
-    PENDING, ROWS, SHADOW, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
+    PENDING, ROWS, SHADOW, Shadow, StoredDecision, StoredErasure, StoredPending, StoredRow,
+    WorkspaceMeta,
 };
 use crate::payload::Identity;
 use crate::state::{Direction, KeyRange, Space, StateTxn, View};
@@ -142,6 +143,18 @@ pub(crate) fn state_damaged(space: Space, key: &[u8], what: &str) -> StoreError 
     StoreError::StateDamaged { file: 0, reason }
 }
 
+/// Seq, table and key of an entry in order of seq.
+pub(crate) fn numbered_record(
+    space: Space,
+    key: &[u8],
+    record: &[u8],
+) -> Result<(u64, TableName, Key), StoreError> {
+    match (keys::number_of(key), keys::split_record(record)) {
+        (Some(seq), Some((table, key))) => Ok((seq, table, key)),
+        _ => Err(state_damaged(space, key, "the entry names no record")),
+    }
+}
+
 fn typed<S: ReadState + ?Sized, T: Decode>(
     state: &S,
     space: Space,
@@ -181,6 +194,16 @@ pub fn retention_clock<S: ReadState + ?Sized>(state: &S) -> Result<i64, StoreErr
         return Ok(i64::try_from(known).unwrap_or(i64::MAX));
     }
     Ok(identity(state)?.map_or(0, |identity| identity.created_ms))
+}
+
+/// What was erased and may still be in files.
+pub fn erasure<S: ReadState + ?Sized>(state: &S) -> Result<Option<StoredErasure>, StoreError> {
+    typed(state, META, keys::ERASED_BEFORE)
+}
+
+/// Frames before this position hold something that was erased; 0 if none do.
+pub fn erased_before<S: ReadState + ?Sized>(state: &S) -> Result<u64, StoreError> {
+    Ok(erasure(state)?.map_or(0, |erasure| erasure.before))
 }
 
 /// All workspaces of the store, `_store` left out.

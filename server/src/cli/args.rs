@@ -56,6 +56,8 @@ pub(super) enum Command {
     Restore(Restore),
     /// Make a store of what can be read of a damaged one, and say what is lost
     Salvage(Salvage),
+    /// Erase a record on a server, with every version of it, for people who must
+    Erase(Erase),
     /// Tell a running server to do something
     #[command(subcommand)]
     Admin(Admin),
@@ -168,6 +170,26 @@ pub(super) struct Salvage {
     pub(super) json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(super) struct Erase {
+    /// Table of the record
+    pub(super) table: String,
+    /// Its key
+    pub(super) key: String,
+    /// Directory of a server, which may be running
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Workspace of the record
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub(super) workspace: String,
+    /// Yes, erase it: there is no way back
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Admin {
     /// Have a running server copy its store; `lastword backup` does the same by itself
@@ -219,6 +241,9 @@ pub(super) struct Serve {
     /// was away for longer starts afresh
     #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) tombstones: Option<Duration>,
+    /// The bytes of an erased record leave the files within this time, like 12h; 24h by default
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub(super) erase_within: Option<Duration>,
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,

@@ -9,7 +9,7 @@ use lastword::Error;
 use lastword::store::LockError;
 use serde_json::json;
 
-use crate::control::{self, Made};
+use crate::control::{self, Answer, Ask, ControlError, Made};
 
 use super::args::Backup;
 use super::failure::Failure;
@@ -31,15 +31,24 @@ pub(super) fn backup(args: &Backup) -> Result<(), Failure> {
 /// By the server that runs.
 pub(super) fn of_running(args: &Backup) -> Result<(), Failure> {
     let (begun, bar, out) = (Instant::now(), copying(), absolute(&args.out)?);
-    let made = control::backup(&args.data, &out, &mut |done_bytes, total_bytes| {
+    let ask = Ask::Backup { out: out.clone() };
+    let answer = control::ask(&args.data, &ask, &mut |done_bytes, total_bytes| {
         bar.set_length(total_bytes);
         bar.set_position(done_bytes);
     });
     bar.finish_and_clear();
-    tell(args, &out, &made?, begun.elapsed(), true)
+    match answer? {
+        Answer::Done(made) => tell(args, &out, &made, begun.elapsed(), true),
+        other => Err(unexpected(&other)),
+    }
 }
 
-fn is_served(lock: &LockError, data: &Path) -> bool {
+/// The server is of another release.
+pub(super) fn unexpected(answer: &Answer) -> Failure {
+    ControlError::Broken { reason: format!("it answered {answer:?}") }.into()
+}
+
+pub(super) fn is_served(lock: &LockError, data: &Path) -> bool {
     matches!(lock, LockError::Locked { .. }) && data.join(control::NAME).exists()
 }
 

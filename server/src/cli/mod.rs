@@ -12,6 +12,7 @@ mod export;
 mod sync;
 mod watch;
 mod history;
+mod erase;
 mod explain;
 mod letters;
 mod status;
@@ -65,6 +66,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
+        Command::Erase(args) => args.json,
         Command::Restore(args) => args.json,
         Command::Salvage(args) => args.json,
         Command::Compact(args) => args.json,
@@ -98,6 +100,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Log(args) => status::log(args),
         Command::Backup(args) => backup::backup(args),
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
+        Command::Erase(args) => erase::erase(args),
         Command::Restore(args) => restore::restore(args),
         Command::Salvage(args) => salvage::salvage(args),
         Command::Compact(args) => compact::compact(args),
@@ -117,6 +120,7 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
     let keep = Keep {
         history: args.history.unwrap_or(lastword::DEFAULT_HISTORY),
         tombstones: args.tombstones.unwrap_or(lastword::DEFAULT_TOMBSTONES),
+        erased: args.erase_within.unwrap_or(lastword::DEFAULT_ERASE_WITHIN),
     };
     match serve::run(&ServeOptions { data, listen, access, keep, json }) {
         Err(serve::ServeError::Engine(error)) => Err(error.into()),

@@ -92,6 +92,7 @@ impl Case<'_> {
             TombstoneRef::Batch(batch) => row.op_id == batch,
         });
         match current {
+            true if row.is_some_and(Row::is_erased) => self.superseded(Superseded::ValueGone),
             true => self.applied(Vec::new()),
             false => self.superseded(Superseded::NotThatTombstone),
         }

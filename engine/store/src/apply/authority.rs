@@ -2,16 +2,17 @@
 
 use lastword_core::id::DeviceId;
 use lastword_core::op::Op;
+use lastword_core::row::Row;
 use lastword_core::rules::{self, At};
 use lastword_core::stamp::{Decision, Verdict};
 
-use super::{count, note_end, put, put_meta};
+use super::{count, note_end, note_erased, put, put_meta};
 use crate::error::StoreError;
 use crate::keys::{
     self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, GRAVES, META, ROWS, StoredDecision, StoredRow,
     WorkspaceMeta,
 };
-use crate::payload::{DecidedBatch, Restored};
+use crate::payload::{DecidedBatch, Erasure, Restored};
 use crate::read;
 use crate::state::StateTxn;
 
@@ -55,6 +56,29 @@ pub(super) fn restored(state: &mut StateTxn<'_>, frame: &Restored) -> Result<(),
     meta.head = meta.head.max(frame.head);
     meta.time_ms = meta.time_ms.max(frame.time_ms);
     put_meta(state, workspace, &meta)
+}
+
+pub(super) fn erasure(
+    state: &mut StateTxn<'_>,
+    position: u64,
+    frame: &Erasure,
+) -> Result<(), StoreError> {
+    let workspace = &frame.workspace;
+    let mut meta = read::meta(state, workspace)?;
+    for ((table, key), seq) in frame.records.iter().zip(frame.first_seq..) {
+        meta.head = meta.head.max(seq);
+        let row_key = keys::row_key(workspace, meta.generation, table, key);
+        let Some(StoredRow { row: old, .. }) = read::row(state, &row_key)? else { continue };
+        let row = Row::erased(&old, seq, frame.time_ms);
+        count(&mut meta, table, key, Some(&old), Some(&row));
+        let (record, by_seq) = (keys::record_bytes(table, key), keys::numbered(workspace, seq));
+        state.put(GRAVES, &by_seq, &record)?;
+        state.put(BY_SEQ, &by_seq, &record)?;
+        put(state, ROWS, &row_key, &StoredRow { position, row })?;
+    }
+    meta.time_ms = meta.time_ms.max(frame.time_ms);
+    put_meta(state, workspace, &meta)?;
+    note_erased(state, position, frame.time_ms)
 }
 
 /// The decision by batch id, and the device's counter. A batch that came under another counter

@@ -15,7 +15,9 @@ use lastword_core::rules::Policy;
 
 use crate::error::{ApplyError, StoreError};
 use crate::index::Indexes;
-use crate::keys::{self, EXPIRING, INDEX, INDEX_SIGNATURE, META, ROWS, WorkspaceMeta};
+use crate::keys::{
+    self, ERASED_BEFORE, EXPIRING, INDEX, INDEX_SIGNATURE, META, ROWS, StoredErasure, WorkspaceMeta,
+};
 use crate::oplog::FrameRef;
 use crate::payload::{Identity, Payload, Sums};
 use crate::read;
@@ -58,6 +60,7 @@ impl Apply for ApplyPayload {
             }
             Payload::Sums(sums) => return check_sums(state, &sums),
             Payload::Purge(purge) => purge::purge(state, indexes, &purge),
+            Payload::Erasure(erasure) => authority::erasure(state, position, &erasure),
             Payload::Restored(restored) => authority::restored(state, &restored),
         }?;
         Ok(())
@@ -128,6 +131,13 @@ fn put_meta(
     meta: &WorkspaceMeta,
 ) -> Result<(), StoreError> {
     put(state, META, workspace.as_str().as_bytes(), meta)
+}
+
+/// Notes that the frames before `position` hold what was erased: the folds to come leave them out.
+fn note_erased(state: &mut StateTxn<'_>, position: u64, time_ms: i64) -> Result<(), StoreError> {
+    let waiting = read::erasure(state)?;
+    let since_ms = waiting.map_or(time_ms, |waiting| waiting.since_ms);
+    put(state, META, ERASED_BEFORE, &StoredErasure { before: position, since_ms })
 }
 
 /// Notes when a row ends by itself, if it does.

@@ -2,13 +2,15 @@
 //! order of seq or time only says where a row was.
 
 use lastword_core::codec::from_bytes;
-use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, WorkspaceName};
 
 use super::put;
 use super::replica::Step;
 use crate::error::StoreError;
 use crate::index::Indexes;
-use crate::keys::{self, BY_COUNTER, BY_SEQ, DECISIONS, EXPIRING, GRAVES, META, RETENTION_CLOCK};
+use crate::keys::{
+    self, BY_COUNTER, BY_SEQ, DECISIONS, ERASED_BEFORE, EXPIRING, GRAVES, META, RETENTION_CLOCK,
+};
 use crate::payload::{Purge, PurgePart};
 use crate::read;
 use crate::state::{Space, StateTxn};
@@ -25,6 +27,12 @@ pub(super) fn purge(
         PurgePart::Decisions { device, through } => decisions(state, workspace, device, through),
         PurgePart::Clock { now_ms } => {
             put(state, META, RETENTION_CLOCK, &u64::try_from(now_ms).unwrap_or(0))
+        }
+        PurgePart::Erased { before } => {
+            if read::erased_before(state)? <= before {
+                state.delete(META, ERASED_BEFORE);
+            }
+            Ok(())
         }
         PurgePart::Stale { after, through } => stale(state, workspace, after, through),
     }
@@ -62,7 +70,7 @@ fn tombstones(
     step.raise_horizon(horizon);
     for (grave, record) in entries(step.state(), GRAVES, &from, &to)? {
         step.state().delete(GRAVES, &grave);
-        let (seq, table, key) = numbered_record(GRAVES, &grave, &record)?;
+        let (seq, table, key) = read::numbered_record(GRAVES, &grave, &record)?;
         step.forget(&table, &key, |row| row.deleted && row.last.seq == seq)?;
     }
     step.end()
@@ -100,7 +108,7 @@ fn stale(
     let generation = read::meta(state, workspace)?.generation;
     for space in [BY_SEQ, GRAVES] {
         for (entry, record) in entries(state, space, &from, &to)? {
-            let (seq, table, key) = numbered_record(space, &entry, &record)?;
+            let (seq, table, key) = read::numbered_record(space, &entry, &record)?;
             let row_key = keys::row_key(workspace, generation, &table, &key);
             let stored = read::authority_row(state, &row_key)?;
             if stored.is_none_or(|stored| stored.row.last.seq != seq) {
@@ -118,17 +126,6 @@ fn seqs(workspace: &WorkspaceName, from: u64, through: u64) -> (Vec<u8>, Vec<u8>
         None => keys::prefix_end(&keys::workspace_prefix(workspace)),
     };
     (keys::numbered(workspace, from), end)
-}
-
-fn numbered_record(
-    space: Space,
-    key: &[u8],
-    record: &[u8],
-) -> Result<(u64, TableName, Key), StoreError> {
-    match (keys::number_of(key), keys::split_record(record)) {
-        (Some(seq), Some((table, key))) => Ok((seq, table, key)),
-        _ => Err(read::state_damaged(space, key, "the entry names no record")),
-    }
 }
 
 type Entries = Vec<(Vec<u8>, Vec<u8>)>;

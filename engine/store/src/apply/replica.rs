@@ -15,7 +15,7 @@ use lastword_core::rules::{self, At, PendingOp, PendingState};
 use lastword_core::stamp::Decision;
 
 use super::rows::{delete_row, put_row};
-use super::{count, note_end, policy_of, put, put_meta};
+use super::{count, note_end, note_erased, policy_of, put, put_meta};
 use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
@@ -346,6 +346,9 @@ impl<'a, 'b> Step<'a, 'b> {
         if stored.row.deleted {
             let grave = keys::numbered(self.workspace, stored.row.last.seq);
             self.state.put(GRAVES, &grave, &keys::record_bytes(table, key))?;
+        }
+        if stored.row.is_erased() {
+            note_erased(self.state, stored.position, stored.row.time_ms)?;
         }
         note_end(self.state, self.workspace, table, key, &stored.row)?;
         if !has_shadow {

@@ -281,6 +281,16 @@ impl Writer {
     }
 
     /// The group that waits goes to a new segment.
+    /// Ends the current segment, if it holds a frame: the next frame begins another.
+    pub(crate) fn end_segment(&mut self) -> Result<(), StoreError> {
+        self.check_poison()?;
+        self.check_no_commit()?;
+        if self.next.is_none() && self.next_position() > self.current.first_position() {
+            self.roll(0)?;
+        }
+        Ok(())
+    }
+
     fn roll(&mut self, keep: usize) -> Result<(), DiskError> {
         let template = Template {
             kind: HeaderKind::Segment,

@@ -105,7 +105,7 @@ impl Store {
         let now = Mark { position, time_ms: history.now_ms };
         let marks = marks_with(earlier, now, since_ms);
         let old = marks.iter().filter(|mark| mark.time_ms <= since_ms).map(|mark| mark.position);
-        let keep_from = old.max().unwrap_or(0).max(history.erased_before);
+        let keep_from = old.max().unwrap_or(0).max(self.behind_erased(history.erased_before));
         self.folding.running = true;
         Ok(Some(FoldJob {
             disk: self.disk.clone(),
@@ -119,6 +119,12 @@ impl Store {
                 false => keep_from.min(history.needed_from).min(position),
             },
         }))
+    }
+
+    /// A position behind the whole segment that holds what was erased: only whole ones go.
+    fn behind_erased(&self, erased_before: u64) -> u64 {
+        let erased = erased_before.checked_sub(1).and_then(|at| self.writer.reader().locate(at));
+        erased.map_or(0, |(_, end)| end.map_or(erased_before, |end| end.saturating_add(1)))
     }
 
     /// Takes the result of a fold in and removes what the new base stands for. An error leaves all

@@ -206,6 +206,25 @@ impl Store {
         self.writer.read_frame(position)
     }
 
+    /// Ends the segment that takes frames, between commits: the next frame begins another, and what
+    /// is in this one can be folded away as a whole.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store is poisoned, a commit runs, or there is no space.
+    pub fn end_segment(&mut self) -> Result<(), StoreError> {
+        self.writer.end_segment()
+    }
+
+    /// First position of the log that can still be read.
+    pub fn first_position(&self) -> u64 {
+        self.writer.reader().first_position()
+    }
+
+    /// The position that the last checkpoint has reached.
+    pub fn checkpointed_to(&self) -> u64 {
+        self.state.reached()
+    }
+
     /// Rows of a space at the last checkpoint.
     pub fn checkpointed_rows(&self, space: Space) -> u64 {
         self.state.newest().base.sums.of(space).rows

@@ -14,11 +14,12 @@ use lastword_core::rules::{PendingOp, PendingState};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword_core::value::Record;
 use lastword_store::keys::{
-    Lineage, OutboxEntry, Shadow, StoredDecision, StoredPending, StoredRow, WorkspaceMeta,
+    Lineage, OutboxEntry, Shadow, StoredDecision, StoredErasure, StoredPending, StoredRow,
+    WorkspaceMeta,
 };
 use lastword_store::payload::{
-    Attachment, DeadLetters, DecidedBatch, Identity, LocalBatch, Payload, Purge, PurgePart,
-    RemotePage, Restored, StoreRole, Sums, Verdicts,
+    Attachment, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, Payload, Purge,
+    PurgePart, RemotePage, Restored, StoreRole, Sums, Verdicts,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -116,6 +117,7 @@ fn own_payloads() -> Vec<(&'static str, Payload)> {
         ("purge.tombstones", purge(PurgePart::Tombstones { horizon: 300 })),
         ("purge.decisions", purge(PurgePart::Decisions { device: DeviceId([7; 16]), through: 9 })),
         ("purge.stale", purge(PurgePart::Stale { after: 6, through: 300 })),
+        ("purge.erased", purge(PurgePart::Erased { before: 300 })),
         ("purge.clock", purge(PurgePart::Clock { now_ms: 1_700_000_000_000 })),
         ("sums", Payload::Sums(Sums { workspaces: vec![(workspace(), 300, 1 << 100)] })),
     ]
@@ -150,7 +152,14 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         head: 1_700_000_000 << 20,
         time_ms: 1_700_000_000_003,
     };
+    let erasure = Erasure {
+        workspace: workspace(),
+        first_seq: 300,
+        time_ms: 1_700_000_000_004,
+        records: vec![(TableName::new("notes").unwrap(), Key::new("n1").unwrap())],
+    };
     vec![
+        ("erasure", Payload::Erasure(erasure)),
         ("decided", Payload::Decided(decided_batch(accepted(), batch().ops))),
         ("decided.refused", Payload::Decided(decided_batch(refused(), Vec::new()))),
         ("remote", Payload::Remote(page)),
@@ -202,6 +211,10 @@ fn payloads_and_state_rows_have_their_golden_bytes() {
     }
     let stored = StoredRow { position: 300, row: row() };
     value(&mut golden, "state.row", &stored);
+    let (before, since_ms) = (300, 1_700_000_000_004);
+    value(&mut golden, "state.erasure", &StoredErasure { before, since_ms });
+    let erased = Row::erased(&stored.row, 301, 1_700_000_000_004);
+    value(&mut golden, "state.row.erased", &StoredRow { position: 400, row: erased });
     value(&mut golden, "state.shadow", &Shadow(Some(stored)));
     value(&mut golden, "state.shadow.none", &Shadow(None));
     let meta = WorkspaceMeta {
