@@ -77,8 +77,11 @@ impl Row {
     /// True if the record was erased: no earlier version of it may be read any more.
     #[must_use]
     pub fn is_erased(&self) -> bool {
-        // Another tombstone keeps the mark of the write whose value it holds.
-        self.deleted && self.full == self.last && self.last.writer == DeviceId::AUTHORITY
+        // Every other tombstone names its batch, or keeps the mark of the write whose value it holds.
+        self.deleted
+            && self.full == self.last
+            && self.last.writer == DeviceId::AUTHORITY
+            && self.op_id == BatchId::default()
     }
 
     /// Encoded size in bytes, at most.
