@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use crate::error::StoreError;
+use crate::error::{DiskError, StoreError};
 use crate::fold::{FoldDone, FoldJob, RebuildDone, RebuildJob, Source, marks_with};
 use crate::oplog::{BaseFile, Mark};
 use crate::plant::{Plant, planted};
@@ -167,8 +167,13 @@ impl Store {
     fn remove_leftover(&mut self) -> Result<(), StoreError> {
         while self.folding.pins.load(Ordering::Acquire) == 0 {
             let Some(number) = self.folding.leftover.front() else { break };
-            self.disk.remove(*number)?;
-            self.folding.leftover.pop_front();
+            match self.disk.remove(*number) {
+                // Whoever removed it: it is gone.
+                Ok(()) | Err(DiskError::NotFound { .. }) => {
+                    self.folding.leftover.pop_front();
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

@@ -534,3 +534,31 @@ fn a_rebuild_with_a_failure_on_the_way_is_whole_or_none() {
     }
     assert!(rebuilt > 20, "{rebuilt}");
 }
+
+/// B6: a file that was to be removed was gone already, since an earlier try had removed it before it
+/// failed. It stayed at the head of the queue, so no fold removed any file again.
+#[test]
+fn a_file_that_is_gone_holds_no_other_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let lock = lastword_store::DirLock::acquire(dir.path()).unwrap();
+        RealDisk::open(lock, options().zero_step).unwrap()
+    };
+    let real: Arc<dyn Disk> = Arc::new(open());
+    let memory: Arc<dyn Disk> = Arc::new(disk());
+    for disk in [real, memory] {
+        let mut store = Store::open(disk.clone(), options(), Arc::new(KeepRows)).unwrap().0;
+        let logs = |disk: &Arc<dyn Disk>| {
+            let files = disk.list().unwrap().into_iter();
+            files.filter(|file| file.kind == FileKind::Log).map(|file| file.number)
+        };
+        busy(&mut store, 400);
+        let first = logs(&disk).next().unwrap();
+        disk.remove(first).unwrap();
+        store.fold(&NO_HISTORY).unwrap();
+        busy(&mut store, 400);
+        store.fold(&NO_HISTORY).unwrap();
+        // The base and the segment that the state ends in.
+        assert_eq!(logs(&disk).count(), 2);
+    }
+}
