@@ -89,13 +89,13 @@ impl Store {
     }
 
     /// Begins to fold the log up to the last checkpoint, to be run on any thread while commits and
-    /// checkpoints go on. `None` if one is under way or nothing was checkpointed since the last.
+    /// checkpoints go on. `None` if one is under way or a rebuild, which may read the log that a fold
+    /// removes, or if nothing was checkpointed since the last.
     pub fn begin_fold(&mut self, history: &History) -> Result<Option<FoldJob>, StoreError> {
         self.writer.check_poison()?;
         let base = self.state.newest().base.clone();
-        let Some(watermark) = base.watermark.filter(|_| !self.folding.running) else {
-            return Ok(None);
-        };
+        let is_free = !self.folding.running && !self.state.is_rebuilding();
+        let Some(watermark) = base.watermark.filter(|_| is_free) else { return Ok(None) };
         let position = watermark.durable.end;
         if position <= self.folding.folded_to() {
             return Ok(None);

@@ -240,7 +240,8 @@ fn a_failed_fold_leaves_everything_as_it_was() {
 }
 
 /// I12, I18: a checkpoint and commits in the middle of a fold: the base stands for the checkpoint
-/// that it was begun with.
+/// that it was begun with. A rebuild reads the log that a fold removes: neither begins beside the
+/// other.
 #[test]
 fn a_checkpoint_goes_on_while_a_fold_runs() {
     let disk = disk();
@@ -254,6 +255,10 @@ fn a_checkpoint_goes_on_while_a_fold_runs() {
     all.extend(busy(&mut store, 10));
     assert!(store.begin_rebuild().unwrap().is_none(), "not while a fold runs");
     store.finish_fold(job.run()).unwrap();
+    let rebuild = store.begin_rebuild().unwrap().unwrap();
+    assert!(store.begin_fold(&NO_HISTORY).unwrap().is_none(), "not while a rebuild runs");
+    store.finish_rebuild(rebuild.run()).unwrap();
+    assert!(store.begin_fold(&NO_HISTORY).unwrap().is_some());
     assert_eq!(dump(&view), model(&all[..300]));
     assert_eq!(dump(&store.view()), model(&all));
     drop(store);
