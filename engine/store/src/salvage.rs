@@ -15,7 +15,7 @@ use crate::error::{BackupError, StoreError};
 use crate::fold::FoldJob;
 use crate::header::HeaderKind;
 use crate::oplog::{BaseFile, Durable, Entropy, FrameRef, Mark, Scan, Segment, torn_tail};
-use crate::state::{Dump, OpenState, Watermark, peek_state};
+use crate::state::{Apply, Dump, OpenState, Watermark, peek_state};
 
 /// Cache for redb while it is read, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
@@ -63,12 +63,13 @@ impl Start {
 }
 
 /// Takes what can be read of the store on `disk` into the new directory `to`, which must be missing
-/// or empty. `created_ms` and `entropy` go into a base that has to be written. `beyond` gets each
-/// frame behind the damage that can be read. Errors: [`BackupError::NotEmpty`], what the disk says,
+/// or empty. `created_ms` and `entropy` go into a base that has to be written, without what `apply`
+/// derives. `beyond` gets each frame behind the damage that can be read. Errors: [`BackupError::NotEmpty`], what the disk says,
 /// or [`BackupError::Nothing`] if there is nothing that a log could begin with.
 pub fn salvage(
     disk: &ReadOnlyDisk,
     to: &Path,
+    apply: &Arc<dyn Apply>,
     created_ms: i64,
     entropy: [u8; 32],
     beyond: &mut dyn FnMut(FrameRef<'_>),
@@ -110,7 +111,7 @@ pub fn salvage(
             report.files += 1;
         }
         Start::State(state, mark) => {
-            write_base(&state, mark, &segments, to, created_ms, entropy)?;
+            write_base(&state, mark, apply, &segments, to, created_ms, entropy)?;
             report.files += 1;
             report.from_state = true;
         }
@@ -306,6 +307,7 @@ fn tell_losses(
 fn write_base(
     state: &OpenState,
     mark: Watermark,
+    apply: &Arc<dyn Apply>,
     segments: &[Arc<Segment>],
     to: &Path,
     created_ms: i64,
@@ -320,7 +322,7 @@ fn write_base(
         entropy: Entropy::new(entropy),
         base: state.base.clone(),
         watermark: Watermark { salt: segment.header.salt, ..mark },
-        left_out: Vec::new(),
+        left_out: apply.derived().to_vec(),
         marks: vec![Mark { position: mark.durable.end, time_ms: created_ms }],
         keep_from: 0,
     };

@@ -297,9 +297,9 @@ fn a_rebuilt_state_is_the_same_and_smaller() {
 
 /// Keeps rows and, in another space, their values as keys: an index of a kind.
 #[derive(Debug)]
-struct KeepIndexed;
+pub(crate) struct KeepIndexed;
 
-const BY_VALUE: Space = Space::new(3);
+pub(crate) const BY_VALUE: Space = Space::new(3);
 
 impl Apply for KeepIndexed {
     fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
