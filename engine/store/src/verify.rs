@@ -90,8 +90,13 @@ pub fn verify(
         }
     };
     report.log_files = files.segments.len() as u64 + u64::from(files.base.is_some());
-    let whole = read_log(&files, &mut report, progress);
+    let mut whole = read_log(&files, &mut report, progress);
     let Some(last) = files.segments.last() else { return report };
+    let folded_to = files.base.as_ref().map_or(0, |base| base.end.durable.end);
+    if whole && let Err(error) = oplog::check_base(&files.segments, folded_to) {
+        report.add(error, true);
+        whole = false;
+    }
     let header = &last.header;
     progress(Step::State, report.log_bytes);
     let state = open_existing(&**disk, header.log_id, &mut report);
@@ -105,7 +110,6 @@ pub fn verify(
         salt: header.salt,
         durable: Durable { end: report.end, group: 1 },
     };
-    let folded_to = files.base.as_ref().map_or(0, |base| base.end.durable.end);
     let mark = state.as_ref().and_then(|state| state.base.watermark);
     let mark = mark.filter(|mark| (folded_to..=report.end).contains(&mark.durable.end));
     match (fold_again(scratch, apply, &files, mark.unwrap_or(here), report.end), state, sums) {

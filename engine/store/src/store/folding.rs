@@ -89,8 +89,8 @@ impl Store {
     }
 
     /// Begins to fold the log up to the last checkpoint, to be run on any thread while commits and
-    /// checkpoints go on. `None` if one is under way or a rebuild, which may read the log that a fold
-    /// removes, or if nothing was checkpointed since the last.
+    /// checkpoints go on. `None` if one is under way or a rebuild, which may read the log that a
+    /// fold removes, or if nothing was checkpointed since the last.
     pub fn begin_fold(&mut self, history: &History) -> Result<Option<FoldJob>, StoreError> {
         self.writer.check_poison()?;
         let base = self.state.newest().base.clone();

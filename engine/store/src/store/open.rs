@@ -28,9 +28,11 @@ impl Store {
             segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
         }
         let log_id = segments.first().map_or([0; 16], |segment| segment.header.log_id);
+        let base_end = base.as_ref().map_or(0, |base| base.end.durable.end);
+        // A state that is older than the base was put back by someone: the base knows more.
         let accept = |mark: &Watermark| match options.rebuild_state {
             true => Ok(false),
-            false => is_in(mark, &segments),
+            false => Ok(is_in(mark, &segments)? && mark.durable.end >= base_end),
         };
         let mut opened = open_state(&*disk, log_id, options.cache_bytes, accept)?;
         if !opened.fresh && !apply.accepts(&View::of_base(opened.base.clone())) {
@@ -44,9 +46,9 @@ impl Store {
             (None, Some(base)) => base.end.durable,
             (None, None) => Durable { end: 0, group: 0 },
         };
-        // What a base stands for needs no frame before it.
-        if start.end > base.as_ref().map_or(0, |base| base.end.durable.end) {
-            oplog::check_start(&segments, start.end)?;
+        match start.end > base_end {
+            true => oplog::check_start(&segments, start.end)?,
+            false => oplog::check_base(&segments, base_end)?,
         }
         let sizes =
             WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };

@@ -540,8 +540,8 @@ fn a_rebuild_with_a_failure_on_the_way_is_whole_or_none() {
     assert!(rebuilt > 20, "{rebuilt}");
 }
 
-/// B6: a file that was to be removed was gone already, since an earlier try had removed it before it
-/// failed. It stayed at the head of the queue, so no fold removed any file again.
+/// B6: a file that was to be removed was gone already, since an earlier try had removed it before
+/// it failed. It stayed at the head of the queue, so no fold removed any file again.
 #[test]
 fn a_file_that_is_gone_holds_no_other_back() {
     let dir = tempfile::tempdir().unwrap();

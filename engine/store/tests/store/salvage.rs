@@ -142,8 +142,8 @@ fn a_damaged_base_is_made_again_from_redb() {
     assert!(matches!(nothing, Err(BackupError::Nothing)), "{nothing:?}");
 }
 
-/// I13: the base that a salvage made of redb held the entries of indexes, which the format page says
-/// a base never does. They follow from the rows and are made again.
+/// I13: the base that a salvage made of redb held the entries of indexes, which the format page
+/// says a base never does. They follow from the rows and are made again.
 #[test]
 fn a_base_that_is_made_of_redb_leaves_derived_rows_out() {
     let dir = tempfile::tempdir().unwrap();
@@ -205,4 +205,40 @@ fn a_torn_tail_is_no_loss() {
     let (report, store, beyond) = salvaged(&data, &to);
     assert!(report.losses.is_empty() && beyond == 0, "{report:?}");
     assert_eq!(dump(&store.view()), model(&all));
+}
+
+/// I7, B1: the last segment is an older copy that ends before the base does. The salvaged store was
+/// refused like the damaged one, or went on behind a hole; now the log goes on in a segment of its
+/// own, and every row of the base is there.
+#[test]
+fn a_log_that_ends_before_its_base_is_salvaged() {
+    for with_state in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, to) = (dir.path().join("data"), dir.path().join("to"));
+        let mut store = open_in(&data).unwrap();
+        let all: Vec<_> = (0..20).map(payload).collect();
+        let mut old = Vec::new();
+        for (number, payload) in all.iter().enumerate() {
+            write(&mut store, payload);
+            if number == 9 {
+                old = fs::read(data.join("000000000001")).unwrap();
+            }
+        }
+        if with_state {
+            store.checkpoint().unwrap();
+        } else {
+            assert!(store.fold(&NO_HISTORY).unwrap());
+        }
+        drop(store);
+        let logs = log_files(&data);
+        fs::write(&logs[0].0, old).unwrap();
+        assert!(matches!(open_in(&data), Err(StoreError::Damaged { .. })));
+        let (report, mut store, _) = salvaged(&data, &to);
+        assert_eq!((report.from_state, report.losses.len()), (with_state, 1), "{report:?}");
+        assert_eq!(dump(&store.view()), model(&all));
+        write(&mut store, &payload(30));
+        drop(store);
+        let rows = dump(&open_in(&to).unwrap().view());
+        assert_eq!(rows, model(all.iter().chain([&payload(30)])));
+    }
 }

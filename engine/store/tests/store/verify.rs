@@ -10,7 +10,7 @@ use lastword_store::{
 use crate::fold::{NO_HISTORY, lose_a_row};
 use crate::support::*;
 
-fn verified(disk: &MemoryDisk) -> VerifyReport {
+pub(crate) fn verified(disk: &MemoryDisk) -> VerifyReport {
     let before = image(disk);
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let scratch = MemoryDisk::new(4 << 10);
@@ -137,9 +137,9 @@ fn a_state_that_the_log_does_not_say_is_found() {
     assert!(told.iter().any(|told| told.contains("the log says")), "{told:?}");
 }
 
-/// I12. The scratch directory was on a full disk, and verify said that the store was damaged and its
-/// data maybe lost. Whatever fails there, the store is not blamed, and what could not be compared is
-/// not said to be whole.
+/// I12. The scratch directory was on a full disk, and verify said that the store was damaged and
+/// its data maybe lost. Whatever fails there, the store is not blamed, and what could not be
+/// compared is not said to be whole.
 #[test]
 fn a_scratch_place_that_fails_is_not_the_stores_damage() {
     let disk: Arc<dyn Disk> = Arc::new(filled());
