@@ -353,6 +353,9 @@ fn write_base(
         left_out: apply.derived().to_vec(),
         marks: vec![Mark { position: watermark.durable.end, time_ms: created_ms }],
         keep_from: 0,
+        running: Arc::default(),
     };
-    job.run().result.map(drop).map_err(|error| BackupError::Store(Box::new(error)))
+    let (_, unkept) = job.run().result.map_err(|error| BackupError::Store(Box::new(error)))?;
+    unkept.keep();
+    Ok(())
 }

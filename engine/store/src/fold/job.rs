@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Unkept};
 use crate::error::StoreError;
 use crate::limits::{MAX_FRAME, MAX_MARKS};
 use crate::oplog::{BaseFile, BaseWriter, Entropy, Mark};
@@ -10,7 +10,8 @@ use crate::state::{Base, Dump, Space, Watermark};
 
 use super::rows::RowsOut;
 
-/// A fold to be run on any thread, see [`Store::begin_fold`](crate::Store::begin_fold).
+/// A fold to be run on any thread, see [`Store::begin_fold`](crate::Store::begin_fold). Dropping
+/// it, or its result, ends the fold and leaves nothing of it.
 #[derive(Debug)]
 #[must_use = "run it, then hand the result to `finish_fold`"]
 pub struct FoldJob {
@@ -22,24 +23,27 @@ pub struct FoldJob {
     pub(crate) marks: Vec<Mark>,
     /// Segments that end at or before this position go afterwards.
     pub(crate) keep_from: u64,
+    /// A fold is under way for as long as it is held; goes last.
+    pub(crate) running: Arc<()>,
 }
 
 /// The result of a [`FoldJob`].
 #[derive(Debug)]
 #[must_use = "hand it to `finish_fold`"]
 pub struct FoldDone {
-    pub(crate) result: Result<BaseFile, StoreError>,
+    pub(crate) result: Result<(BaseFile, Unkept), StoreError>,
     pub(crate) keep_from: u64,
+    pub(crate) _running: Arc<()>,
 }
 
 impl FoldJob {
     /// Writes the base. On an error nothing is left of it.
     pub fn run(self) -> FoldDone {
-        let keep_from = self.keep_from;
-        FoldDone { result: self.write(), keep_from }
+        let (keep_from, running) = (self.keep_from, self.running.clone());
+        FoldDone { result: self.write(), keep_from, _running: running }
     }
 
-    fn write(mut self) -> Result<BaseFile, StoreError> {
+    fn write(mut self) -> Result<(BaseFile, Unkept), StoreError> {
         let Watermark { log_id, salt, durable } = self.watermark;
         let mut out = BaseWriter::begin(&self.disk, &mut self.entropy, log_id, salt, durable)?;
         let mut dump = Dump::new(self.base, &self.left_out);

@@ -567,3 +567,33 @@ fn a_file_that_is_gone_holds_no_other_back() {
         assert_eq!(logs(&disk).count(), 2);
     }
 }
+
+/// I12, B6: a fold or a rebuild that was lost on the way was under way for ever: the log was never
+/// folded again, and after a lost rebuild no checkpoint began. Lost before its run or with its
+/// result, nothing is left of it.
+#[test]
+fn a_fold_or_rebuild_that_is_dropped_holds_no_other_back() {
+    let disk = disk();
+    let mut store = open(&disk);
+    let mut all = busy(&mut store, 300);
+    store.checkpoint().unwrap();
+    let before = (files(&disk, FileKind::Log), files(&disk, FileKind::State));
+    for is_run in [false, true] {
+        let fold = store.begin_fold(&NO_HISTORY).unwrap().expect("none runs");
+        if is_run {
+            drop(fold.run())
+        } else {
+            drop(fold)
+        }
+        let rebuild = store.begin_rebuild().unwrap().expect("none runs");
+        if is_run {
+            drop(rebuild.run())
+        } else {
+            drop(rebuild)
+        }
+        assert_eq!((files(&disk, FileKind::Log), files(&disk, FileKind::State)), before);
+    }
+    all.extend(busy(&mut store, 30));
+    assert!(store.fold(&NO_HISTORY).unwrap());
+    assert_eq!(dump(&store.view()), model(&all));
+}
