@@ -200,12 +200,9 @@ impl Upkeep {
         let history = History {
             now_ms: now_ms(),
             keep_ms: i64::try_from(self.settings.history.as_millis()).unwrap_or(i64::MAX),
-            needed_from: 0,
             erased_before: 0,
         };
-        let begun = read::needed_from(store.newest())
-            .and_then(|needed_from| store.begin_fold(&History { needed_from, ..history }));
-        match begun {
+        match store.begin_fold(&history) {
             Ok(Some(job)) => {
                 self.spawn(store, Work::Fold, move || Done::Fold(job.run()));
             }
@@ -301,9 +298,8 @@ pub(crate) fn append_sums(store: &mut Store) -> Result<(), StoreError> {
 pub(crate) fn fold_now(store: &mut Store, history: Duration) -> Result<bool, StoreError> {
     // It also begins a new segment.
     append_sums(store)?;
-    let needed_from = read::needed_from(store.newest())?;
     let keep_ms = i64::try_from(history.as_millis()).unwrap_or(i64::MAX);
-    let history = History { now_ms: now_ms(), keep_ms, needed_from, erased_before: 0 };
+    let history = History { now_ms: now_ms(), keep_ms, erased_before: 0 };
     let folded = store.fold(&history)?;
     if let Some(job) = store.begin_rebuild()? {
         store.finish_rebuild(job.run())?;

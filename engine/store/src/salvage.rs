@@ -347,15 +347,15 @@ fn write_base(
 ) -> Result<(), BackupError> {
     let job = FoldJob {
         disk: disk_in(to)?,
+        apply: apply.clone(),
         entropy,
         base: state.base.clone(),
         watermark,
-        left_out: apply.derived().to_vec(),
         marks: vec![Mark { position: watermark.durable.end, time_ms: created_ms }],
         keep_from: 0,
         running: Arc::default(),
     };
-    let (_, unkept) = job.run().result.map_err(|error| BackupError::Store(Box::new(error)))?;
+    let (_, unkept) = job.write().map_err(|error| BackupError::Store(Box::new(error)))?;
     unkept.keep();
     Ok(())
 }

@@ -6,9 +6,8 @@ use std::sync::{Arc, Weak};
 
 use crate::disk::Unkept;
 use crate::error::{DiskError, StoreError};
-use crate::fold::{FoldDone, FoldJob, RebuildDone, RebuildJob, Source, marks_with};
+use crate::fold::{FoldDone, FoldJob, Folded, RebuildDone, RebuildJob, Source, marks_with};
 use crate::oplog::{BaseFile, Mark};
-use crate::plant::{Plant, planted};
 
 use super::Store;
 
@@ -20,15 +19,14 @@ const GROWTH_PERCENT: u64 = 120;
 /// Bytes of a state file that never count as slack: redb grows in large steps.
 const SLACK_FROM: u64 = 2 * 1024 * 1024;
 
-/// How much of the log a fold leaves in place although the base stands for it.
+/// How much of the log a fold leaves in place although the base stands for it, beside what the base
+/// itself needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     /// The caller's clock, milliseconds since 1970 UTC.
     pub now_ms: i64,
     /// How long frames stay readable at least, in milliseconds.
     pub keep_ms: i64,
-    /// Frames from this position on are needed: an outbox may still have to send them.
-    pub needed_from: u64,
     /// Frames before this position go whatever their age: something in them was erased.
     pub erased_before: u64,
 }
@@ -114,15 +112,12 @@ impl Store {
         self.folding.running = Arc::downgrade(&running);
         Ok(Some(FoldJob {
             disk: self.disk.clone(),
+            apply: self.apply.clone(),
             entropy: self.writer.entropy().clone(),
             base,
             watermark,
-            left_out: self.apply.derived().to_vec(),
             marks,
-            keep_from: match planted(Plant::ForgetHistory) {
-                true => position,
-                false => keep_from.min(history.needed_from).min(position),
-            },
+            keep_from,
             running,
         }))
     }
@@ -132,19 +127,17 @@ impl Store {
     /// [`Store::begin_rebuild`] makes it anew from the log.
     pub fn finish_fold(&mut self, done: FoldDone) -> Result<(), StoreError> {
         self.folding.running = Weak::new();
-        let base = match done.result {
-            Ok((base, unkept)) => {
-                unkept.keep();
-                base
-            }
+        let Folded { base, unkept, keep_from } = match done.result {
+            Ok(folded) => folded,
             Err(error) => {
                 self.folding.distrusted |= matches!(error, StoreError::StateDamaged { .. });
                 return Err(error);
             }
         };
+        unkept.keep();
         let old = self.folding.base.replace(base);
         self.folding.leftover.extend(old.map(|old| old.segment.number()));
-        let gone = self.writer.reader().drop_before(done.keep_from);
+        let gone = self.writer.reader().drop_before(keep_from);
         self.folding.leftover.extend(gone.iter().map(|segment| segment.number()));
         self.remove_leftover()
     }

@@ -1,17 +1,17 @@
 //! Folding: the log before a checkpoint becomes a base, and nothing of what it says is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lastword_store::{
     Apply, ApplyError, Disk, Durability, Fault, FileKind, FrameRef, History, MemoryDisk, Options,
-    PutRow, RealDisk, Space, StateTxn, Store, StoreError, Survival,
+    PutRow, RealDisk, Space, StateTxn, Store, StoreError, Survival, View,
 };
 
 use crate::support::*;
 
 /// Nothing of the history is kept.
-pub(crate) const NO_HISTORY: History =
-    History { now_ms: 0, keep_ms: 0, needed_from: u64::MAX, erased_before: 0 };
+pub(crate) const NO_HISTORY: History = History { now_ms: 0, keep_ms: 0, erased_before: 0 };
 
 fn log_bytes(disk: &MemoryDisk) -> u64 {
     let files = disk.list().unwrap();
@@ -169,11 +169,25 @@ fn an_older_redb_beside_a_folded_log_is_discarded() {
     assert_eq!(dump(&store.view()), model(&all));
 }
 
+/// Keeps rows; frames from a place on, which the test moves, are needed.
+#[derive(Debug)]
+struct Needs(AtomicU64);
+
+impl Apply for Needs {
+    fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
+        KeepRows.apply(frame, state)
+    }
+
+    fn needed_from(&self, _state: &View) -> Result<u64, StoreError> {
+        Ok(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// B4: frames stay readable for as long as history is kept, and as long as an outbox needs them.
 #[test]
 fn a_fold_keeps_what_history_and_outbox_need() {
-    let disk = disk();
-    let mut store = open(&disk);
+    let apply = Arc::new(Needs(AtomicU64::new(u64::MAX)));
+    let mut store = Store::open(Arc::new(disk()), options(), apply.clone()).unwrap().0;
     let mut folds = Vec::new();
     for day in 0..6 {
         busy(&mut store, 200);
@@ -188,10 +202,12 @@ fn a_fold_keeps_what_history_and_outbox_need() {
     assert!(matches!(gone, StoreError::OutOfRange { .. }), "{gone}");
     let needed = store.view_handle().first_position();
     busy(&mut store, 200);
-    let history = History { now_ms: 90_000, needed_from: needed, ..NO_HISTORY };
+    apply.0.store(needed, Ordering::Relaxed);
+    let history = History { now_ms: 90_000, ..NO_HISTORY };
     assert!(store.fold(&history).unwrap());
     assert_eq!(store.view_handle().first_position(), needed);
     busy(&mut store, 200);
+    apply.0.store(u64::MAX, Ordering::Relaxed);
     let history = History { now_ms: 91_000, keep_ms: i64::MAX, ..NO_HISTORY };
     let erased = History { erased_before: store.next_position(), ..history };
     assert!(store.fold(&erased).unwrap());
@@ -596,4 +612,54 @@ fn a_fold_or_rebuild_that_is_dropped_holds_no_other_back() {
     all.extend(busy(&mut store, 30));
     assert!(store.fold(&NO_HISTORY).unwrap());
     assert_eq!(dump(&store.view()), model(&all));
+}
+
+/// Frames of an outbox: `send` waits in it until `sent`; anything else is a row.
+#[derive(Debug)]
+struct KeepOutbox;
+
+fn waits(state: &View) -> Result<u64, StoreError> {
+    let waits = state.get(A, b"waits")?;
+    Ok(waits.map_or(u64::MAX, |at| u64::from_be_bytes(at[..].try_into().unwrap())))
+}
+
+impl Apply for KeepOutbox {
+    fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
+        match frame.payload {
+            b"send" => state.put(A, b"waits", &frame.position.to_be_bytes())?,
+            b"sent" => state.delete(A, b"waits"),
+            other => state.put(B, other, b"row")?,
+        }
+        Ok(())
+    }
+
+    fn needed_from(&self, state: &View) -> Result<u64, StoreError> {
+        waits(state)
+    }
+}
+
+/// I1, I27: a batch had left the outbox in the newest state, so a fold took its frame away; then
+/// the power went before that was durable, and the batch waited in the outbox again without its
+/// ops. A fold keeps what the outbox of its base needs.
+#[test]
+fn a_fold_keeps_what_a_power_cut_brings_back() {
+    let disk = disk();
+    let open = |disk: &MemoryDisk| {
+        Store::open(Arc::new(disk.clone()), options(), Arc::new(KeepOutbox)).unwrap().0
+    };
+    let mut store = open(&disk);
+    let sent_at = write(&mut store, b"send");
+    for number in 0..600 {
+        write(&mut store, format!("k{number} {}", "v".repeat(100)).as_bytes());
+    }
+    store.checkpoint().unwrap();
+    store.append(KIND, b"sent").unwrap();
+    let job = store.begin_fold(&NO_HISTORY).unwrap().unwrap();
+    store.finish_fold(job.run()).unwrap();
+    let cut = open(&disk.after_power_cut(Survival::Dropped));
+    assert_eq!(waits(&cut.view()).unwrap(), sent_at, "it waits again");
+    assert_eq!(cut.read_frame(sent_at).unwrap().payload, b"send");
+    store.commit().unwrap();
+    assert!(store.fold(&NO_HISTORY).unwrap());
+    assert!(store.view_handle().first_position() > sent_at, "it stays for ever");
 }
