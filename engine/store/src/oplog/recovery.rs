@@ -203,6 +203,13 @@ pub(crate) fn check_reaches(segments: &[Arc<Segment>], position: u64) -> Result<
     }
 }
 
+/// Fails if the log cannot be read from `start` to its end.
+pub(crate) fn check_readable(segments: &[Arc<Segment>], start: Durable) -> Result<(), StoreError> {
+    let Some(last) = segments.last() else { return Ok(()) };
+    let tail = Tail::find(segments, start)?;
+    torn_tail(last, tail.end, tail.group).map(drop)
+}
+
 /// Recovers the log in `segments` (not empty), reading from `start`, which is known to be durable.
 /// Nothing of the log may be used before this returns.
 pub(crate) fn recover(

@@ -4,7 +4,7 @@ use lastword_store::{
     DiskError, FileKind, MemoryDisk, Options, Store, StoreError, Survival, limits::HEADER_LEN,
 };
 
-use crate::fold::NO_HISTORY;
+use crate::fold::{NO_HISTORY, lose_a_row};
 use crate::support::*;
 use crate::verify::verified;
 
@@ -262,4 +262,60 @@ fn damage_right_before_the_end_of_a_base_is_no_loss() {
     }
     disk.flip(log, end * 8);
     assert_eq!(dump(&open(&disk).view()), rows);
+}
+
+/// A log of several segments, the first damaged, and a state that goes on behind them.
+fn damaged_before_the_state() -> (MemoryDisk, Vec<Vec<u8>>) {
+    let disk = disk();
+    let mut store = open(&disk);
+    let all: Vec<_> = (0..300).map(|n| put(&format!("k{}", n % 90), &"v".repeat(150))).collect();
+    for payload in &all {
+        write(&mut store, payload);
+    }
+    store.checkpoint().unwrap();
+    drop(store);
+    disk.flip(files(&disk, FileKind::Log)[0], (HEADER_LEN + 30) * 8);
+    (disk, all)
+}
+
+#[track_caller]
+fn assert_names_the_damage(error: &StoreError) {
+    assert!(matches!(error, StoreError::Damaged { offset: 128, position: 0, .. }), "{error}");
+    assert!(error.to_string().contains("`lastword salvage`"), "{error}");
+}
+
+/// I7, I12: the log was damaged before the place from which a whole state goes on. Whoever asked
+/// for the state to be made anew lost it before the damage was met, and nothing could be opened or
+/// salvaged any more. It stays until what takes its place can be made; the store works, and a fold
+/// of the state, which needs no frame that it has, takes the damage away.
+#[test]
+fn damage_before_a_whole_state_is_cured_by_a_fold() {
+    let (disk, all) = damaged_before_the_state();
+    let anew = Options { rebuild_state: true, ..options() };
+    assert_names_the_damage(&open_with(&disk, anew).unwrap_err());
+    let mut store = open(&disk);
+    assert_eq!(dump(&store.view()), model(&all));
+    assert_names_the_damage(&store.read_frame(0).unwrap_err());
+    assert!(verified(&disk).findings.iter().any(|finding| finding.is_loss));
+    assert!(store.fold(&NO_HISTORY).unwrap());
+    assert!(verified(&disk).findings.is_empty());
+    assert!(matches!(store.read_frame(0), Err(StoreError::OutOfRange { .. })));
+    assert_eq!(dump(&store.view()), model(&all));
+}
+
+/// I7, I12: a state that has lost a row cannot be made anew from a damaged log: the error names the
+/// damage, no file is left behind, and what the state still has can be read.
+#[test]
+fn a_rebuild_from_a_damaged_log_leaves_the_state() {
+    let (disk, all) = damaged_before_the_state();
+    lose_a_row(&disk, files(&disk, FileKind::State)[0], b"k3");
+    let mut store = open(&disk);
+    assert_names_the_damage(&store.fold(&NO_HISTORY).unwrap_err());
+    assert_eq!(files(&disk, FileKind::State).len(), 1);
+    let mut rows = model(&all);
+    rows.remove(&(A.number(), b"k3".to_vec()));
+    assert_eq!(dump(&store.view()), rows);
+    write(&mut store, &put("k3", "again"));
+    store.checkpoint().unwrap();
+    assert!(store.view().get(A, b"k3").unwrap().is_some());
 }
