@@ -234,6 +234,14 @@ pub enum Error {
         /// What is wrong.
         reason: String,
     },
+    /// A bug of ours ended work beside the writer; the store goes on without its result.
+    #[error("the {work} panicked: {reason}; please report this as a bug")]
+    Panicked {
+        /// What was under way.
+        work: &'static str,
+        /// What the panic said.
+        reason: String,
+    },
     /// The database is closed.
     #[error("the database is closed")]
     Closed,

@@ -8,15 +8,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use lastword_core::id::{BatchId, DeviceId, WorkspaceName};
 use lastword_core::op::{Batch, Op};
 use lastword_core::stamp::Decision;
+use lastword_store::apply::ApplyPayload;
 use lastword_store::keys::{self, OutboxEntry};
 use lastword_store::payload::{Identity, LocalBatch, Payload, StoreRole, kind};
 use lastword_store::{
-    BackupError, DiskError, FrameRef, Loss, ReadOnlyDisk, SalvageReport, Store, StoreError, read,
+    Apply, BackupError, DiskError, FrameRef, Loss, ReadOnlyDisk, SalvageReport, Store, StoreError,
+    read,
 };
 
 use crate::dead_letter::{self, SALVAGED};
@@ -141,7 +144,8 @@ pub(crate) fn salvage_held(
     let mut behind = Behind::default();
     let disk = ReadOnlyDisk::new(dir);
     let beyond = &mut |frame: FrameRef<'_>| behind.take(frame);
-    let taken = lastword_store::salvage(&disk, to, now_ms(), random(), beyond)?;
+    let apply: Arc<dyn Apply> = Arc::new(ApplyPayload::default());
+    let taken = lastword_store::salvage(&disk, to, &apply, now_ms(), random(), beyond)?;
     let losses = taken.losses.iter().map(|loss| loss_of(directory, loss)).collect();
     // The role is in the first frame; only a device has frames of its own that tell it too.
     if taken.end == 0 && !taken.losses.is_empty() && behind.frames.is_empty() {

@@ -3,6 +3,8 @@
 //! Each runs on a thread of its own and comes back to the writer; here is when each is due, and how
 //! writes are slowed down so that memory stays bounded.
 
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,6 +16,7 @@ use lastword_store::{
 
 use crate::environment::now_ms;
 use crate::erase::{self, DEFAULT_ERASE_WITHIN, Erasing, Step};
+use crate::error::Error;
 use crate::purge::{DEFAULT_TOMBSTONES, Purging};
 
 /// What failed is tried again after this long.
@@ -31,6 +34,34 @@ pub(crate) enum Done {
     Checkpoint(Box<CheckpointDone>),
     Fold(FoldDone),
     Rebuild(RebuildDone),
+    /// It has no result, and what the panic said.
+    Panicked(Work, String),
+}
+
+/// What runs beside the writer, one of each at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    Checkpoint,
+    Fold,
+    Rebuild,
+}
+
+impl Work {
+    fn thread_name(self) -> &'static str {
+        match self {
+            Work::Checkpoint => "lastword checkpoint",
+            Work::Fold => "lastword fold",
+            Work::Rebuild => "lastword rebuild",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Work::Checkpoint => "checkpoint",
+            Work::Fold => "fold of the log",
+            Work::Rebuild => "rebuild of the state",
+        }
+    }
 }
 
 /// Takes ended work back to the writer.
@@ -153,7 +184,7 @@ impl Upkeep {
 
     /// Takes ended work in and begins what follows from it.
     pub(crate) fn take(&mut self, store: &mut Store, done: Done) {
-        let was_rebuild = matches!(done, Done::Rebuild(_));
+        let was_rebuild = matches!(done, Done::Rebuild(_) | Done::Panicked(Work::Rebuild, _));
         self.end(store, done);
         self.erase(store);
         match self.failed {
@@ -166,29 +197,38 @@ impl Upkeep {
 
     /// Takes ended work in.
     pub(crate) fn end(&mut self, store: &mut Store, done: Done) {
-        let (what, result) = match done {
+        let (work, result) = match done {
             Done::Checkpoint(done) => {
-                self.checkpointing = false;
-                ("checkpoint", store.finish_checkpoint(*done))
+                (Work::Checkpoint, store.finish_checkpoint(*done).map_err(Error::from))
             }
-            Done::Fold(done) => {
-                self.folding = false;
-                ("fold of the log", store.finish_fold(done))
-            }
+            Done::Fold(done) => (Work::Fold, store.finish_fold(done).map_err(Error::from)),
             Done::Rebuild(done) => {
-                self.rebuilding = false;
-                let made = store.finish_rebuild(done);
+                let made = store.finish_rebuild(done).map_err(Error::from);
                 if made.is_ok() {
                     self.erasing.rebuilt(store);
                 }
-                ("rebuild of the state", made)
+                (Work::Rebuild, made)
+            }
+            // What the thread had of the store went with it.
+            Done::Panicked(work, reason) => {
+                (work, Err(Error::Panicked { work: work.name(), reason }))
             }
         };
+        *self.is_under_way(work) = false;
         let now = Instant::now();
         self.old_views.extend(store.take_old_views().map(|views| (now, views)));
         self.failed = result.is_err().then_some(now);
         if let Err(error) = result {
+            let what = work.name();
             tracing::error!(%error, "{what} failed; the log has everything, it is tried again");
+        }
+    }
+
+    fn is_under_way(&mut self, work: Work) -> &mut bool {
+        match work {
+            Work::Checkpoint => &mut self.checkpointing,
+            Work::Fold => &mut self.folding,
+            Work::Rebuild => &mut self.rebuilding,
         }
     }
 
@@ -203,10 +243,8 @@ impl Upkeep {
         }
         match sums_of_changes(store).and_then(|()| store.begin_checkpoint()) {
             Ok(Some(job)) => {
-                self.checkpointing = true;
-                self.spawn(store, "lastword checkpoint", move || {
-                    Done::Checkpoint(Box::new(job.run()))
-                });
+                let run = move || Done::Checkpoint(Box::new(job.run()));
+                self.spawn(store, Work::Checkpoint, run);
             }
             Ok(None) => {}
             Err(error) => {
@@ -236,8 +274,7 @@ impl Upkeep {
             .and_then(|history| store.begin_fold(&history));
         match begun {
             Ok(Some(job)) => {
-                self.folding = true;
-                self.spawn(store, "lastword fold", move || Done::Fold(job.run()));
+                self.spawn(store, Work::Fold, move || Done::Fold(job.run()));
             }
             Ok(None) => {}
             Err(error) => {
@@ -250,32 +287,34 @@ impl Upkeep {
     fn rebuild(&mut self, store: &mut Store) {
         match store.begin_rebuild() {
             Ok(Some(job)) => {
-                self.rebuilding = true;
-                self.spawn(store, "lastword rebuild", move || Done::Rebuild(job.run()));
+                self.spawn(store, Work::Rebuild, move || Done::Rebuild(job.run()));
             }
             Ok(None) => {}
             Err(error) => tracing::error!(%error, "the state cannot be made anew"),
         }
     }
 
-    /// Runs `work` on another thread, or here if there is none to be had.
+    /// Does `work` on another thread, or here if there is none to be had. Whatever becomes of it,
+    /// its end is told.
     fn spawn(
         &mut self,
         store: &mut Store,
-        name: &str,
-        work: impl FnOnce() -> Done + Send + 'static,
+        work: Work,
+        run: impl FnOnce() -> Done + Send + 'static,
     ) {
-        let work = Arc::new(Mutex::new(Some(work)));
-        let (back, theirs) = (self.back.clone(), Arc::clone(&work));
-        let spawned = std::thread::Builder::new().name(name.into()).spawn(move || {
-            if let Some(work) = lock(&theirs).take() {
-                back(work());
-            }
-        });
-        if spawned.is_err()
-            && let Some(work) = lock(&work).take()
-        {
-            self.take(store, work());
+        *self.is_under_way(work) = true;
+        let run = Arc::new(Mutex::new(Some(run)));
+        let (back, theirs) = (self.back.clone(), Arc::clone(&run));
+        let spawned =
+            std::thread::Builder::new().name(work.thread_name().into()).spawn(move || {
+                let run = lock(&theirs).take();
+                if let Some(run) = run {
+                    back(run_to_end(work, run));
+                }
+            });
+        let run = if spawned.is_err() { lock(&run).take() } else { None };
+        if let Some(run) = run {
+            self.take(store, run_to_end(work, run));
         }
     }
 
@@ -290,6 +329,19 @@ impl Upkeep {
             views.are_held()
         });
     }
+}
+
+fn run_to_end(work: Work, run: impl FnOnce() -> Done) -> Done {
+    // The job is moved in: nothing that a panic left half done is seen afterwards but through the
+    // store, which takes a job that is dropped for one that has ended.
+    catch_unwind(AssertUnwindSafe(run))
+        .unwrap_or_else(|panic| Done::Panicked(work, said(panic.as_ref())))
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_default()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -333,7 +385,6 @@ fn history(store: &Store, keep: Duration) -> Result<History, StoreError> {
     Ok(History {
         now_ms: now_ms(),
         keep_ms: i64::try_from(keep.as_millis()).unwrap_or(i64::MAX),
-        needed_from: read::needed_from(store.newest())?,
         erased_before: read::erased_before(store.newest())?,
     })
 }

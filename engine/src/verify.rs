@@ -49,11 +49,20 @@ pub struct Verified {
     pub is_backup: bool,
     /// What was read.
     pub read: VerifyReport,
-    /// What is wrong; empty if all is whole.
+    /// What is wrong; empty if nothing was found.
     pub damages: Vec<Damage>,
+    /// Why the log could not be folded once more, if the scratch directory failed. It says nothing
+    /// of the store: verify it once more with another one.
+    pub scratch_failed: Option<String>,
 }
 
 impl Verified {
+    /// Whether all could be compared and nothing is wrong.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.damages.is_empty() && self.scratch_failed.is_none()
+    }
+
     /// Whether something is wrong with more than the state, so that data may be lost.
     #[must_use]
     pub fn is_loss(&self) -> bool {
@@ -75,7 +84,8 @@ impl Verified {
 /// # Errors
 /// [`crate::Error::NoStore`] if there is nothing to verify, [`crate::Error::Lock`] if another
 /// process has the store open (with its id), [`crate::Error::Backup`] if a file cannot be read.
-/// What is damaged is no error: it is in what is returned.
+/// What is damaged is no error, nor is a scratch directory that fails later: both are in what is
+/// returned.
 pub fn verify(
     dir: &Path,
     scratch: &Path,
@@ -111,7 +121,9 @@ pub fn verify(
         what: finding.error.to_string(),
         is_loss: finding.is_loss,
     }));
-    Ok(Verified { is_backup: directory.is_backup, read, damages })
+    let scratch_failed =
+        read.scratch_failed.as_ref().map(|error| format!("{}: {error}", scratch.display()));
+    Ok(Verified { is_backup: directory.is_backup, read, damages, scratch_failed })
 }
 
 /// The number of the file that an error names.

@@ -278,8 +278,8 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use lastword_store::{
-        Apply, ApplyError, Disk as _, Fault, FileKind, FrameRef, MemoryDisk, Options, Space,
-        StateTxn, Store,
+        Apply, ApplyError, Disk, DiskError, Fault, File, FileInfo, FileKind, FrameRef, MemoryDisk,
+        Options, Space, StateTxn, Store,
     };
 
     use super::*;
@@ -403,5 +403,87 @@ mod tests {
         });
         let closed = heard.recv_timeout(Duration::from_secs(60));
         assert!(closed.is_ok(), "neither writes nor close came back");
+    }
+
+    /// Panics where a file is made on threads of one name, and counts how often.
+    #[derive(Debug)]
+    struct PanicsOn {
+        disk: MemoryDisk,
+        thread: &'static str,
+        panics: AtomicU64,
+    }
+
+    impl PanicsOn {
+        fn check(&self) {
+            if std::thread::current().name() == Some(self.thread) {
+                self.panics.fetch_add(1, Ordering::SeqCst);
+                panic!("a planted bug on {}", self.thread);
+            }
+        }
+    }
+
+    impl Disk for PanicsOn {
+        fn list(&self) -> Result<Vec<FileInfo>, DiskError> {
+            self.disk.list()
+        }
+
+        fn take_spare(&self, keep: usize) -> Result<u64, DiskError> {
+            self.check();
+            self.disk.take_spare(keep)
+        }
+
+        fn create_state(&self) -> Result<u64, DiskError> {
+            self.check();
+            self.disk.create_state()
+        }
+
+        fn open(&self, number: u64) -> Result<Arc<dyn File>, DiskError> {
+            self.disk.open(number)
+        }
+
+        fn remove(&self, number: u64) -> Result<(), DiskError> {
+            self.disk.remove(number)
+        }
+
+        fn free_bytes(&self) -> Option<u64> {
+            self.disk.free_bytes()
+        }
+    }
+
+    /// I8, I12. A bug made the thread of a checkpoint or a fold panic: nobody told the writer that
+    /// it had ended, and `close` waited for it for ever.
+    #[test]
+    fn a_panic_beside_the_writer_does_not_stop_it() {
+        for thread in ["lastword checkpoint", "lastword fold"] {
+            let memory = MemoryDisk::new(4 << 10);
+            let disk = Arc::new(PanicsOn { disk: memory, thread, panics: AtomicU64::new(0) });
+            let options = Options {
+                segment_size: 16 << 10,
+                zero_step: 4 << 10,
+                delta_cap_bytes: 64 << 10,
+                anew_from_bytes: 0,
+                entropy: [3; 32],
+                ..Options::default()
+            };
+            let open =
+                |options| Store::open(disk.clone(), options, Arc::new(Keep)).expect("opens").0;
+            let writer =
+                Writer::start(open(options.clone()), &settings(), "test", Box::new(|_| {}));
+            let writer = writer.expect("a thread");
+            let row = |number: u32| [&number.to_be_bytes()[..], &[7; 200]].concat();
+            for number in 0..250 {
+                let append = move |store: &mut Store| Ok(store.append(KIND, &row(number))?);
+                writer.run(append).expect("the disk works");
+            }
+            let (told, heard) = channel();
+            std::thread::spawn(move || drop(told.send(writer.close())));
+            let closed = heard.recv_timeout(Duration::from_secs(30)).expect("close came back");
+            closed.expect("closes");
+            assert!(disk.panics.load(Ordering::SeqCst) > 0, "{thread} had nothing to do");
+            let store = open(options);
+            for number in 0..250 {
+                assert!(store.view().get(ROWS, &row(number)).expect("reads").is_some());
+            }
+        }
     }
 }

@@ -11,8 +11,7 @@ use lastword_store::{
 const SPARE_BYTES: u64 = 4 << 10;
 const KIND: u8 = 40;
 const ROWS: Space = Space::new(2);
-const NO_HISTORY: History =
-    History { now_ms: 0, keep_ms: 0, needed_from: u64::MAX, erased_before: 0 };
+const NO_HISTORY: History = History { now_ms: 0, keep_ms: 0, erased_before: 0 };
 /// Most steps of one input.
 const MAX_STEPS: usize = 200;
 

@@ -6,6 +6,7 @@
 //! they may not follow from what is there, so nothing is made of them here.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,12 +14,16 @@ use crate::backup::copy_file;
 use crate::disk::{DirLock, Disk, ReadOnlyDisk, RealDisk, file_path, read_header, sync_dir};
 use crate::error::{BackupError, StoreError};
 use crate::fold::FoldJob;
-use crate::header::HeaderKind;
-use crate::oplog::{BaseFile, Durable, Entropy, FrameRef, Mark, Scan, Segment, torn_tail};
-use crate::state::{Dump, OpenState, Watermark, peek_state};
+use crate::header::{Header, HeaderKind};
+use crate::oplog::{
+    BaseFile, Durable, Entropy, FrameRef, Mark, Scan, Segment, check_base, create_behind, torn_tail,
+};
+use crate::state::{Apply, Dump, OpenState, Watermark, peek_state};
 
 /// Cache for redb while it is read, in bytes.
 const CACHE_BYTES: usize = 64 << 20;
+/// Bytes of a spare in the new directory, that of a device.
+const SPARE_BYTES: u64 = 1 << 20;
 
 /// A place that cannot be read.
 #[derive(Debug, Clone)]
@@ -63,12 +68,14 @@ impl Start {
 }
 
 /// Takes what can be read of the store on `disk` into the new directory `to`, which must be missing
-/// or empty. `created_ms` and `entropy` go into a base that has to be written. `beyond` gets each
-/// frame behind the damage that can be read. Errors: [`BackupError::NotEmpty`], what the disk says,
-/// or [`BackupError::Nothing`] if there is nothing that a log could begin with.
+/// or empty. `created_ms` and `entropy` go into a base that has to be written, without what `apply`
+/// derives. `beyond` gets each frame behind the damage that can be read. Errors:
+/// [`BackupError::NotEmpty`], what the disk says, or [`BackupError::Nothing`] if there is nothing
+/// that a log could begin with.
 pub fn salvage(
     disk: &ReadOnlyDisk,
     to: &Path,
+    apply: &Arc<dyn Apply>,
     created_ms: i64,
     entropy: [u8; 32],
     beyond: &mut dyn FnMut(FrameRef<'_>),
@@ -89,28 +96,38 @@ pub fn salvage(
     report.was_end = reach.end;
     tell_history(&segments, start.durable().end, &mut report)?;
     tell_losses(&segments, &reach, &mut report, beyond)?;
-    for (place, segment) in segments.iter().enumerate() {
-        if (reach.first..=reach.last).contains(&place) {
-            let end = next_of(&segments, place).min(reach.end);
+    let mut entropy = Entropy::new(entropy);
+    let kept = segments.get(reach.first..=reach.last).unwrap_or_default();
+    let end = start.durable().end;
+    // The log was cut or is an older copy: what is left of it is before what the rows stand for.
+    let ends_before = kept.last().filter(|_| check_base(kept, end).is_err());
+    if ends_before.is_none() {
+        for (place, segment) in kept.iter().enumerate() {
+            let len = segment.offset(next_of(kept, place).min(reach.end));
             let path = file_path(to, segment.number(), false);
-            // A log that ends before the state does is shorter than what it stands for.
-            let (len, there) = (segment.offset(end), segment.file.len()?);
-            copy_file(&*segment.file, segment.number(), len.min(there), &path)?;
-            if len > there {
-                lengthen(&path, len)?;
-            }
+            copy_file(&*segment.file, segment.number(), len, &path)?;
             report.files += 1;
         }
     }
     match start {
         Start::First => {}
         Start::Base(base) => {
-            let number = base.segment.number();
-            copy_file(&*base.segment.file, number, base.len, &file_path(to, number, false))?;
+            let path = file_path(to, base.segment.number(), false);
+            copy_file(&*base.segment.file, base.segment.number(), base.len, &path)?;
+            if let Some(old) = ends_before {
+                let predecessor = go_on_behind(old, end, to, &mut entropy)?;
+                rewrite_header(&path, &Header { predecessor, ..base.segment.header.clone() })?;
+            }
             report.files += 1;
         }
         Start::State(state, mark) => {
-            write_base(&state, mark, &segments, to, created_ms, entropy)?;
+            let holding = kept.iter().rfind(|segment| segment.first_position() <= end);
+            let salt = match (ends_before, holding) {
+                (Some(old), _) => go_on_behind(old, end, to, &mut entropy)?,
+                (None, Some(holding)) => holding.header.salt,
+                (None, None) => return Err(BackupError::Nothing),
+            };
+            write_base(&state, Watermark { salt, ..mark }, apply, to, created_ms, entropy)?;
             report.files += 1;
             report.from_state = true;
         }
@@ -262,10 +279,27 @@ fn tell_history(
     Ok(())
 }
 
-fn lengthen(path: &Path, len: u64) -> Result<(), BackupError> {
+/// Begins a segment in the new directory in which the log of `old` goes on at `end`; returns its
+/// salt.
+fn go_on_behind(
+    old: &Segment,
+    end: u64,
+    to: &Path,
+    entropy: &mut Entropy,
+) -> Result<[u8; 16], BackupError> {
+    Ok(create_behind(&*disk_in(to)?, entropy, old, end)?.header.salt)
+}
+
+/// Of a base, whose frames do not depend on where the log goes on.
+fn rewrite_header(path: &Path, header: &Header) -> Result<(), BackupError> {
     let io = |source| BackupError::Io { path: path.to_owned(), source };
-    let file = fs::OpenOptions::new().write(true).open(path).map_err(io)?;
-    file.set_len(len).and_then(|()| file.sync_all()).map_err(io)
+    let mut file = fs::OpenOptions::new().write(true).open(path).map_err(io)?;
+    file.write_all(&header.encode()).and_then(|()| file.sync_all()).map_err(io)
+}
+
+fn disk_in(to: &Path) -> Result<Arc<dyn Disk>, BackupError> {
+    let lock = DirLock::acquire(to).map_err(|error| BackupError::Lock(Box::new(error)))?;
+    Ok(Arc::new(RealDisk::open(lock, SPARE_BYTES)?))
 }
 
 /// Names the damage where the readable log ends, if it went on behind that, and hands out what can
@@ -305,24 +339,23 @@ fn tell_losses(
 /// A base with the rows of redb, in the new directory.
 fn write_base(
     state: &OpenState,
-    mark: Watermark,
-    segments: &[Arc<Segment>],
+    watermark: Watermark,
+    apply: &Arc<dyn Apply>,
     to: &Path,
     created_ms: i64,
-    entropy: [u8; 32],
+    entropy: Entropy,
 ) -> Result<(), BackupError> {
-    let place = segments.iter().rposition(|s| s.first_position() <= mark.durable.end);
-    let segment = place.and_then(|place| segments.get(place)).ok_or(BackupError::Nothing)?;
-    let lock = DirLock::acquire(to).map_err(|error| BackupError::Lock(Box::new(error)))?;
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk::open(lock, 1 << 20)?);
     let job = FoldJob {
-        disk,
-        entropy: Entropy::new(entropy),
+        disk: disk_in(to)?,
+        apply: apply.clone(),
+        entropy,
         base: state.base.clone(),
-        watermark: Watermark { salt: segment.header.salt, ..mark },
-        left_out: Vec::new(),
-        marks: vec![Mark { position: mark.durable.end, time_ms: created_ms }],
+        watermark,
+        marks: vec![Mark { position: watermark.durable.end, time_ms: created_ms }],
         keep_from: 0,
+        running: Arc::default(),
     };
-    job.run().result.map(drop).map_err(|error| BackupError::Store(Box::new(error)))
+    let (_, unkept) = job.write().map_err(|error| BackupError::Store(Box::new(error)))?;
+    unkept.keep();
+    Ok(())
 }

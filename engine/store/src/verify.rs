@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::disk::{Disk, FileKind};
-use crate::error::StoreError;
+use crate::error::{ApplyError, StoreError};
 use crate::fold::{load, replay};
 use crate::oplog::{self, BaseFile, Durable, LogFiles, LogReader, Scan, Segment};
 use crate::state::{
@@ -60,6 +60,8 @@ pub struct VerifyReport {
     pub state_rows: u64,
     /// The state could be compared with a second fold of the log.
     pub compared: bool,
+    /// Why there was no second fold, if the scratch place failed: it says nothing of the store.
+    pub scratch_failed: Option<StoreError>,
     /// What is wrong.
     pub findings: Vec<Finding>,
 }
@@ -71,8 +73,8 @@ impl VerifyReport {
 }
 
 /// Verifies the store on `disk`, which no process may have open. `scratch` takes the second fold
-/// and is left as it was. What is found is in the report, not an error; `progress` gets the step
-/// and bytes of the log.
+/// and is left as it was. What is found is in the report, not an error, and so is a failure of
+/// `scratch`; `progress` gets the step and bytes of the log.
 pub fn verify(
     disk: &Arc<dyn Disk>,
     scratch: &Arc<dyn Disk>,
@@ -88,8 +90,13 @@ pub fn verify(
         }
     };
     report.log_files = files.segments.len() as u64 + u64::from(files.base.is_some());
-    let whole = read_log(&files, &mut report, progress);
+    let mut whole = read_log(&files, &mut report, progress);
     let Some(last) = files.segments.last() else { return report };
+    let folded_to = files.base.as_ref().map_or(0, |base| base.end.durable.end);
+    if whole && let Err(error) = oplog::check_base(&files.segments, folded_to) {
+        report.add(error, true);
+        whole = false;
+    }
     let header = &last.header;
     progress(Step::State, report.log_bytes);
     let state = open_existing(&**disk, header.log_id, &mut report);
@@ -103,11 +110,11 @@ pub fn verify(
         salt: header.salt,
         durable: Durable { end: report.end, group: 1 },
     };
-    let folded_to = files.base.as_ref().map_or(0, |base| base.end.durable.end);
     let mark = state.as_ref().and_then(|state| state.base.watermark);
     let mark = mark.filter(|mark| (folded_to..=report.end).contains(&mark.durable.end));
     match (fold_again(scratch, apply, &files, mark.unwrap_or(here), report.end), state, sums) {
-        (Err(error), ..) => report.add(error, true),
+        (Err(Failed::Scratch(error)), ..) => report.scratch_failed = Some(error),
+        (Err(Failed::Store(error)), ..) => report.add(error, true),
         (Ok(again), Some(state), Some(sums)) if mark.is_some() => {
             compare(&mut report, &state, &sums, &again);
         }
@@ -226,6 +233,30 @@ fn read_rows(state: &OpenState, report: &mut VerifyReport) -> Option<StateSums> 
     }
 }
 
+/// What made a second fold fail.
+enum Failed {
+    Scratch(StoreError),
+    Store(StoreError),
+}
+
+impl Failed {
+    /// The only state that a fold reads and writes is the one in the scratch place.
+    fn of(error: StoreError) -> Self {
+        if is_of_state(&error) { Failed::Scratch(error) } else { Failed::Store(error) }
+    }
+}
+
+fn is_of_state(error: &StoreError) -> bool {
+    match error {
+        StoreError::StateDamaged { .. } | StoreError::StateUnavailable { .. } => true,
+        StoreError::Apply { source, .. } => match &**source {
+            ApplyError::Store(error) => is_of_state(error),
+            ApplyError::Refused(_) => false,
+        },
+        _ => false,
+    }
+}
+
 /// The sums of base and log folded once more, up to `at`, with what follows folded too.
 fn fold_again(
     scratch: &Arc<dyn Disk>,
@@ -233,26 +264,28 @@ fn fold_again(
     files: &LogFiles,
     at: Watermark,
     end: u64,
-) -> Result<StateSums, StoreError> {
-    let made = create_state(&**scratch, at.log_id, CACHE_BYTES)?;
+) -> Result<StateSums, Failed> {
+    let made = create_state(&**scratch, at.log_id, CACHE_BYTES).map_err(Failed::Scratch)?;
     let number = made.file.number();
     let mut state = LiveState::new(apply.clone(), made);
     let folded = (|| {
         if let Some(base) = &files.base {
-            load(&mut state, &**apply, base, DELTA_BYTES)?;
+            load(&mut state, &**apply, base, DELTA_BYTES).map_err(Failed::of)?;
         }
         let log = LogReader::new(files.segments.clone());
-        replay(&mut state, &log, at.durable.end, DELTA_BYTES)?;
-        while let Some(job) = state.freeze(at)? {
-            state.finish(job.run())?;
+        replay(&mut state, &log, at.durable.end, DELTA_BYTES).map_err(Failed::of)?;
+        while let Some(job) = state.freeze(at).map_err(Failed::Scratch)? {
+            state.finish(job.run()).map_err(Failed::Scratch)?;
         }
         let sums = state.newest().base.sums;
-        replay(&mut state, &log, end, DELTA_BYTES)?;
+        replay(&mut state, &log, end, DELTA_BYTES).map_err(Failed::of)?;
         Ok(sums)
     })();
     drop(state);
-    scratch.remove(number)?;
-    folded
+    match scratch.remove(number) {
+        Err(error) if folded.is_ok() => Err(Failed::Scratch(error.into())),
+        _ => folded,
+    }
 }
 
 /// Whether the sums of redb are those of the second fold.

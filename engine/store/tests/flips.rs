@@ -21,8 +21,7 @@ static MEMORY: PeakAlloc = PeakAlloc;
 /// A frame as long as may be, a chunk of a scan, redb, the test's own images, on two threads.
 const MAX_MEMORY: usize = 2 * MAX_FRAME + (32 << 20);
 
-const NO_HISTORY: History =
-    History { now_ms: 0, keep_ms: 0, needed_from: u64::MAX, erased_before: 0 };
+const NO_HISTORY: History = History { now_ms: 0, keep_ms: 0, erased_before: 0 };
 
 fn stride(default: usize) -> usize {
     std::env::var("LASTWORD_FLIP_STRIDE").map_or(default, |stride| stride.parse().unwrap())

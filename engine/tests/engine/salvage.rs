@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use lastword::{Database, Error, OnDamage, salvage, verify};
+use lastword::core::id::{Key, TableName};
+use lastword::store::StoreError;
+use lastword::{Database, Error, OnDamage, compact, salvage, verify};
 
-use crate::support::{BY_THREAD, DRAFTS, Fixture, MESSAGES, message, open};
+use crate::support::{BY_THREAD, DRAFTS, Fixture, MESSAGES, Message, message, open};
 
 /// The only segment of a small log.
 fn log_of(dir: &Path) -> PathBuf {
@@ -132,6 +135,46 @@ fn a_whole_state_saves_everything_but_history() {
     drop(ws);
     db.close().unwrap();
     assert!(is_whole(&to));
+}
+
+/// I7, B1. The log was damaged before the place from which the whole state goes on. Opening the
+/// database with other indexes threw the state away before the damage was met, so every record was
+/// gone. It is refused and the state stays; versions behind the damage are named as damaged,
+/// records are read and written, and a fold takes the damage away.
+#[test]
+fn damage_of_the_history_leaves_the_records() {
+    let Fixture { dir, ws, db } = Fixture::new();
+    let data = dir.path().join("db");
+    let put = |number: i64, body: &str| {
+        let draft = Message { body: body.repeat(3_000), ..message("draft", "t1", number) };
+        ws.write(|tx| tx.put(DRAFTS, &draft)).unwrap();
+    };
+    put(1, "old");
+    put(2, "new");
+    drop(ws);
+    db.close().unwrap();
+    let at = flip(&log_of(dir.path()), "oldold");
+    let names = |error: &Error| {
+        let Error::Store(StoreError::Damaged { file: 1, offset, .. }) = error else { return false };
+        *offset < at && offset + 400 > at && error.to_string().contains("`lastword salvage`")
+    };
+    let other = Database::builder().tables((MESSAGES, DRAFTS)).open(&data);
+    assert!(names(&other.err().expect("the log cannot be folded")));
+    assert!(names(&compact(&data, Duration::ZERO, true).unwrap_err()));
+    let db = opens(dir.path(), OnDamage::Heal).unwrap();
+    assert!(db.healed().is_none(), "records are whole: nothing is to be healed");
+    let ws = db.workspace("main").unwrap();
+    let (table, key) = (TableName::new("drafts").unwrap(), Key::new("draft").unwrap());
+    assert!(names(&ws.history(&table, &key).unwrap_err()));
+    ws.write(|tx| tx.update(DRAFTS, "draft", |draft| draft.index = 3)).unwrap();
+    drop(ws);
+    db.close().unwrap();
+    assert!(!is_whole(&data));
+    assert!(compact(&data, Duration::ZERO, false).unwrap().folded);
+    assert!(is_whole(&data));
+    let ws = Database::builder().tables((MESSAGES, DRAFTS)).open(&data).unwrap();
+    let ws = ws.workspace("main").unwrap();
+    assert_eq!(ws.get(DRAFTS, "draft").unwrap().unwrap().index, 3);
 }
 
 /// B1, B3. Dead letters held the damaged part of the log in a store that was salvaged from its

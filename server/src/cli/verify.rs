@@ -34,6 +34,7 @@ pub(super) fn verify(args: &Directory) -> Result<(), Failure> {
     }
     match advice(args, &verified) {
         None => Ok(()),
+        Some(advice) if verified.damages.is_empty() => Err(Failure::failed(advice)),
         Some(advice) => Err(Failure::damaged(advice)),
     }
 }
@@ -69,7 +70,10 @@ fn as_text(args: &Directory, verified: &Verified) -> Vec<String> {
         ));
     }
     lines.extend(verified.damages.iter().map(damage_text));
-    if verified.damages.is_empty() {
+    if let Some(failed) = &verified.scratch_failed {
+        lines.push(format!("  FAILED   the second fold of the log, in its own place {failed}"));
+    }
+    if verified.is_whole() {
         lines.push("whole: everything is as it was written".to_owned());
     }
     lines
@@ -80,11 +84,18 @@ pub(super) fn damage_text(damage: &Damage) -> String {
     format!("  DAMAGED  {}{}", file.unwrap_or_default(), damage.what)
 }
 
-/// What to do next; `None` if nothing is damaged.
+/// What to do next; `None` if everything is whole.
 fn advice(args: &Directory, verified: &Verified) -> Option<String> {
     let dir = args.data.display();
     let found = match verified.damages.len() {
-        0 => return None,
+        0 if verified.is_whole() => return None,
+        0 => {
+            return Some(format!(
+                "{dir}: nothing damaged was found, but the log could not be folded once more: its \
+                 temporary directory failed. Verify again with TMPDIR set to a place with as much \
+                 room as the state takes"
+            ));
+        }
         1 => "1 thing in it is".to_owned(),
         more => format!("{more} things in it are"),
     };
@@ -118,10 +129,11 @@ fn as_json(args: &Directory, verified: &Verified) -> serde_json::Value {
     let damages = verified.damages.iter().map(damage_json);
     json!({
         "dir": args.data.display().to_string(), "backup": verified.is_backup,
-        "whole": verified.damages.is_empty(), "loss": verified.is_loss(),
+        "whole": verified.is_whole(), "loss": verified.is_loss(),
         "log_files": read.log_files, "log_bytes": read.log_bytes, "frames": read.frames,
         "first": read.first, "end": read.end, "torn_bytes": read.torn_bytes,
         "base_rows": read.base_rows, "state_rows": read.state_rows, "compared": read.compared,
-        "damages": damages.collect::<Vec<_>>(), "next": advice(args, verified),
+        "damages": damages.collect::<Vec<_>>(), "scratch_failed": verified.scratch_failed,
+        "next": advice(args, verified),
     })
 }

@@ -99,6 +99,10 @@ impl Apply for ApplyPayload {
         let known = state.get(META, INDEX_SIGNATURE);
         known.is_ok_and(|known| known.as_deref().unwrap_or_default() == self.indexes.signature())
     }
+
+    fn needed_from(&self, state: &View) -> Result<u64, StoreError> {
+        read::needed_from(state)
+    }
 }
 
 impl ApplyPayload {

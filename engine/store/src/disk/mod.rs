@@ -1,6 +1,7 @@
 //! The disk as the store sees it: numbered files, prepared ahead, without names or renames.
 
 mod traits;
+mod unkept;
 mod classify;
 mod memory;
 mod overlay;
@@ -29,3 +30,4 @@ pub use real::RealDisk;
 #[cfg(any(unix, windows))]
 pub(crate) use real::sync_dir;
 pub use traits::{Disk, File, FileInfo, FileKind, Ticket};
+pub(crate) use unkept::Unkept;

@@ -352,8 +352,10 @@ pub(super) fn numbers(dir: &Path) -> Result<Vec<(u64, bool)>, DiskError> {
 }
 
 fn remove(dir: &Path, number: u64, state: bool) -> Result<(), DiskError> {
-    fs::remove_file(file_name::path(dir, number, state))
-        .map_err(|error| DiskError::io("remove", number, 0, error))
+    fs::remove_file(file_name::path(dir, number, state)).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => DiskError::NotFound { file: number },
+        _ => DiskError::io("remove", number, 0, error),
+    })
 }
 
 /// Makes new names durable; Windows does so by itself and cannot open a directory.

@@ -46,7 +46,8 @@ pub trait Disk: fmt::Debug + Send + Sync {
     /// Opens a file. Errors: [`DiskError::NotFound`].
     fn open(&self, number: u64) -> Result<Arc<dyn File>, DiskError>;
 
-    /// Removes a file; handles that are open go on working until they are dropped.
+    /// Removes a file; handles that are open go on working until they are dropped. Errors:
+    /// [`DiskError::NotFound`] if there is none any more.
     fn remove(&self, number: u64) -> Result<(), DiskError>;
 
     /// Bytes left on the medium, if it can tell.

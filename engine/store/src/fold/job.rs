@@ -2,25 +2,43 @@
 
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Unkept};
 use crate::error::StoreError;
 use crate::limits::{MAX_FRAME, MAX_MARKS};
 use crate::oplog::{BaseFile, BaseWriter, Entropy, Mark};
-use crate::state::{Base, Dump, Space, Watermark};
+use crate::plant::{Plant, planted};
+use crate::state::{Apply, Base, Dump, View, Watermark};
 
 use super::rows::RowsOut;
 
-/// A fold to be run on any thread, see [`Store::begin_fold`](crate::Store::begin_fold).
-#[derive(Debug)]
+/// A fold to be run on any thread, see [`Store::begin_fold`](crate::Store::begin_fold). Dropping
+/// it, or its result, ends the fold and leaves nothing of it.
 #[must_use = "run it, then hand the result to `finish_fold`"]
 pub struct FoldJob {
     pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) apply: Arc<dyn Apply>,
     pub(crate) entropy: Entropy,
     pub(crate) base: Arc<Base>,
     pub(crate) watermark: Watermark,
-    pub(crate) left_out: Vec<Space>,
     pub(crate) marks: Vec<Mark>,
-    /// Segments that end at or before this position go afterwards.
+    /// Segments that end at or before this position go afterwards, but for what the base needs.
+    pub(crate) keep_from: u64,
+    /// A fold is under way for as long as it is held; goes last.
+    pub(crate) running: Arc<()>,
+}
+
+impl std::fmt::Debug for FoldJob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FoldJob").field("watermark", &self.watermark).finish_non_exhaustive()
+    }
+}
+
+/// What a fold made.
+#[derive(Debug)]
+pub(crate) struct Folded {
+    pub(crate) base: BaseFile,
+    pub(crate) unkept: Unkept,
+    /// Segments that end at or before this position go.
     pub(crate) keep_from: u64,
 }
 
@@ -28,21 +46,37 @@ pub struct FoldJob {
 #[derive(Debug)]
 #[must_use = "hand it to `finish_fold`"]
 pub struct FoldDone {
-    pub(crate) result: Result<BaseFile, StoreError>,
-    pub(crate) keep_from: u64,
+    pub(crate) result: Result<Folded, StoreError>,
+    pub(crate) _running: Arc<()>,
 }
 
 impl FoldJob {
     /// Writes the base. On an error nothing is left of it.
     pub fn run(self) -> FoldDone {
-        let keep_from = self.keep_from;
-        FoldDone { result: self.write(), keep_from }
+        let running = self.running.clone();
+        let result = self.keep_from().and_then(|keep_from| {
+            let (base, unkept) = self.write()?;
+            Ok(Folded { base, unkept, keep_from })
+        });
+        FoldDone { result, _running: running }
     }
 
-    fn write(mut self) -> Result<BaseFile, StoreError> {
+    /// What the newest state no longer needs may be needed again: after a power cut, or where the
+    /// log behind the base is lost. What the base needs covers all that can come back.
+    fn keep_from(&self) -> Result<u64, StoreError> {
+        let end = self.watermark.durable.end;
+        if planted(Plant::ForgetHistory) {
+            return Ok(end);
+        }
+        let needed_from = self.apply.needed_from(&View::of_base(self.base.clone()))?;
+        Ok(self.keep_from.min(needed_from).min(end))
+    }
+
+    /// The base alone, and what removes its file again.
+    pub(crate) fn write(mut self) -> Result<(BaseFile, Unkept), StoreError> {
         let Watermark { log_id, salt, durable } = self.watermark;
         let mut out = BaseWriter::begin(&self.disk, &mut self.entropy, log_id, salt, durable)?;
-        let mut dump = Dump::new(self.base, &self.left_out);
+        let mut dump = Dump::new(self.base, self.apply.derived());
         let mut rows = RowsOut::default();
         while let Some((space, key, value)) = dump.next()? {
             if let Some(payload) = rows.push(space, &key, &value) {

@@ -9,6 +9,7 @@ mod load;
 mod rebuild;
 mod rows;
 
+pub(crate) use job::Folded;
 pub(crate) use job::marks_with;
 pub use job::{FoldDone, FoldJob};
 pub(crate) use load::load;

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Unkept};
 use crate::error::StoreError;
 use crate::oplog::{BaseFile, Durable, FIRST_FREE_KIND, LogReader};
 use crate::plant::{Plant, planted};
@@ -28,7 +28,8 @@ pub(crate) enum Source {
 }
 
 /// A state to be made anew on any thread, see
-/// [`Store::begin_rebuild`](crate::Store::begin_rebuild).
+/// [`Store::begin_rebuild`](crate::Store::begin_rebuild). Dropping it, or its result, ends the
+/// rebuild and leaves nothing of it.
 #[must_use = "run it, then hand the result to `finish_rebuild`"]
 pub struct RebuildJob {
     pub(crate) disk: Arc<dyn Disk>,
@@ -38,6 +39,7 @@ pub struct RebuildJob {
     pub(crate) watermark: Watermark,
     pub(crate) cache_bytes: usize,
     pub(crate) replay_bytes: usize,
+    /// Whether it is to give up; a rebuild is under way for as long as this is held. Goes last.
     pub(crate) cancelled: Arc<AtomicBool>,
 }
 
@@ -51,7 +53,8 @@ impl std::fmt::Debug for RebuildJob {
 #[must_use = "hand it to `finish_rebuild`"]
 pub struct RebuildDone {
     /// `None` if it was cancelled.
-    pub(crate) result: Result<Option<OpenState>, StoreError>,
+    pub(crate) result: Result<Option<(OpenState, Unkept)>, StoreError>,
+    pub(crate) _running: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for RebuildDone {
@@ -64,17 +67,13 @@ impl std::fmt::Debug for RebuildDone {
 impl RebuildJob {
     /// Makes the new state. Of one that fails or is cancelled nothing is left.
     pub fn run(self) -> RebuildDone {
-        let disk = self.disk.clone();
+        let running = self.cancelled.clone();
         let made = create_state(&*self.disk, self.watermark.log_id, self.cache_bytes);
         let result = made.and_then(|made| {
-            let number = made.file.number();
-            let filled = self.fill(made);
-            if !matches!(filled, Ok(Some(_))) {
-                disk.remove(number)?;
-            }
-            filled
+            let unkept = Unkept::new(&self.disk, made.file.number());
+            Ok(self.fill(made)?.map(|made| (made, unkept)))
         });
-        RebuildDone { result }
+        RebuildDone { result, _running: running }
     }
 
     fn fill(self, made: OpenState) -> Result<Option<OpenState>, StoreError> {

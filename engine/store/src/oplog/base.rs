@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Unkept};
 use crate::error::{DiskError, StoreError};
 use crate::header::HeaderKind;
 use crate::limits::{FRAME_HEADER_LEN, HEADER_LEN, MAX_MARKS};
@@ -133,13 +133,12 @@ impl BaseEnd {
 /// A base that is being written.
 #[derive(Debug)]
 pub(crate) struct BaseWriter {
-    disk: Arc<dyn Disk>,
     segment: Segment,
     buffer: Vec<u8>,
     /// Position of the first byte of the buffer.
     buffer_at: u64,
     durable: Durable,
-    finished: bool,
+    unkept: Unkept,
 }
 
 impl BaseWriter {
@@ -156,12 +155,11 @@ impl BaseWriter {
             Template { kind: HeaderKind::Base, log_id, predecessor: goes_on_in, segment_size: 0 };
         let segment = Segment::reserve(&**disk, entropy, &template, durable.end, 0)?;
         let writer = BaseWriter {
-            disk: disk.clone(),
+            unkept: Unkept::new(disk, segment.number()),
             segment,
             buffer: Vec::with_capacity(WRITE_BYTES),
             buffer_at: durable.end,
             durable,
-            finished: false,
         };
         writer.segment.give_birth()?;
         Ok(writer)
@@ -173,8 +171,12 @@ impl BaseWriter {
         if self.buffer.len() >= WRITE_BYTES { self.write_out() } else { Ok(()) }
     }
 
-    /// Makes the base count.
-    pub(crate) fn finish(mut self, marks: Vec<Mark>, sums: Vec<u8>) -> Result<BaseFile, DiskError> {
+    /// Makes the base count, if its file is kept.
+    pub(crate) fn finish(
+        mut self,
+        marks: Vec<Mark>,
+        sums: Vec<u8>,
+    ) -> Result<(BaseFile, Unkept), DiskError> {
         self.write_out()?;
         let file = self.segment.file.clone();
         file.set_len(self.segment.offset(self.buffer_at))?;
@@ -188,11 +190,9 @@ impl BaseWriter {
         if !planted(Plant::FreeBeforeBaseIsDurable) {
             file.sync()?;
         }
-        self.finished = true;
-        let header = self.segment.header.clone();
-        let segment = Arc::new(Segment::new(header, file));
-        let len = segment.file.len()?;
-        Ok(BaseFile { segment, end, len })
+        let len = file.len()?;
+        let BaseWriter { segment, unkept, .. } = self;
+        Ok((BaseFile { segment: Arc::new(segment), end, len }, unkept))
     }
 
     fn frame(&mut self, kind: u8, payload: &[u8]) {
@@ -206,14 +206,5 @@ impl BaseWriter {
         self.buffer_at += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
-    }
-}
-
-impl Drop for BaseWriter {
-    fn drop(&mut self) {
-        if !self.finished {
-            // What cannot be removed is an unfinished base, which the next open removes.
-            let _ = self.disk.remove(self.segment.number());
-        }
     }
 }

@@ -14,7 +14,8 @@ pub(crate) use frame::FIRST_FREE_KIND;
 pub use frame::{FrameRef, OwnedFrame};
 pub(crate) use reader::{LogReader, Scan};
 pub(crate) use recovery::{
-    LogFiles, Recovered, check_reaches, check_start, create, examine, load, recover, torn_tail,
+    LogFiles, Recovered, check_base, check_reaches, check_readable, check_start, create,
+    create_behind, examine, load, recover, torn_tail,
 };
 pub(crate) use segment::{Entropy, Segment};
 pub use writer::{Commit, CommitDone};

@@ -18,6 +18,7 @@ use crate::oplog::writer::{Durable, Writer, WriterOptions};
 use crate::plant::{Plant, planted};
 
 const TOO_SHORT: &str = "the log ends before the state it once made";
+const BEFORE_BASE: &str = "the log ends before the base that stands for it does";
 
 /// A log that is ready to grow.
 #[derive(Debug)]
@@ -175,6 +176,24 @@ pub(crate) fn create(
     Ok(Arc::new(segment))
 }
 
+/// Begins a segment at `position` in which the log of `old` goes on, whatever that ends with.
+pub(crate) fn create_behind(
+    disk: &dyn Disk,
+    entropy: &mut Entropy,
+    old: &Segment,
+    position: u64,
+) -> Result<Segment, StoreError> {
+    let template = Template {
+        kind: HeaderKind::Segment,
+        log_id: old.header.log_id,
+        predecessor: old.header.salt,
+        segment_size: old.header.segment_size,
+    };
+    let segment = Segment::reserve(disk, entropy, &template, position, 0)?;
+    segment.give_birth()?;
+    Ok(segment)
+}
+
 /// Fails if the valid frames of the log end before `position`.
 pub(crate) fn check_reaches(segments: &[Arc<Segment>], position: u64) -> Result<(), StoreError> {
     let tail = Tail::find(segments, Durable { end: 0, group: 0 })?;
@@ -182,6 +201,13 @@ pub(crate) fn check_reaches(segments: &[Arc<Segment>], position: u64) -> Result<
         Some(last) if tail.end < position => Err(last.damaged(tail.end, TOO_SHORT)),
         _ => Ok(()),
     }
+}
+
+/// Fails if the log cannot be read from `start` to its end.
+pub(crate) fn check_readable(segments: &[Arc<Segment>], start: Durable) -> Result<(), StoreError> {
+    let Some(last) = segments.last() else { return Ok(()) };
+    let tail = Tail::find(segments, start)?;
+    torn_tail(last, tail.end, tail.group).map(drop)
 }
 
 /// Recovers the log in `segments` (not empty), reading from `start`, which is known to be durable.
@@ -227,19 +253,39 @@ pub(crate) fn recover(
 /// enough for it also where it is an older copy, or writes to it were lost. Damage before that
 /// place is not looked at here; what it held was folded.
 pub(crate) fn check_start(segments: &[Arc<Segment>], start: u64) -> Result<(), StoreError> {
-    let holding = segments.iter().rfind(|segment| segment.first_position() < start);
-    let begins = segments.iter().any(|segment| segment.first_position() == start);
+    check_end(segments, start, TOO_SHORT)
+}
+
+/// Fails if the log ends before `end`, up to which a base stands for it. The base needs no frame
+/// before that place: one that begins there, or a segment, shows as well that the log reached it.
+pub(crate) fn check_base(segments: &[Arc<Segment>], end: u64) -> Result<(), StoreError> {
+    let goes_on = match segments.last() {
+        Some(last) if last.first_position() < end => {
+            Scan::new(last, end, u64::MAX)?.next()?.is_some()
+        }
+        _ => true,
+    };
+    if goes_on { Ok(()) } else { check_end(segments, end, BEFORE_BASE) }
+}
+
+fn check_end(
+    segments: &[Arc<Segment>],
+    end: u64,
+    too_short: &'static str,
+) -> Result<(), StoreError> {
+    let holding = segments.iter().rfind(|segment| segment.first_position() < end);
+    let begins = segments.iter().any(|segment| segment.first_position() == end);
     let Some(segment) = holding.filter(|_| !begins) else { return Ok(()) };
-    let mut scan = Scan::new(segment, segment.first_position(), start)?;
+    let mut scan = Scan::new(segment, segment.first_position(), end)?;
     loop {
         while scan.next()?.is_some() {}
-        let end = scan.position();
-        if end == start {
+        let at = scan.position();
+        if at == end {
             return Ok(());
         }
-        match scan.find(end, |_| true)? {
-            Some(found) => scan = Scan::new(segment, found, start)?,
-            None => return Err(segment.damaged(end, TOO_SHORT)),
+        match scan.find(at, |_| true)? {
+            Some(found) => scan = Scan::new(segment, found, end)?,
+            None => return Err(segment.damaged(at, too_short)),
         }
     }
 }

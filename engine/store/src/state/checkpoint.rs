@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, Unkept};
 use crate::error::StoreError;
 use crate::state::delta::Delta;
 use crate::state::dump::Merged;
@@ -41,14 +41,16 @@ impl Progress {
     }
 }
 
-/// A checkpoint to be run on any thread; dropping it unfinished leaves the delta frozen, see
-/// [`Store::begin_checkpoint`](crate::Store::begin_checkpoint).
+/// A checkpoint to be run on any thread, see
+/// [`Store::begin_checkpoint`](crate::Store::begin_checkpoint). Dropping it, or its result, ends
+/// the checkpoint: the delta stays frozen for the next one, and nothing is left of a new file.
 #[derive(Debug)]
 #[must_use = "run it, then hand the result to `finish_checkpoint`"]
 pub struct CheckpointJob {
     pub(crate) watermark: Watermark,
-    pub(crate) progress: Arc<Progress>,
     pub(crate) way: Way,
+    /// A checkpoint is under way for as long as it is held; goes last.
+    pub(crate) progress: Arc<Progress>,
 }
 
 /// How a checkpoint is written.
@@ -77,7 +79,7 @@ pub(crate) struct Anew {
     pub(crate) log_id: [u8; 16],
     pub(crate) cache_bytes: usize,
     pub(crate) merged: Merged,
-    pub(crate) made: Option<(OpenState, StateWrite)>,
+    pub(crate) made: Option<(StateWrite, OpenState, Unkept)>,
 }
 
 /// What a slice of a checkpoint left.
@@ -93,13 +95,14 @@ pub enum Slice {
 /// What redb holds after a checkpoint.
 pub(crate) enum Written {
     InPlace(Box<Base>),
-    Anew(Box<OpenState>),
+    Anew(Box<OpenState>, Unkept),
 }
 
 /// The result of a checkpoint.
 #[must_use = "hand it to `finish_checkpoint`"]
 pub struct CheckpointDone {
     pub(crate) result: Result<Written, StoreError>,
+    pub(crate) _running: Arc<Progress>,
 }
 
 impl std::fmt::Debug for CheckpointDone {
@@ -131,18 +134,14 @@ impl CheckpointJob {
         };
         let result = match (ended, self.way) {
             (Ok(false), way) => {
-                let CheckpointJob { watermark, progress, .. } = self;
-                return Slice::More(Box::new(CheckpointJob { watermark, progress, way }));
+                let watermark = self.watermark;
+                return Slice::More(Box::new(CheckpointJob { watermark, way, progress }));
             }
             (Ok(true), Way::InPlace(way)) => way.commit(&self.watermark),
             (Ok(true), Way::Anew(way)) => way.commit(&self.watermark),
-            (Err(error), Way::InPlace(_)) => Err(error),
-            (Err(error), Way::Anew(way)) => {
-                way.undo();
-                Err(error)
-            }
+            (Err(error), _) => Err(error),
         };
-        Slice::Done(Box::new(CheckpointDone { result }))
+        Slice::Done(Box::new(CheckpointDone { result, _running: progress }))
     }
 }
 
@@ -176,10 +175,11 @@ impl Anew {
     fn slice(&mut self, rows: usize, progress: &Progress) -> Result<bool, StoreError> {
         if self.made.is_none() {
             let made = create_state(&*self.disk, self.log_id, self.cache_bytes)?;
+            let unkept = Unkept::new(&self.disk, made.file.number());
             let write = made.tables.begin(StateSums::default())?;
-            self.made = Some((made, write));
+            self.made = Some((write, made, unkept));
         }
-        let (_, write) = self.made.as_mut().expect("invariant: made above");
+        let (write, ..) = self.made.as_mut().expect("invariant: made above");
         let (mut left, mut chunk) = (rows, Vec::with_capacity(PROGRESS_ROWS));
         loop {
             let ended = self.merged.chunk(left.min(PROGRESS_ROWS), &mut chunk)?;
@@ -201,29 +201,10 @@ impl Anew {
         }
     }
 
-    fn commit(mut self: Box<Self>, watermark: &Watermark) -> Result<Written, StoreError> {
-        let (made, write) = self.made.take().expect("invariant: a slice begins it");
-        let base = write.commit(watermark).and_then(|()| made.tables.base());
-        match base {
-            Ok(base) => Ok(Written::Anew(Box::new(OpenState { base: Arc::new(base), ..made }))),
-            Err(error) => {
-                remove(&*self.disk, made);
-                Err(error)
-            }
-        }
+    fn commit(self, watermark: &Watermark) -> Result<Written, StoreError> {
+        let (write, made, unkept) = self.made.expect("invariant: a slice begins it");
+        let base = write.commit(watermark).and_then(|()| made.tables.base())?;
+        let made = OpenState { base: Arc::new(base), ..made };
+        Ok(Written::Anew(Box::new(made), unkept))
     }
-
-    /// Leaves nothing of the new file.
-    fn undo(mut self: Box<Self>) {
-        if let Some((made, _)) = self.made.take() {
-            remove(&*self.disk, made);
-        }
-    }
-}
-
-fn remove(disk: &dyn Disk, made: OpenState) {
-    let number = made.file.number();
-    drop(made);
-    // What cannot be removed is a second state, which the next open removes.
-    let _ = disk.remove(number);
 }

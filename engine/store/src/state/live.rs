@@ -1,6 +1,7 @@
 //! The state as the writer holds it: folds frames, freezes deltas, takes checkpoints in.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use crate::disk::Disk;
 use crate::error::StoreError;
@@ -38,13 +39,13 @@ pub(crate) struct LiveState {
     keep_versions: bool,
     /// Watermark of the frozen delta, while there is one.
     frozen_at: Option<Watermark>,
-    /// Of the checkpoint that runs.
-    running: Option<Arc<Progress>>,
+    /// Of the checkpoint that runs, for as long as its job or result is there.
+    running: Weak<Progress>,
     running_anew: bool,
     /// Whether the last checkpoint wrote a new file and failed: there may be no room for one.
     anew_failed: bool,
-    /// Whether the state is being made anew elsewhere.
-    rebuilding: bool,
+    /// Asks the rebuild that runs to give up; there as long as its job or result is.
+    rebuilding: Weak<AtomicBool>,
     /// Log position redb has reached.
     reached: u64,
     old_views: Option<OldViews>,
@@ -74,10 +75,10 @@ impl LiveState {
             changes: Arc::default(),
             keep_versions: true,
             frozen_at: None,
-            running: None,
+            running: Weak::new(),
             running_anew: false,
             anew_failed: false,
-            rebuilding: false,
+            rebuilding: Weak::new(),
             reached,
             old_views: None,
             anew: None,
@@ -180,8 +181,8 @@ impl LiveState {
         &mut self,
         watermark: Watermark,
     ) -> Result<Option<CheckpointJob>, StoreError> {
-        if self.running.is_some()
-            || self.rebuilding
+        if self.is_checkpointing()
+            || self.is_rebuilding()
             || !self.has_changes() && watermark.durable.end == self.reached
         {
             return Ok(None);
@@ -229,8 +230,8 @@ impl LiveState {
         };
         let progress = Arc::new(Progress::new(rows));
         self.running_anew = matches!(way, Way::Anew(_));
-        self.running = Some(progress.clone());
-        Ok(Some(CheckpointJob { watermark, progress, way }))
+        self.running = Arc::downgrade(&progress);
+        Ok(Some(CheckpointJob { watermark, way, progress }))
     }
 
     /// Checkpoints that change most rows write a new file on `disk`, if the state takes at least
@@ -255,28 +256,40 @@ impl LiveState {
 
     /// Hundredths of the running checkpoint that are written; `None` if none runs.
     pub(crate) fn checkpoint_percent(&self) -> Option<u64> {
-        self.running.as_ref().map(|running| running.percent())
+        self.running.upgrade().map(|running| running.percent())
+    }
+
+    fn is_checkpointing(&self) -> bool {
+        self.running.strong_count() > 0
     }
 
     /// Whether the state is being made anew elsewhere.
     pub(crate) fn is_rebuilding(&self) -> bool {
-        self.rebuilding
+        self.rebuilding.strong_count() > 0
     }
 
-    /// What redb stands for, if the state may be made anew now; no checkpoint begins until
-    /// `replace`.
-    pub(crate) fn begin_rebuild(&mut self) -> Option<(Arc<Base>, Watermark)> {
+    /// What redb stands for, if the state may be made anew now, and whether whoever does that shall
+    /// give up; no checkpoint begins until `replace`, or until that is dropped.
+    pub(crate) fn begin_rebuild(&mut self) -> Option<(Arc<Base>, Watermark, Arc<AtomicBool>)> {
         let watermark = self.newest.base.watermark?;
-        if self.running.is_some() || self.rebuilding {
+        if self.is_checkpointing() || self.is_rebuilding() {
             return None;
         }
-        self.rebuilding = true;
-        Some((self.newest.base.clone(), watermark))
+        let cancelled = Arc::new(AtomicBool::new(false));
+        self.rebuilding = Arc::downgrade(&cancelled);
+        Some((self.newest.base.clone(), watermark, cancelled))
+    }
+
+    /// Asks the rebuild that runs to give up, if one does.
+    pub(crate) fn cancel_rebuild(&self) {
+        if let Some(cancelled) = self.rebuilding.upgrade() {
+            cancelled.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Goes on in a state that was made anew, if it was, and returns the file of the old one.
     pub(crate) fn replace(&mut self, made: Option<OpenState>) -> Option<StateFile> {
-        self.rebuilding = false;
+        self.rebuilding = Weak::new();
         let OpenState { file, tables, base, .. } = made?;
         self.met_damage = false;
         self.tables = Some(tables);
@@ -290,14 +303,15 @@ impl LiveState {
     /// Takes the result in; a file that a new one has replaced goes. A failed checkpoint leaves the
     /// frozen delta for the next try.
     pub(crate) fn finish(&mut self, done: CheckpointDone) -> Result<(), StoreError> {
-        self.running = None;
+        self.running = Weak::new();
         self.anew_failed = self.running_anew && done.result.is_err();
         match done.result {
             Ok(Written::InPlace(base)) => {
                 self.settle(Arc::new(*base));
                 Ok(())
             }
-            Ok(Written::Anew(made)) => {
+            Ok(Written::Anew(made, unkept)) => {
+                unkept.keep();
                 let OpenState { file, tables, base, .. } = *made;
                 self.tables = Some(tables);
                 self.settle(base);

@@ -42,6 +42,12 @@ pub trait Apply: Send + Sync {
     fn accepts(&self, _state: &View) -> bool {
         true
     }
+
+    /// First log position whose frame `state` still needs, since what it says is nowhere else. A
+    /// fold asks it of the state that its base holds.
+    fn needed_from(&self, _state: &View) -> Result<u64, StoreError> {
+        Ok(u64::MAX)
+    }
 }
 
 /// The newest state with the changes of one frame on top.

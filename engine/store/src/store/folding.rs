@@ -1,13 +1,13 @@
 //! Folds and rebuilds: when they are due, how they begin and end, what goes afterwards.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 
-use crate::error::StoreError;
-use crate::fold::{FoldDone, FoldJob, RebuildDone, RebuildJob, Source, marks_with};
+use crate::disk::Unkept;
+use crate::error::{DiskError, StoreError};
+use crate::fold::{FoldDone, FoldJob, Folded, RebuildDone, RebuildJob, Source, marks_with};
 use crate::oplog::{BaseFile, Mark};
-use crate::plant::{Plant, planted};
 
 use super::Store;
 
@@ -19,15 +19,14 @@ const GROWTH_PERCENT: u64 = 120;
 /// Bytes of a state file that never count as slack: redb grows in large steps.
 const SLACK_FROM: u64 = 2 * 1024 * 1024;
 
-/// How much of the log a fold leaves in place although the base stands for it.
+/// How much of the log a fold leaves in place although the base stands for it, beside what the base
+/// itself needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct History {
     /// The caller's clock, milliseconds since 1970 UTC.
     pub now_ms: i64,
     /// How long frames stay readable at least, in milliseconds.
     pub keep_ms: i64,
-    /// Frames from this position on are needed: an outbox may still have to send them.
-    pub needed_from: u64,
     /// Frames before this position go whatever their age: something in them was erased.
     pub erased_before: u64,
 }
@@ -36,10 +35,10 @@ pub struct History {
 #[derive(Debug)]
 pub(super) struct Folding {
     base: Option<BaseFile>,
-    running: bool,
+    /// Of the fold that runs, for as long as its job or result is there.
+    running: Weak<()>,
     /// A dump found rows missing: the state is to be made anew from the log.
     distrusted: bool,
-    cancelled: Arc<AtomicBool>,
     pins: Arc<AtomicUsize>,
     /// Files that nothing needs any more but a backup may be reading.
     leftover: VecDeque<u64>,
@@ -66,12 +65,15 @@ impl Folding {
     pub(super) fn new(base: Option<BaseFile>) -> Self {
         Folding {
             base,
-            running: false,
+            running: Weak::new(),
             distrusted: false,
-            cancelled: Arc::default(),
             pins: Arc::default(),
             leftover: VecDeque::new(),
         }
+    }
+
+    fn is_running(&self) -> bool {
+        self.running.strong_count() > 0
     }
 
     fn folded_to(&self) -> u64 {
@@ -85,17 +87,17 @@ impl Store {
     pub fn wants_fold(&self) -> bool {
         let base = self.folding.base.as_ref().map_or(0, |base| base.len);
         let tail = self.state.reached().saturating_sub(self.folding.folded_to());
-        !self.folding.running && tail > (base / 4).max(self.options.segment_size)
+        !self.folding.is_running() && tail > (base / 4).max(self.options.segment_size)
     }
 
     /// Begins to fold the log up to the last checkpoint, to be run on any thread while commits and
-    /// checkpoints go on. `None` if one is under way or nothing was checkpointed since the last.
+    /// checkpoints go on. `None` if one is under way or a rebuild, which may read the log that a
+    /// fold removes, or if nothing was checkpointed since the last.
     pub fn begin_fold(&mut self, history: &History) -> Result<Option<FoldJob>, StoreError> {
         self.writer.check_poison()?;
         let base = self.state.newest().base.clone();
-        let Some(watermark) = base.watermark.filter(|_| !self.folding.running) else {
-            return Ok(None);
-        };
+        let is_free = !self.folding.is_running() && !self.state.is_rebuilding();
+        let Some(watermark) = base.watermark.filter(|_| is_free) else { return Ok(None) };
         let position = watermark.durable.end;
         if position <= self.folding.folded_to() {
             return Ok(None);
@@ -106,18 +108,17 @@ impl Store {
         let marks = marks_with(earlier, now, since_ms);
         let old = marks.iter().filter(|mark| mark.time_ms <= since_ms).map(|mark| mark.position);
         let keep_from = old.max().unwrap_or(0).max(self.behind_erased(history.erased_before));
-        self.folding.running = true;
+        let running = Arc::new(());
+        self.folding.running = Arc::downgrade(&running);
         Ok(Some(FoldJob {
             disk: self.disk.clone(),
+            apply: self.apply.clone(),
             entropy: self.writer.entropy().clone(),
             base,
             watermark,
-            left_out: self.apply.derived().to_vec(),
             marks,
-            keep_from: match planted(Plant::ForgetHistory) {
-                true => position,
-                false => keep_from.min(history.needed_from).min(position),
-            },
+            keep_from,
+            running,
         }))
     }
 
@@ -131,17 +132,18 @@ impl Store {
     /// as it was; after [`StoreError::StateDamaged`] the state has lost rows and
     /// [`Store::begin_rebuild`] makes it anew from the log.
     pub fn finish_fold(&mut self, done: FoldDone) -> Result<(), StoreError> {
-        self.folding.running = false;
-        let base = match done.result {
-            Ok(base) => base,
+        self.folding.running = Weak::new();
+        let Folded { base, unkept, keep_from } = match done.result {
+            Ok(folded) => folded,
             Err(error) => {
                 self.folding.distrusted |= matches!(error, StoreError::StateDamaged { .. });
                 return Err(error);
             }
         };
+        unkept.keep();
         let old = self.folding.base.replace(base);
         self.folding.leftover.extend(old.map(|old| old.segment.number()));
-        let gone = self.writer.reader().drop_before(done.keep_from);
+        let gone = self.writer.reader().drop_before(keep_from);
         self.folding.leftover.extend(gone.iter().map(|segment| segment.number()));
         self.remove_leftover()
     }
@@ -173,8 +175,13 @@ impl Store {
     fn remove_leftover(&mut self) -> Result<(), StoreError> {
         while self.folding.pins.load(Ordering::Acquire) == 0 {
             let Some(number) = self.folding.leftover.front() else { break };
-            self.disk.remove(*number)?;
-            self.folding.leftover.pop_front();
+            match self.disk.remove(*number) {
+                // Whoever removed it: it is gone.
+                Ok(()) | Err(DiskError::NotFound { .. }) => {
+                    self.folding.leftover.pop_front();
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
@@ -198,15 +205,16 @@ impl Store {
     /// fold runs, or if there is no checkpoint yet. No checkpoint begins until it has ended.
     pub fn begin_rebuild(&mut self) -> Result<Option<RebuildJob>, StoreError> {
         self.writer.check_poison()?;
-        if self.folding.running {
+        if self.folding.is_running() {
             return Ok(None);
         }
-        let Some((base, watermark)) = self.state.begin_rebuild() else { return Ok(None) };
+        let Some((base, watermark, cancelled)) = self.state.begin_rebuild() else {
+            return Ok(None);
+        };
         let source = match self.is_distrusted() {
             true => Source::Log(self.writer.reader().clone(), self.folding.base.clone()),
             false => Source::Rows(base),
         };
-        self.folding.cancelled = Arc::default();
         Ok(Some(RebuildJob {
             disk: self.disk.clone(),
             apply: self.apply.clone(),
@@ -214,13 +222,13 @@ impl Store {
             watermark,
             cache_bytes: self.options.cache_bytes,
             replay_bytes: self.options.replay_bytes,
-            cancelled: self.folding.cancelled.clone(),
+            cancelled,
         }))
     }
 
     /// Asks a running rebuild to give up, if it only gives space back: a checkpoint is needed.
     pub fn cancel_rebuild(&self) {
-        self.folding.cancelled.store(true, Ordering::Relaxed);
+        self.state.cancel_rebuild();
     }
 
     /// Takes the result of a rebuild in; the old state file goes. An error leaves all as it was.
@@ -228,14 +236,18 @@ impl Store {
         let standing = self.state.newest().base.watermark;
         let (made, error) = match done.result {
             // One that stands for another position would show a state that never was.
-            Ok(Some(made)) if made.base.watermark != standing => {
+            Ok(Some((made, _))) if made.base.watermark != standing => {
                 let file = made.file.number();
-                drop(made);
-                self.disk.remove(file)?;
                 let reason = "the state that was made anew stands for another position".to_owned();
                 (None, Some(StoreError::StateUnavailable { file, reason }))
             }
-            Ok(made) => (made, None),
+            Ok(made) => {
+                let kept = |(made, unkept): (_, Unkept)| {
+                    unkept.keep();
+                    made
+                };
+                (made.map(kept), None)
+            }
             Err(error) => (None, Some(error)),
         };
         if matches!(error, Some(StoreError::StateDamaged { .. })) {

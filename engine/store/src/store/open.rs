@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::fold::{load, replay};
-use crate::oplog::{self, Durable, Entropy, LogFiles, Recovered, Segment, WriterOptions};
+use crate::oplog::{self, BaseFile, Durable, Entropy, LogFiles, Recovered, Segment, WriterOptions};
 use crate::plant::{Plant, planted};
 use crate::state::{Apply, LiveState, View, Watermark, open_state};
 
@@ -28,12 +28,14 @@ impl Store {
             segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
         }
         let log_id = segments.first().map_or([0; 16], |segment| segment.header.log_id);
+        let base_end = base.as_ref().map_or(0, |base| base.end.durable.end);
         let accept = |mark: &Watermark| match options.rebuild_state {
-            true => Ok(false),
-            false => is_in(mark, &segments),
+            true => check_foldable(&segments, base.as_ref()).map(|()| false),
+            false => is_in(mark, &segments, base_end),
         };
         let mut opened = open_state(&*disk, log_id, options.cache_bytes, accept)?;
         if !opened.fresh && !apply.accepts(&View::of_base(opened.base.clone())) {
+            check_foldable(&segments, base.as_ref())?;
             // redb must let go of the file before it is removed.
             drop(opened);
             opened = open_state(&*disk, log_id, options.cache_bytes, |_| Ok(false))?;
@@ -44,9 +46,9 @@ impl Store {
             (None, Some(base)) => base.end.durable,
             (None, None) => Durable { end: 0, group: 0 },
         };
-        // What a base stands for needs no frame before it.
-        if start.end > base.as_ref().map_or(0, |base| base.end.durable.end) {
-            oplog::check_start(&segments, start.end)?;
+        match start.end > base_end {
+            true => oplog::check_start(&segments, start.end)?,
+            false => oplog::check_base(&segments, base_end)?,
         }
         let sizes =
             WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };
@@ -76,9 +78,23 @@ impl Store {
     }
 }
 
-/// Whether the watermark is a position of this log. One that is not, and lies beyond the end of
-/// the log, tells of segments that are missing.
-fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> Result<bool, StoreError> {
+/// Fails if base or log cannot be read to the end: a state that may be whole is not thrown away
+/// for one that cannot be made.
+fn check_foldable(segments: &[Arc<Segment>], base: Option<&BaseFile>) -> Result<(), StoreError> {
+    let start = match base {
+        Some(base) => {
+            base.visit(|_| Ok(()))?;
+            base.end.durable
+        }
+        None => Durable { end: 0, group: 0 },
+    };
+    oplog::check_readable(segments, start)
+}
+
+/// Whether the watermark is a position of this log, and not before the end of its base: someone has
+/// put back a state which knows less than the base then. One that is no position of the log and
+/// lies beyond its end tells of segments that are missing.
+fn is_in(mark: &Watermark, segments: &[Arc<Segment>], base_end: u64) -> Result<bool, StoreError> {
     if planted(Plant::TrustStaleState) {
         return Ok(true);
     }
@@ -88,5 +104,6 @@ fn is_in(mark: &Watermark, segments: &[Arc<Segment>]) -> Result<bool, StoreError
         return Ok(false);
     };
     let next = segments.get(index + 1).map_or(u64::MAX, |next| next.first_position());
-    Ok((segment.first_position()..=next).contains(&mark.durable.end))
+    let is_here = (segment.first_position()..=next).contains(&mark.durable.end);
+    Ok(is_here && mark.durable.end >= base_end)
 }

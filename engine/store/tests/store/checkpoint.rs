@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lastword_store::{
-    Direction, Disk, Fault, FileKind, KeyRange, MemoryDisk, Options, StoreError, Survival,
+    Direction, Disk, Fault, FileKind, KeyRange, MemoryDisk, Options, Slice, StoreError, Survival,
 };
 
 use crate::support::*;
@@ -293,4 +293,36 @@ fn where_a_new_file_does_not_fit_the_change_is_made_in_place() {
     assert!(store.checkpoint().is_err(), "there is room for a new file");
     store.checkpoint().unwrap();
     assert!(!store.wants_checkpoint());
+}
+
+/// I12: whoever ran a checkpoint lost it on the way, and no checkpoint ever began again, so the
+/// delta grew until the store took no writes. Lost before its run, in the middle or with its
+/// result, in place or in a new file: nothing is left of it and the next one writes everything.
+#[test]
+fn a_checkpoint_that_is_dropped_holds_no_other_back() {
+    let (start, all) = filled();
+    for anew_from_bytes in [0, u64::MAX] {
+        let disk = copy(&start);
+        let chosen = Options { anew_from_bytes, ..options() };
+        let mut store = open_with(&disk, chosen).unwrap().0;
+        for lost_at in 0..3 {
+            let job = store.begin_checkpoint().unwrap().expect("none runs");
+            assert!(store.begin_checkpoint().unwrap().is_none(), "one at a time");
+            match lost_at {
+                0 => drop(job),
+                1 => match job.step(5) {
+                    Slice::More(job) => drop(job),
+                    Slice::Done(_) => panic!("there are more rows"),
+                },
+                _ => drop(job.run()),
+            }
+            assert_eq!(files(&disk, FileKind::State).len(), 1, "lost at {lost_at}");
+            assert_eq!(dump(&store.view()), model(&all), "lost at {lost_at}");
+        }
+        store.checkpoint().unwrap();
+        drop(store);
+        let (store, report) = try_open(&disk).unwrap();
+        assert_eq!((report.replayed_frames, report.rebuilt_state), (0, false));
+        assert_eq!(dump(&store.view()), model(&all));
+    }
 }

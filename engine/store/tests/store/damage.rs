@@ -1,10 +1,12 @@
 //! Cut, flipped and foreign bytes.
 
 use lastword_store::{
-    DiskError, FileKind, MemoryDisk, Options, StoreError, Survival, limits::HEADER_LEN,
+    DiskError, FileKind, MemoryDisk, Options, Store, StoreError, Survival, limits::HEADER_LEN,
 };
 
+use crate::fold::{NO_HISTORY, lose_a_row};
 use crate::support::*;
+use crate::verify::verified;
 
 /// A disk with one segment of `frames` groups of one frame, each proven but the last.
 fn small_log(frames: usize, value: usize) -> (MemoryDisk, u64) {
@@ -190,4 +192,130 @@ fn an_older_segment_beside_a_newer_state_is_damage() {
     disk.replace(log, old);
     let error = try_open(&disk).unwrap_err();
     assert!(error.to_string().contains("the log ends before the state"), "{error}");
+}
+
+/// I7: an older copy of the last segment beside a base that ends in it: with the state gone, or
+/// older than the base, what is behind the copy looked like an empty tail, so acknowledged frames
+/// were lost without a word and new ones were written behind the hole.
+#[test]
+fn an_older_segment_beside_a_base_is_damage() {
+    let disk = disk();
+    let mut store = open(&disk);
+    let write_some = |store: &mut Store, what: &str, frames: u64| {
+        for number in 0..frames {
+            write(store, &put(&format!("{what}{number}"), "value"));
+        }
+    };
+    write_some(&mut store, "a", 10);
+    store.checkpoint().unwrap();
+    let (log, state) = (files(&disk, FileKind::Log)[0], files(&disk, FileKind::State)[0]);
+    let (old, old_state) = (disk.bytes(log).unwrap(), disk.bytes(state).unwrap());
+    write_some(&mut store, "b", 10);
+    assert!(store.fold(&NO_HISTORY).unwrap());
+    let at_base = disk.bytes(log).unwrap();
+    write_some(&mut store, "c", 1);
+    drop(store);
+    let newest = disk.bytes(log).unwrap();
+    let (no_state, refused) = (Some(Vec::new()), None);
+    for (name, log_bytes, state_bytes, rows) in [
+        ("older log, state of the base", &old, None, refused),
+        ("older log, no state", &old, no_state.clone(), refused),
+        ("older log, older state", &old, Some(old_state.clone()), refused),
+        ("log that ends with the base, no state", &at_base, no_state.clone(), Some(20)),
+        ("older state", &newest, Some(old_state), Some(21)),
+        ("no state", &newest, no_state, Some(21)),
+    ] {
+        let disk = copy(&disk);
+        disk.replace(log, log_bytes.clone());
+        if let Some(bytes) = state_bytes {
+            disk.replace(state, bytes);
+        }
+        let found = verified(&disk).findings.iter().any(|finding| finding.is_loss);
+        assert_eq!(found, rows.is_none(), "{name}");
+        match try_open(&disk) {
+            Ok((store, _)) => assert_eq!(Some(dump(&store.view()).len()), rows, "{name}"),
+            Err(error) => {
+                assert_eq!(rows, None, "{name}: {error}");
+                assert!(error.to_string().contains("the log ends before the base"), "{error}");
+            }
+        }
+    }
+}
+
+/// I7, I12: what a base stands for needs no frame before its end: with the frames behind it whole,
+/// damage of the frame right before is no reason to refuse the store.
+#[test]
+fn damage_right_before_the_end_of_a_base_is_no_loss() {
+    let disk = disk();
+    let mut store = open(&disk);
+    for number in 0..10 {
+        write(&mut store, &put(&format!("k{number}"), "value"));
+    }
+    assert!(store.fold(&NO_HISTORY).unwrap());
+    let log = files(&disk, FileKind::Log)[0];
+    let end = disk.bytes(log).unwrap().iter().rposition(|byte| *byte != 0).unwrap();
+    write(&mut store, &put("after", "it"));
+    drop(store);
+    let rows = dump(&open(&copy(&disk)).view());
+    for state in files(&disk, FileKind::State) {
+        lastword_store::Disk::remove(&disk, state).unwrap();
+    }
+    disk.flip(log, end * 8);
+    assert_eq!(dump(&open(&disk).view()), rows);
+}
+
+/// A log of several segments, the first damaged, and a state that goes on behind them.
+fn damaged_before_the_state() -> (MemoryDisk, Vec<Vec<u8>>) {
+    let disk = disk();
+    let mut store = open(&disk);
+    let all: Vec<_> = (0..300).map(|n| put(&format!("k{}", n % 90), &"v".repeat(150))).collect();
+    for payload in &all {
+        write(&mut store, payload);
+    }
+    store.checkpoint().unwrap();
+    drop(store);
+    disk.flip(files(&disk, FileKind::Log)[0], (HEADER_LEN + 30) * 8);
+    (disk, all)
+}
+
+#[track_caller]
+fn assert_names_the_damage(error: &StoreError) {
+    assert!(matches!(error, StoreError::Damaged { offset: 128, position: 0, .. }), "{error}");
+    assert!(error.to_string().contains("`lastword salvage`"), "{error}");
+}
+
+/// I7, I12: the log was damaged before the place from which a whole state goes on. Whoever asked
+/// for the state to be made anew lost it before the damage was met, and nothing could be opened or
+/// salvaged any more. It stays until what takes its place can be made; the store works, and a fold
+/// of the state, which needs no frame that it has, takes the damage away.
+#[test]
+fn damage_before_a_whole_state_is_cured_by_a_fold() {
+    let (disk, all) = damaged_before_the_state();
+    let anew = Options { rebuild_state: true, ..options() };
+    assert_names_the_damage(&open_with(&disk, anew).unwrap_err());
+    let mut store = open(&disk);
+    assert_eq!(dump(&store.view()), model(&all));
+    assert_names_the_damage(&store.read_frame(0).unwrap_err());
+    assert!(verified(&disk).findings.iter().any(|finding| finding.is_loss));
+    assert!(store.fold(&NO_HISTORY).unwrap());
+    assert!(verified(&disk).findings.is_empty());
+    assert!(matches!(store.read_frame(0), Err(StoreError::OutOfRange { .. })));
+    assert_eq!(dump(&store.view()), model(&all));
+}
+
+/// I7, I12: a state that has lost a row cannot be made anew from a damaged log: the error names the
+/// damage, no file is left behind, and what the state still has can be read.
+#[test]
+fn a_rebuild_from_a_damaged_log_leaves_the_state() {
+    let (disk, all) = damaged_before_the_state();
+    lose_a_row(&disk, files(&disk, FileKind::State)[0], b"k3");
+    let mut store = open(&disk);
+    assert_names_the_damage(&store.fold(&NO_HISTORY).unwrap_err());
+    assert_eq!(files(&disk, FileKind::State).len(), 1);
+    let mut rows = model(&all);
+    rows.remove(&(A.number(), b"k3".to_vec()));
+    assert_eq!(dump(&store.view()), rows);
+    write(&mut store, &put("k3", "again"));
+    store.checkpoint().unwrap();
+    assert!(store.view().get(A, b"k3").unwrap().is_some());
 }

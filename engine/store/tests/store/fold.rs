@@ -1,17 +1,17 @@
 //! Folding: the log before a checkpoint becomes a base, and nothing of what it says is lost.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lastword_store::{
     Apply, ApplyError, Disk, Durability, Fault, FileKind, FrameRef, History, MemoryDisk, Options,
-    PutRow, RealDisk, Space, StateTxn, Store, StoreError, Survival,
+    PutRow, RealDisk, Space, StateTxn, Store, StoreError, Survival, View,
 };
 
 use crate::support::*;
 
 /// Nothing of the history is kept.
-pub(crate) const NO_HISTORY: History =
-    History { now_ms: 0, keep_ms: 0, needed_from: u64::MAX, erased_before: 0 };
+pub(crate) const NO_HISTORY: History = History { now_ms: 0, keep_ms: 0, erased_before: 0 };
 
 fn log_bytes(disk: &MemoryDisk) -> u64 {
     let files = disk.list().unwrap();
@@ -169,11 +169,25 @@ fn an_older_redb_beside_a_folded_log_is_discarded() {
     assert_eq!(dump(&store.view()), model(&all));
 }
 
+/// Keeps rows; frames from a place on, which the test moves, are needed.
+#[derive(Debug)]
+struct Needs(AtomicU64);
+
+impl Apply for Needs {
+    fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
+        KeepRows.apply(frame, state)
+    }
+
+    fn needed_from(&self, _state: &View) -> Result<u64, StoreError> {
+        Ok(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// B4: frames stay readable for as long as history is kept, and as long as an outbox needs them.
 #[test]
 fn a_fold_keeps_what_history_and_outbox_need() {
-    let disk = disk();
-    let mut store = open(&disk);
+    let apply = Arc::new(Needs(AtomicU64::new(u64::MAX)));
+    let mut store = Store::open(Arc::new(disk()), options(), apply.clone()).unwrap().0;
     let mut folds = Vec::new();
     for day in 0..6 {
         busy(&mut store, 200);
@@ -188,10 +202,12 @@ fn a_fold_keeps_what_history_and_outbox_need() {
     assert!(matches!(gone, StoreError::OutOfRange { .. }), "{gone}");
     let needed = store.view_handle().first_position();
     busy(&mut store, 200);
-    let history = History { now_ms: 90_000, needed_from: needed, ..NO_HISTORY };
+    apply.0.store(needed, Ordering::Relaxed);
+    let history = History { now_ms: 90_000, ..NO_HISTORY };
     assert!(store.fold(&history).unwrap());
     assert_eq!(store.view_handle().first_position(), needed);
     busy(&mut store, 200);
+    apply.0.store(u64::MAX, Ordering::Relaxed);
     let history = History { now_ms: 91_000, keep_ms: i64::MAX, ..NO_HISTORY };
     let erased = History { erased_before: store.next_position(), ..history };
     assert!(store.fold(&erased).unwrap());
@@ -240,7 +256,8 @@ fn a_failed_fold_leaves_everything_as_it_was() {
 }
 
 /// I12, I18: a checkpoint and commits in the middle of a fold: the base stands for the checkpoint
-/// that it was begun with.
+/// that it was begun with. A rebuild reads the log that a fold removes: neither begins beside the
+/// other.
 #[test]
 fn a_checkpoint_goes_on_while_a_fold_runs() {
     let disk = disk();
@@ -254,6 +271,10 @@ fn a_checkpoint_goes_on_while_a_fold_runs() {
     all.extend(busy(&mut store, 10));
     assert!(store.begin_rebuild().unwrap().is_none(), "not while a fold runs");
     store.finish_fold(job.run()).unwrap();
+    let rebuild = store.begin_rebuild().unwrap().unwrap();
+    assert!(store.begin_fold(&NO_HISTORY).unwrap().is_none(), "not while a rebuild runs");
+    store.finish_rebuild(rebuild.run()).unwrap();
+    assert!(store.begin_fold(&NO_HISTORY).unwrap().is_some());
     assert_eq!(dump(&view), model(&all[..300]));
     assert_eq!(dump(&store.view()), model(&all));
     drop(store);
@@ -292,9 +313,9 @@ fn a_rebuilt_state_is_the_same_and_smaller() {
 
 /// Keeps rows and, in another space, their values as keys: an index of a kind.
 #[derive(Debug)]
-struct KeepIndexed;
+pub(crate) struct KeepIndexed;
 
-const BY_VALUE: Space = Space::new(3);
+pub(crate) const BY_VALUE: Space = Space::new(3);
 
 impl Apply for KeepIndexed {
     fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
@@ -533,4 +554,112 @@ fn a_rebuild_with_a_failure_on_the_way_is_whole_or_none() {
         }
     }
     assert!(rebuilt > 20, "{rebuilt}");
+}
+
+/// B6: a file that was to be removed was gone already, since an earlier try had removed it before
+/// it failed. It stayed at the head of the queue, so no fold removed any file again.
+#[test]
+fn a_file_that_is_gone_holds_no_other_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || {
+        let lock = lastword_store::DirLock::acquire(dir.path()).unwrap();
+        RealDisk::open(lock, options().zero_step).unwrap()
+    };
+    let real: Arc<dyn Disk> = Arc::new(open());
+    let memory: Arc<dyn Disk> = Arc::new(disk());
+    for disk in [real, memory] {
+        let mut store = Store::open(disk.clone(), options(), Arc::new(KeepRows)).unwrap().0;
+        let logs = |disk: &Arc<dyn Disk>| {
+            let files = disk.list().unwrap().into_iter();
+            files.filter(|file| file.kind == FileKind::Log).map(|file| file.number)
+        };
+        busy(&mut store, 400);
+        let first = logs(&disk).next().unwrap();
+        disk.remove(first).unwrap();
+        store.fold(&NO_HISTORY).unwrap();
+        busy(&mut store, 400);
+        store.fold(&NO_HISTORY).unwrap();
+        // The base and the segment that the state ends in.
+        assert_eq!(logs(&disk).count(), 2);
+    }
+}
+
+/// I12, B6: a fold or a rebuild that was lost on the way was under way for ever: the log was never
+/// folded again, and after a lost rebuild no checkpoint began. Lost before its run or with its
+/// result, nothing is left of it.
+#[test]
+fn a_fold_or_rebuild_that_is_dropped_holds_no_other_back() {
+    let disk = disk();
+    let mut store = open(&disk);
+    let mut all = busy(&mut store, 300);
+    store.checkpoint().unwrap();
+    let before = (files(&disk, FileKind::Log), files(&disk, FileKind::State));
+    for is_run in [false, true] {
+        let fold = store.begin_fold(&NO_HISTORY).unwrap().expect("none runs");
+        if is_run {
+            drop(fold.run())
+        } else {
+            drop(fold)
+        }
+        let rebuild = store.begin_rebuild().unwrap().expect("none runs");
+        if is_run {
+            drop(rebuild.run())
+        } else {
+            drop(rebuild)
+        }
+        assert_eq!((files(&disk, FileKind::Log), files(&disk, FileKind::State)), before);
+    }
+    all.extend(busy(&mut store, 30));
+    assert!(store.fold(&NO_HISTORY).unwrap());
+    assert_eq!(dump(&store.view()), model(&all));
+}
+
+/// Frames of an outbox: `send` waits in it until `sent`; anything else is a row.
+#[derive(Debug)]
+struct KeepOutbox;
+
+fn waits(state: &View) -> Result<u64, StoreError> {
+    let waits = state.get(A, b"waits")?;
+    Ok(waits.map_or(u64::MAX, |at| u64::from_be_bytes(at[..].try_into().unwrap())))
+}
+
+impl Apply for KeepOutbox {
+    fn apply(&self, frame: FrameRef<'_>, state: &mut StateTxn<'_>) -> Result<(), ApplyError> {
+        match frame.payload {
+            b"send" => state.put(A, b"waits", &frame.position.to_be_bytes())?,
+            b"sent" => state.delete(A, b"waits"),
+            other => state.put(B, other, b"row")?,
+        }
+        Ok(())
+    }
+
+    fn needed_from(&self, state: &View) -> Result<u64, StoreError> {
+        waits(state)
+    }
+}
+
+/// I1, I27: a batch had left the outbox in the newest state, so a fold took its frame away; then
+/// the power went before that was durable, and the batch waited in the outbox again without its
+/// ops. A fold keeps what the outbox of its base needs.
+#[test]
+fn a_fold_keeps_what_a_power_cut_brings_back() {
+    let disk = disk();
+    let open = |disk: &MemoryDisk| {
+        Store::open(Arc::new(disk.clone()), options(), Arc::new(KeepOutbox)).unwrap().0
+    };
+    let mut store = open(&disk);
+    let sent_at = write(&mut store, b"send");
+    for number in 0..600 {
+        write(&mut store, format!("k{number} {}", "v".repeat(100)).as_bytes());
+    }
+    store.checkpoint().unwrap();
+    store.append(KIND, b"sent").unwrap();
+    let job = store.begin_fold(&NO_HISTORY).unwrap().unwrap();
+    store.finish_fold(job.run()).unwrap();
+    let cut = open(&disk.after_power_cut(Survival::Dropped));
+    assert_eq!(waits(&cut.view()).unwrap(), sent_at, "it waits again");
+    assert_eq!(cut.read_frame(sent_at).unwrap().payload, b"send");
+    store.commit().unwrap();
+    assert!(store.fold(&NO_HISTORY).unwrap());
+    assert!(store.view_handle().first_position() > sent_at, "it stays for ever");
 }

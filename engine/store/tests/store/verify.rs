@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use lastword_store::limits::HEADER_LEN;
 use lastword_store::{
-    Apply, Disk, FileKind, MemoryDisk, StoreError, Survival, VerifyReport, state_row, verify,
+    Apply, Disk, Fault, FileKind, MemoryDisk, StoreError, Survival, VerifyReport, state_row, verify,
 };
 
 use crate::fold::{NO_HISTORY, lose_a_row};
 use crate::support::*;
 
-fn verified(disk: &MemoryDisk) -> VerifyReport {
+pub(crate) fn verified(disk: &MemoryDisk) -> VerifyReport {
     let before = image(disk);
     let shared: Arc<dyn Disk> = Arc::new(disk.clone());
     let scratch = MemoryDisk::new(4 << 10);
@@ -135,4 +135,27 @@ fn a_state_that_the_log_does_not_say_is_found() {
     let report = verified(&disk);
     let told: Vec<_> = report.findings.iter().map(|f| f.error.to_string()).collect();
     assert!(told.iter().any(|told| told.contains("the log says")), "{told:?}");
+}
+
+/// I12. The scratch directory was on a full disk, and verify said that the store was damaged and
+/// its data maybe lost. Whatever fails there, the store is not blamed, and what could not be
+/// compared is not said to be whole.
+#[test]
+fn a_scratch_place_that_fails_is_not_the_stores_damage() {
+    let disk: Arc<dyn Disk> = Arc::new(filled());
+    let apply: Arc<dyn Apply> = Arc::new(KeepRows);
+    let mut failures = 0;
+    for failing in 0..60 {
+        let scratch = MemoryDisk::new(4 << 10);
+        match failing {
+            0 => scratch.set_room(Some(0)),
+            at => scratch.set_fault(Some((at - 1, Fault::Once))),
+        }
+        let scratch: Arc<dyn Disk> = Arc::new(scratch);
+        let report = verify(&disk, &scratch, &apply, &mut |_, _| {});
+        assert!(report.findings.is_empty(), "failure {failing}: {:?}", report.findings);
+        assert_eq!(report.compared, report.scratch_failed.is_none(), "failure {failing}");
+        failures += u32::from(report.scratch_failed.is_some());
+    }
+    assert!(failures > 10, "{failures}");
 }
