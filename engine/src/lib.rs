@@ -58,6 +58,7 @@ mod schema;
 mod query;
 mod tables;
 mod upkeep;
+mod queue;
 mod directory;
 mod open;
 mod writer;

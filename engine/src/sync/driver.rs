@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lastword_core::id::WorkspaceName;
-use lastword_core::protocol::Decided;
 use lastword_core::protocol::replica::{
     Config, Input, Output, ReplicaSession, StopReason, SyncStatus, WorkspaceState,
 };
+use lastword_core::protocol::{Decided, Entry};
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::read;
 use tokio::sync::mpsc;
@@ -339,10 +339,12 @@ impl Driver {
                         }
                     }));
                 };
-                writer.submit(job, stored)
+                writer.submit(0, job, stored)
             }
             Output::StoreChanges { workspace, page } => {
                 let rows = page.entries.len() as u64;
+                let bytes =
+                    page.entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum();
                 self.board.count(&workspace, |counts| counts.received += rows);
                 let declared = Arc::clone(&self.db.inner.declared);
                 let job = move |store: &mut _| {
@@ -351,7 +353,7 @@ impl Driver {
                         replicator::store_changes(store, &workspace, page, &is_local)?;
                     Ok(Input::ChangesStored { workspace, received_to, cursor })
                 };
-                writer.submit(job, answer)
+                writer.submit(bytes, job, answer)
             }
             Output::StoreDecisions { workspace, decisions } => {
                 self.count_decisions(&workspace, &decisions);
@@ -377,7 +379,7 @@ impl Driver {
                         }
                     }));
                 };
-                writer.submit(job, stored)
+                writer.submit(0, job, stored)
             }
             _ => Ok(()),
         }

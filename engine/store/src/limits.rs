@@ -10,6 +10,10 @@ pub const FRAME_ALIGN: usize = 8;
 pub const MAX_FRAME: usize = 8 * 1024 * 1024 + 64 * 1024;
 /// Most bytes that may wait for one commit; a group stays in one segment and one buffer.
 pub const MAX_GROUP: usize = 32 * 1024 * 1024;
+/// Most jobs that wait for the writer of a store; whoever brings one more waits.
+pub const MAX_WAITING_JOBS: usize = 4096;
+/// Most bytes that jobs hold while they wait for the writer.
+pub const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// Number of spaces a state can hold.
 pub const MAX_SPACES: usize = 16;
 /// Longest key of a row in bytes.
