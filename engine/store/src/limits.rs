@@ -26,6 +26,10 @@ pub const MAX_INDEX_VALUE: usize = 4096;
 pub const SCAN_CHUNK: usize = 1024 * 1024;
 /// Rows a scan takes from a delta while it holds the delta's lock.
 pub const SCAN_ROWS: usize = 64;
+/// Most rows that are copied from one state file to another at a time.
+pub const COPY_ROWS: usize = 4096;
+/// Bytes of keys and values after which rows are copied, however few they are.
+pub const COPY_BYTES: usize = 2 * 1024 * 1024;
 /// Most marks that a base keeps of earlier folds.
 pub const MAX_MARKS: usize = 128;
 /// Largest group number (48 bits on disk).
