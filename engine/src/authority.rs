@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
-use lastword_core::op::Batch;
+use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::authority::PushAnswer;
 use lastword_core::protocol::{Attached, Role};
 use lastword_core::row::Digest;
@@ -160,11 +160,11 @@ impl Authority {
         attach: AttachRequest,
         done: impl FnOnce(Result<Attached>) + Send + 'static,
     ) -> Result<()> {
-        self.inner.writer.submit(move |store| attach_now(store, &workspace, &attach), done)
+        self.inner.writer.submit(0, move |store| attach_now(store, &workspace, &attach), done)
     }
 
     /// Decides one batch of `user`, unless `gate` was closed before. `done` is called on the writer
-    /// thread once the decision is durable.
+    /// thread once the decision is durable; it must not block. Waits while too much is queued.
     ///
     /// # Errors
     /// [`Error::Closed`] if the authority is closed; then `done` is not called.
@@ -180,7 +180,9 @@ impl Authority {
         let payload_hash = batch.payload_hash();
         let checked = batch.check_untrusted().map_err(|error| error.to_string());
         let opening = gate.opening();
+        let bytes = batch.ops.iter().map(Op::size_bytes).sum();
         self.inner.writer.submit(
+            bytes,
             move |store| {
                 if gate.is_closed(opening) {
                     return Ok(PushAnswer::Ignored);

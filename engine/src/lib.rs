@@ -60,6 +60,7 @@ mod tables;
 mod purge;
 mod erase;
 mod upkeep;
+mod queue;
 mod directory;
 mod open;
 mod writer;

@@ -6,7 +6,7 @@
 use lastword_core::id::{BatchId, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::Batch;
-use lastword_core::protocol::replica::WorkspaceState;
+use lastword_core::protocol::replica::{Input, WorkspaceState};
 use lastword_core::protocol::{Attached, Changes, Decided, Entry};
 use lastword_core::stamp::Decision;
 use lastword_store::Store;
@@ -70,6 +70,26 @@ pub(crate) struct Stored {
     pub(crate) refused: Option<u64>,
     /// Counter of a decided batch that this store did not write; nothing was stored then.
     pub(crate) forked: Option<u64>,
+}
+
+impl Stored {
+    /// What the session hears after [`store_attached`].
+    pub(crate) fn attached(self, workspace: WorkspaceName) -> Input {
+        match self.forked {
+            None => Input::AttachStored { workspace, state: self.state },
+            Some(counter) => Input::Forked { workspace, counter },
+        }
+    }
+
+    /// What the session hears after [`store_decisions`].
+    pub(crate) fn decided(self, workspace: WorkspaceName) -> Input {
+        let WorkspaceState { decided, written, .. } = self.state;
+        match (self.forked, self.refused) {
+            (Some(counter), _) => Input::Forked { workspace, counter },
+            (None, None) => Input::DecisionsStored { workspace, decided },
+            (None, Some(refused)) => Input::DeadLettered { workspace, refused, decided, written },
+        }
+    }
 }
 
 /// Stores that the workspace met its authority, then the decisions that came with it.

@@ -4,19 +4,17 @@
 //! and synced once (group commit without election). A job decides on the newest state; whoever
 //! asked is answered only after the sync, so nothing leaves the process before it is durable.
 
-use std::collections::VecDeque;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lastword_store::{Room, Store, StoreError, View, ViewHandle};
+use lastword_store::{Room, Store, View, ViewHandle};
 
 use crate::error::Error;
+use crate::queue::{Close, Job, Message, Queue};
 use crate::upkeep::{Done, Upkeep, UpkeepSettings};
 
-/// Most jobs that wait for the writer; callers block beyond it.
-const MAX_QUEUED_JOBS: usize = 4096;
 /// Most jobs in one group.
 const MAX_GROUP_JOBS: usize = 4096;
 /// Bytes of frames after which a group is closed.
@@ -28,25 +26,12 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Longest that writes are held up at a time to keep step with a checkpoint.
 const PACE: Duration = Duration::from_millis(25);
 
-/// Answers whoever asked, once the fate of the group is known.
-type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-/// Decides and appends on the newest state.
-type Job = Box<dyn FnOnce(&mut Store) -> Answer + Send>;
-/// Tells whoever closed the store how that went.
-type Close = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
-
-enum Message {
-    Job(Job),
-    Done(Box<Done>),
-    Close(Close),
-}
-
 /// Called after every group that was published, with the view that shows it.
 pub(crate) type OnPublish = Box<dyn Fn(&Arc<View>) + Send>;
 
 /// Handle of the writer thread.
 pub(crate) struct Writer {
-    queue: SyncSender<Message>,
+    queue: Arc<Queue>,
     views: ViewHandle,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -60,18 +45,16 @@ impl Writer {
         on_publish: OnPublish,
     ) -> Result<Self, Error> {
         let views = store.view_handle();
-        let (queue, jobs) = sync_channel(MAX_QUEUED_JOBS);
-        let back = queue.clone();
-        let upkeep = Upkeep::new(
-            settings,
-            // The writer does not end before it has this.
-            Arc::new(move |done| drop(back.send(Message::Done(Box::new(done))))),
-        );
+        let queue = Arc::new(Queue::default());
+        let back = Arc::clone(&queue);
+        // The writer does not end before it has this.
+        let upkeep = Upkeep::new(settings, Arc::new(move |done| back.done(done)));
+        let theirs = Arc::clone(&queue);
         let thread = std::thread::Builder::new()
             .name(format!("lastword {name}"))
             .spawn(move || {
-                let waiting = VecDeque::new();
-                WriterLoop { store, jobs, on_publish, upkeep, waiting }.run();
+                let _ends = Ends(Arc::clone(&theirs));
+                WriterLoop { store, queue: theirs, on_publish, upkeep }.run();
             })
             .map_err(|source| Error::Thread { reason: source.to_string() })?;
         Ok(Self { queue, views, thread: Mutex::new(Some(thread)) })
@@ -87,9 +70,11 @@ impl Writer {
         &self.views
     }
 
-    /// Queues a job; `done` gets its result after the sync, on the writer thread.
+    /// Queues a job that holds about `bytes`; waits while too much is queued before it. `done` gets
+    /// its result after the sync, on the writer thread, which must not queue jobs itself.
     pub(crate) fn submit<T: Send + 'static>(
         &self,
+        bytes: usize,
         job: impl FnOnce(&mut Store) -> Result<T, Error> + Send + 'static,
         done: impl FnOnce(Result<T, Error>) + Send + 'static,
     ) -> Result<(), Error> {
@@ -97,16 +82,16 @@ impl Writer {
             let result = job(store);
             Box::new(move |synced| done(result.and_then(|value| Ok(synced.map(|()| value)?))))
         });
-        self.queue.send(Message::Job(job)).map_err(|_| Error::Closed)
+        self.queue.job(bytes, job)
     }
 
-    /// Runs a job and waits until its group is durable.
+    /// Runs a job and waits until its group is durable. What it holds is its caller's, who waits.
     pub(crate) fn run<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut Store) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (answer, answered) = sync_channel(1);
-        self.submit(job, move |result| {
+        self.submit(0, job, move |result| {
             // The caller waits below, so the channel is open.
             let _ = answer.send(result);
         })?;
@@ -119,21 +104,16 @@ impl Writer {
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return Ok(()) };
         if thread.thread().id() == std::thread::current().id() {
-            let queue = self.queue.clone();
-            // The queue may be full, and it is this thread that empties it.
-            let close = move || queue.send(Message::Close(Box::new(drop)));
-            let spawned = std::thread::Builder::new().name("lastword close".into()).spawn(close);
-            let no_thread = |error: std::io::Error| Error::Thread { reason: error.to_string() };
-            return spawned.map(drop).map_err(no_thread);
+            return self.queue.close(Box::new(drop));
         }
         let (answer, answered) = sync_channel(1);
-        let close = Message::Close(Box::new(move |result| {
+        let close = self.queue.close(Box::new(move |result| {
             let _ = answer.send(result);
         }));
-        let closed = match self.queue.send(close) {
-            Ok(()) => answered.recv().map_err(|_| Error::Closed)?.map_err(Error::from),
+        let closed = close.and_then(|()| match answered.recv() {
+            Ok(closed) => closed.map_err(Error::from),
             Err(_) => Err(Error::Closed),
-        };
+        });
         match thread.join() {
             Ok(()) => closed,
             Err(panic) => std::panic::resume_unwind(panic),
@@ -141,20 +121,27 @@ impl Writer {
     }
 }
 
+/// Whoever waits learns that the thread has ended, also if it panicked.
+struct Ends(Arc<Queue>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 struct WriterLoop {
     store: Store,
-    jobs: Receiver<Message>,
+    queue: Arc<Queue>,
     on_publish: OnPublish,
     upkeep: Upkeep,
-    /// Messages that came while the writer waited for a checkpoint; they go before those in `jobs`.
-    waiting: VecDeque<Message>,
 }
 
 impl WriterLoop {
     fn run(mut self) {
         loop {
-            match self.next() {
-                Ok(Message::Job(job)) => {
+            match self.queue.next(IDLE) {
+                Some(Message::Job(job)) => {
                     if let Some(close) = self.group(job) {
                         return self.close(close);
                     }
@@ -163,28 +150,15 @@ impl WriterLoop {
                     }
                     self.make_room();
                 }
-                Ok(Message::Done(done)) => self.take(*done),
-                Ok(Message::Close(close)) => return self.close(close),
-                Err(RecvTimeoutError::Timeout) => {
+                Some(Message::Done(done)) => self.take(*done),
+                Some(Message::Close(close)) => return self.close(close),
+                None => {
                     if self.upkeep.idle(&mut self.store) {
                         (self.on_publish)(&self.store.view());
                     }
                 }
-                Err(RecvTimeoutError::Disconnected) => return,
             }
         }
-    }
-
-    fn next(&mut self) -> Result<Message, RecvTimeoutError> {
-        match self.waiting.pop_front() {
-            Some(message) => Ok(message),
-            None => self.jobs.recv_timeout(IDLE),
-        }
-    }
-
-    /// The next message if one is there already, in the order they came.
-    fn try_next(&mut self) -> Option<Message> {
-        self.waiting.pop_front().or_else(|| self.jobs.try_recv().ok())
     }
 
     /// One group: everything that is queued, up to the caps, then one sync.
@@ -196,7 +170,7 @@ impl WriterLoop {
             && self.store.next_position() - start < MAX_GROUP_BYTES
             && began.elapsed() < MAX_GROUP_TIME
         {
-            match self.try_next() {
+            match self.queue.try_next() {
                 Some(Message::Job(job)) => answers.push(job(&mut self.store)),
                 Some(Message::Done(done)) => self.take(*done),
                 Some(Message::Close(answer)) => {
@@ -227,21 +201,18 @@ impl WriterLoop {
     }
 
     /// A delta that fills faster than its checkpoint runs slows the next group down, and a full
-    /// one waits, so memory stays within its cap.
+    /// one waits, so memory stays within its cap. Jobs stay in the queue meanwhile.
     fn make_room(&mut self) {
         let until = Instant::now() + PACE;
         loop {
-            let message = match self.store.room() {
+            let wait = match self.store.room() {
                 Room::Free => return,
-                Room::Full => self.jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Room::Paced => {
-                    self.jobs.recv_timeout(until.saturating_duration_since(Instant::now()))
-                }
+                Room::Full => None,
+                Room::Paced => Some(until.saturating_duration_since(Instant::now())),
             };
-            match message {
-                Ok(Message::Done(done)) => self.take(*done),
-                Ok(other) => self.waiting.push_back(other),
-                Err(_) => return,
+            match self.queue.next_done(wait) {
+                Some(done) => self.take(*done),
+                None => return,
             }
         }
     }
@@ -257,15 +228,10 @@ impl WriterLoop {
     fn close(mut self, answer: Close) {
         self.store.cancel_rebuild();
         while self.upkeep.is_running() {
-            match self.jobs.recv() {
-                // Nothing new begins.
-                Ok(Message::Done(done)) => {
-                    self.upkeep.end(&mut self.store, *done);
-                    (self.on_publish)(&self.store.view());
-                }
-                Ok(_) => {}
-                Err(_) => break,
-            }
+            let Some(done) = self.queue.next_done(None) else { break };
+            // Nothing new begins.
+            self.upkeep.end(&mut self.store, *done);
+            (self.on_publish)(&self.store.view());
         }
         answer(self.store.close());
     }
@@ -277,6 +243,7 @@ mod tests {
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::mpsc::channel;
 
+    use lastword_store::limits::{MAX_WAITING_BYTES, MAX_WAITING_JOBS};
     use lastword_store::{
         Apply, ApplyError, Disk, DiskError, Fault, File, FileInfo, FileKind, FrameRef, MemoryDisk,
         Options, Space, StateTxn, Store,
@@ -344,10 +311,64 @@ mod tests {
                 order.send(number).expect("the test listens");
                 Ok(appended?)
             };
-            writer.submit(job, |_| {}).expect("the writer runs");
+            writer.submit(1008, job, |_| {}).expect("the writer runs");
         }
         writer.close().expect("closes");
         assert_eq!(ran.try_iter().collect::<Vec<_>>(), (0..4_000).collect::<Vec<_>>());
+    }
+
+    /// R10. While a full delta waited for its checkpoint, every job was taken out of the bounded
+    /// queue and set aside, so a slow disk and busy callers filled the memory. What is beyond the limit of
+    /// jobs or bytes waits in its caller, and all of it runs once there is room.
+    #[test]
+    fn jobs_behind_a_full_delta_are_bounded_in_number_and_bytes() {
+        for (jobs, bytes) in [(MAX_WAITING_JOBS, 1), (16, MAX_WAITING_BYTES / 16)] {
+            let disk = MemoryDisk::new(1 << 20);
+            let options = Options { delta_cap_bytes: 4 << 10, ..Options::default() };
+            let (mut store, _) =
+                Store::open(Arc::new(disk), options, Arc::new(Keep)).expect("opens");
+            let fill = |store: &mut Store, byte| {
+                store.append(KIND, &[byte; 5000]).expect("the disk works");
+                store.commit().expect("the disk works");
+            };
+            fill(&mut store, 1);
+            let checkpoint = store.begin_checkpoint().expect("begins").expect("there are changes");
+            fill(&mut store, 2);
+            assert_eq!(store.room(), Room::Full);
+            let queue = Arc::new(Queue::default());
+            let (ran, counted) = channel();
+            let (full, taken) = channel();
+            let back = Arc::clone(&queue);
+            let upkeep = Upkeep::new(&settings(), Arc::new(move |done| back.done(done)));
+            let on_publish: OnPublish = Box::new(|_| {});
+            let mut held = WriterLoop { store, queue: Arc::clone(&queue), on_publish, upkeep };
+            let writer = std::thread::spawn(move || {
+                held.make_room();
+                held.run();
+            });
+            let callers = Arc::clone(&queue);
+            let caller = std::thread::spawn(move || {
+                for number in 0..=jobs {
+                    let ran = ran.clone();
+                    let job: Job = Box::new(move |_| {
+                        ran.send(number).expect("the test listens");
+                        Box::new(drop)
+                    });
+                    callers.job(bytes, job).expect("the queue is open");
+                    full.send(number).expect("the test listens");
+                }
+            });
+            let is_taken = |number| assert_eq!(taken.recv().expect("the caller goes on"), number);
+            (0..jobs).for_each(is_taken);
+            let beyond = taken.recv_timeout(Duration::from_millis(200));
+            assert!(beyond.is_err(), "{jobs} jobs of {bytes} bytes wait, and one more was taken");
+            queue.done(Done::Checkpoint(Box::new(checkpoint.run())));
+            is_taken(jobs);
+            caller.join().expect("the caller ends");
+            queue.close(Box::new(drop)).expect("the queue is open");
+            writer.join().expect("the writer ends");
+            assert!(counted.try_iter().eq(0..=jobs), "jobs were lost or out of order");
+        }
     }
 
     /// I29. After a checkpoint the same position is served from other layers; whoever kept the view

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder, to_bytes};
+use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder, size_of_len, to_bytes};
 use crate::hlc::Hlc;
 use crate::id::{BatchId, DeviceId, Key, TableName};
 use crate::limits::{
@@ -129,6 +129,28 @@ pub enum BatchError {
         /// What is wrong.
         reason: String,
     },
+}
+
+/// Bytes of an op beside names, key and values, at most: four numbers and a tombstone.
+const OP_BYTES: usize = 64;
+
+impl Op {
+    /// Encoded size in bytes, at most.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let name = |name: &str| size_of_len(name.len()) + name.len();
+        let value = match &self.action {
+            Action::Create { record, .. } | Action::Put { record } => record.size_bytes(),
+            Action::Patch { set, remove } => {
+                let fields = set.iter().map(|field| {
+                    name(&field.name) + size_of_len(field.value.len()) + field.value.len()
+                });
+                fields.sum::<usize>() + remove.iter().map(|removed| name(removed)).sum::<usize>()
+            }
+            Action::Delete | Action::Undelete { .. } => 0,
+        };
+        OP_BYTES + name(self.table.as_str()) + name(self.key.as_str()) + value
+    }
 }
 
 impl Batch {

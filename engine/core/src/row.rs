@@ -77,7 +77,7 @@ impl Row {
     /// True if the record was erased: no earlier version of it may be read any more.
     #[must_use]
     pub fn is_erased(&self) -> bool {
-        // Every other tombstone names its batch, or keeps the mark of the write whose value it holds.
+        // Every other tombstone names its batch or keeps the mark of the write that it holds.
         self.deleted
             && self.full == self.last
             && self.last.writer == DeviceId::AUTHORITY

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lastword_core::id::WorkspaceName;
-use lastword_core::protocol::Decided;
 use lastword_core::protocol::replica::{
-    Config, Input, Output, ReplicaSession, StopReason, SyncStatus, WorkspaceState,
+    Config, Input, Output, ReplicaSession, StopReason, SyncStatus,
 };
+use lastword_core::protocol::{Decided, Entry};
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::read;
 use tokio::sync::mpsc;
@@ -331,18 +331,17 @@ impl Driver {
                 let name = workspace.clone();
                 let job = move |store: &mut _| replicator::store_attached(store, &name, attached);
                 let stored = move |stored: Result<Stored>| {
-                    answer(stored.map(|Stored { settled, state, forked, .. }| {
-                        receipts.settle(settled);
-                        match forked {
-                            None => Input::AttachStored { workspace, state },
-                            Some(counter) => Input::Forked { workspace, counter },
-                        }
+                    answer(stored.map(|mut stored| {
+                        receipts.settle(std::mem::take(&mut stored.settled));
+                        stored.attached(workspace)
                     }));
                 };
-                writer.submit(job, stored)
+                writer.submit(0, job, stored)
             }
             Output::StoreChanges { workspace, page } => {
                 let rows = page.entries.len() as u64;
+                let bytes =
+                    page.entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum();
                 self.board.count(&workspace, |counts| counts.received += rows);
                 let declared = Arc::clone(&self.db.inner.declared);
                 let job = move |store: &mut _| {
@@ -351,7 +350,7 @@ impl Driver {
                         replicator::store_changes(store, &workspace, page, &is_local)?;
                     Ok(Input::ChangesStored { workspace, received_to, cursor })
                 };
-                writer.submit(job, answer)
+                writer.submit(bytes, job, answer)
             }
             Output::StoreDecisions { workspace, decisions } => {
                 self.count_decisions(&workspace, &decisions);
@@ -365,19 +364,12 @@ impl Driver {
                     replicator::store_decisions(store, &name, decisions)
                 };
                 let stored = move |stored: Result<Stored>| {
-                    answer(stored.map(|Stored { settled, state, refused, forked }| {
-                        receipts.settle(settled);
-                        let WorkspaceState { decided, written, .. } = state;
-                        match (forked, refused) {
-                            (Some(counter), _) => Input::Forked { workspace, counter },
-                            (None, None) => Input::DecisionsStored { workspace, decided },
-                            (None, Some(refused)) => {
-                                Input::DeadLettered { workspace, refused, decided, written }
-                            }
-                        }
+                    answer(stored.map(|mut stored| {
+                        receipts.settle(std::mem::take(&mut stored.settled));
+                        stored.decided(workspace)
                     }));
                 };
-                writer.submit(job, stored)
+                writer.submit(0, job, stored)
             }
             _ => Ok(()),
         }

@@ -10,6 +10,10 @@ pub const FRAME_ALIGN: usize = 8;
 pub const MAX_FRAME: usize = 8 * 1024 * 1024 + 64 * 1024;
 /// Most bytes that may wait for one commit; a group stays in one segment and one buffer.
 pub const MAX_GROUP: usize = 32 * 1024 * 1024;
+/// Most jobs that wait for the writer of a store; whoever brings one more waits.
+pub const MAX_WAITING_JOBS: usize = 4096;
+/// Most bytes that jobs hold while they wait for the writer.
+pub const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// Number of spaces a state can hold.
 pub const MAX_SPACES: usize = 16;
 /// Longest key of a row in bytes.
@@ -22,6 +26,10 @@ pub const MAX_INDEX_VALUE: usize = 4096;
 pub const SCAN_CHUNK: usize = 1024 * 1024;
 /// Rows a scan takes from a delta while it holds the delta's lock.
 pub const SCAN_ROWS: usize = 64;
+/// Most rows that are copied from one state file to another at a time.
+pub const COPY_ROWS: usize = 4096;
+/// Bytes of keys and values after which rows are copied, however few they are.
+pub const COPY_BYTES: usize = 2 * 1024 * 1024;
 /// Most marks that a base keeps of earlier folds.
 pub const MAX_MARKS: usize = 128;
 /// Largest group number (48 bits on disk).

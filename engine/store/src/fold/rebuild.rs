@@ -7,16 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::disk::{Disk, Unkept};
 use crate::error::StoreError;
+use crate::limits::COPY_ROWS;
 use crate::oplog::{BaseFile, Durable, FIRST_FREE_KIND, LogReader};
 use crate::plant::{Plant, planted};
-use crate::state::{
-    Apply, Base, Dump, DumpedRow, LiveState, OpenState, StateSums, Watermark, create_state,
-};
+use crate::state::{Apply, Base, LiveState, Merged, OpenState, StateSums, Watermark, create_state};
 
 use super::load;
-
-/// Rows that are handed to redb together.
-const CHUNK_ROWS: usize = 1024;
 
 /// Where the rows of the new state come from.
 #[derive(Debug)]
@@ -84,28 +80,15 @@ impl RebuildJob {
     }
 
     fn copy(&self, base: Arc<Base>, made: OpenState) -> Result<Option<OpenState>, StoreError> {
-        let mut dump = Dump::new(base, &[]);
+        let mut rows = Merged::new(base, Arc::default());
         let mut write = made.tables.begin(StateSums::default())?;
-        let mut chunk: Vec<DumpedRow> = Vec::with_capacity(CHUNK_ROWS);
-        loop {
-            let row = dump.next()?;
-            let same_space = match (&row, chunk.last()) {
-                (Some((space, ..)), Some((last, ..))) => space == last,
-                _ => row.is_some(),
-            };
-            if (!same_space || chunk.len() == CHUNK_ROWS)
-                && let Some((space, ..)) = chunk.last()
-            {
-                let rows = chunk.iter().map(|(_, key, value)| (&**key, Some(&**value)));
-                write.rows(*space, rows)?;
-                chunk.clear();
-                if self.cancelled.load(Ordering::Relaxed) {
-                    return Ok(None);
-                }
-            }
-            match row {
-                Some(row) => chunk.push(row),
-                None => break,
+        let (mut chunk, mut ended) = (Vec::new(), false);
+        while !ended {
+            ended = rows.chunk(COPY_ROWS, &mut chunk)?;
+            write.dumped(&chunk)?;
+            chunk.clear();
+            if self.cancelled.load(Ordering::Relaxed) {
+                return Ok(None);
             }
         }
         write.commit(&self.watermark)?;

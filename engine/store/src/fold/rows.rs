@@ -5,7 +5,7 @@ use lastword_core::codec::{DecodeError, Decoder, Encoder};
 use crate::limits::{MAX_FRAME, MAX_KEY, MAX_SPACES};
 use crate::state::Space;
 
-/// Bytes of rows after which a frame is closed.
+/// Bytes of rows beyond which a frame takes no more.
 const FRAME_BYTES: usize = 64 * 1024;
 
 /// Gathers rows until they fill a frame.
@@ -15,12 +15,16 @@ pub(super) struct RowsOut {
 }
 
 impl RowsOut {
-    /// Adds a row; returns the payload of a frame if one is full.
+    /// Adds a row; returns the payload of a frame that is full without it. A row that alone takes
+    /// more than a frame should has one of its own.
     pub(super) fn push(&mut self, space: Space, key: &[u8], value: &[u8]) -> Option<Vec<u8>> {
+        let gathered = self.out.len();
+        let is_full = gathered > 0 && gathered + key.len() + value.len() > FRAME_BYTES;
+        let full = is_full.then(|| self.take());
         self.out.u8(space.number());
         self.out.bytes(key);
         self.out.bytes(value);
-        (self.out.len() >= FRAME_BYTES).then(|| self.take())
+        full
     }
 
     /// What is gathered; empty if nothing is.
@@ -54,4 +58,33 @@ pub(crate) fn visit_rows<E: From<DecodeError>>(
         visit(Space::new(number), key, value)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// I9, I27. Small rows were gathered and a row of nearly the largest frame put behind them, so
+    /// the frame was refused as too large and no fold of that store could ever end.
+    #[test]
+    fn a_large_row_behind_small_ones_fits_a_frame() {
+        let large = vec![7; MAX_FRAME - 64];
+        let mut rows = RowsOut::default();
+        let mut frames = Vec::new();
+        for (key, value) in [(b"a", &b"small"[..]), (b"b", &b"small"[..]), (b"c", &large)] {
+            frames.extend(rows.push(Space::new(0), key, value));
+        }
+        frames.push(rows.take());
+        assert!(frames.iter().all(|frame| frame.len() <= MAX_FRAME));
+        let mut found = Vec::new();
+        for frame in &frames {
+            let seen = visit_rows::<DecodeError>(frame, |_, key, value| {
+                found.push((key.to_vec(), value.len()));
+                Ok(())
+            });
+            seen.expect("it decodes");
+        }
+        let expected = [(b"a".to_vec(), 5), (b"b".to_vec(), 5), (b"c".to_vec(), large.len())];
+        assert_eq!(found, expected);
+    }
 }

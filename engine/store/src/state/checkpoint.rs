@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::disk::{Disk, Unkept};
 use crate::error::StoreError;
+use crate::limits::COPY_ROWS;
 use crate::state::delta::Delta;
 use crate::state::dump::Merged;
 use crate::state::file::{OpenState, create_state};
@@ -180,18 +181,10 @@ impl Anew {
             self.made = Some((write, made, unkept));
         }
         let (write, ..) = self.made.as_mut().expect("invariant: made above");
-        let (mut left, mut chunk) = (rows, Vec::with_capacity(PROGRESS_ROWS));
+        let (mut left, mut chunk) = (rows, Vec::new());
         loop {
-            let ended = self.merged.chunk(left.min(PROGRESS_ROWS), &mut chunk)?;
-            // Rows of one space at a time.
-            for rows in chunk.chunk_by(|(a, ..), (b, ..)| a == b) {
-                if let Some((space, ..)) = rows.first() {
-                    write.rows(
-                        *space,
-                        rows.iter().map(|(_, key, value)| (&**key, Some(&**value))),
-                    )?;
-                }
-            }
+            let ended = self.merged.chunk(left.min(COPY_ROWS), &mut chunk)?;
+            write.dumped(&chunk)?;
             progress.add(chunk.len() as u64);
             left = left.saturating_sub(chunk.len());
             chunk.clear();

@@ -14,7 +14,7 @@ mod view;
 
 pub use checkpoint::{CheckpointDone, CheckpointJob, Slice};
 pub(crate) use delta::Delta;
-pub(crate) use dump::{Dump, DumpedRow};
+pub(crate) use dump::{Dump, Merged};
 pub(crate) use file::{OpenState, create_state, open_state, peek_state};
 pub(crate) use live::LiveState;
 pub use scan::{KeyValue, Scan};

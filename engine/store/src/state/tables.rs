@@ -155,6 +155,9 @@ impl DeltaPlace {
     }
 }
 
+/// One row of a dump: space, key, value.
+pub(crate) type DumpedRow = (Space, Arc<[u8]>, Arc<[u8]>);
+
 /// A transaction that fills tables in slices; nothing of it counts before `commit`.
 pub(crate) struct StateWrite {
     write: WriteTransaction,
@@ -263,6 +266,16 @@ impl StateWrite {
             }
             Ok(())
         })
+    }
+
+    /// Sets rows of a dump.
+    pub(crate) fn dumped(&mut self, rows: &[DumpedRow]) -> Result<(), StoreError> {
+        for rows in rows.chunk_by(|(a, ..), (b, ..)| a == b) {
+            if let Some((space, ..)) = rows.first() {
+                self.rows(*space, rows.iter().map(|(_, key, value)| (&**key, Some(&**value))))?;
+            }
+        }
+        Ok(())
     }
 
     /// Writes about `rows` of the newest rows of a delta from `at` on, a place in its spaces, which
