@@ -318,8 +318,8 @@ mod tests {
     }
 
     /// R10. While a full delta waited for its checkpoint, every job was taken out of the bounded
-    /// queue and set aside, so a slow disk and busy callers filled the memory. What is beyond the limit of
-    /// jobs or bytes waits in its caller, and all of it runs once there is room.
+    /// queue and set aside, so a slow disk and busy callers filled the memory. What is beyond the
+    /// limit of jobs or bytes waits in its caller, and all of it runs once there is room.
     #[test]
     fn jobs_behind_a_full_delta_are_bounded_in_number_and_bytes() {
         for (jobs, bytes) in [(MAX_WAITING_JOBS, 1), (16, MAX_WAITING_BYTES / 16)] {
