@@ -6,12 +6,14 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lastword_core::id::WorkspaceName;
 use lastword_store::payload::{Payload, Sums};
 use lastword_store::{
-    CheckpointDone, FoldDone, History, OldViews, RebuildDone, Store, StoreError, keys, read,
+    CheckpointDone, FoldDone, History, OldViews, RebuildDone, Retired, Store, StoreError, keys,
+    read,
 };
 
 use crate::environment::now_ms;
@@ -110,6 +112,9 @@ pub(crate) struct Upkeep {
     old_views: Vec<(Instant, OldViews)>,
     purging: Purging,
     erasing: Erasing,
+    /// What is to be freed elsewhere, and where that is done.
+    retired: Vec<Retired>,
+    freeing: Vec<JoinHandle<()>>,
 }
 
 impl Upkeep {
@@ -124,6 +129,8 @@ impl Upkeep {
             old_views: Vec::new(),
             purging: Purging::new(settings.keep.tombstones, settings.keep.history),
             erasing: Erasing::new(settings.keep.erased),
+            retired: Vec::new(),
+            freeing: Vec::new(),
         }
     }
 
@@ -199,7 +206,9 @@ impl Upkeep {
     pub(crate) fn end(&mut self, store: &mut Store, done: Done) {
         let (work, result) = match done {
             Done::Checkpoint(done) => {
-                (Work::Checkpoint, store.finish_checkpoint(*done).map_err(Error::from))
+                let finished = store.finish_checkpoint(*done);
+                let freed = finished.map(|retired| self.retired.push(retired));
+                (Work::Checkpoint, freed.map_err(Error::from))
             }
             Done::Fold(done) => (Work::Fold, store.finish_fold(done).map_err(Error::from)),
             Done::Rebuild(done) => {
@@ -221,6 +230,27 @@ impl Upkeep {
         if let Err(error) = result {
             let what = work.name();
             tracing::error!(%error, "{what} failed; the log has everything, it is tried again");
+        }
+    }
+
+    /// Frees what checkpoints have replaced, on a thread of its own; to be called once whoever
+    /// keeps a view has let go of the one from before.
+    pub(crate) fn free(&mut self) {
+        self.freeing.retain(|thread| !thread.is_finished());
+        let retired = std::mem::take(&mut self.retired);
+        if !retired.is_empty() {
+            let thread = std::thread::Builder::new().name("lastword free".into());
+            // Without a thread it is freed here.
+            self.freeing.extend(thread.spawn(move || drop(retired)));
+        }
+    }
+
+    /// Waits until all is free: the next process may open the files of the directory.
+    pub(crate) fn wait_for_free(&mut self) {
+        self.retired.clear();
+        for thread in self.freeing.drain(..) {
+            // It only frees; a panic there has left nothing that is used again.
+            let _ = thread.join();
         }
     }
 

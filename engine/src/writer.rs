@@ -221,6 +221,7 @@ impl WriterLoop {
         self.upkeep.take(&mut self.store, done);
         // Same position, other layers: whoever keeps the view must let go of the old ones.
         (self.on_publish)(&self.store.view());
+        self.upkeep.free();
     }
 
     /// The lock of the directory goes with the store, and the next process may open redb's file at
@@ -232,16 +233,18 @@ impl WriterLoop {
             // Nothing new begins.
             self.upkeep.end(&mut self.store, *done);
             (self.on_publish)(&self.store.view());
+            self.upkeep.free();
         }
+        self.upkeep.wait_for_free();
         answer(self.store.close());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::mpsc::channel;
+    use std::sync::{Arc, Mutex, Weak};
 
     use lastword_store::limits::{MAX_WAITING_BYTES, MAX_WAITING_JOBS};
     use lastword_store::{
@@ -424,6 +427,30 @@ mod tests {
         });
         let closed = heard.recv_timeout(Duration::from_secs(60));
         assert!(closed.is_ok(), "neither writes nor close came back");
+    }
+
+    /// I18. The memory of a large checkpoint was freed on the writer thread, while all commits
+    /// waited. It stays until whoever keeps a view has let go of it there, and is all free once the
+    /// database is closed.
+    #[test]
+    fn the_writer_does_not_free_what_a_checkpoint_replaces() {
+        let disk = MemoryDisk::new(1 << 20);
+        let (seen, row) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(None)));
+        let (told, of) = (Arc::clone(&seen), Arc::clone(&row));
+        let publish: OnPublish = Box::new(move |view| {
+            let value = view.get(ROWS, &[1; 2000]).expect("reads").expect("it was written");
+            let mut first = of.lock().expect("no panic");
+            let first: &mut Weak<[u8]> = first.get_or_insert_with(|| Arc::downgrade(&value));
+            drop(value);
+            told.lock().expect("no panic").push(first.strong_count());
+        });
+        let writer = start(&disk, 1 << 10, publish);
+        writer.run(|store| Ok(store.append(KIND, &[1; 2000])?)).expect("the disk works");
+        writer.close().expect("closes");
+        // After the group, and after the checkpoint.
+        assert_eq!(*seen.lock().expect("no panic"), [1, 1]);
+        let row = row.lock().expect("no panic").take().expect("it was published");
+        assert_eq!(row.strong_count(), 0);
     }
 
     /// Panics where a file is made on threads of one name, and counts how often.

@@ -87,8 +87,8 @@ pub use oplog::{Commit, CommitDone, FrameRef, OwnedFrame};
 #[cfg(any(unix, windows))]
 pub use salvage::{Loss, SalvageReport, salvage};
 pub use state::{
-    Apply, CheckpointDone, CheckpointJob, Direction, KeyRange, KeyValue, OldViews, PutRow, Scan,
-    Slice, Space, SpaceSum, StateSums, StateTxn, View,
+    Apply, CheckpointDone, CheckpointJob, Direction, KeyRange, KeyValue, OldViews, PutRow, Retired,
+    Scan, Slice, Space, SpaceSum, StateSums, StateTxn, View,
 };
 pub use store::{Durability, History, OpenReport, Options, Room, Store, ViewHandle};
 pub use verify::{Finding, Step, VerifyReport, state_row, verify};

@@ -127,13 +127,16 @@ pub(super) fn damage_json(damage: &Damage) -> serde_json::Value {
 fn as_json(args: &Directory, verified: &Verified) -> serde_json::Value {
     let read = &verified.read;
     let damages = verified.damages.iter().map(damage_json);
-    json!({
+    let mut told = json!({
         "dir": args.data.display().to_string(), "backup": verified.is_backup,
         "whole": verified.is_whole(), "loss": verified.is_loss(),
         "log_files": read.log_files, "log_bytes": read.log_bytes, "frames": read.frames,
         "first": read.first, "end": read.end, "torn_bytes": read.torn_bytes,
         "base_rows": read.base_rows, "state_rows": read.state_rows, "compared": read.compared,
-        "damages": damages.collect::<Vec<_>>(), "scratch_failed": verified.scratch_failed,
-        "next": advice(args, verified),
-    })
+        "damages": damages.collect::<Vec<_>>(), "next": advice(args, verified),
+    });
+    if let (Some(failed), Some(told)) = (&verified.scratch_failed, told.as_object_mut()) {
+        told.insert("scratch_failed".into(), json!(failed));
+    }
+    told
 }

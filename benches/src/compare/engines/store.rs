@@ -92,7 +92,9 @@ impl StoreEngine {
     fn finish(&mut self, done: CheckpointDone) -> Result<()> {
         self.checkpointing = false;
         self.view = None;
-        Ok(self.store.finish_checkpoint(done)?)
+        let retired = self.store.finish_checkpoint(done)?;
+        std::thread::Builder::new().spawn(move || drop(retired))?;
+        Ok(())
     }
 
     fn take_finished(&mut self) -> Result<()> {

@@ -141,7 +141,7 @@ pub(crate) fn replay(
                 let header = &segment.header;
                 let mark = Watermark { log_id: header.log_id, salt: header.salt, durable };
                 let done = state.freeze(mark).and_then(|job| match job {
-                    Some(job) => state.finish(job.run()),
+                    Some(job) => state.finish(job.run()).map(drop),
                     None => Ok(()),
                 });
                 // A full disk must not keep the store from being read: the log has everything, and

@@ -106,6 +106,15 @@ pub struct CheckpointDone {
     pub(crate) _running: Arc<Progress>,
 }
 
+/// What a checkpoint has replaced: rows in memory, and redb's database of a file that a new one
+/// replaced. Dropping it frees them, which takes up to a second for a large delta, so not on the
+/// thread that commits. A view that reads the rows keeps them.
+#[derive(Debug)]
+pub struct Retired {
+    pub(crate) _delta: Option<Arc<Delta>>,
+    pub(crate) _tables: Option<Tables>,
+}
+
 impl std::fmt::Debug for CheckpointDone {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let error = self.result.as_ref().err();

@@ -8,7 +8,7 @@ use crate::error::StoreError;
 use crate::oplog::FrameRef;
 use crate::plant::{Plant, planted};
 use crate::state::checkpoint::{
-    Anew, CheckpointDone, CheckpointJob, InPlace, Progress, Way, Written,
+    Anew, CheckpointDone, CheckpointJob, InPlace, Progress, Retired, Way, Written,
 };
 use crate::state::delta::Delta;
 use crate::state::dump::Merged;
@@ -300,27 +300,27 @@ impl LiveState {
         Some(old)
     }
 
-    /// Takes the result in; a file that a new one has replaced goes. A failed checkpoint leaves the
-    /// frozen delta for the next try.
-    pub(crate) fn finish(&mut self, done: CheckpointDone) -> Result<(), StoreError> {
+    /// Takes the result in and hands out what it replaced; a file that a new one has replaced goes.
+    /// A failed checkpoint leaves the frozen delta for the next try.
+    pub(crate) fn finish(&mut self, done: CheckpointDone) -> Result<Retired, StoreError> {
         self.running = Weak::new();
         self.anew_failed = self.running_anew && done.result.is_err();
         match done.result {
             Ok(Written::InPlace(base)) => {
-                self.settle(Arc::new(*base));
-                Ok(())
+                let delta = self.settle(Arc::new(*base));
+                Ok(Retired { _delta: delta, _tables: None })
             }
             Ok(Written::Anew(made, unkept)) => {
                 unkept.keep();
                 let OpenState { file, tables, base, .. } = *made;
-                self.tables = Some(tables);
-                self.settle(base);
+                let retired =
+                    Retired { _tables: self.tables.replace(tables), _delta: self.settle(base) };
                 let old = std::mem::replace(&mut self.file, file);
                 self.fresh_len = self.file_len();
-                match &self.anew {
-                    Some((disk, _)) => Ok(disk.remove(old.number())?),
-                    None => Ok(()),
+                if let Some((disk, _)) = &self.anew {
+                    disk.remove(old.number())?;
                 }
+                Ok(retired)
             }
             Err(error) => {
                 self.met_damage |= matches!(error, StoreError::StateDamaged { .. });
@@ -350,15 +350,17 @@ impl LiveState {
         Ok(tables)
     }
 
-    /// Reads from `base` on, and lets go of the frozen delta if it holds it.
-    fn settle(&mut self, base: Arc<Base>) {
+    /// Reads from `base` on, and hands out the frozen delta if that holds it.
+    fn settle(&mut self, base: Arc<Base>) -> Option<Arc<Delta>> {
         self.reached = base.watermark.map_or(0, |watermark| watermark.durable.end);
+        let mut held = None;
         if base.watermark == self.frozen_at {
-            self.newest.frozen = None;
+            held = self.newest.frozen.take();
             self.frozen_at = None;
         }
         let old = std::mem::replace(&mut self.newest.base, base);
         self.old_views = Some(OldViews::of(&old));
+        held
     }
 
     /// Views that read what the last checkpoint has replaced, once.

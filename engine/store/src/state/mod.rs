@@ -12,7 +12,7 @@ mod tables;
 mod txn;
 mod view;
 
-pub use checkpoint::{CheckpointDone, CheckpointJob, Slice};
+pub use checkpoint::{CheckpointDone, CheckpointJob, Retired, Slice};
 pub(crate) use delta::Delta;
 pub(crate) use dump::{Dump, Merged};
 pub(crate) use file::{OpenState, create_state, open_state, peek_state};

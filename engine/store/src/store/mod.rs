@@ -17,7 +17,7 @@ use crate::oplog::{
     Commit, CommitDone, FIRST_FREE_KIND, FrameRef, LogReader, OwnedFrame, Segment, Writer,
 };
 use crate::state::{
-    Apply, CheckpointDone, CheckpointJob, LiveState, OldViews, Space, View, Watermark,
+    Apply, CheckpointDone, CheckpointJob, LiveState, OldViews, Retired, Space, View, Watermark,
 };
 
 use folding::Folding;
@@ -290,10 +290,11 @@ impl Store {
         Ok(job)
     }
 
-    /// Takes the result of a checkpoint in. An error leaves the log and all views as they were;
+    /// Takes the result of a checkpoint in and hands out what it has replaced, to be dropped where
+    /// that holds nobody up. An error leaves the log and all views as they were;
     /// the delta stays frozen until a later checkpoint succeeds. Views taken before the failure may
     /// answer [`StoreError::StateUnavailable`]; the latest view does not.
-    pub fn finish_checkpoint(&mut self, done: CheckpointDone) -> Result<(), StoreError> {
+    pub fn finish_checkpoint(&mut self, done: CheckpointDone) -> Result<Retired, StoreError> {
         let finished = self.state.finish(done);
         self.publish(self.view().position());
         finished
@@ -302,7 +303,7 @@ impl Store {
     /// Runs a checkpoint to its end, blocking, if there is anything to write.
     pub fn checkpoint(&mut self) -> Result<(), StoreError> {
         match self.begin_checkpoint()? {
-            Some(job) => self.finish_checkpoint(job.run()),
+            Some(job) => self.finish_checkpoint(job.run()).map(drop),
             None => Ok(()),
         }
     }

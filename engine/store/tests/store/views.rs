@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
+use std::sync::Arc;
 
-use lastword_store::{Direction, KeyRange, Space, StoreError};
+use lastword_store::{Direction, KeyRange, Options, Space, StoreError};
 use proptest::prelude::*;
 
 use crate::support::*;
@@ -55,6 +56,34 @@ fn only_a_view_that_nobody_reads_expires() {
     assert_eq!(dump(&store.view()), model(&[put("a", "1"), put("b", "2")]), "a new view reads");
     drop((view, other));
     assert!(!old.are_held());
+}
+
+/// I18: the rows of a large delta were freed where their checkpoint was taken in, on the thread
+/// that commits, which stood still for half a second. They are handed out to be freed elsewhere,
+/// and a view that reads them still has them.
+#[test]
+fn what_a_checkpoint_replaces_is_handed_out() {
+    for anew_from_bytes in [u64::MAX, 0] {
+        let disk = disk();
+        let chosen = Options { anew_from_bytes, ..options() };
+        let mut store = open_with(&disk, chosen).unwrap().0;
+        write(&mut store, &put("a", "1"));
+        store.checkpoint().unwrap();
+        for is_held in [false, true] {
+            write(&mut store, &put("b", "2"));
+            let row = Arc::downgrade(&store.view().get(A, b"b").unwrap().unwrap());
+            let view = is_held.then(|| store.view());
+            let job = store.begin_checkpoint().unwrap().unwrap();
+            let retired = store.finish_checkpoint(job.run()).unwrap();
+            assert_eq!(row.strong_count(), 1, "freed, or held twice");
+            drop(retired);
+            assert_eq!(row.strong_count(), usize::from(is_held));
+            if let Some(view) = view {
+                assert_eq!(view.get(A, b"b").unwrap().as_deref(), Some(&b"2"[..]));
+            }
+            assert_eq!(row.strong_count(), 0);
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
