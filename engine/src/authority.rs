@@ -20,7 +20,7 @@ use lastword_store::read;
 use lastword_store::{Store, View};
 
 use crate::devices;
-use crate::environment::random;
+use crate::environment::{now_ms, random};
 use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
 use crate::history::{self, RecordHistory};
@@ -77,6 +77,46 @@ impl PushGate {
     fn is_closed(&self, opening: u64) -> bool {
         self.state.fenced.load(Ordering::SeqCst)
             || opening <= self.state.closed.load(Ordering::SeqCst)
+    }
+}
+
+/// A pushed batch that waits for the writer.
+pub(crate) struct Queued {
+    pushed: Pushed,
+    gate: PushGate,
+    /// The opening of the gate that it came through.
+    opening: u64,
+}
+
+impl Queued {
+    /// Hashing is left to the caller's thread: the writer is the scarce one.
+    pub(crate) fn new(user: String, batch: Batch, gate: PushGate) -> Self {
+        let payload_hash = batch.payload_hash();
+        let checked = batch.check_untrusted().map_err(|error| error.to_string());
+        let opening = gate.opening();
+        Self { pushed: Pushed { user, batch, payload_hash, checked }, gate, opening }
+    }
+
+    /// Decides it, unless its gate was closed before; what is not accepted closes the gate.
+    pub(crate) fn decide(
+        self,
+        store: &mut Store,
+        workspace: &WorkspaceName,
+        now_ms: i64,
+    ) -> Result<PushAnswer> {
+        let Self { pushed, gate, opening } = self;
+        if gate.is_closed(opening) {
+            return Ok(PushAnswer::Ignored);
+        }
+        let answer = decide_now(store, workspace, pushed, now_ms);
+        let goes_on = matches!(
+            answer,
+            Ok(PushAnswer::Decided(Decision::Accepted { .. }) | PushAnswer::Ignored)
+        );
+        if !goes_on {
+            gate.close(opening);
+        }
+        answer
     }
 }
 
@@ -160,7 +200,11 @@ impl Authority {
         attach: AttachRequest,
         done: impl FnOnce(Result<Attached>) + Send + 'static,
     ) -> Result<()> {
-        self.inner.writer.submit(0, move |store| attach_now(store, &workspace, &attach), done)
+        self.inner.writer.submit(
+            0,
+            move |store| attach_now(store, &workspace, &attach, Epoch(random())),
+            done,
+        )
     }
 
     /// Decides one batch of `user`, unless `gate` was closed before. `done` is called on the writer
@@ -176,30 +220,10 @@ impl Authority {
         gate: PushGate,
         done: impl FnOnce(Result<PushAnswer>) + Send + 'static,
     ) -> Result<()> {
-        // Hashing is left to the caller's thread: the writer is the scarce one.
-        let payload_hash = batch.payload_hash();
-        let checked = batch.check_untrusted().map_err(|error| error.to_string());
-        let opening = gate.opening();
         let bytes = batch.ops.iter().map(Op::size_bytes).sum();
-        self.inner.writer.submit(
-            bytes,
-            move |store| {
-                if gate.is_closed(opening) {
-                    return Ok(PushAnswer::Ignored);
-                }
-                let pushed = Pushed { user: &user, batch, payload_hash, checked };
-                let answer = decide_now(store, &workspace, pushed);
-                let goes_on = matches!(
-                    answer,
-                    Ok(PushAnswer::Decided(Decision::Accepted { .. }) | PushAnswer::Ignored)
-                );
-                if !goes_on {
-                    gate.close(opening);
-                }
-                answer
-            },
-            done,
-        )
+        let queued = Queued::new(user, batch, gate);
+        let job = move |store: &mut _| queued.decide(store, &workspace, now_ms());
+        self.inner.writer.submit(bytes, job, done)
     }
 
     /// Erases a record, live or deleted: it becomes a tombstone without a value, and no version of
@@ -323,19 +347,20 @@ pub struct AttachRequest {
     pub create: bool,
 }
 
-fn attach_now(
+/// What a device needs to know when it attaches; a workspace that is made begins with `new_epoch`.
+pub(crate) fn attach_now(
     store: &mut Store,
     workspace: &WorkspaceName,
     request: &AttachRequest,
+    new_epoch: Epoch,
 ) -> Result<Attached> {
     let mut meta = read::meta(store.newest(), workspace)?;
     if meta.epoch.is_none() {
         if !request.create {
             return Err(Error::UnknownWorkspace { workspace: workspace.clone() });
         }
-        let epoch = Epoch(random());
-        let made =
-            Attachment { workspace: workspace.clone(), epoch, role: Role::Owner, horizon: 0 };
+        let (epoch, role) = (new_epoch, Role::Owner);
+        let made = Attachment { workspace: workspace.clone(), epoch, role, horizon: 0 };
         let payload = Payload::Attachment(made);
         store.append(payload.kind(), &payload.to_bytes())?;
         meta = read::meta(store.newest(), workspace)?;

@@ -24,7 +24,6 @@ use lastword_store::payload::{DeadLetters, LocalBatch, Payload};
 use lastword_store::read::{self, ReadState};
 
 use crate::convert;
-use crate::environment::now_ms;
 use crate::error::{Error, Result};
 use crate::tables::{self, RefusedBatch};
 
@@ -63,6 +62,7 @@ pub(crate) fn unit<S: ReadState>(
     state: &S,
     workspace: &WorkspaceName,
     refused: &Decided,
+    now_ms: i64,
 ) -> Result<DeadLetters> {
     let waiting = read::outbox(state, workspace, refused.counter, usize::MAX)?;
     let mut touched: BTreeSet<(TableName, Key)> = BTreeSet::new();
@@ -71,7 +71,7 @@ pub(crate) fn unit<S: ReadState>(
     for (counter, entry) in waiting {
         let is_refused = counter == refused.counter;
         if is_refused || entry.records.iter().any(|record| touched.contains(record)) {
-            rows.push(letter(workspace, &Why::refused(refused), counters.len(), &entry));
+            rows.push(letter(workspace, &Why::refused(refused, now_ms), counters.len(), &entry));
             counters.push(counter);
             touched.extend(entry.records);
         } else {
@@ -100,9 +100,10 @@ pub(crate) fn of_unsent(
     code: &str,
     message: &str,
     undecided: &[OutboxEntry],
+    now_ms: i64,
 ) -> Vec<Payload> {
     let Some(unit) = undecided.first().map(|first| first.batch_id) else { return Vec::new() };
-    let why = Why { unit, code, message };
+    let why = Why { unit, code, message, now_ms };
     let row = |(place, entry)| letter(workspace, &why, place, entry);
     let (mut frames, rest) = row_frames(undecided.iter().enumerate().map(row).collect());
     frames.push(rows_frame(rest));
@@ -187,15 +188,16 @@ struct Why<'a> {
     unit: BatchId,
     code: &'a str,
     message: &'a str,
+    now_ms: i64,
 }
 
 impl<'a> Why<'a> {
-    fn refused(refused: &'a Decided) -> Self {
+    fn refused(refused: &'a Decided, now_ms: i64) -> Self {
         let (code, message) = match &refused.decision {
             Decision::Refused { code, message, .. } => (code.as_str(), message.as_str()),
             Decision::Accepted { .. } => ("accepted", ""),
         };
-        Self { unit: refused.batch_id, code, message }
+        Self { unit: refused.batch_id, code, message, now_ms }
     }
 }
 
@@ -214,7 +216,7 @@ fn letter(workspace: &WorkspaceName, why: &Why<'_>, place: usize, entry: &Outbox
         ("workspace", Value::Text(workspace.as_str().into())),
         ("code", Value::Text(why.code.into())),
         ("message", Value::Text(why.message.into())),
-        ("time_ms", Value::Int(now_ms())),
+        ("time_ms", Value::Int(why.now_ms)),
         ("created_ms", Value::Int(entry.created_ms)),
         ("position", int(entry.position)),
         ("records", Value::List(records)),
@@ -225,7 +227,7 @@ fn letter(workspace: &WorkspaceName, why: &Why<'_>, place: usize, entry: &Outbox
         key: Key::new(&entry.batch_id.to_string()).expect("invariant: an id is a key"),
         base: 0,
         revision: 1,
-        hlc: Hlc::default().next(now_ms()),
+        hlc: Hlc::default().next(why.now_ms),
         action: Action::Create { record: Record::from_fields(fields), replace: false },
     }
 }

@@ -11,7 +11,6 @@ use lastword_core::value::{Field, Record, Value};
 use lastword_store::keys;
 use lastword_store::read::{self, ReadState};
 
-use crate::environment::now_ms;
 use crate::error::Result;
 use crate::tables;
 
@@ -35,8 +34,8 @@ pub(crate) fn owner<S: ReadState>(
 }
 
 /// The authority's own op that binds a device to its user.
-pub(crate) fn introduction(device: DeviceId, user: &str) -> Op {
-    let fields = [("user", Value::Text(user.into())), ("first_ms", Value::Int(now_ms()))];
+pub(crate) fn introduction(device: DeviceId, user: &str, now_ms: i64) -> Op {
+    let fields = [("user", Value::Text(user.into())), ("first_ms", Value::Int(now_ms))];
     let fields = fields.iter().map(|(name, value)| Field::new(name, value)).collect();
     Op {
         table: tables::devices(),

@@ -18,13 +18,12 @@ use lastword_store::payload::{DecidedBatch, Payload, cut_text};
 use lastword_store::read::{self, ReadState};
 
 use crate::devices;
-use crate::environment::now_ms;
 use crate::error::{Error, Result};
 
 /// One batch as it came.
-pub(crate) struct Pushed<'a> {
+pub(crate) struct Pushed {
     /// Who pushed it.
-    pub(crate) user: &'a str,
+    pub(crate) user: String,
     pub(crate) batch: Batch,
     pub(crate) payload_hash: [u8; 32],
     /// Whether limits and form hold.
@@ -35,7 +34,8 @@ pub(crate) struct Pushed<'a> {
 pub(crate) fn decide_now(
     store: &mut Store,
     workspace: &WorkspaceName,
-    pushed: Pushed<'_>,
+    pushed: Pushed,
+    now_ms: i64,
 ) -> Result<PushAnswer> {
     let (batch, payload_hash) = (&pushed.batch, pushed.payload_hash);
     let newest = store.newest();
@@ -62,8 +62,9 @@ pub(crate) fn decide_now(
         );
         return Ok(PushAnswer::Forked { message });
     }
-    let introduces = owner.is_none().then(|| devices::introduction(batch.device, pushed.user));
-    let frame = judge(store, workspace, pushed, introduces)?;
+    let introduces =
+        owner.is_none().then(|| devices::introduction(batch.device, &pushed.user, now_ms));
+    let frame = judge(store, workspace, pushed, introduces, now_ms)?;
     let decision = frame.decision.clone();
     // Deleting is how users free a full disk; a refusal keeps no ops.
     let frees = frame.batch.ops.iter().all(|op| matches!(op.action, Action::Delete));
@@ -80,7 +81,7 @@ pub(crate) fn decide_now(
 fn consume(
     store: &mut Store,
     workspace: &WorkspaceName,
-    pushed: Pushed<'_>,
+    pushed: Pushed,
     decision: Decision,
 ) -> Result<()> {
     let payload = Payload::Decided(DecidedBatch {
@@ -99,12 +100,13 @@ fn consume(
 fn judge(
     store: &Store,
     workspace: &WorkspaceName,
-    pushed: Pushed<'_>,
+    pushed: Pushed,
     introduces: Option<Op>,
+    now_ms: i64,
 ) -> Result<DecidedBatch> {
     let newest = store.newest();
     let meta = read::meta(newest, workspace)?;
-    let time_ms = now_ms().max(meta.time_ms);
+    let time_ms = now_ms.max(meta.time_ms);
     if let Some((code, message)) = objection(newest, workspace, &pushed, meta.head)? {
         return Ok(refused(workspace, pushed, code, &message, time_ms));
     }
@@ -139,7 +141,7 @@ fn judge(
 
 fn refused(
     workspace: &WorkspaceName,
-    pushed: Pushed<'_>,
+    pushed: Pushed,
     code: RefusalCode,
     message: &str,
     time_ms: i64,
@@ -159,7 +161,7 @@ fn refused(
 fn objection<S: ReadState>(
     state: &S,
     workspace: &WorkspaceName,
-    pushed: &Pushed<'_>,
+    pushed: &Pushed,
     head: u64,
 ) -> Result<Option<(RefusalCode, String)>> {
     let Pushed { user, batch, checked, .. } = pushed;

@@ -82,18 +82,21 @@ mod watch;
 mod status;
 mod judge;
 mod authority;
+mod attachments;
 mod replicator;
 mod verify;
 mod inspect;
 mod backup;
 mod restore;
 mod compact;
+pub mod node;
 #[cfg(feature = "net")]
 mod sync;
 
 pub use lastword_core as core;
 pub use lastword_store as store;
 
+pub use attachments::{Attachments, Claim, Fenced};
 pub use authority::{AttachRequest, Authority, AuthorityStatus, PushGate};
 pub use backup::backup;
 pub use compact::{CompactReport, Sizes, compact};

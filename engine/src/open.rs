@@ -98,19 +98,27 @@ fn locked(lock: DirLock, options: &OpenOptions) -> Result<(OpenedStore, Store)> 
     let known = read::identity(store.newest())?;
     let identity = match known {
         Some(identity) => identity,
-        None => introduce(&mut store, options.role)?,
+        None => {
+            let device = match options.role {
+                StoreRole::Authority => DeviceId::AUTHORITY,
+                StoreRole::Replica => DeviceId(random()),
+            };
+            introduce(&mut store, options.role, device, now_ms())?
+        }
     };
     let delta_cap_bytes = options.store.delta_cap_bytes;
     let upkeep = UpkeepSettings { delta_cap_bytes, keep: options.keep };
     Ok((OpenedStore { dir, identity, report, upkeep }, store))
 }
 
-fn introduce(store: &mut Store, role: StoreRole) -> Result<Identity> {
-    let device = match role {
-        StoreRole::Authority => DeviceId::AUTHORITY,
-        StoreRole::Replica => DeviceId(random()),
-    };
-    let identity = Identity { role, device, former: Vec::new(), created_ms: now_ms() };
+/// Writes the first frame of a store.
+pub(crate) fn introduce(
+    store: &mut Store,
+    role: StoreRole,
+    device: DeviceId,
+    created_ms: i64,
+) -> Result<Identity> {
+    let identity = Identity { role, device, former: Vec::new(), created_ms };
     let payload = Payload::Identity(identity.clone());
     store.append(payload.kind(), &payload.to_bytes())?;
     store.commit()?;

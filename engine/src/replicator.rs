@@ -9,12 +9,11 @@ use lastword_core::op::Batch;
 use lastword_core::protocol::replica::{Input, WorkspaceState};
 use lastword_core::protocol::{Attached, Changes, Decided, Entry};
 use lastword_core::stamp::Decision;
-use lastword_store::Store;
 use lastword_store::keys;
 use lastword_store::payload::{Attachment, Payload, RemotePage, Verdicts};
 use lastword_store::read::{self, ReadState};
+use lastword_store::{Store, ViewHandle};
 
-use crate::database::Database;
 use crate::dead_letter;
 use crate::error::{Error, Result};
 
@@ -36,16 +35,16 @@ pub(crate) fn workspace_state<S: ReadState>(
 
 /// Undecided batches after `after`, in counter order, as they are pushed.
 pub(crate) fn read_outbox(
-    db: &Database,
+    log: &ViewHandle,
     workspace: &WorkspaceName,
     after: u64,
     max: usize,
 ) -> Result<Vec<Batch>> {
-    let view = db.view();
+    let view = log.view();
     let entries = read::outbox(&*view, workspace, after.saturating_add(1), max)?;
     let mut batches = Vec::with_capacity(entries.len());
     for (counter, entry) in entries.into_iter().filter(|(_, entry)| entry.settled.is_none()) {
-        let frame = db.inner.writer.views().read_frame(entry.position)?;
+        let frame = log.read_frame(entry.position)?;
         let payload = Payload::from_frame(frame.kind, &frame.payload);
         let Ok(Payload::Local(local)) = payload else {
             return Err(Error::Outbox { workspace: workspace.clone(), counter });
@@ -97,6 +96,7 @@ pub(crate) fn store_attached(
     store: &mut Store,
     workspace: &WorkspaceName,
     attached: Attached,
+    now_ms: i64,
 ) -> Result<Stored> {
     let meta = read::meta(store.newest(), workspace)?;
     let Attached { epoch, role, horizon, decisions, .. } = attached;
@@ -105,7 +105,7 @@ pub(crate) fn store_attached(
         append_urgent(store, &Payload::Attachment(frame))?;
     }
     // A refusal among them needs no Resume: a new attachment halts nothing.
-    store_decisions(store, workspace, decisions)
+    store_decisions(store, workspace, decisions, now_ms)
 }
 
 /// Stores decisions in counter order; the first refusal ends the run, since nothing after it was
@@ -115,6 +115,7 @@ pub(crate) fn store_decisions(
     store: &mut Store,
     workspace: &WorkspaceName,
     decisions: Vec<Decided>,
+    now_ms: i64,
 ) -> Result<Stored> {
     let known = read::meta(store.newest(), workspace)?.decided;
     let unknown = decisions.iter().filter(|decided| decided.counter > known);
@@ -145,7 +146,7 @@ pub(crate) fn store_decisions(
         append_urgent(store, &Payload::Verdicts(Verdicts { workspace, decisions }))?;
     }
     if let Some(refused) = &refusal {
-        let unit = dead_letter::unit(store.newest(), workspace, refused)?;
+        let unit = dead_letter::unit(store.newest(), workspace, refused, now_ms)?;
         settled.extend(dead_letter::verdicts(&unit));
         for frame in dead_letter::frames(unit) {
             // A unit may be larger than a group; its rows before the last frame are idempotent.
@@ -207,6 +208,7 @@ mod tests {
     use lastword_store::payload::LocalBatch;
 
     use super::*;
+    use crate::database::Database;
 
     /// B3, R1.2. An app streamed thousands of edits of one record while offline and the server
     /// refused the first: the unit was one frame with a row per batch, over the limit of a frame,
@@ -251,7 +253,7 @@ mod tests {
             let message = "no ".repeat(1000);
             let decision = Decision::Refused { code: RefusalCode::Policy, message, time_ms: 1 };
             let refused = Decided { counter: 1, batch_id: batch_id(1), decision };
-            store_decisions(store, &name, vec![refused])
+            store_decisions(store, &name, vec![refused], 1)
         });
         let stored = stored.expect("the unit is stored");
         assert_eq!((stored.refused, stored.settled.len() as u64), (Some(1), BATCHES));

@@ -81,7 +81,7 @@ fn drop_undecided(store: &mut Store, drop_outbox: bool) -> Result<u64> {
     }
     let why = "not decided when the backup was made that this device was restored from";
     for (workspace, undecided) in &waiting {
-        for frame in dead_letter::of_unsent(workspace, LOST_BY_RESTORE, why, undecided) {
+        for frame in dead_letter::of_unsent(workspace, LOST_BY_RESTORE, why, undecided, now_ms()) {
             renew::append(store, &frame)?;
         }
     }
@@ -117,7 +117,8 @@ mod tests {
         let decision = Decision::Accepted { first_seq: 9, last_seq: 9, time_ms: 1, verdicts };
         let decided = Decided { counter: 1, batch_id: entry.batch_id, decision };
         let name = ws.name().clone();
-        let stored = db.inner.writer.run(move |store| store_decisions(store, &name, vec![decided]));
+        let stored =
+            db.inner.writer.run(move |store| store_decisions(store, &name, vec![decided], 1));
         stored.expect("it is stored");
         assert_eq!(ws.status().expect("it reads").settled, 1);
         let (backup, copy) = (dir.path().join("backup"), dir.path().join("copy"));

@@ -342,7 +342,7 @@ fn count(waiting: &Waiting) -> u64 {
 
 fn letters(store: &mut Store, waiting: &Waiting, why: &str) -> Result<()> {
     for (workspace, entries) in waiting {
-        for frame in dead_letter::of_unsent(workspace, SALVAGED, why, entries) {
+        for frame in dead_letter::of_unsent(workspace, SALVAGED, why, entries, now_ms()) {
             renew::append(store, &frame)?;
         }
     }

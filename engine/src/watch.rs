@@ -443,7 +443,7 @@ mod tests {
         let (code, message) = (RefusalCode::Policy, "no".to_owned());
         let decision = Decision::Refused { code, message, time_ms: 2 };
         let refused = Decided { counter: 2, batch_id: receipt.batch_id().unwrap(), decision };
-        let unit = dead_letter::unit(&*db.view(), ws.name(), &refused).unwrap();
+        let unit = dead_letter::unit(&*db.view(), ws.name(), &refused, 1).unwrap();
         receive(&ws, Payload::DeadLetters(unit));
         assert_eq!(told(&mut live), Some([keys(&[]), keys(&[]), keys(&["n4"])]));
     }

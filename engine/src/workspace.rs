@@ -7,7 +7,7 @@ use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_store::read;
 
 use crate::database::Database;
-use crate::environment::random;
+use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
 use crate::live::lock;
 use crate::receipt::Receipt;
@@ -96,7 +96,7 @@ impl Workspace {
                 let is_local = |table: &TableName| declared.is_local(table);
                 let mut last_hlc = lock(&clock);
                 let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
-                write::append(store, &draft, batch_id, author)
+                write::append(store, &draft, batch_id, now_ms(), author)
             })?;
             return Ok(match appended {
                 Appended::Moved => continue,

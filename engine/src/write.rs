@@ -20,7 +20,6 @@ use lastword_store::payload::{LocalBatch, Payload};
 use lastword_store::read::{self, ReadState};
 use lastword_store::{Store, View};
 
-use crate::environment::now_ms;
 use crate::error::{Error, Result};
 use crate::schema::Declared;
 
@@ -358,6 +357,7 @@ pub(crate) fn append(
     store: &mut Store,
     draft: &Draft,
     batch_id: BatchId,
+    now: i64,
     author: Author<'_>,
 ) -> Result<Appended> {
     if draft.ops.is_empty() {
@@ -366,7 +366,6 @@ pub(crate) fn append(
     let newest = store.newest();
     let identity = read::identity(newest)?.ok_or(Error::Closed)?;
     let meta = read::meta(newest, &draft.workspace)?;
-    let now = now_ms();
     let (mut synced, mut local) = (Vec::new(), Vec::new());
     for draft_op in &draft.ops {
         let row_key =

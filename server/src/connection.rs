@@ -10,10 +10,10 @@ use lastword::core::id::WorkspaceName;
 use lastword::core::protocol::authority::{AuthoritySession, Input, Output, Principal};
 use lastword::core::protocol::{Attach, AttachRefusal, Changes};
 use lastword::store::StoreError;
-use lastword::{AttachRequest, Error, PushAnswer, PushGate};
+use lastword::{AttachRequest, Claim, Error, PushAnswer, PushGate};
 use tokio::sync::mpsc;
 
-use crate::hub::{Claim, Event, Hub};
+use crate::hub::{Event, Hub};
 
 /// A peer that does not take a message for this long is gone.
 const SEND_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,6 +47,7 @@ pub async fn serve(
         pinged: Instant::now(),
         closed: false,
     };
+    connection.hub.connected(connection.id, connection.events.clone());
     connection.input(Input::Time);
     while connection.drain().await {
         let wake = connection.next_wake();
@@ -60,6 +61,7 @@ pub async fn serve(
         }
     }
     connection.attached.values().for_each(|known| connection.release(&known.workspace));
+    connection.hub.disconnected(connection.id);
 }
 
 struct Connection {
@@ -250,9 +252,8 @@ impl Connection {
                 return self.refuse(attachment, AttachRefusal::Unavailable, error.to_string());
             }
         }
-        let events = self.events.clone();
         let gate = PushGate::default();
-        let claim = Claim { connection: self.id, attachment, nonce, events, gate: gate.clone() };
+        let claim = Claim { connection: self.id, attachment, nonce, gate: gate.clone() };
         if let Err(code) = self.hub.claim(&workspace, device, claim) {
             let message = format!("device {device} is used by two stores");
             return self.refuse(attachment, code, message);

@@ -1,13 +1,13 @@
 //! What all connections share: the authority, the members, the newest published view, and which
 //! connection serves which device.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lastword::core::id::{DeviceId, WorkspaceName};
 use lastword::core::protocol::AttachRefusal;
 use lastword::core::protocol::authority::Input;
-use lastword::{Authority, PushGate};
+use lastword::{Attachments, Authority, Claim, Fenced};
 use tokio::sync::{mpsc, watch};
 
 use crate::members::Members;
@@ -29,11 +29,6 @@ pub enum Event {
     Shutdown,
 }
 
-/// How many replaced nonces of one device are remembered.
-const MAX_REPLACED_NONCES: usize = 64;
-/// Beyond so many devices the nonces of one that goes are forgotten.
-const MAX_REMEMBERED_DEVICES: usize = 100_000;
-
 /// Shared by all connections of a server.
 pub struct Hub {
     /// The store that decides.
@@ -42,33 +37,9 @@ pub struct Hub {
     pub members: Members,
     published: watch::Sender<Option<Arc<lastword::store::View>>>,
     failed: watch::Sender<Option<String>>,
-    holders: Mutex<HashMap<(WorkspaceName, DeviceId), Holder>>,
-}
-
-/// The connection that serves a device in a workspace.
-struct Holder {
-    connection: u64,
-    attachment: u64,
-    /// False once it has ended.
-    attached: bool,
-    nonce: [u8; 16],
-    events: mpsc::UnboundedSender<Event>,
-    gate: PushGate,
-    replaced: VecDeque<[u8; 16]>,
-}
-
-/// A connection that wants to serve a device.
-pub struct Claim {
-    /// Number of the connection.
-    pub connection: u64,
-    /// Number of the attachment on it.
-    pub attachment: u64,
-    /// The store's nonce.
-    pub nonce: [u8; 16],
-    /// Where the connection hears that it was replaced.
-    pub events: mpsc::UnboundedSender<Event>,
-    /// Closed for good once it is replaced.
-    pub gate: PushGate,
+    attachments: Mutex<Attachments>,
+    /// Where each connection hears of events.
+    connections: Mutex<HashMap<u64, mpsc::UnboundedSender<Event>>>,
 }
 
 impl Hub {
@@ -77,8 +48,9 @@ impl Hub {
     pub fn new(authority: Authority, members: Members) -> Arc<Self> {
         let (published, _) = watch::channel(None);
         let (failed, _) = watch::channel(None);
-        let holders = Mutex::default();
-        let hub = Arc::new(Self { authority, members, published, failed, holders });
+        let (attachments, connections) = Default::default();
+        let hub =
+            Arc::new(Self { authority, members, published, failed, attachments, connections });
         let told = Arc::downgrade(&hub);
         hub.authority.on_publish(move |view| {
             if let Some(hub) = told.upgrade() {
@@ -119,8 +91,14 @@ impl Hub {
         }
     }
 
-    fn holders(&self) -> MutexGuard<'_, HashMap<(WorkspaceName, DeviceId), Holder>> {
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Events for connection `number` go to `events` until it says [`Hub::disconnected`].
+    pub fn connected(&self, number: u64, events: mpsc::UnboundedSender<Event>) {
+        lock(&self.connections).insert(number, events);
+    }
+
+    /// The connection is over.
+    pub fn disconnected(&self, number: u64) {
+        lock(&self.connections).remove(&number);
     }
 
     /// Makes `claim` the connection of that device; an older one is told that it is fenced.
@@ -133,54 +111,30 @@ impl Hub {
         device: DeviceId,
         claim: Claim,
     ) -> Result<(), AttachRefusal> {
-        let mut holders = self.holders();
-        let key = (workspace.clone(), device);
-        let mut replaced = VecDeque::new();
-        if let Some(old) = holders.remove(&key) {
-            if old.nonce != claim.nonce && old.replaced.contains(&claim.nonce) {
-                holders.insert(key, old);
-                return Err(AttachRefusal::DeviceForked);
-            }
-            if (old.connection, old.attachment) != (claim.connection, claim.attachment) {
-                old.gate.fence();
-                // A connection that is gone already does not need to hear it.
-                let _ = old.events.send(Event::Evict {
-                    attachment: old.attachment,
-                    code: AttachRefusal::Fenced,
-                    message: "another connection of this device took over".into(),
-                });
-            }
-            replaced = old.replaced;
-            if old.nonce != claim.nonce {
-                replaced.push_back(old.nonce);
-                if replaced.len() > MAX_REPLACED_NONCES {
-                    replaced.pop_front();
-                }
-            }
+        let fenced = lock(&self.attachments).claim(workspace, device, claim)?;
+        if let Some(Fenced { connection, attachment }) = fenced
+            && let Some(events) = lock(&self.connections).get(&connection)
+        {
+            let code = AttachRefusal::Fenced;
+            let message = "another connection of this device took over".into();
+            // A connection that is gone already does not need to hear it.
+            let _ = events.send(Event::Evict { attachment, code, message });
         }
-        let Claim { connection, attachment, nonce, events, gate } = claim;
-        let attached = true;
-        let holder = Holder { connection, attachment, attached, nonce, events, gate, replaced };
-        holders.insert(key, holder);
         Ok(())
     }
 
     /// The attachment is over; what is remembered of the device are the nonces that it has had.
     pub fn release(&self, workspace: &WorkspaceName, device: DeviceId, connection: u64) {
-        let mut holders = self.holders();
-        let key = (workspace.clone(), device);
-        let limit = holders.len() > MAX_REMEMBERED_DEVICES;
-        if let Some(holder) = holders.get_mut(&key).filter(|h| h.connection == connection) {
-            holder.attached = false;
-            if limit {
-                holders.remove(&key);
-            }
-        }
+        lock(&self.attachments).release(workspace, device, connection);
     }
 
     /// Number of devices that are attached now, each workspace counted.
     #[must_use]
     pub fn attached(&self) -> usize {
-        self.holders().values().filter(|holder| holder.attached).count()
+        lock(&self.attachments).len()
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -19,7 +19,7 @@ use super::Remote;
 use super::board::Board;
 use super::socket::{Connecting, Link, connect};
 use crate::database::Database;
-use crate::environment::random;
+use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
 use crate::live::lock;
 use crate::replicator::{self, Stored};
@@ -303,7 +303,8 @@ impl Driver {
 
                 Output::Status { workspace, status } => self.board.set(&workspace, status),
                 Output::ReadOutbox { workspace, after, max } => {
-                    let batches = replicator::read_outbox(&self.db, &workspace, after, max)?;
+                    let log = self.db.inner.writer.views();
+                    let batches = replicator::read_outbox(log, &workspace, after, max)?;
                     self.input(Input::Outbox { workspace, batches });
                 }
                 output => self.store(output)?,
@@ -329,7 +330,9 @@ impl Driver {
             Output::StoreAttached { workspace, attached } => {
                 self.count_decisions(&workspace, &attached.decisions);
                 let name = workspace.clone();
-                let job = move |store: &mut _| replicator::store_attached(store, &name, attached);
+                let job = move |store: &mut _| {
+                    replicator::store_attached(store, &name, attached, now_ms())
+                };
                 let stored = move |stored: Result<Stored>| {
                     answer(stored.map(|mut stored| {
                         receipts.settle(std::mem::take(&mut stored.settled));
@@ -361,7 +364,7 @@ impl Driver {
                 lock(&queue).extend(decisions);
                 let job = move |store: &mut _| {
                     let decisions = std::mem::take(&mut *lock(&queue));
-                    replicator::store_decisions(store, &name, decisions)
+                    replicator::store_decisions(store, &name, decisions, now_ms())
                 };
                 let stored = move |stored: Result<Stored>| {
                     answer(stored.map(|mut stored| {

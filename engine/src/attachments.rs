@@ -1,0 +1,119 @@
+//! Which connection serves which device: the newest one, and no other.
+//!
+//! A device that attaches again fences its older attachment. An instance nonce that comes back
+//! after it was replaced belongs to a copy of the store: two stores use one device id.
+
+use std::collections::{HashMap, VecDeque};
+
+use lastword_core::id::{DeviceId, WorkspaceName};
+use lastword_core::protocol::AttachRefusal;
+
+use crate::authority::PushGate;
+
+/// How many replaced nonces of one device are remembered.
+const MAX_REPLACED_NONCES: usize = 64;
+/// Beyond so many devices the nonces of one that goes are forgotten.
+const MAX_REMEMBERED_DEVICES: usize = 100_000;
+
+/// The attachments of one authority.
+#[derive(Debug, Default)]
+pub struct Attachments {
+    holders: HashMap<(WorkspaceName, DeviceId), Holder>,
+}
+
+/// The connection that serves a device in a workspace.
+#[derive(Debug)]
+struct Holder {
+    connection: u64,
+    attachment: u64,
+    /// False once it has ended.
+    attached: bool,
+    nonce: [u8; 16],
+    gate: PushGate,
+    replaced: VecDeque<[u8; 16]>,
+}
+
+/// A connection that wants to serve a device.
+#[derive(Debug)]
+pub struct Claim {
+    /// Number of the connection.
+    pub connection: u64,
+    /// Number of the attachment on it.
+    pub attachment: u64,
+    /// The store's nonce.
+    pub nonce: [u8; 16],
+    /// Closed for good once it is replaced.
+    pub gate: PushGate,
+}
+
+/// An attachment that another took the place of; its connection is to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fenced {
+    /// Number of the connection.
+    pub connection: u64,
+    /// Number of the attachment on it.
+    pub attachment: u64,
+}
+
+impl Attachments {
+    /// Makes `claim` the attachment of that device; no batch of the one before is decided any more.
+    ///
+    /// # Errors
+    /// [`AttachRefusal::DeviceForked`] if the nonce was replaced before: two stores use the id.
+    pub fn claim(
+        &mut self,
+        workspace: &WorkspaceName,
+        device: DeviceId,
+        claim: Claim,
+    ) -> Result<Option<Fenced>, AttachRefusal> {
+        let key = (workspace.clone(), device);
+        let mut replaced = VecDeque::new();
+        let mut fenced = None;
+        if let Some(old) = self.holders.remove(&key) {
+            if old.nonce != claim.nonce && old.replaced.contains(&claim.nonce) {
+                self.holders.insert(key, old);
+                return Err(AttachRefusal::DeviceForked);
+            }
+            if (old.connection, old.attachment) != (claim.connection, claim.attachment) {
+                old.gate.fence();
+                let (connection, attachment) = (old.connection, old.attachment);
+                fenced = Some(Fenced { connection, attachment });
+            }
+            replaced = old.replaced;
+            if old.nonce != claim.nonce {
+                replaced.push_back(old.nonce);
+                if replaced.len() > MAX_REPLACED_NONCES {
+                    replaced.pop_front();
+                }
+            }
+        }
+        let Claim { connection, attachment, nonce, gate } = claim;
+        let holder = Holder { connection, attachment, attached: true, nonce, gate, replaced };
+        self.holders.insert(key, holder);
+        Ok(fenced)
+    }
+
+    /// The attachment is over; what is remembered of the device are the nonces that it has had.
+    pub fn release(&mut self, workspace: &WorkspaceName, device: DeviceId, connection: u64) {
+        let key = (workspace.clone(), device);
+        let is_full = self.holders.len() > MAX_REMEMBERED_DEVICES;
+        if let Some(holder) = self.holders.get_mut(&key).filter(|h| h.connection == connection) {
+            holder.attached = false;
+            if is_full {
+                self.holders.remove(&key);
+            }
+        }
+    }
+
+    /// Number of devices that are attached now, each workspace counted.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.holders.values().filter(|holder| holder.attached).count()
+    }
+
+    /// Whether no device is attached now.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

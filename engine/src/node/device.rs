@@ -1,0 +1,282 @@
+//! A device's party: a store and the session that keeps it in step.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{BatchId, DeviceId, TableName, WorkspaceName};
+use lastword_core::protocol::replica::{Config, Input, Output, ReplicaSession, SyncStatus};
+use lastword_core::stamp::Decision;
+use lastword_store::apply::ApplyPayload;
+use lastword_store::payload::StoreRole;
+use lastword_store::{Disk, OpenReport, Options, Store, StoreError, View, read};
+
+use crate::error::{Error, Result};
+use crate::open;
+use crate::replicator::{self, workspace_state};
+use crate::schema::Declared;
+use crate::write::{self, Appended, Author, Tx};
+
+/// What a device's party is opened with.
+#[derive(Debug, Clone)]
+pub struct DeviceSettings {
+    /// How the store works.
+    pub store: Options,
+    /// Tables that never leave the device.
+    pub local_tables: Vec<TableName>,
+    /// The id that a new store gets; an old one has its own.
+    pub new_device: DeviceId,
+    /// Random per opened store.
+    pub nonce: [u8; 16],
+    /// Seed of the jitter.
+    pub seed: u64,
+    /// How many batches may wait for the server.
+    pub max_undecided: u64,
+}
+
+/// What the device wants of its link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToLink {
+    /// Connect to the server.
+    Connect,
+    /// Send one message.
+    Message(Vec<u8>),
+    /// Close the connection.
+    Close,
+    /// Bring a token.
+    FetchToken,
+}
+
+/// A store in the role of a replica, with its session.
+pub struct DeviceNode {
+    store: Store,
+    session: ReplicaSession,
+    declared: Arc<Declared>,
+    last_hlc: Hlc,
+    max_undecided: u64,
+    device: DeviceId,
+    requests: VecDeque<Output>,
+    to_link: VecDeque<ToLink>,
+    told: BTreeMap<WorkspaceName, u64>,
+    status: BTreeMap<WorkspaceName, SyncStatus>,
+    settled: Vec<(BatchId, Decision)>,
+    wake_at: Option<u64>,
+}
+
+impl DeviceNode {
+    /// Opens or creates the store on `disk`; `wall_ms` is when it is introduced, if it is new.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if it is damaged or the disk fails, [`Error::Declaration`].
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        settings: DeviceSettings,
+        wall_ms: i64,
+    ) -> Result<(Self, OpenReport)> {
+        let mut declared = Declared::default();
+        for table in settings.local_tables {
+            declared.local_table(table)?;
+        }
+        let apply = Arc::new(ApplyPayload::new(declared.indexes().clone()));
+        let (mut store, report) = Store::open(disk, settings.store, apply)?;
+        let identity = match read::identity(store.newest())? {
+            Some(identity) => identity,
+            None => open::introduce(&mut store, StoreRole::Replica, settings.new_device, wall_ms)?,
+        };
+        let session = ReplicaSession::new(Config {
+            device: identity.device,
+            nonce: settings.nonce,
+            app_schema: 0,
+            agent: "lastword node".into(),
+            seed: settings.seed,
+        });
+        let node = Self {
+            store,
+            session,
+            declared: Arc::new(declared),
+            last_hlc: Hlc::default(),
+            max_undecided: settings.max_undecided,
+            device: identity.device,
+            requests: VecDeque::new(),
+            to_link: VecDeque::new(),
+            told: BTreeMap::new(),
+            status: BTreeMap::new(),
+            settled: Vec::new(),
+            wake_at: None,
+        };
+        Ok((node, report))
+    }
+
+    /// The device that writes.
+    #[must_use]
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
+    /// Its store, for what is done beside commits: checkpoints, folds, purges.
+    pub fn store(&mut self) -> &mut Store {
+        &mut self.store
+    }
+
+    /// What readers see.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.store.view()
+    }
+
+    /// How a workspace stands.
+    #[must_use]
+    pub fn status(&self, workspace: &WorkspaceName) -> Option<&SyncStatus> {
+        self.status.get(workspace)
+    }
+
+    /// Batches whose decision became durable here since this was asked last.
+    pub fn take_settled(&mut self) -> Vec<(BatchId, Decision)> {
+        std::mem::take(&mut self.settled)
+    }
+
+    /// When it wants to hear of the time, on the clock of [`DeviceNode::input`].
+    #[must_use]
+    pub fn wake_at(&self) -> Option<u64> {
+        self.wake_at
+    }
+
+    /// Writes one atomic batch under `batch_id`; true if it is in the outbox, false if it touched
+    /// local tables only, or nothing. It is durable then.
+    ///
+    /// # Errors
+    /// Those of [`crate::Workspace::write`].
+    pub fn write(
+        &mut self,
+        workspace: &WorkspaceName,
+        batch_id: BatchId,
+        wall_ms: i64,
+        edit: impl FnOnce(&mut Tx) -> Result<()>,
+    ) -> Result<bool> {
+        let mut tx = Tx::new(workspace, self.store.view(), Arc::clone(&self.declared))?;
+        edit(&mut tx)?;
+        let draft = tx.into_draft();
+        let declared = Arc::clone(&self.declared);
+        let is_local = |table: &TableName| declared.is_local(table);
+        let (last_hlc, max_undecided) = (&mut self.last_hlc, self.max_undecided);
+        let author = Author { is_local: &is_local, last_hlc, max_undecided };
+        let appended = write::append(&mut self.store, &draft, batch_id, wall_ms, author)?;
+        self.store.commit()?;
+        match appended {
+            Appended::Moved => Err(Error::Aborted("another write changed the record".into())),
+            Appended::Local => Ok(false),
+            Appended::Synced => Ok(true),
+        }
+    }
+
+    /// Keeps a workspace in step.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn attach(&mut self, workspace: &WorkspaceName, now_ms: u64) -> Result<()> {
+        let state = workspace_state(&*self.store.view(), workspace)?;
+        self.told.insert(workspace.clone(), state.written);
+        self.input(now_ms, Input::Attach { workspace: workspace.clone(), state });
+        Ok(())
+    }
+
+    /// Tells the session something.
+    pub fn input(&mut self, now_ms: u64, input: Input) {
+        if matches!(input, Input::Time) {
+            self.wake_at = None;
+        }
+        self.session.input(now_ms, input);
+        while let Some(output) = self.session.poll() {
+            match output {
+                Output::Connect => self.to_link.push_back(ToLink::Connect),
+                Output::Send(bytes) => self.to_link.push_back(ToLink::Message(bytes)),
+                Output::Close { .. } => self.to_link.push_back(ToLink::Close),
+                Output::FetchToken => self.to_link.push_back(ToLink::FetchToken),
+                Output::WakeAt(at) => self.wake_at = Some(at),
+                Output::Status { workspace, status } => {
+                    self.status.insert(workspace, status);
+                }
+                request => self.requests.push_back(request),
+            }
+        }
+    }
+
+    /// The next thing that the link should do.
+    pub fn to_link(&mut self) -> Option<ToLink> {
+        self.to_link.pop_front()
+    }
+
+    /// Tells the session of batches that were written since it was told last.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn tell_written(&mut self, now_ms: u64) -> Result<()> {
+        let view = self.store.view();
+        let mut news = Vec::new();
+        for (workspace, told) in &mut self.told {
+            let written = read::meta(&*view, workspace)?.written;
+            if std::mem::replace(told, written) != written {
+                news.push((workspace.clone(), written));
+            }
+        }
+        for (workspace, counter) in news {
+            self.input(now_ms, Input::Written { workspace, counter });
+        }
+        Ok(())
+    }
+
+    /// Whether the session waits for the store.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        !self.requests.is_empty()
+    }
+
+    /// Carries out the oldest thing that the session wants of the store, durably, and tells it.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails; the session is told nothing, and the store has to be
+    /// opened again.
+    pub fn step(&mut self, now_ms: u64, wall_ms: i64) -> Result<()> {
+        let Some(request) = self.requests.pop_front() else { return Ok(()) };
+        let store = &mut self.store;
+        let mut settled = Vec::new();
+        let input = match request {
+            Output::ReadOutbox { workspace, after, max } => {
+                let log = store.view_handle();
+                let batches = replicator::read_outbox(&log, &workspace, after, max)?;
+                Input::Outbox { workspace, batches }
+            }
+            Output::StoreAttached { workspace, attached } => {
+                let mut stored = replicator::store_attached(store, &workspace, attached, wall_ms)?;
+                settled.append(&mut stored.settled);
+                stored.attached(workspace)
+            }
+            Output::StoreChanges { workspace, page } => {
+                let declared = Arc::clone(&self.declared);
+                let is_local = |table: &TableName| declared.is_local(table);
+                let (received_to, cursor) =
+                    replicator::store_changes(store, &workspace, page, &is_local)?;
+                Input::ChangesStored { workspace, received_to, cursor }
+            }
+            Output::StoreDecisions { workspace, decisions } => {
+                let mut stored =
+                    replicator::store_decisions(store, &workspace, decisions, wall_ms)?;
+                settled.append(&mut stored.settled);
+                stored.decided(workspace)
+            }
+            _ => return Ok(()),
+        };
+        self.store.commit()?;
+        self.settled.append(&mut settled);
+        self.input(now_ms, input);
+        Ok(())
+    }
+
+    /// Closes the store cleanly.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the last sync fails.
+    pub fn close(self) -> std::result::Result<(), StoreError> {
+        self.store.close()
+    }
+}

@@ -1,0 +1,12 @@
+//! Both parties of sync without a thread, a clock, a socket or a source of randomness: whoever
+//! drives them says when something happens and what time it is.
+//!
+//! They run the same sessions, decisions and stores as [`crate::Database`] and
+//! [`crate::Authority`]; a simulator drives them deterministically, a worker loop one event at a
+//! time.
+
+mod authority;
+mod device;
+
+pub use authority::{AuthorityNode, Members, Outgoing};
+pub use device::{DeviceNode, DeviceSettings, ToLink};
