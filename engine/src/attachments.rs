@@ -60,6 +60,8 @@ impl Attachments {
     ///
     /// # Errors
     /// [`AttachRefusal::DeviceForked`] if the nonce was replaced before: two stores use the id.
+    /// [`AttachRefusal::Fenced`] if the same store has attached under a higher number since: what
+    /// was asked on a connection that it gave up may arrive late.
     pub fn claim(
         &mut self,
         workspace: &WorkspaceName,
@@ -73,6 +75,10 @@ impl Attachments {
             if old.nonce != claim.nonce && old.replaced.contains(&claim.nonce) {
                 self.holders.insert(key, old);
                 return Err(AttachRefusal::DeviceForked);
+            }
+            if old.nonce == claim.nonce && old.attachment > claim.attachment {
+                self.holders.insert(key, old);
+                return Err(AttachRefusal::Fenced);
             }
             if (old.connection, old.attachment) != (claim.connection, claim.attachment) {
                 old.gate.fence();
@@ -115,5 +121,33 @@ impl Attachments {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claim(connection: u64, attachment: u64, nonce: u8) -> Claim {
+        Claim { connection, attachment, nonce: [nonce; 16], gate: PushGate::default() }
+    }
+
+    /// I28, found by simulation (seed 234). A device gave up a slow connection and attached on
+    /// another; then what it had sent on the first one arrived, fenced the second, and the device
+    /// stopped for good although nothing else used its id.
+    #[test]
+    fn what_arrives_late_on_an_old_connection_fences_nobody() {
+        let mut attachments = Attachments::default();
+        let workspace = WorkspaceName::new("w").expect("a name");
+        let device = DeviceId([1; 16]);
+        let mut claims = |claim| attachments.claim(&workspace, device, claim);
+        assert_eq!(claims(claim(2, 8, 1)), Ok(None));
+        assert_eq!(claims(claim(1, 7, 1)), Err(AttachRefusal::Fenced));
+        let fenced = Fenced { connection: 2, attachment: 8 };
+        assert_eq!(claims(claim(3, 9, 1)), Ok(Some(fenced)));
+        // Another store numbers its attachments anew.
+        let fenced = Fenced { connection: 3, attachment: 9 };
+        assert_eq!(claims(claim(4, 1, 2)), Ok(Some(fenced)));
+        assert_eq!(claims(claim(5, 10, 1)), Err(AttachRefusal::DeviceForked));
     }
 }

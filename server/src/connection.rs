@@ -255,7 +255,10 @@ impl Connection {
         let gate = PushGate::default();
         let claim = Claim { connection: self.id, attachment, nonce, gate: gate.clone() };
         if let Err(code) = self.hub.claim(&workspace, device, claim) {
-            let message = format!("device {device} is used by two stores");
+            let message = match code {
+                AttachRefusal::Fenced => "this device has attached again since".to_owned(),
+                _ => format!("device {device} is used by two stores"),
+            };
             return self.refuse(attachment, code, message);
         }
         // Until the answer is there, the head counts as told.

@@ -386,7 +386,10 @@ impl AuthorityNode {
         let gate = PushGate::default();
         let claim = Claim { connection: number, attachment, nonce, gate: gate.clone() };
         let fenced = self.attachments.claim(&workspace, device, claim).map_err(|code| {
-            let message = format!("device {device} is used by two stores");
+            let message = match code {
+                AttachRefusal::Fenced => "this device has attached again since".to_owned(),
+                _ => format!("device {device} is used by two stores"),
+            };
             (code, message)
         })?;
         if let Some(fenced) = fenced
