@@ -1,7 +1,9 @@
 //! Which connection serves which device: the newest one, and no other.
 //!
-//! A device that attaches again fences its older attachment. An instance nonce that comes back
-//! after it was replaced belongs to a copy of the store: two stores use one device id.
+//! A device that attaches again fences its older attachment. Its nonce begins with a number that
+//! rises each time the store is opened. A nonce that comes back after it was replaced, or comes
+//! after one of a later opening, belongs to a copy of the store: two stores use one device id. (Or
+//! to a process that is gone, whose last words arrive late: nobody hears the answer then.)
 
 use std::collections::{HashMap, VecDeque};
 
@@ -55,13 +57,18 @@ pub struct Fenced {
     pub attachment: u64,
 }
 
+/// The part of a nonce that rises with each opening of the store.
+fn opening(nonce: &[u8; 16]) -> u64 {
+    u64::from_be_bytes(*nonce.first_chunk().expect("invariant: a nonce has 16 bytes"))
+}
+
 impl Attachments {
     /// Makes `claim` the attachment of that device; no batch of the one before is decided any more.
     ///
     /// # Errors
-    /// [`AttachRefusal::DeviceForked`] if the nonce was replaced before: two stores use the id.
-    /// [`AttachRefusal::Fenced`] if the same store has attached under a higher number since: what
-    /// was asked on a connection that it gave up may arrive late.
+    /// [`AttachRefusal::DeviceForked`] if the nonce was replaced before, or is of an earlier
+    /// opening: two stores use the id. [`AttachRefusal::Fenced`] if the same store has attached
+    /// under a higher number since: what was asked on a connection that it gave up may come late.
     pub fn claim(
         &mut self,
         workspace: &WorkspaceName,
@@ -72,7 +79,9 @@ impl Attachments {
         let mut replaced = VecDeque::new();
         let mut fenced = None;
         if let Some(old) = self.holders.remove(&key) {
-            if old.nonce != claim.nonce && old.replaced.contains(&claim.nonce) {
+            let is_earlier = opening(&claim.nonce) < opening(&old.nonce);
+            let is_replaced = old.replaced.contains(&claim.nonce);
+            if old.nonce != claim.nonce && (is_earlier || is_replaced) {
                 self.holders.insert(key, old);
                 return Err(AttachRefusal::DeviceForked);
             }
@@ -149,5 +158,6 @@ mod tests {
         let fenced = Fenced { connection: 3, attachment: 9 };
         assert_eq!(claims(claim(4, 1, 2)), Ok(Some(fenced)));
         assert_eq!(claims(claim(5, 10, 1)), Err(AttachRefusal::DeviceForked));
+        assert_eq!(claims(claim(6, 10, 0)), Err(AttachRefusal::DeviceForked), "gone before");
     }
 }

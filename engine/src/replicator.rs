@@ -10,12 +10,28 @@ use lastword_core::protocol::replica::{Input, WorkspaceState};
 use lastword_core::protocol::{Attached, Changes, Decided, Entry};
 use lastword_core::stamp::Decision;
 use lastword_store::keys;
-use lastword_store::payload::{Attachment, Payload, RemotePage, Verdicts};
+use lastword_store::payload::{Attachment, Payload, Purge, PurgePart, RemotePage, Verdicts};
 use lastword_store::read::{self, ReadState};
 use lastword_store::{Store, ViewHandle};
 
 use crate::dead_letter;
 use crate::error::{Error, Result};
+
+/// The nonce of a store that was just opened: how far its log had come then, and something random.
+/// The frame that it appends makes the first part of each opening greater than that of the one
+/// before, so that the server can tell what a process that is gone had sent from what another copy
+/// of the store sends.
+pub(crate) fn nonce(store: &mut Store, random: [u8; 8]) -> Result<[u8; 16]> {
+    let now_ms = read::retention_clock(store.newest())?;
+    let (workspace, part) = (read::store_workspace(), PurgePart::Clock { now_ms });
+    let opened = append_urgent(store, &Payload::Purge(Purge { workspace, part }))?;
+    store.commit()?;
+    let mut nonce = [0; 16];
+    let (count, rest) = nonce.split_at_mut(8);
+    count.copy_from_slice(&opened.to_be_bytes());
+    rest.copy_from_slice(&random);
+    Ok(nonce)
+}
 
 /// What the session needs to know of a workspace.
 pub(crate) fn workspace_state<S: ReadState>(
@@ -193,9 +209,8 @@ pub(crate) fn store_changes(
 
 /// Adds a frame that takes batches off the outbox or tells of the server; a full disk must not
 /// stand in its way.
-fn append_urgent(store: &mut Store, payload: &Payload) -> Result<()> {
-    store.append_urgent(payload.kind(), &payload.to_bytes())?;
-    Ok(())
+fn append_urgent(store: &mut Store, payload: &Payload) -> Result<u64> {
+    Ok(store.append_urgent(payload.kind(), &payload.to_bytes())?)
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ pub struct DeviceSettings {
     /// The id that a new store gets; an old one has its own.
     pub new_device: DeviceId,
     /// Random per opened store.
-    pub nonce: [u8; 16],
+    pub nonce: [u8; 8],
     /// Seed of the jitter.
     pub seed: u64,
     /// How many batches may wait for the server.
@@ -85,7 +85,7 @@ impl DeviceNode {
         };
         let session = ReplicaSession::new(Config {
             device: identity.device,
-            nonce: settings.nonce,
+            nonce: replicator::nonce(&mut store, settings.nonce)?,
             app_schema: 0,
             agent: "lastword node".into(),
             seed: settings.seed,

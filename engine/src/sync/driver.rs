@@ -52,7 +52,9 @@ pub(super) fn spawn(
         .spawn(move || {
             // Also if it panics: nobody may wait for a driver that is gone.
             let _ending = Ending(Arc::clone(&board));
-            runtime.block_on(Driver::new(db, remote, board, commands).run(received));
+            let nonce = db.inner.writer.run(|store| replicator::nonce(store, random()));
+            let driver = Driver::new(db, remote, board, commands, nonce);
+            runtime.block_on(driver.run(received));
             // A name that is still being looked up must not hold whoever drops the handle.
             runtime.shutdown_background();
         })
@@ -84,6 +86,8 @@ struct Driver {
     verdicts: BTreeMap<WorkspaceName, Arc<Mutex<Vec<Decided>>>>,
     heard: Instant,
     pinged: Instant,
+    /// Why the store failed before it began.
+    failed: Option<Error>,
 }
 
 enum Turn {
@@ -97,10 +101,15 @@ impl Driver {
         remote: Remote,
         board: Arc<Board>,
         commands: mpsc::UnboundedSender<Command>,
+        nonce: Result<[u8; 16]>,
     ) -> Self {
+        let (nonce, failed) = match nonce {
+            Ok(nonce) => (nonce, None),
+            Err(error) => ([0; 16], Some(error)),
+        };
         let config = Config {
             device: db.device(),
-            nonce: random(),
+            nonce,
             app_schema: db.inner.app_schema,
             agent: concat!("lastword/", env!("CARGO_PKG_VERSION")).into(),
             seed: u64::from_le_bytes(random()),
@@ -121,6 +130,7 @@ impl Driver {
             verdicts: BTreeMap::new(),
             heard: now,
             pinged: now,
+            failed,
         }
     }
 
@@ -134,6 +144,9 @@ impl Driver {
     }
 
     async fn run(mut self, mut received: mpsc::UnboundedReceiver<Command>) {
+        if let Some(error) = self.failed.take() {
+            return self.give_up(error);
+        }
         self.input(Input::Start);
         loop {
             if let Err(error) = self.drain().await {

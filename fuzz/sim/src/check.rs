@@ -139,7 +139,9 @@ fn is_idle(
     Ok(first?.is_none())
 }
 
-/// What a crash left in the outbox counts as written, acknowledged or not. I1, I17, I19: what was acknowledged before a crash is in the outbox, decided, or a dead letter.
+/// What a crash left in the outbox counts as written, acknowledged or not.
+///
+/// I1, I17, I19: what was acknowledged before a crash is in the outbox, decided, or a dead letter.
 pub fn reopened(world: &mut World, at: usize) -> Result<(), Trouble> {
     for workspace in world.workspaces.clone() {
         world.remember_written(at, &workspace)?;
