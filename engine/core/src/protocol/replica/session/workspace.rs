@@ -158,7 +158,10 @@ impl ReplicaSession {
         let why = match code {
             AttachRefusal::Forbidden => StopReason::Forbidden,
             AttachRefusal::Fenced => StopReason::Fenced,
-            AttachRefusal::DeviceForked => StopReason::DeviceForked,
+            AttachRefusal::DeviceForked => {
+                let message = self.copied(&message);
+                return self.stop_workspace(workspace, StopReason::DeviceForked, message);
+            }
             AttachRefusal::AppTooOld => StopReason::AppTooOld,
             AttachRefusal::WorkspaceDeleted => StopReason::WorkspaceDeleted,
             // The other workspaces of the connection go on.
@@ -218,13 +221,19 @@ impl ReplicaSession {
     /// The authority decided a batch of this device that this store did not write: the device id is
     /// in use elsewhere.
     pub(super) fn forked(&mut self, workspace: &WorkspaceName, counter: u64) {
-        let message = alloc::format!(
-            "this directory and a copy of it both write as device {}: the server has decided batch \
-             {counter} of it, which was not written here; unsent changes are kept; sync this \
-             workspace into a new --data directory to go on",
-            self.config.device
+        let why = alloc::format!(
+            "the server has decided batch {counter} of it, which was not written here"
         );
+        let message = self.copied(&why);
         self.give_up(workspace, StopReason::DeviceForked, message);
+    }
+
+    fn copied(&self, why: &str) -> String {
+        alloc::format!(
+            "this directory and a copy of it both write as device {}: {why}; unsent changes are \
+             kept; sync this workspace into a new --data directory to go on",
+            self.config.device
+        )
     }
 
     /// What the authority offers is of no use here: it need not serve it.
