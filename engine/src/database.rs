@@ -11,6 +11,7 @@ use lastword_store::{OpenReport, View};
 use crate::error::{Error, Result};
 use crate::heal::{self, HealReport, OnDamage};
 use crate::live::Watchers;
+use crate::locality;
 use crate::log::{self, LogLine};
 use crate::open::{OpenOptions, OpenedStore};
 use crate::receipt::Receipts;
@@ -66,7 +67,8 @@ impl Builder {
         self.declare(|declared| declared.index(&index))
     }
 
-    /// Declares a table by name that never leaves this device.
+    /// Declares a table by name that never leaves this device, now or later: a store keeps that,
+    /// also where a later app does not declare it.
     #[must_use]
     pub fn local_table(self, table: TableName) -> Self {
         self.declare(|declared| declared.local_table(table))
@@ -116,14 +118,20 @@ impl Builder {
     /// [`crate::Error::Store`] if the directory is locked (with the process id), damaged, of a
     /// newer format or not ours; [`crate::Error::OtherRole`] if it holds a server's data;
     /// [`crate::Error::Name`] or [`crate::Error::Declaration`] if a declaration is not valid or
-    /// does not fit another; [`crate::Error::NotHealed`] if healing fails,
+    /// does not fit another or what the store has; [`crate::Error::NotHealed`] if healing fails,
     /// [`crate::Error::HealUnfinished`] if it was cut short and is not wanted now.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Database> {
         if let Some(fault) = self.fault {
             return Err(fault);
         }
         let options = OpenOptions::replica(self.declared.indexes(), self.history);
-        let (opened, store, healed) = heal::open(dir.as_ref(), &options, self.on_damage)?;
+        let (opened, mut store, healed) = heal::open(dir.as_ref(), &options, self.on_damage)?;
+        let mut declared = self.declared;
+        if let Err(error) = locality::settle(&mut store, &mut declared) {
+            // Nothing is wrong with the store, so the next open should find it in good order.
+            store.close()?;
+            return Err(error);
+        }
         let watchers: Arc<Watchers> = Arc::default();
         let told = Arc::clone(&watchers);
         let writer = Writer::start(
@@ -139,7 +147,7 @@ impl Builder {
                 writer,
                 watchers,
                 receipts: Arc::default(),
-                declared: Arc::new(self.declared),
+                declared: Arc::new(declared),
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 app_schema: self.app_schema,
                 last_hlc: Arc::default(),

@@ -163,6 +163,8 @@ fn of_remote(position: u64, page: RemotePage, (table, key): Name<'_>) -> Option<
     let at = page.entries.iter().position(named)?;
     let previous = *page.previous.get(at)?;
     let Entry::Row { row, .. } = page.entries.into_iter().nth(at)?;
+    // The history of an erased record begins with that.
+    let previous = if row.is_erased() { 0 } else { previous };
     let version = Version {
         position,
         seq: Some(row.last.seq),

@@ -63,6 +63,7 @@ mod upkeep;
 mod queue;
 mod directory;
 mod open;
+mod locality;
 mod writer;
 mod write;
 mod history;

@@ -136,6 +136,10 @@ fn line(position: u64, payload: Payload) -> LogLine {
             let text = format!("from a backup at seq {branch}: epoch {epoch}, goes on at {head}");
             ("restored", Some(workspace), text)
         }
+        Payload::LocalTables(declared) => {
+            let names: Vec<&str> = declared.tables.iter().map(|table| table.as_str()).collect();
+            ("local tables", None, format!("never leave this device: {}", names.join(", ")))
+        }
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
 }

@@ -175,6 +175,11 @@ pub(crate) fn store_decisions(
     Ok(Stored { settled, state, refused, forked: None })
 }
 
+/// About how many bytes a page takes.
+pub(crate) fn size_bytes(page: &Changes) -> usize {
+    page.entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum()
+}
+
 /// Stores one page of changes; answers the new (received_to, cursor). A table that this app keeps
 /// local stays its own, also if another app syncs one of that name.
 pub(crate) fn store_changes(
@@ -187,11 +192,9 @@ pub(crate) fn store_changes(
     let newest = store.newest();
     let meta = read::meta(newest, workspace)?;
     let mut previous = Vec::with_capacity(page.entries.len());
-    for Entry::Row { table, key, row } in &page.entries {
+    for Entry::Row { table, key, .. } in &page.entries {
         let row_key = keys::row_key(workspace, meta.generation, table, key);
-        // The history of an erased record begins with that.
-        let stored = read::row(newest, &row_key)?.filter(|_| !row.is_erased());
-        previous.push(stored.map_or(0, |stored| stored.position));
+        previous.push(read::row(newest, &row_key)?.map_or(0, |stored| stored.position));
     }
     let frame = RemotePage {
         workspace: workspace.clone(),
@@ -238,6 +241,7 @@ mod tests {
         let device = db.device();
         let stored = db.inner.writer.run(move |store| {
             let table = TableName::new("notes")?;
+            let mut last = 0;
             for counter in 1..=BATCHES {
                 let number = Value::Int(i64::try_from(counter).expect("small"));
                 let record = Record::new(&[("n".into(), number)])?;
@@ -257,8 +261,9 @@ mod tests {
                     former: Vec::new(),
                     ops: vec![op],
                 };
-                let (local, previous) = (Vec::new(), vec![0]);
+                let (local, previous) = (Vec::new(), vec![last]);
                 let batch = Some(batch);
+                last = store.next_position();
                 append_urgent(
                     store,
                     &Payload::Local(LocalBatch { workspace: name.clone(), batch, local, previous }),

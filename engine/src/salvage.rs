@@ -197,7 +197,7 @@ fn loss_of(directory: &Directory, loss: &Loss) -> SalvageLoss {
 /// The frames behind the damage that say something which nobody else may know.
 #[derive(Default)]
 struct Behind {
-    /// Local batches and dead letters, in order.
+    /// Local batches, dead letters and declarations, in order.
     frames: Vec<Payload>,
     accepted: BTreeSet<BatchId>,
     /// Who the device became there.
@@ -211,7 +211,9 @@ impl Behind {
             return;
         }
         match Payload::from_frame(frame.kind, frame.payload) {
-            Ok(payload @ (Payload::Local(_) | Payload::DeadLetters(_))) => {
+            Ok(
+                payload @ (Payload::Local(_) | Payload::DeadLetters(_) | Payload::LocalTables(_)),
+            ) => {
                 self.frames.push(payload);
             }
             Ok(Payload::Verdicts(verdicts)) => {
@@ -378,6 +380,10 @@ fn write_again(
     let (mut lettered, mut moved) = (BTreeSet::new(), BTreeMap::new());
     for frame in frames {
         let frames = match frame {
+            Payload::LocalTables(_) => {
+                renew::append(store, &frame)?;
+                continue;
+            }
             Payload::DeadLetters(unit) => dead_letter::of_rows(unit.rows),
             other => vec![other],
         };

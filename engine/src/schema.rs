@@ -247,6 +247,20 @@ impl Declared {
         self.insert(Declaration { name, key_field: None, local: true })
     }
 
+    /// All tables that never leave this device.
+    pub(crate) fn local_tables(&self) -> impl Iterator<Item = &TableName> {
+        self.tables.values().filter(|known| known.local).map(|known| &known.name)
+    }
+
+    /// A table that the store keeps local whether the app declares it or not.
+    pub(crate) fn keep_local(&mut self, name: TableName) -> Result<()> {
+        match self.tables.get(name.as_str()) {
+            Some(known) if !known.local => Err(locality(&name, "local", "synced")),
+            Some(_) => Ok(()),
+            None => self.local_table(name),
+        }
+    }
+
     fn insert(&mut self, new: Declaration) -> Result<()> {
         let name = new.name.as_str().to_owned();
         match self.tables.get_mut(&name) {
@@ -297,6 +311,15 @@ impl Declared {
         }
         Ok(())
     }
+}
+
+/// A table is declared to live elsewhere than it does.
+pub(crate) fn locality(name: &TableName, is: &str, declared: &str) -> Error {
+    let reason = format!(
+        "this store has it as a {is} table and the app declares it {declared}; that never changes: \
+         use another table name"
+    );
+    Error::Declaration { name: name.as_str().into(), reason }
 }
 
 fn other_fields<T>(index: &Index<T>, known: &IndexDef) -> Error {

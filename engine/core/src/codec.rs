@@ -106,6 +106,12 @@ pub struct Encoder {
 }
 
 impl Encoder {
+    /// With room for so many bytes before it grows.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Self {
+        Encoder { out: Vec::with_capacity(bytes) }
+    }
+
     /// The bytes so far.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lastword_core::id::WorkspaceName;
+use lastword_core::protocol::Decided;
 use lastword_core::protocol::replica::{
     Config, Input, Output, ReplicaSession, StopReason, SyncStatus,
 };
-use lastword_core::protocol::{Decided, Entry};
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::read;
 use tokio::sync::mpsc;
@@ -356,8 +356,7 @@ impl Driver {
             }
             Output::StoreChanges { workspace, page } => {
                 let rows = page.entries.len() as u64;
-                let bytes =
-                    page.entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum();
+                let bytes = replicator::size_bytes(&page);
                 self.board.count(&workspace, |counts| counts.received += rows);
                 let declared = Arc::clone(&self.db.inner.declared);
                 let job = move |store: &mut _| {

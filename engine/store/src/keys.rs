@@ -66,6 +66,8 @@ pub const EXPIRING: Space = Space::new(12);
 
 /// Where `META` says which indexes the state was built with; no workspace has this name.
 pub const INDEX_SIGNATURE: &[u8] = &[0];
+/// Where `META` holds the tables that this store keeps local; no workspace has this name.
+pub const LOCAL_TABLES: &[u8] = &[1];
 
 /// Where `META` says how far the clock has come by which things grow old.
 pub const RETENTION_CLOCK: &[u8] = &[0, 0];

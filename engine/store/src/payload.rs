@@ -36,6 +36,8 @@ pub mod kind {
     pub const ERASURE: u8 = 27;
     /// [`super::Restored`].
     pub const RESTORED: u8 = 29;
+    /// [`super::LocalTables`].
+    pub const LOCAL_TABLES: u8 = 30;
 }
 
 /// The part that a store plays.
@@ -231,8 +233,18 @@ pub struct Erasure {
     pub records: Vec<(TableName, Key)>,
 }
 
+/// Tables that never leave this device, from here on and for good: with rows of a server under the
+/// same name, neither could be told from the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LocalTables {
+    /// The tables, in every workspace.
+    pub tables: Vec<TableName>,
+}
+
 /// Most batches in one dead-letter unit or renumbering; an outbox beyond it is full.
 pub const MAX_OUTBOX_BATCHES: usize = 1_000_000;
+/// Most tables that an app declares local.
+pub const MAX_LOCAL_TABLES: usize = 10_000;
 /// Most workspaces in one store.
 pub const MAX_WORKSPACES: usize = 1_000_000;
 
@@ -261,6 +273,8 @@ pub enum Payload {
     Erasure(Erasure),
     /// A workspace goes on from a backup.
     Restored(Restored),
+    /// An app declared tables local.
+    LocalTables(LocalTables),
 }
 
 impl Payload {
@@ -279,6 +293,7 @@ impl Payload {
             Payload::Purge(_) => kind::PURGE,
             Payload::Erasure(_) => kind::ERASURE,
             Payload::Restored(_) => kind::RESTORED,
+            Payload::LocalTables(_) => kind::LOCAL_TABLES,
         }
     }
 
@@ -297,6 +312,7 @@ impl Payload {
             Payload::Purge(body) => to_bytes(body),
             Payload::Erasure(body) => to_bytes(body),
             Payload::Restored(body) => to_bytes(body),
+            Payload::LocalTables(body) => to_bytes(body),
         }
     }
 
@@ -317,6 +333,7 @@ impl Payload {
             kind::PURGE => Payload::Purge(from_bytes(bytes)?),
             kind::ERASURE => Payload::Erasure(from_bytes(bytes)?),
             kind::RESTORED => Payload::Restored(from_bytes(bytes)?),
+            kind::LOCAL_TABLES => Payload::LocalTables(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }
@@ -617,4 +634,16 @@ pub fn cut_text(text: &str) -> String {
         end -= 1;
     }
     text.get(..end).unwrap_or_default().to_owned()
+}
+
+impl Encode for LocalTables {
+    fn encode(&self, out: &mut Encoder) {
+        out.list(&self.tables);
+    }
+}
+
+impl Decode for LocalTables {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { tables: from.list("local tables", MAX_LOCAL_TABLES)? })
+    }
 }

@@ -15,10 +15,10 @@ use crate::error::StoreError;
 use crate::index::IndexDef;
 use crate::keys::{
     self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, Lineage, META, OUTBOX, OutboxEntry,
-    PENDING, ROWS, SHADOW, Shadow, StoredDecision, StoredErasure, StoredPending, StoredRow,
+    PENDING, ROWS, SHADOW, STAGED, Shadow, StoredDecision, StoredErasure, StoredPending, StoredRow,
     WorkspaceMeta,
 };
-use crate::payload::Identity;
+use crate::payload::{Identity, LocalTables};
 use crate::state::{Direction, KeyRange, Space, StateTxn, View};
 
 /// One key and its value.
@@ -204,6 +204,35 @@ pub fn erasure<S: ReadState + ?Sized>(state: &S) -> Result<Option<StoredErasure>
 /// Frames before this position hold something that was erased; 0 if none do.
 pub fn erased_before<S: ReadState + ?Sized>(state: &S) -> Result<u64, StoreError> {
     Ok(erasure(state)?.map_or(0, |erasure| erasure.before))
+}
+
+/// The tables that this store keeps local, in the order of their names.
+pub fn local_tables<S: ReadState + ?Sized>(state: &S) -> Result<Vec<TableName>, StoreError> {
+    let kept: Option<LocalTables> = typed(state, META, keys::LOCAL_TABLES)?;
+    Ok(kept.map(|kept| kept.tables).unwrap_or_default())
+}
+
+/// Whether a table has rows of a server, or ops for one, in any workspace.
+pub fn is_synced<S: ReadState + ?Sized>(state: &S, table: &TableName) -> Result<bool, StoreError> {
+    for (workspace, meta) in workspaces(state)? {
+        let prefix = keys::table_prefix(&workspace, meta.generation, table);
+        let end = keys::prefix_end(&prefix);
+        let mut found = false;
+        for space in [SHADOW, STAGED, ROWS] {
+            visit_range(state, space, &prefix, &end, &mut |key, value| {
+                // A row of a local table has seq 0 and nothing else of a server.
+                found |= match space {
+                    ROWS => decoded::<StoredRow>(ROWS, key, value)?.row.last.seq != 0,
+                    _ => true,
+                };
+                Ok(!found)
+            })?;
+        }
+        if found {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// All workspaces of the store, `_store` left out.

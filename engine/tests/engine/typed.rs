@@ -336,6 +336,57 @@ fn local_tables_are_never_pushed() {
     assert_eq!((waiting("messages", "m1"), waiting("drafts", "d1")), (1, 0));
 }
 
+/// R3.2, I16. An app declared a table local in one release and synced in the next: a row of the
+/// server took the place of a local one that had never been counted, and the count of rows fell
+/// below zero. Where a table lives is kept by the store; another declaration is refused by name.
+#[test]
+fn a_table_stays_where_it_was_declared() {
+    const SYNCED_DRAFTS: Table<Message> = Table::new("drafts", "id");
+    const LOCAL_MESSAGES: Table<Message> = Table::new("messages", "id").local();
+    const LATER: Table<Message> = Table::new("later", "id").local();
+    let Fixture { dir, ws, db } = Fixture::new();
+    ws.write(|tx| {
+        tx.put(DRAFTS, &message("d1", "t1", 1))?;
+        tx.put(MESSAGES, &message("m1", "t1", 1))
+    })
+    .unwrap();
+    db.close().unwrap();
+    drop((ws, db));
+    let dir = dir.path().join("db");
+    let refused = |builder: lastword::Builder, table: &str| match builder.open(&dir).map(drop) {
+        Err(Error::Declaration { name, .. }) => assert_eq!(name, table),
+        other => panic!("{table}: {other:?}"),
+    };
+    for state in ["kept", "folded from the log"] {
+        refused(Database::builder().tables(SYNCED_DRAFTS), "drafts");
+        refused(Database::builder().tables(LOCAL_MESSAGES), "messages");
+        // Whoever declares nothing, as the command line, obeys too.
+        let db = Database::open(&dir).unwrap();
+        let ws = db.workspace("main").unwrap();
+        let (table, key) = (TableName::new("drafts").unwrap(), Key::new("d2").unwrap());
+        let record = ws.get_record(&table, &Key::new("d1").unwrap()).unwrap().unwrap().record;
+        let receipt = ws.write(|tx| tx.put_record(&table, &key, record.clone())).unwrap();
+        assert_eq!(receipt.verdict(), Some(Settled::Local), "{state}");
+        db.close().unwrap();
+        drop((ws, db));
+        for file in std::fs::read_dir(&dir).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "state") {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+    // A table that nothing is known of may still become local, once.
+    let db = Database::builder().tables((MESSAGES, DRAFTS, LATER)).open(&dir).unwrap();
+    let log_end = db.open_report().end;
+    db.close().unwrap();
+    drop(db);
+    let db = Database::builder().tables((MESSAGES, DRAFTS, LATER)).open(&dir).unwrap();
+    let (lines, _) = db.log(log_end, 100).unwrap();
+    let declared = lines.iter().filter(|line| line.kind == "local tables").count();
+    assert_eq!(declared, 1, "declared again: {lines:?}");
+}
+
 /// Declarations that contradict each other, or a use that contradicts its declaration, are typed
 /// errors: a local table must not be pushed because one caller forgot `.local()`.
 #[test]

@@ -8,7 +8,7 @@ mod purge;
 mod replica;
 mod rows;
 
-use lastword_core::codec::{Encode, to_bytes};
+use lastword_core::codec::{Encode, Encoder};
 use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::row::Row;
 use lastword_core::rules::Policy;
@@ -22,6 +22,9 @@ use crate::oplog::FrameRef;
 use crate::payload::{Identity, Payload, Sums};
 use crate::read;
 use crate::state::{Apply, PutRow, Space, StateTxn, View};
+
+/// Bytes that most rows fit in, so that the buffer they are encoded in need not grow.
+const ROW_BYTES: usize = 1024;
 
 /// The policy of a table: `arrival`, unless a schema says otherwise.
 #[must_use]
@@ -50,7 +53,7 @@ impl Apply for ApplyPayload {
         let (indexes, position) = (&self.indexes, frame.position);
         match payload {
             Payload::Identity(identity) => self.introduce(state, &identity),
-            Payload::Local(local) => replica::local(state, indexes, position, &local),
+            Payload::Local(local) => replica::local(state, indexes, position, local),
             Payload::Decided(decided) => authority::decided(state, position, &decided),
             Payload::Remote(page) => replica::remote(state, indexes, position, page),
             Payload::Verdicts(verdicts) => replica::verdicts(state, indexes, &verdicts),
@@ -62,6 +65,7 @@ impl Apply for ApplyPayload {
             Payload::Purge(purge) => purge::purge(state, indexes, &purge),
             Payload::Erasure(erasure) => authority::erasure(state, position, &erasure),
             Payload::Restored(restored) => authority::restored(state, &restored),
+            Payload::LocalTables(declared) => replica::local_tables(state, declared),
         }?;
         Ok(())
     }
@@ -126,7 +130,9 @@ fn put<T: Encode>(
     key: &[u8],
     value: &T,
 ) -> Result<(), StoreError> {
-    state.put(space, key, &to_bytes(value))
+    let mut out = Encoder::with_capacity(ROW_BYTES);
+    value.encode(&mut out);
+    state.put(space, key, &out.into_bytes())
 }
 
 fn put_meta(

@@ -4,7 +4,7 @@
 //! `SHADOW`: the authority's row, to which those ops are applied anew whenever it or one of their
 //! verdicts moves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lastword_core::codec::from_bytes;
 use lastword_core::id::{DeviceId, Key, TableName, WorkspaceName};
@@ -19,10 +19,10 @@ use super::{count, note_end, note_erased, policy_of, put, put_meta};
 use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
-    self, BY_SEQ, GRAVES, OUTBOX, OutboxEntry, PENDING, SHADOW, STAGED, Shadow, StoredPending,
-    StoredRow, WorkspaceMeta,
+    self, BY_SEQ, GRAVES, META, OUTBOX, OutboxEntry, PENDING, SHADOW, STAGED, Shadow,
+    StoredPending, StoredRow, WorkspaceMeta,
 };
-use crate::payload::{Attachment, DeadLetters, LocalBatch, RemotePage, Verdicts};
+use crate::payload::{Attachment, DeadLetters, LocalBatch, LocalTables, RemotePage, Verdicts};
 use crate::read;
 use crate::state::StateTxn;
 
@@ -35,19 +35,25 @@ pub(super) fn attachment(state: &mut StateTxn<'_>, frame: &Attachment) -> Result
     Ok(())
 }
 
+pub(super) fn local_tables(
+    state: &mut StateTxn<'_>,
+    declared: LocalTables,
+) -> Result<(), StoreError> {
+    let mut kept: BTreeSet<TableName> = read::local_tables(state)?.into_iter().collect();
+    kept.extend(declared.tables);
+    let kept = LocalTables { tables: kept.into_iter().collect() };
+    put(state, META, keys::LOCAL_TABLES, &kept)
+}
+
 pub(super) fn local(
     state: &mut StateTxn<'_>,
     indexes: &Indexes,
     position: u64,
-    frame: &LocalBatch,
+    frame: LocalBatch,
 ) -> Result<(), StoreError> {
     let mut step = Step::begin(state, indexes, &frame.workspace)?;
     local_ops(step.state, indexes, &frame.workspace, step.meta.generation, position, &frame.local)?;
-    if let Some(batch) = &frame.batch {
-        let writer = step.writer()?;
-        for op in &batch.ops {
-            step.own_op(&writer, position, batch, op)?;
-        }
+    if let Some(mut batch) = frame.batch {
         let records = batch.ops.iter().map(|op| (op.table.clone(), op.key.clone()));
         let entry = OutboxEntry {
             batch_id: batch.batch_id,
@@ -59,6 +65,12 @@ pub(super) fn local(
         };
         put(step.state, OUTBOX, &keys::numbered(&frame.workspace, batch.counter), &entry)?;
         step.meta.written = batch.counter;
+        let writer = step.writer()?;
+        for (at, op) in std::mem::take(&mut batch.ops).into_iter().enumerate() {
+            // The record's first frame in this store: looking for it is most of a replay's time.
+            let is_first = frame.previous.get(at) == Some(&0);
+            step.own_op(&writer, position, &batch, op, is_first)?;
+        }
     }
     step.end()
 }
@@ -80,7 +92,7 @@ fn local_ops(
         let old_row = old.as_ref().map(|old| &old.row);
         if let Some(row) = rules::apply(old_row, op, DeviceId::AUTHORITY, &at, &[]) {
             note_end(state, workspace, &op.table, &op.key, &row)?;
-            put_row(state, indexes, &row_key, &StoredRow { position, row })?;
+            put_row(state, indexes, &row_key, old_row, &StoredRow { position, row })?;
         }
     }
     Ok(())
@@ -239,38 +251,43 @@ impl<'a, 'b> Step<'a, 'b> {
     }
 
     /// An op written here goes on top of what is shown: the earlier own ops are in there already.
+    /// Of a record whose first frame this is nothing is shown, and a shadow would hold nothing.
     fn own_op(
         &mut self,
         own: &Own,
         position: u64,
         batch: &Batch,
-        op: &Op,
+        op: Op,
+        is_first: bool,
     ) -> Result<(), StoreError> {
         let row_key = self.row_key(&op.table, &op.key);
-        let shown = read::row(self.state, &row_key)?;
-        if !read::has_shadow(self.state, &row_key)? {
-            put(self.state, SHADOW, &row_key, &Shadow(shown.clone()))?;
-        }
+        let shown = if is_first { None } else { read::row(self.state, &row_key)? };
+        let has_shadow = !is_first && read::has_shadow(self.state, &row_key)?;
         let pending = StoredPending(PendingOp {
             counter: batch.counter,
             batch_id: batch.batch_id,
             created_ms: batch.created_ms,
             strict: batch.strict,
-            op: op.clone(),
+            op,
             state: PendingState::Undecided,
         });
         put(self.state, PENDING, &keys::pending_key(&row_key, batch.counter), &pending)?;
+        let old = shown.as_ref().map(|shown| &shown.row);
         let row = rules::overlay(
-            shown.as_ref().map(|shown| &shown.row),
+            old,
             std::slice::from_ref(&pending.0),
             own.device,
             &own.former,
-            policy_of(&op.table),
+            policy_of(&pending.0.op.table),
         );
-        match row {
-            Some(row) => put_row(self.state, self.indexes, &row_key, &StoredRow { position, row }),
-            None => Ok(()),
+        if let Some(row) = row {
+            let stored = StoredRow { position, row };
+            put_row(self.state, self.indexes, &row_key, old, &stored)?;
         }
+        if !has_shadow {
+            put(self.state, SHADOW, &row_key, &Shadow(shown))?;
+        }
+        Ok(())
     }
 
     /// Computes the visible row anew from shadow and own ops; without own ops the shadow goes.
@@ -284,9 +301,10 @@ impl<'a, 'b> Step<'a, 'b> {
         let (state, indexes) = (&mut *self.state, self.indexes);
         let pending = read::pending(state, row_key)?;
         let shadow = read::authority_row(state, row_key)?;
+        let old = read::row(state, row_key)?;
         // The newest frame stays reachable: own ops are part of the record's history.
-        let position =
-            read::row(state, row_key)?.map_or(position, |row| row.position.max(position));
+        let position = old.as_ref().map_or(position, |row| row.position.max(position));
+        let old = old.as_ref().map(|old| &old.row);
         let row = match pending.is_empty() {
             true => {
                 state.delete(SHADOW, row_key);
@@ -301,8 +319,8 @@ impl<'a, 'b> Step<'a, 'b> {
             ),
         };
         match row {
-            Some(row) => put_row(state, indexes, row_key, &StoredRow { position, row }),
-            None => delete_row(state, indexes, row_key),
+            Some(row) => put_row(state, indexes, row_key, old, &StoredRow { position, row }),
+            None => delete_row(state, indexes, row_key, old),
         }
     }
 
@@ -352,7 +370,7 @@ impl<'a, 'b> Step<'a, 'b> {
         }
         note_end(self.state, self.workspace, table, key, &stored.row)?;
         if !has_shadow {
-            return put_row(self.state, self.indexes, &row_key, &stored);
+            return put_row(self.state, self.indexes, &row_key, old, &stored);
         }
         let position = stored.position;
         put(self.state, SHADOW, &row_key, &Shadow(Some(stored)))?;
@@ -381,7 +399,7 @@ impl<'a, 'b> Step<'a, 'b> {
             }
         }
         if !read::has_shadow(self.state, &row_key)? {
-            return delete_row(self.state, self.indexes, &row_key);
+            return delete_row(self.state, self.indexes, &row_key, Some(&stored.row));
         }
         put(self.state, SHADOW, &row_key, &Shadow(None))?;
         self.touch(row_key, table, stored.position);

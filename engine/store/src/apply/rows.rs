@@ -7,25 +7,28 @@ use super::put;
 use crate::error::StoreError;
 use crate::index::{IndexDef, Indexes};
 use crate::keys::{self, INDEX, ROWS, StoredRow};
-use crate::read;
 use crate::state::{PutRow, StateTxn};
 
+/// Shows `stored` instead of `old`, the visible row.
 pub(super) fn put_row(
     state: &mut StateTxn<'_>,
     indexes: &Indexes,
     row_key: &[u8],
+    old: Option<&Row>,
     stored: &StoredRow,
 ) -> Result<(), StoreError> {
-    move_entries(state, indexes, row_key, Some(&stored.row))?;
+    move_entries(state, indexes, row_key, old, Some(&stored.row))?;
     put(state, ROWS, row_key, stored)
 }
 
+/// Shows nothing instead of `old`, the visible row.
 pub(super) fn delete_row(
     state: &mut StateTxn<'_>,
     indexes: &Indexes,
     row_key: &[u8],
+    old: Option<&Row>,
 ) -> Result<(), StoreError> {
-    move_entries(state, indexes, row_key, None)?;
+    move_entries(state, indexes, row_key, old, None)?;
     state.delete(ROWS, row_key);
     Ok(())
 }
@@ -36,6 +39,7 @@ fn move_entries(
     state: &mut StateTxn<'_>,
     indexes: &Indexes,
     row_key: &[u8],
+    old: Option<&Row>,
     new: Option<&Row>,
 ) -> Result<(), StoreError> {
     if indexes.is_empty() {
@@ -46,10 +50,9 @@ fn move_entries(
     if of_table.peek().is_none() {
         return Ok(());
     }
-    let old = read::row(state, row_key)?;
     for index in of_table {
         let entry = |row: Option<&Row>| entry(index, table_prefix, key, row?);
-        let before = entry(old.as_ref().map(|stored| &stored.row));
+        let before = entry(old);
         let after = entry(new);
         if before == after {
             continue;

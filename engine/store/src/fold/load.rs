@@ -31,7 +31,7 @@ pub(crate) fn load(
         let row = |space: Space, key: &[u8], value: &[u8]| {
             seen.space(space).add(key, value.len(), crate::state::digest(space, key, value));
             apply.restore(space, key, value, &mut |space, key, value| {
-                loaded.put(space, Arc::from(key), 0, Some(Arc::from(value)));
+                loaded.put(space, Arc::from(key), 0, Some(Arc::from(value)), false);
             })
         };
         visit_rows(frame.payload, row)

@@ -68,10 +68,10 @@ mod tests {
     /// the frame was refused as too large and no fold of that store could ever end.
     #[test]
     fn a_large_row_behind_small_ones_fits_a_frame() {
-        let large = vec![7; MAX_FRAME - 64];
+        let (small, large) = (vec![5; 1000], vec![7; MAX_FRAME - 64]);
         let mut rows = RowsOut::default();
         let mut frames = Vec::new();
-        for (key, value) in [(b"a", &b"small"[..]), (b"b", &b"small"[..]), (b"c", &large)] {
+        for (key, value) in [(b"a", &small), (b"b", &small), (b"c", &large)] {
             frames.extend(rows.push(Space::new(0), key, value));
         }
         frames.push(rows.take());
@@ -84,7 +84,7 @@ mod tests {
             });
             seen.expect("it decodes");
         }
-        let expected = [(b"a".to_vec(), 5), (b"b".to_vec(), 5), (b"c".to_vec(), large.len())];
+        let expected = [(b"a".to_vec(), 1000), (b"b".to_vec(), 1000), (b"c".to_vec(), large.len())];
         assert_eq!(found, expected);
     }
 }

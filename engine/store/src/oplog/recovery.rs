@@ -225,8 +225,10 @@ pub(crate) fn recover(
     let empty = tail.end == last.first_position();
     let clean = tail.closed && cut_bytes == 0 || planted(Plant::AppendToUncleanFile);
     if empty {
-        // Born, but its first group never became durable: it starts over as zeros.
+        // Born, but its first group never became durable: it starts over as zeros. The sync of its
+        // header may be the one that failed.
         wipe(&last, cut_bytes)?;
+        last.give_birth()?;
     } else if !planted(Plant::ShowWithoutRewrite) {
         rewrite(&last, tail.group_at, tail.end)?;
     }

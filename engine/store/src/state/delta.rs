@@ -82,29 +82,30 @@ impl Delta {
     }
 
     /// Adds a version; positions only rise, and a second write at the same position replaces it.
+    /// With `keep` off it replaces all that was known of its row, so no view may be reading.
     pub(crate) fn put(
         &self,
         space: Space,
         key: Arc<[u8]>,
         position: u64,
         value: Option<Arc<[u8]>>,
+        keep: bool,
     ) {
         let rows = &mut self.write()[space.index()];
-        self.count(rows.add(key, Version { position, value }, true));
+        self.count(rows.add(key, Version { position, value }, keep));
     }
 
-    /// Takes all versions of `other`, which is empty afterwards; with `keep` off each replaces what
-    /// was known of its row, so no view may be reading.
-    pub(crate) fn absorb(&self, other: &Delta, keep: bool) {
+    /// Takes all versions of `other`, which is empty afterwards.
+    pub(crate) fn absorb(&self, other: &Delta) {
         let mut from = other.write();
         let mut into = self.write();
         let mut added = 0;
         for (into, from) in into.iter_mut().zip(from.iter_mut()) {
             from.drain(|key, versions| {
                 for version in versions.older {
-                    added += into.add(key.clone(), version, keep);
+                    added += into.add(key.clone(), version, true);
                 }
-                added += into.add(key, versions.newest, keep);
+                added += into.add(key, versions.newest, true);
             });
         }
         other.bytes.store(0, Ordering::Relaxed);

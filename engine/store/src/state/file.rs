@@ -20,7 +20,7 @@ const PAGE_MAGIC: [u8; 8] = *b"LWSTATE2";
 const MAX_OPENS: u8 = 2;
 /// Bytes that redb may write before they are synced on the way. A sync of hundreds of megabytes at
 /// the end of a checkpoint would hold up the syncs of the log on the same medium.
-const SYNC_BYTES: u64 = 4 * 1024 * 1024;
+const SYNC_BYTES: u64 = 1024 * 1024;
 
 /// The file redb lives in; it outlasts a database that has failed.
 #[derive(Debug, Clone)]

@@ -156,15 +156,20 @@ impl LiveState {
         self.frozen_at.is_some() || !self.newest.active.is_empty()
     }
 
-    /// Folds a frame: all of its changes or none.
+    /// Folds a frame: all of its changes or none. While no view reads, which is in a replay, an
+    /// error is the end of this state, so its changes go where they stay at once.
     pub(crate) fn apply(&mut self, frame: FrameRef<'_>) -> Result<(), StoreError> {
-        let mut txn = StateTxn::new(&self.newest, &self.changes, frame.position);
+        let keep = self.keep_versions;
+        let changes = if keep { &self.changes } else { &self.newest.active };
+        let mut txn = StateTxn::new(&self.newest, changes, frame.position, keep);
         if let Err(source) = self.apply.apply(frame, &mut txn) {
             self.changes.clear();
             let source = Arc::new(source);
             return Err(StoreError::Apply { position: frame.position, source });
         }
-        self.newest.active.absorb(&self.changes, self.keep_versions);
+        if keep {
+            self.newest.active.absorb(&self.changes);
+        }
         self.pass(frame.end());
         Ok(())
     }

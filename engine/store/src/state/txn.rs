@@ -57,11 +57,18 @@ pub struct StateTxn<'a> {
     changes: &'a Arc<Delta>,
     /// Position of the frame; it orders its changes behind all others.
     position: u64,
+    /// Whether `changes` keeps what they replace.
+    keep: bool,
 }
 
 impl<'a> StateTxn<'a> {
-    pub(crate) fn new(newest: &'a View, changes: &'a Arc<Delta>, position: u64) -> Self {
-        StateTxn { newest, changes, position }
+    pub(crate) fn new(
+        newest: &'a View,
+        changes: &'a Arc<Delta>,
+        position: u64,
+        keep: bool,
+    ) -> Self {
+        StateTxn { newest, changes, position, keep }
     }
 
     /// The value of a row, own changes included. Errors: [`StoreError::StateDamaged`].
@@ -77,13 +84,14 @@ impl<'a> StateTxn<'a> {
         if key.len() > MAX_KEY {
             return Err(StoreError::TooLarge { len: key.len(), limit: MAX_KEY });
         }
-        self.changes.put(space, Arc::from(key), self.position, Some(Arc::from(value)));
+        let value = Some(Arc::from(value));
+        self.changes.put(space, Arc::from(key), self.position, value, self.keep);
         Ok(())
     }
 
     /// Removes a row; one that is not there is no error.
     pub fn delete(&mut self, space: Space, key: &[u8]) {
-        self.changes.put(space, Arc::from(key), self.position, None);
+        self.changes.put(space, Arc::from(key), self.position, None, self.keep);
     }
 
     /// The rows of a range in key order, own changes included. Changes made while the scan is

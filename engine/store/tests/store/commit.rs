@@ -1,6 +1,6 @@
 //! Appending, committing, refusing.
 
-use lastword_store::{Durability, Fault, FileKind, Options, StoreError, Survival, limits};
+use lastword_store::{Durability, Fault, FileKind, Options, Store, StoreError, Survival, limits};
 
 use crate::support::*;
 
@@ -207,5 +207,43 @@ fn weaker_durability_survives_from_sync_on() {
         store.checkpoint().unwrap();
         store.close().unwrap();
         assert_eq!(payloads(&open(&disk).view_handle()).len(), 41);
+    }
+}
+
+/// I1, I8, found by simulation (seed 1066). The sync of a segment's header failed and the process
+/// was opened again in the same kernel, where the header reads well: commits went on in that
+/// segment, and a power cut took the header from under them. Whichever operation fails, what is
+/// acknowledged after opening again survives.
+#[test]
+fn commits_after_a_failed_birth_survive_a_power_cut() {
+    let mut at = 0;
+    loop {
+        let disk = disk();
+        let (mut store, _) = try_open(&disk).unwrap();
+        let opened = disk.operations();
+        disk.set_fault(Some((opened + at, Fault::Once)));
+        let mut acknowledged = Vec::new();
+        let mut write = |store: &mut Store, number: usize| {
+            let payload = put(&format!("k{number}"), &"x".repeat(900));
+            store.append(KIND, &payload)?;
+            store.commit()?;
+            acknowledged.push(payload);
+            Ok::<_, StoreError>(())
+        };
+        let failed = (0..60).find(|number| write(&mut store, *number).is_err());
+        drop(store);
+        let (mut store, _) = try_open(&disk).unwrap();
+        for number in 60..70 {
+            write(&mut store, number).unwrap();
+        }
+        drop(store);
+        let (store, _) = try_open(&disk.after_power_cut(Survival::Dropped)).unwrap();
+        let found = payloads(&store.view_handle());
+        assert!(acknowledged.iter().all(|payload| found.contains(payload)), "operation {at}");
+        if failed.is_none() {
+            assert!(at > 60, "no operation failed");
+            return;
+        }
+        at += 1;
     }
 }

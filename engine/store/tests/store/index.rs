@@ -121,7 +121,13 @@ fn take(store: &mut Store, step: &Step) {
             };
             let local = vec![op("local", *record, *action, *value)];
             let (workspace, batch) = (workspace(), Some(batch));
-            let previous = vec![0, 0];
+            let (generation, key) = (meta.generation, key(*record));
+            let shown = |name| {
+                let row_key = keys::row_key(&self::workspace(), generation, &table(name), &key);
+                let row = read::row(store.newest(), &row_key).unwrap();
+                row.map_or(0, |row| row.position)
+            };
+            let previous = vec![shown("synced"), shown("local")];
             append(store, &Payload::Local(LocalBatch { workspace, batch, local, previous }));
         }
         Step::Page { rows, consistent } => {

@@ -18,8 +18,8 @@ use lastword_store::keys::{
     WorkspaceMeta,
 };
 use lastword_store::payload::{
-    Attachment, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, Payload, Purge,
-    PurgePart, RemotePage, Restored, StoreRole, Sums, Verdicts,
+    Attachment, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, LocalTables, Payload,
+    Purge, PurgePart, RemotePage, Restored, StoreRole, Sums, Verdicts,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -145,6 +145,7 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
     let (epoch, role, horizon) = (Epoch([4; 16]), Role::Editor, 0);
     let verdicts = Verdicts { workspace: workspace(), decisions: vec![decided(accepted())] };
     let attachment = Attachment { workspace: workspace(), epoch, role, horizon };
+    let tables = ["drafts", "panes"].map(|name| TableName::new(name).unwrap()).to_vec();
     let restored = Restored {
         workspace: workspace(),
         epoch,
@@ -166,6 +167,7 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         ("verdicts", Payload::Verdicts(verdicts)),
         ("attachment", Payload::Attachment(attachment)),
         ("restored", Payload::Restored(restored)),
+        ("local-tables", Payload::LocalTables(LocalTables { tables })),
     ]
 }
 

@@ -6,7 +6,7 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::HISTORY_WINDOW_MS;
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
-use lastword_core::protocol::Role;
+use lastword_core::protocol::{Entry, Role};
 use lastword_core::rules::{self, At, CONFLICTS_TABLE, Policy, Writer};
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_core::value::{Record, Value};
@@ -97,7 +97,8 @@ impl Part {
             rules::decide(row, op, &writer, &at, Policy::Arrival).unwrap().verdict
         };
         let verdicts = ops.iter().map(decide).collect();
-        let previous = vec![0; ops.len() + own.len()];
+        let names = ops.iter().chain(&own).map(|op| (&op.table, &op.key));
+        let previous = self.previous(names);
         let batch = Batch {
             device,
             counter,
@@ -128,9 +129,19 @@ impl Part {
         let from = read::meta(self.store.newest(), &workspace).unwrap().received_to;
         let page = read::changes(authority.store.newest(), &workspace, from).unwrap();
         let (to, consistent_at, entries) = (page.to, page.consistent_at, page.entries);
-        let previous = vec![0; entries.len()];
+        let previous =
+            self.previous(entries.iter().map(|Entry::Row { table, key, .. }| (table, key)));
         let page = RemotePage { workspace, from, to, consistent_at, entries, previous };
         self.append(&Payload::Remote(page));
+    }
+
+    /// Where the newest frame of each record is.
+    fn previous<'a>(&self, of: impl Iterator<Item = (&'a TableName, &'a Key)>) -> Vec<u64> {
+        let position = |(table, key)| {
+            let row_key = keys::row_key(&workspace(), 0, table, key);
+            read::row(self.store.newest(), &row_key).unwrap().map_or(0, |stored| stored.position)
+        };
+        of.map(position).collect()
     }
 
     /// Walks to the end and does what the walk names; how many purges that were.
@@ -241,7 +252,8 @@ fn a_tombstone_under_own_ops_is_forgotten_when_they_are_gone() {
         former: Vec::new(),
         ops: ops.clone(),
     };
-    let (workspace, previous) = (workspace(), vec![0; 2]);
+    let previous = ["a", "b"].map(|key| replica.row(key).map_or(0, |row| row.position)).to_vec();
+    let workspace = workspace();
     let local = LocalBatch { workspace, batch: Some(batch), local: Vec::new(), previous };
     replica.append(&Payload::Local(local));
     authority.purge(after(402));
@@ -279,8 +291,8 @@ fn rows_that_expire_go_by_themselves() {
     let drafts = |action| op("drafts", "d", action);
     let draft = drafts(Action::Create { record: value("n", 1), replace: false });
     for op in [draft, drafts(Action::Delete)] {
-        let (batch, local, previous) = (None, vec![op], vec![0]);
-        let workspace = workspace();
+        let previous = replica.previous([(&op.table, &op.key)].into_iter());
+        let (workspace, batch, local) = (workspace(), None, vec![op]);
         replica.append(&Payload::Local(LocalBatch { workspace, batch, local, previous }));
     }
     assert_eq!((replica.rows(ROWS).len(), replica.rows(EXPIRING).len()), (4, 3));
