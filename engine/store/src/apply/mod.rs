@@ -11,7 +11,6 @@ mod rows;
 use lastword_core::codec::{Encode, to_bytes};
 use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::row::Row;
-use lastword_core::rules::Policy;
 
 use crate::error::{ApplyError, StoreError};
 use crate::index::Indexes;
@@ -22,12 +21,6 @@ use crate::oplog::FrameRef;
 use crate::payload::{Identity, Payload, Sums};
 use crate::read;
 use crate::state::{Apply, PutRow, Space, StateTxn, View};
-
-/// The policy of a table: `arrival`, unless a schema says otherwise.
-#[must_use]
-pub fn policy_of(_table: &TableName) -> Policy {
-    Policy::Arrival
-}
 
 /// Applies the payloads of [`crate::payload`], and keeps the entries of a replica's indexes.
 #[derive(Debug, Default)]
@@ -62,6 +55,7 @@ impl Apply for ApplyPayload {
             Payload::Purge(purge) => purge::purge(state, indexes, &purge),
             Payload::Erasure(erasure) => authority::erasure(state, position, &erasure),
             Payload::Restored(restored) => authority::restored(state, &restored),
+            Payload::Schema(schema) => replica::schema(state, indexes, &schema),
         }?;
         Ok(())
     }
