@@ -9,11 +9,12 @@ use lastword::core::hlc::Hlc;
 use lastword::core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword::core::json;
 use lastword::core::op::{Action, Batch, Op};
-use lastword::core::protocol::{Attached, Role};
+use lastword::core::protocol::{Attached, Entry, Role};
+use lastword::core::row::{FieldMark, Row};
 use lastword::core::rules::Policy;
 use lastword::core::schema::{FixedRule, Schema, SchemaError, TableSchema};
-use lastword::core::stamp::{Decision, RefusalCode, Superseded, Verdict};
-use lastword::store::payload::{Attachment, Payload, WorkspaceSchema};
+use lastword::core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
+use lastword::store::payload::{Attachment, Payload, RemotePage, WorkspaceSchema};
 use lastword::{AttachRequest, Authority, Database, Error, PushAnswer, PushGate};
 
 use crate::support::append_frames;
@@ -315,6 +316,64 @@ fn a_device_writes_whole_records_under_revision() {
     let lines = db.log(0, 1000).unwrap().0;
     let text: Vec<&str> = lines.iter().map(|line| line.text.as_str()).collect();
     assert!(!text.iter().any(|line| line.contains("patch")), "{text:?}");
+}
+
+/// A page with the one record as B left it at `seq`.
+fn page(seq: u64, json: &str, changed: &[&str]) -> Payload {
+    let mark = |seq| Mark { seq, writer: BOB };
+    let fields = changed.iter().map(|name| FieldMark { name: (*name).into(), mark: mark(seq) });
+    let row = Row {
+        deleted: false,
+        last: mark(seq),
+        time_ms: 5,
+        born: mark(1),
+        full: mark(1),
+        fields: fields.collect(),
+        revision: seq,
+        hlc: Hlc(seq),
+        op_id: BatchId([9; 16]),
+        record: json::parse_record(json).unwrap(),
+    };
+    Payload::Remote(RemotePage {
+        workspace: main_workspace(),
+        from: seq - 1,
+        to: seq,
+        consistent_at: Some(seq),
+        entries: vec![Entry::Row { table: table("notes"), key: Key::new("n1").unwrap(), row }],
+        previous: vec![0],
+    })
+}
+
+/// R2.4, I12: what waits is shown as the schema that stands now decides it, at once, and the same
+/// when the state is made anew from the log, in which it was written under another one.
+#[test]
+fn what_waits_is_shown_as_the_new_schema_decides() {
+    let dir = tempfile::tempdir().unwrap();
+    device(dir.path()).close().unwrap();
+    let any_table = schema(0, &[("notes", id())]);
+    append_frames(dir.path(), &met(any_table));
+    append_frames(dir.path(), &[page(1, r#"{"a":0}"#, &[])]);
+    let shown = || {
+        let db = device(dir.path());
+        let ws = db.workspace("main").unwrap();
+        let found = ws.get_record(&table("notes"), &Key::new("n1").unwrap()).unwrap().unwrap();
+        assert_eq!(ws.status().unwrap().undecided, 1);
+        db.close().unwrap();
+        json::record_to_string(&found.record).unwrap()
+    };
+    let db = device(dir.path());
+    let set = json::parse_record(r#"{"a":1}"#).unwrap().fields().to_vec();
+    let ws = db.workspace("main").unwrap();
+    let key = Key::new("n1").unwrap();
+    ws.write(|tx| tx.patch_record(&table("notes"), &key, set.clone(), Vec::new())).unwrap();
+    db.close().unwrap();
+    append_frames(dir.path(), &[page(2, r#"{"a":2}"#, &["a"])]);
+    assert_eq!(shown(), r#"{"a":1}"#);
+    append_frames(dir.path(), &met(schema(0, &[("notes", under(Policy::ServerWins))])));
+    assert_eq!(shown(), r#"{"a":2}"#);
+    let history = lastword::DEFAULT_HISTORY;
+    lastword::compact(&dir.path().join("db"), history, true).unwrap();
+    assert_eq!(shown(), r#"{"a":2}"#);
 }
 
 /// Semantics, section 1: server-owned fields are not the app's to write: a record is shown as it
