@@ -15,6 +15,7 @@ use lastword::core::rules::Policy;
 use lastword::core::schema::{FixedRule, Schema, SchemaError, TableSchema};
 use lastword::core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword::store::payload::{Attachment, Payload, RemotePage, WorkspaceSchema};
+use lastword::store::{keys, read};
 use lastword::{AttachRequest, Authority, Database, Error, PushAnswer, PushGate};
 
 use crate::support::append_frames;
@@ -205,11 +206,16 @@ fn replay_goes_by_the_schema_of_that_place_in_the_log() {
     push(&authority, &batch(ANN, 4, later));
     let last = Op { revision: 10, ..op("notes", 0, Action::Delete) };
     push(&authority, &batch(ANN, 5, last));
-    let before = authority.status().unwrap();
+    let tombstone = |authority: &Authority| {
+        let key = keys::row_key(&main_workspace(), 0, &table("notes"), &Key::new("n1").unwrap());
+        read::row(&*authority.view(), &key).unwrap().unwrap().row
+    };
+    let (before, grave) = (authority.status().unwrap(), tombstone(&authority));
+    assert!(grave.deleted && grave.record.fields().is_empty(), "{grave:?}");
     authority.close().unwrap();
     lastword::compact(dir.path(), lastword::DEFAULT_HISTORY, true).unwrap();
     let authority = Authority::open(dir.path()).unwrap();
-    assert_eq!(authority.status().unwrap(), before);
+    assert_eq!((authority.status().unwrap(), tombstone(&authority)), (before, grave));
 }
 
 /// Semantics, section 2: under `server_wins` a stale field is dropped, and an op of which nothing
