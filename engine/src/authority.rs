@@ -7,18 +7,21 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lastword_core::codec::to_bytes;
 use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::authority::PushAnswer;
 use lastword_core::protocol::{Attached, Role};
 use lastword_core::row::Digest;
+use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 use lastword_store::keys;
 use lastword_store::payload::{Attachment, Payload};
 use lastword_store::read;
 use lastword_store::{Store, View};
 
+use crate::adopt;
 use crate::devices;
 use crate::environment::{now_ms, random};
 use crate::erase::{self, Erased};
@@ -35,9 +38,10 @@ use crate::writer::Writer;
 /// one is refused or cannot be decided, those queued behind it must not be looked at, also if the
 /// device has answered the refusal before the writer gets to them: each is queued under the number
 /// of openings so far, and a refusal closes that number for good.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct PushGate {
     state: Arc<GateState>,
+    app_schema: u64,
 }
 
 #[derive(Debug)]
@@ -47,14 +51,21 @@ struct GateState {
     fenced: AtomicBool,
 }
 
-impl Default for PushGate {
+impl Default for GateState {
     fn default() -> Self {
         let (opened, closed) = (AtomicU64::new(1), AtomicU64::new(0));
-        Self { state: Arc::new(GateState { opened, closed, fenced: AtomicBool::new(false) }) }
+        Self { opened, closed, fenced: AtomicBool::new(false) }
     }
 }
 
 impl PushGate {
+    /// The gate of an attachment whose app has this schema number; that of a gate by default is 0,
+    /// none.
+    #[must_use]
+    pub fn of_app(app_schema: u64) -> Self {
+        Self { app_schema, ..Self::default() }
+    }
+
     /// Batches that are queued from here on are decided again.
     pub fn open(&self) {
         self.state.opened.fetch_add(1, Ordering::SeqCst);
@@ -94,7 +105,9 @@ impl Queued {
         let payload_hash = batch.payload_hash();
         let checked = batch.check_untrusted().map_err(|error| error.to_string());
         let opening = gate.opening();
-        Self { pushed: Pushed { user, batch, payload_hash, checked }, gate, opening }
+        let app_schema = gate.app_schema;
+        let pushed = Pushed { user, app_schema, batch, payload_hash, checked };
+        Self { pushed, gate, opening }
     }
 
     /// Decides it, unless its gate was closed before; what is not accepted closes the gate.
@@ -134,6 +147,8 @@ struct Inner {
     opened: OpenedStore,
     writer: Writer,
     listeners: Arc<Mutex<Vec<Listener>>>,
+    /// What a new workspace gets.
+    schema: Mutex<Option<Arc<Schema>>>,
 }
 
 impl Authority {
@@ -163,7 +178,45 @@ impl Authority {
                 listeners.iter().for_each(|listener| listener(view));
             }),
         )?;
-        Ok(Self { inner: Arc::new(Inner { opened, writer, listeners }) })
+        let schema = Mutex::default();
+        Ok(Self { inner: Arc::new(Inner { opened, writer, listeners, schema }) })
+    }
+
+    /// Gives every workspace this schema, those to come too; a workspace keeps it from then on,
+    /// also if the authority is opened again without. Call it before devices attach: one that is
+    /// attached hears of it when it attaches again. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`Error::Schema`] names the workspace, the table and the rule if a workspace cannot have it;
+    /// then no workspace does. [`Error::Store`] if the disk fails.
+    pub fn adopt(&self, schema: Schema) -> Result<()> {
+        let schema = Arc::new(schema);
+        let adopted = Arc::clone(&schema);
+        self.inner.writer.run(move |store| adopt::adopt_now(store, &adopted))?;
+        *self.inner.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(schema);
+        Ok(())
+    }
+
+    /// True if any workspace has a schema.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a row is damaged.
+    pub fn has_schema(&self) -> Result<bool> {
+        let view = self.view();
+        for (workspace, _) in read::workspaces(&*view)? {
+            if read::schema(&*view, &workspace)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The schema of a workspace; none if it takes any table.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or the row is damaged.
+    pub fn schema(&self, workspace: &WorkspaceName) -> Result<Option<Schema>> {
+        Ok(read::schema(&*self.view(), workspace)?)
     }
 
     pub(crate) fn writer(&self) -> &Writer {
@@ -200,11 +253,11 @@ impl Authority {
         attach: AttachRequest,
         done: impl FnOnce(Result<Attached>) + Send + 'static,
     ) -> Result<()> {
-        self.inner.writer.submit(
-            0,
-            move |store| attach_now(store, &workspace, &attach, Epoch(random())),
-            done,
-        )
+        let schema = self.inner.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let job = move |store: &mut _| {
+            attach_now(store, &workspace, &attach, Epoch(random()), schema.as_deref())
+        };
+        self.inner.writer.submit(0, job, done)
     }
 
     /// Decides one batch of `user`, unless `gate` was closed before. `done` is called on the writer
@@ -353,6 +406,7 @@ pub(crate) fn attach_now(
     workspace: &WorkspaceName,
     request: &AttachRequest,
     new_epoch: Epoch,
+    schema: Option<&Schema>,
 ) -> Result<Attached> {
     let mut meta = read::meta(store.newest(), workspace)?;
     if meta.epoch.is_none() {
@@ -363,6 +417,7 @@ pub(crate) fn attach_now(
         let made = Attachment { workspace: workspace.clone(), epoch, role, horizon: 0 };
         let payload = Payload::Attachment(made);
         store.append(payload.kind(), &payload.to_bytes())?;
+        adopt::of_new(store, workspace, schema)?;
         meta = read::meta(store.newest(), workspace)?;
     }
     let newest = store.newest();
@@ -377,7 +432,7 @@ pub(crate) fn attach_now(
         attachment: request.attachment,
         epoch: meta.epoch.expect("invariant: set above"),
         lineage: read::lineage(newest, workspace)?.0,
-        schema: Vec::new(),
+        schema: read::schema(newest, workspace)?.map_or_else(Vec::new, |s| to_bytes(&s)),
         head: meta.head,
         horizon: meta.horizon,
         role: request.role,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lastword_core::id::{DeviceId, Key, NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
+use lastword_core::schema::SchemaError;
 use lastword_core::value::ValueError;
 use lastword_store::index::NotIndexed;
 use lastword_store::{BackupError, DiskError, LockError, StoreError};
@@ -119,6 +120,25 @@ pub enum Error {
         table: String,
         /// Its key.
         key: String,
+    },
+    /// An undelete in a table under policy `revision`, whose tombstones hold no value.
+    #[error(
+        "{table}/{key} cannot be undeleted: a table under policy revision keeps no value of what \
+         is deleted; write the record again"
+    )]
+    NoUndelete {
+        /// Its table.
+        table: String,
+        /// Its key.
+        key: String,
+    },
+    /// A workspace cannot have that schema.
+    #[error("workspace {workspace}: {source}")]
+    Schema {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The table and the rule that it breaks.
+        source: SchemaError,
     },
     /// Too many batches wait for the server; reads go on.
     #[error(

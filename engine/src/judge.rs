@@ -5,14 +5,14 @@
 //! all, and its decision is found again whenever the device asks.
 
 use lastword_core::hlc::Hlc;
-use lastword_core::id::WorkspaceName;
+use lastword_core::id::{TableName, WorkspaceName};
 use lastword_core::limits::MAX_DECIDED_BYTES;
 use lastword_core::op::{Action, Batch, Op};
 use lastword_core::protocol::authority::PushAnswer;
 use lastword_core::rules::{self, At, Policy, Writer as OpWriter};
+use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, RefusalCode, Verdict};
 use lastword_store::Store;
-use lastword_store::apply::policy_of;
 use lastword_store::keys;
 use lastword_store::payload::{DecidedBatch, Payload, cut_text};
 use lastword_store::read::{self, ReadState};
@@ -20,10 +20,15 @@ use lastword_store::read::{self, ReadState};
 use crate::devices;
 use crate::error::{Error, Result};
 
+/// A device whose app is too old is told to wait this long before it pushes again, in milliseconds.
+const APP_TOO_OLD_RETRY_MS: u64 = 60_000;
+
 /// One batch as it came.
 pub(crate) struct Pushed {
     /// Who pushed it.
     pub(crate) user: String,
+    /// Schema number of the app that pushed it, 0 = none.
+    pub(crate) app_schema: u64,
     pub(crate) batch: Batch,
     pub(crate) payload_hash: [u8; 32],
     /// Whether limits and form hold.
@@ -62,9 +67,13 @@ pub(crate) fn decide_now(
         );
         return Ok(PushAnswer::Forked { message });
     }
+    let schema = read::schema(newest, workspace)?;
+    if let Some(message) = too_old(schema.as_ref(), pushed.app_schema) {
+        return Ok(PushAnswer::NotNow { retry_ms: APP_TOO_OLD_RETRY_MS, message });
+    }
     let introduces =
         owner.is_none().then(|| devices::introduction(batch.device, &pushed.user, now_ms));
-    let frame = judge(store, workspace, pushed, introduces, now_ms)?;
+    let frame = judge(store, workspace, schema, pushed, introduces, now_ms)?;
     let decision = frame.decision.clone();
     // Deleting is how users free a full disk; a refusal keeps no ops.
     let frees = frame.batch.ops.iter().all(|op| matches!(op.action, Action::Delete));
@@ -100,6 +109,7 @@ fn consume(
 fn judge(
     store: &Store,
     workspace: &WorkspaceName,
+    schema: Option<Schema>,
     pushed: Pushed,
     introduces: Option<Op>,
     now_ms: i64,
@@ -107,11 +117,13 @@ fn judge(
     let newest = store.newest();
     let meta = read::meta(newest, workspace)?;
     let time_ms = now_ms.max(meta.time_ms);
-    if let Some((code, message)) = objection(newest, workspace, &pushed, meta.head)? {
+    if let Some((code, message)) =
+        objection(newest, workspace, schema.as_ref(), &pushed, meta.head)?
+    {
         return Ok(refused(workspace, pushed, code, &message, time_ms));
     }
-    let mut judged =
-        Judged { workspace, generation: meta.generation, time_ms, ..Judged::new(workspace) };
+    let schema = schema.unwrap_or_default();
+    let mut judged = Judged::new(workspace, &schema, meta.generation, time_ms);
     let first_seq = meta.head + 1;
     for (op, seq) in pushed.batch.ops.iter().zip(first_seq..) {
         if let Err(reason) = judged.op(newest, &pushed.batch, op, seq)? {
@@ -122,7 +134,7 @@ fn judge(
     let Judged { verdicts, mut own, mut previous, .. } = judged;
     own.extend(introduces);
     previous.extend(own.iter().map(|_| 0));
-    let Pushed { user, batch, payload_hash, checked } = pushed;
+    let Pushed { batch, payload_hash, .. } = pushed;
     let last_seq = meta.head + (batch.ops.len() + own.len()) as u64;
     let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };
     let frame =
@@ -133,7 +145,7 @@ fn judge(
             "the decided batch is {size} bytes with its conflicts, the limit is \
              {MAX_DECIDED_BYTES}; split it into several batches"
         );
-        let pushed = Pushed { user, batch: frame.batch, payload_hash, checked };
+        let pushed = Pushed { batch: frame.batch, ..pushed };
         return Ok(refused(workspace, pushed, RefusalCode::ResultTooBig, &message, time_ms));
     }
     Ok(frame)
@@ -156,11 +168,45 @@ fn refused(
     }
 }
 
+/// What is said to a device whose app the schema takes no batch of, if it is too old. It is no
+/// decision: the batches wait on the device, and it goes on reading.
+fn too_old(schema: Option<&Schema>, app_schema: u64) -> Option<String> {
+    let needed = schema.map_or(0, Schema::min_app_schema);
+    let has = match app_schema {
+        0 => "names none".to_owned(),
+        number => format!("has {number}"),
+    };
+    (app_schema < needed).then(|| {
+        format!(
+            "app_too_old: this workspace takes writes from app schema number {needed} on, and \
+             this app {has}: update the app; its changes wait on this device"
+        )
+    })
+}
+
+/// Why the schema takes no op of a table, if it does not.
+fn unknown_table(schema: &Schema, table: &TableName) -> Option<String> {
+    match schema.table(table) {
+        Some(known) if known.local => {
+            Some(format!("table {table} is local in the server's schema: it stays on each device"))
+        }
+        Some(_) => None,
+        None if schema.is_retired(table) => {
+            Some(format!("table {table} was removed from the server's schema"))
+        }
+        None => Some(format!(
+            "table {table} is not in the server's schema: add [tables.{table}] there, or write to \
+             one that is"
+        )),
+    }
+}
+
 /// Why a batch cannot be looked at, if it cannot. What a writer says about what it has seen and who
 /// it was decides whose changes it may overwrite unseen, so neither is taken on trust.
 fn objection<S: ReadState>(
     state: &S,
     workspace: &WorkspaceName,
+    schema: Option<&Schema>,
     pushed: &Pushed,
     head: u64,
 ) -> Result<Option<(RefusalCode, String)>> {
@@ -170,6 +216,10 @@ fn objection<S: ReadState>(
     }
     if let Some(op) = batch.ops.iter().find(|op| op.table.is_reserved()) {
         let message = format!("table {} belongs to Lastword and is read-only", op.table);
+        return Ok(Some((RefusalCode::UnknownTable, message)));
+    }
+    let unknown = |schema| batch.ops.iter().find_map(|op| unknown_table(schema, &op.table));
+    if let Some(message) = schema.and_then(unknown) {
         return Ok(Some((RefusalCode::UnknownTable, message)));
     }
     if let Some(op) = batch.ops.iter().find(|op| op.base > head) {
@@ -190,6 +240,7 @@ fn objection<S: ReadState>(
 /// Verdicts and conflict rows of one batch, growing op by op.
 struct Judged<'a> {
     workspace: &'a WorkspaceName,
+    schema: &'a Schema,
     generation: u32,
     time_ms: i64,
     verdicts: Vec<Verdict>,
@@ -198,9 +249,14 @@ struct Judged<'a> {
 }
 
 impl<'a> Judged<'a> {
-    fn new(workspace: &'a WorkspaceName) -> Self {
+    fn new(
+        workspace: &'a WorkspaceName,
+        schema: &'a Schema,
+        generation: u32,
+        time_ms: i64,
+    ) -> Self {
         let (verdicts, own, previous) = Default::default();
-        Self { workspace, generation: 0, time_ms: 0, verdicts, own, previous }
+        Self { workspace, schema, generation, time_ms, verdicts, own, previous }
     }
 
     fn op<S: ReadState>(
@@ -214,14 +270,14 @@ impl<'a> Judged<'a> {
         let stored = read::row(state, &row_key)?;
         let writer = OpWriter { device: batch.device, former: &batch.former, strict: batch.strict };
         let at = At { seq, time_ms: self.time_ms, op_id: batch.batch_id };
-        let policy = policy_of(&op.table);
+        let table = self.schema.rules_of(&op.table);
         let row = stored.as_ref().map(|stored| &stored.row);
-        let outcome = match rules::decide(row, op, &writer, &at, policy) {
+        let outcome = match rules::decide(row, op, &writer, &at, table) {
             Ok(outcome) => outcome,
             Err(error) => return Ok(Err(error.to_string())),
         };
         for conflict in &outcome.conflicts {
-            self.own.push(conflict_op(op, conflict, policy, self.time_ms));
+            self.own.push(conflict_op(op, conflict, table.policy, self.time_ms));
         }
         self.verdicts.push(outcome.verdict);
         self.previous.push(stored.map_or(0, |stored| stored.position));

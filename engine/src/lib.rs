@@ -82,6 +82,7 @@ mod typed;
 mod watch;
 mod status;
 mod judge;
+mod adopt;
 mod authority;
 mod attachments;
 mod replicator;

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
+use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::payload::{
     DecidedBatch, LocalBatch, Payload, PurgePart, Restored, StoreRole, kind,
@@ -140,8 +141,15 @@ fn line(position: u64, payload: Payload) -> LogLine {
             let names: Vec<&str> = declared.tables.iter().map(|table| table.as_str()).collect();
             ("local tables", None, format!("never leave this device: {}", names.join(", ")))
         }
+        Payload::Schema(frame) => ("schema", Some(frame.workspace), tables_text(frame.schema)),
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
+}
+
+fn tables_text(schema: Option<Schema>) -> String {
+    let Some(schema) = schema else { return "any table".into() };
+    let names: Vec<_> = schema.tables().map(|(name, _)| name.to_string()).collect();
+    list(&names)
 }
 
 fn purge_text(part: PurgePart) -> String {

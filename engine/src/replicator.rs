@@ -3,19 +3,24 @@
 //! Every function here is one durable step. The driver calls them for the session's outputs and
 //! feeds the answers back.
 
+use lastword_core::codec::from_bytes;
 use lastword_core::id::{BatchId, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::Batch;
 use lastword_core::protocol::replica::{Input, WorkspaceState};
 use lastword_core::protocol::{Attached, Changes, Decided, Entry};
+use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 use lastword_store::keys;
-use lastword_store::payload::{Attachment, Payload, Purge, PurgePart, RemotePage, Verdicts};
+use lastword_store::payload::{
+    Attachment, Payload, Purge, PurgePart, RemotePage, Verdicts, WorkspaceSchema,
+};
 use lastword_store::read::{self, ReadState};
 use lastword_store::{Store, ViewHandle};
 
 use crate::dead_letter;
 use crate::error::{Error, Result};
+use crate::schema::Declared;
 
 /// The nonce of a store that was just opened: how far its log had come then, and something random.
 /// The frame that it appends makes the first part of each opening greater than that of the one
@@ -85,14 +90,17 @@ pub(crate) struct Stored {
     pub(crate) refused: Option<u64>,
     /// Counter of a decided batch that this store did not write; nothing was stored then.
     pub(crate) forked: Option<u64>,
+    /// Why the authority's schema is not that of the app; nothing was stored then.
+    pub(crate) other_schema: Option<String>,
 }
 
 impl Stored {
     /// What the session hears after [`store_attached`].
     pub(crate) fn attached(self, workspace: WorkspaceName) -> Input {
-        match self.forked {
-            None => Input::AttachStored { workspace, state: self.state },
-            Some(counter) => Input::Forked { workspace, counter },
+        match (self.forked, self.other_schema) {
+            (_, Some(message)) => Input::OtherSchema { workspace, message },
+            (Some(counter), None) => Input::Forked { workspace, counter },
+            (None, None) => Input::AttachStored { workspace, state: self.state },
         }
     }
 
@@ -112,16 +120,44 @@ pub(crate) fn store_attached(
     store: &mut Store,
     workspace: &WorkspaceName,
     attached: Attached,
+    declared: &Declared,
     now_ms: i64,
 ) -> Result<Stored> {
     let meta = read::meta(store.newest(), workspace)?;
-    let Attached { epoch, role, horizon, decisions, .. } = attached;
+    let Attached { epoch, role, horizon, schema, decisions, .. } = attached;
+    let schema = match understood(&schema, declared) {
+        Ok(schema) => schema,
+        Err(message) => {
+            let state = workspace_state(store.newest(), workspace)?;
+            let (settled, refused, forked) = (Vec::new(), None, None);
+            return Ok(Stored { settled, state, refused, forked, other_schema: Some(message) });
+        }
+    };
+    // Before anything that is decided under it.
+    if read::schema(store.newest(), workspace)? != schema {
+        let frame = WorkspaceSchema { workspace: workspace.clone(), schema };
+        append_urgent(store, &Payload::Schema(frame))?;
+    }
     if (meta.epoch, meta.role, meta.horizon) != (Some(epoch), Some(role), horizon) {
         let frame = Attachment { workspace: workspace.clone(), epoch, role, horizon };
         append_urgent(store, &Payload::Attachment(frame))?;
     }
     // A refusal among them needs no Resume: a new attachment halts nothing.
     store_decisions(store, workspace, decisions, now_ms)
+}
+
+/// The authority's schema, none if it has none; or why this app cannot work with it.
+fn understood(bytes: &[u8], declared: &Declared) -> std::result::Result<Option<Schema>, String> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let schema: Schema = from_bytes(bytes).map_err(|error| {
+        format!("this app does not understand the server's schema ({error}): update the app")
+    })?;
+    match declared.check_server(&schema) {
+        Ok(()) => Ok(Some(schema)),
+        Err(error) => Err(format!("table {error}; unsent changes are kept")),
+    }
 }
 
 /// Stores decisions in counter order; the first refusal ends the run, since nothing after it was
@@ -141,7 +177,7 @@ pub(crate) fn store_decisions(
         if !is_own || decided.counter != counter {
             let state = workspace_state(store.newest(), workspace)?;
             let (settled, refused, forked) = (Vec::new(), None, Some(decided.counter));
-            return Ok(Stored { settled, state, refused, forked });
+            return Ok(Stored { settled, state, refused, forked, other_schema: None });
         }
     }
     let mut accepted = Vec::new();
@@ -172,7 +208,7 @@ pub(crate) fn store_decisions(
     }
     let state = workspace_state(store.newest(), workspace)?;
     let refused = refusal.map(|refused| refused.counter);
-    Ok(Stored { settled, state, refused, forked: None })
+    Ok(Stored { settled, state, refused, forked: None, other_schema: None })
 }
 
 /// About how many bytes a page takes.

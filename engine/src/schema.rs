@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::marker::PhantomData;
 
 use lastword_core::id::{IndexName, Key, TableName};
+use lastword_core::schema::Schema;
 use lastword_core::value::{Record, Value};
 use lastword_store::index::{IndexDef, Indexes};
 use lastword_store::limits::MAX_INDEX_FIELDS;
@@ -294,6 +295,25 @@ impl Declared {
     /// True if the table never leaves this device.
     pub(crate) fn is_local(&self, table: &TableName) -> bool {
         self.tables.get(table.as_str()).is_some_and(|known| known.local)
+    }
+
+    /// Checks what the server says about the tables that are declared here. Whether one is local
+    /// may differ: it is if either side says so.
+    pub(crate) fn check_server(&self, schema: &Schema) -> Result<()> {
+        for known in self.tables.values() {
+            let (Some(ours), Some(table)) = (known.key_field, schema.table(&known.name)) else {
+                continue;
+            };
+            if ours != table.key_field {
+                let theirs = &table.key_field;
+                let reason = format!(
+                    "this app declares it with key field {ours:?} and the server's schema with \
+                     {theirs:?}; both need the same"
+                );
+                return Err(Error::Declaration { name: known.name.as_str().into(), reason });
+            }
+        }
+        Ok(())
     }
 
     /// Checks a record that is about to be written against what was declared.

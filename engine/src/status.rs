@@ -25,6 +25,9 @@ pub struct WorkspaceStatus {
     pub bootstrapped: bool,
     /// The user's role there when it last met its server.
     pub role: Option<Role>,
+    /// The lowest app schema number whose writes the server takes, if that of this app is lower:
+    /// then batches wait, and reads go on.
+    pub needs_app_schema: Option<u64>,
     /// Last consistent seq applied.
     pub cursor: u64,
     /// Last seq of which this device knows.
@@ -114,6 +117,7 @@ impl Workspace {
         let view = self.read()?;
         let state = view.state();
         let meta = read::meta(state, self.name())?;
+        let schema = read::schema(state, self.name())?;
         let waiting = read::outbox(state, self.name(), meta.gone + 1, usize::MAX)?;
         let undecided: Vec<_> = waiting.iter().filter(|(_, e)| e.settled.is_none()).collect();
         let letters = dead_letter::all(state)?;
@@ -124,6 +128,9 @@ impl Workspace {
             attached: meta.epoch.is_some(),
             bootstrapped: meta.bootstrapped,
             role: meta.role,
+            needs_app_schema: schema
+                .map(|schema| schema.min_app_schema())
+                .filter(|needed| *needed > self.database().inner.app_schema),
             cursor: meta.cursor,
             head: meta.head,
             rows: meta.rows,

@@ -12,7 +12,8 @@ use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Batch, BatchError, Op, TombstoneRef};
 use lastword_core::row::Row;
-use lastword_core::rules::PENDING_SEQ;
+use lastword_core::rules::{PENDING_SEQ, Policy, TableRules};
+use lastword_core::schema::Schema;
 use lastword_core::stamp::Mark;
 use lastword_core::value::{Field, Record};
 use lastword_store::keys::{self, StoredRow};
@@ -31,6 +32,8 @@ pub struct Tx {
     view: Arc<View>,
     generation: u32,
     declared: Arc<Declared>,
+    /// The authority's, as far as this device has heard of it.
+    schema: Arc<Schema>,
     records: BTreeMap<Name, Working>,
 }
 
@@ -90,8 +93,32 @@ impl Working {
         }
     }
 
+    /// The row whose life goes on if the record is written now.
+    fn staying(&self) -> Option<&Row> {
+        let begins = matches!(self.intent, Some(Intent::Create { .. } | Intent::Delete));
+        self.before.as_ref().filter(|row| !row.deleted && !begins)
+    }
+
     fn is_live_before(&self) -> bool {
         self.before.as_ref().is_some_and(|row| !row.deleted)
+    }
+}
+
+/// What decides about the ops of a table; nothing does where they never leave the device.
+fn rules_of<'a>(schema: &'a Schema, declared: &Declared, table: &TableName) -> TableRules<'a> {
+    match declared.is_local(table) {
+        true => TableRules::default(),
+        false => schema.rules_of(table),
+    }
+}
+
+/// Server-owned fields are not the app's to write: they stay as they are in the row.
+fn leave_as_they_are(owned: &[String], record: &mut Record, row: Option<&Row>) {
+    for name in owned {
+        match row.and_then(|row| row.record.field(name)) {
+            Some(field) => record.set(field.clone()),
+            None => record.remove(name),
+        }
     }
 }
 
@@ -114,8 +141,9 @@ impl Tx {
         declared: Arc<Declared>,
     ) -> Result<Self> {
         let generation = read::meta(&*view, workspace)?.generation;
+        let schema = Arc::new(read::schema(&*view, workspace)?.unwrap_or_default());
         let (workspace, records) = (workspace.clone(), BTreeMap::new());
-        Ok(Self { workspace, view, generation, declared, records })
+        Ok(Self { workspace, view, generation, declared, schema, records })
     }
 
     pub(crate) fn declared(&self) -> &Declared {
@@ -155,11 +183,15 @@ impl Tx {
     /// # Errors
     /// [`Error::Reserved`] for a product table, [`Error::Value`] beyond the size limit,
     /// [`Error::KeyField`] if the key field of a declared table does not hold the key.
-    pub fn put_record(&mut self, table: &TableName, key: &Key, record: Record) -> Result<()> {
+    pub fn put_record(&mut self, table: &TableName, key: &Key, mut record: Record) -> Result<()> {
         Self::writable(table)?;
-        record.check_size()?;
-        self.declared.check_record(table, key, &record)?;
+        let (schema, declared) = (Arc::clone(&self.schema), Arc::clone(&self.declared));
+        let owned = rules_of(&schema, &declared, table).server_owned;
         let working = self.working(table, key)?;
+        // A record that begins has none of them, and one that stays keeps its own.
+        leave_as_they_are(owned, &mut record, working.staying());
+        record.check_size()?;
+        declared.check_record(table, key, &record)?;
         let intent = match (&working.intent, working.is_live_before()) {
             (Some(Intent::Create { replace, .. }), _) => {
                 Intent::Create { record, replace: *replace }
@@ -192,9 +224,17 @@ impl Tx {
             let (table, key) = (table.as_str().into(), key.as_str().into());
             return Err(Error::Record { table, key, reason });
         }
-        let declared = Arc::clone(&self.declared);
+        let (schema, declared) = (Arc::clone(&self.schema), Arc::clone(&self.declared));
+        let rules = rules_of(&schema, &declared, table);
         let working = self.working(table, key)?;
         let Some(mut record) = working.record() else { return Err(not_found(table, key)) };
+        let named = set.len() + remove.len();
+        let (mut set, mut remove) = (set, remove);
+        set.retain(|field| !rules.server_owned.contains(&field.name));
+        remove.retain(|name| !rules.server_owned.contains(name));
+        if named > 0 && set.is_empty() && remove.is_empty() {
+            return Ok(());
+        }
         apply_patch(&mut record, &set, &remove);
         record.check_size()?;
         declared.check_record(table, key, &record)?;
@@ -202,6 +242,8 @@ impl Tx {
             Some(Intent::Create { replace, .. }) => Intent::Create { record, replace },
             Some(Intent::Put { .. }) => Intent::Put { record },
             Some(Intent::Undelete { .. }) => return Err(undelete_and_edit(table, key)),
+            // There a tuple names a whole value.
+            _ if rules.policy == Policy::Revision => Intent::Put { record },
             Some(Intent::Patch { set: mut earlier, remove: mut gone }) => {
                 earlier.retain(|field| !remove.contains(&field.name));
                 gone.retain(|name| !set.iter().any(|field| &field.name == name));
@@ -260,9 +302,11 @@ impl Tx {
     /// Brings back exactly the value of a deleted record.
     ///
     /// # Errors
-    /// [`Error::NotDeleted`] if the record is live or was never known.
+    /// [`Error::NotDeleted`] if the record is live or was never known, [`Error::NoUndelete`] in a
+    /// table under policy `revision`.
     pub fn undelete_record(&mut self, table: &TableName, key: &Key) -> Result<()> {
         Self::writable(table)?;
+        let policy = rules_of(&self.schema, &self.declared, table).policy;
         let working = self.working(table, key)?;
         // Deleted in this write: what it was just before is what comes back.
         if matches!(working.intent, Some(Intent::Delete)) {
@@ -279,6 +323,10 @@ impl Tx {
             let (table, key) = (table.as_str().into(), key.as_str().into());
             return Err(Error::NotDeleted { table, key });
         };
+        if policy == Policy::Revision {
+            let (table, key) = (table.as_str().into(), key.as_str().into());
+            return Err(Error::NoUndelete { table, key });
+        }
         // An own delete without a verdict has no seq yet; its batch names it.
         let tombstone = match row.last.seq {
             PENDING_SEQ => TombstoneRef::Batch(row.op_id),
@@ -293,7 +341,7 @@ impl Tx {
             let Working { observed, before, intent, .. } = working;
             intent.map(|intent| DraftOp { table, key, observed, revision: next(before), intent })
         });
-        Draft { workspace: self.workspace, ops: intents.collect() }
+        Draft { workspace: self.workspace, schema: self.schema, ops: intents.collect() }
     }
 }
 
@@ -324,6 +372,8 @@ pub(crate) fn difference(before: &Record, after: &Record) -> (Vec<Field>, Vec<St
 /// A finished closure: what the writer thread turns into a batch.
 pub(crate) struct Draft {
     workspace: WorkspaceName,
+    /// What the closure went by.
+    schema: Arc<Schema>,
     ops: Vec<DraftOp>,
 }
 
@@ -337,7 +387,7 @@ struct DraftOp {
 
 /// What became of a draft on the writer thread.
 pub(crate) enum Appended {
-    /// A record moved since the closure read it; run the closure again.
+    /// A record or the schema moved since the closure read it; run the closure again.
     Moved,
     /// It has nothing to sync: it touched local tables only, or nothing.
     Local,
@@ -366,6 +416,9 @@ pub(crate) fn append(
     let newest = store.newest();
     let identity = read::identity(newest)?.ok_or(Error::Closed)?;
     let meta = read::meta(newest, &draft.workspace)?;
+    if read::schema(newest, &draft.workspace)?.unwrap_or_default() != *draft.schema {
+        return Ok(Appended::Moved);
+    }
     let (mut synced, mut local) = (Vec::new(), Vec::new());
     for draft_op in &draft.ops {
         let row_key =
@@ -376,7 +429,7 @@ pub(crate) fn append(
         }
         let position = stored.as_ref().map_or(0, |stored| stored.position);
         *author.last_hlc = author.last_hlc.next(now);
-        let is_local = (author.is_local)(&draft_op.table);
+        let is_local = (author.is_local)(&draft_op.table) || draft.schema.is_local(&draft_op.table);
         let base = if is_local { 0 } else { base_of(newest, &row_key, stored.as_ref())? };
         let op = Op {
             table: draft_op.table.clone(),

@@ -14,6 +14,8 @@ mod index;
 mod maintenance;
 #[path = "engine/salvage.rs"]
 mod salvage;
+#[path = "engine/schema.rs"]
+mod schema;
 #[path = "engine/system.rs"]
 mod system;
 #[path = "engine/typed.rs"]

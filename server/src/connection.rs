@@ -41,6 +41,7 @@ pub async fn serve(
         events,
         user: None,
         device: None,
+        app_schema: 0,
         attached: BTreeMap::new(),
         wake_at: None,
         heard: Instant::now(),
@@ -73,6 +74,8 @@ struct Connection {
     events: mpsc::UnboundedSender<Event>,
     user: Option<String>,
     device: Option<lastword::core::id::DeviceId>,
+    /// Schema number of the app, 0 = none.
+    app_schema: u64,
     attached: BTreeMap<u64, Attachment>,
     wake_at: Option<u64>,
     heard: Instant,
@@ -191,6 +194,7 @@ impl Connection {
                 Output::Authenticate { hello } => {
                     let answer = self.hub.members.authenticate(&hello.token);
                     self.device = Some(hello.device);
+                    self.app_schema = hello.app_schema;
                     self.user = answer.clone().ok();
                     let server_time_ms = lastword::now_ms();
                     let result = answer.map(|user| Principal { user });
@@ -252,7 +256,7 @@ impl Connection {
                 return self.refuse(attachment, AttachRefusal::Unavailable, error.to_string());
             }
         }
-        let gate = PushGate::default();
+        let gate = PushGate::of_app(self.app_schema);
         let claim = Claim { connection: self.id, attachment, nonce, gate: gate.clone() };
         if let Err(code) = self.hub.claim(&workspace, device, claim) {
             let message = match code {

@@ -5,6 +5,7 @@ pub mod members;
 pub mod hub;
 pub mod connection;
 pub mod listener;
+pub mod schema_file;
 pub mod control;
 pub mod serve;
 pub mod demo;

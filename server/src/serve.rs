@@ -23,6 +23,7 @@ use crate::control::Control;
 use crate::hub::Hub;
 use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
+use crate::schema_file::{Preset, SchemaFileError, SchemaSource};
 
 /// How a server is started.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct ServeOptions {
     pub listen: SocketAddr,
     /// The membership.
     pub access: Access,
+    /// The tables that it takes.
+    pub schema: SchemaSource,
     /// How long the authority keeps what is gone.
     pub keep: Keep,
     /// Print the address as a JSON line.
@@ -60,7 +63,10 @@ pub enum ServeError {
     /// The tokens file.
     #[error(transparent)]
     Members(#[from] MembersError),
-    /// The store.
+    /// The schema file.
+    #[error(transparent)]
+    Schema(#[from] SchemaFileError),
+    /// The store, or a schema that a workspace cannot have.
     #[error(transparent)]
     Engine(#[from] lastword::Error),
     /// The address cannot be listened on.
@@ -99,12 +105,17 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         Access::Dev => Members::Dev,
         Access::Tokens(path) => Members::Tokens(Tokens::read(path)?),
     };
+    let schema = options.schema.read()?;
     let authority = Authority::open_with(&options.data, options.keep)?;
+    if let Some(schema) = schema {
+        authority.adopt(schema)?;
+    }
+    let tables = tables_taken(options, &authority)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let control = runtime.block_on(async { Control::start(&authority) });
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let served = runtime.block_on(async {
-        let listener = listen(options).await?;
+        let listener = listen(options, &tables).await?;
         serve(listener, Hub::new(authority.clone(), members), &mut signals).await
     });
     runtime.spawn(async move {
@@ -119,12 +130,24 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     Ok(closed?)
 }
 
-async fn listen(options: &ServeOptions) -> Result<Listener, ServeError> {
+/// Which tables are taken, for people.
+fn tables_taken(options: &ServeOptions, authority: &Authority) -> Result<String, ServeError> {
+    Ok(match &options.schema {
+        SchemaSource::File(path) => format!("tables from {}", path.display()),
+        SchemaSource::Preset(Preset::Or3) => "the tables of OR3 Chat".into(),
+        SchemaSource::None if authority.has_schema()? => {
+            "any table name is taken where no schema was given before".into()
+        }
+        SchemaSource::None => "any table name is taken".into(),
+    })
+}
+
+async fn listen(options: &ServeOptions, tables: &str) -> Result<Listener, ServeError> {
     let listen = options.listen;
     let listener = tokio::net::TcpListener::bind(listen)
         .await
         .map_err(|error| ServeError::Listen { listen, reason: error.to_string() })?;
-    announce(options, listener.local_addr()?)?;
+    announce(options, tables, listener.local_addr()?)?;
     Ok(Listener(listener))
 }
 
@@ -168,7 +191,7 @@ async fn serve(listener: Listener, hub: Arc<Hub>, signals: &mut Signals) -> Resu
 }
 
 /// The first line on stdout tells the address, so that scripts can use port 0.
-fn announce(options: &ServeOptions, address: SocketAddr) -> std::io::Result<()> {
+fn announce(options: &ServeOptions, tables: &str, address: SocketAddr) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     let url = format!("ws://{address}/sync");
     if options.json {
@@ -179,7 +202,7 @@ fn announce(options: &ServeOptions, address: SocketAddr) -> std::io::Result<()> 
             Access::Dev => "any token is accepted (--dev)".to_owned(),
             Access::Tokens(path) => format!("members from {}", path.display()),
         };
-        writeln!(out, "data in {}; {access}; any table name is taken", options.data.display())?;
+        writeln!(out, "data in {}; {access}; {tables}", options.data.display())?;
     }
     out.flush()
 }

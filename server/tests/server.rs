@@ -30,6 +30,8 @@ mod refused;
 mod round_trip;
 #[path = "server/salvage.rs"]
 mod salvage;
+#[path = "server/schema.rs"]
+mod schema;
 #[path = "server/stop.rs"]
 mod stop;
 #[path = "server/storm.rs"]

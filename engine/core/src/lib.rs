@@ -19,6 +19,7 @@
 //! | [`stamp`] | marks, verdicts, decisions |
 //! | [`row`] | the state of one record, digests |
 //! | [`rules`] | the rules of sync |
+//! | [`schema`] | the tables of a workspace and their rules |
 //! | [`protocol`] | messages and the two sans-IO sessions |
 //!
 //! ```
@@ -43,4 +44,5 @@ pub mod op;
 pub mod stamp;
 pub mod row;
 pub mod rules;
+pub mod schema;
 pub mod protocol;

@@ -55,6 +55,10 @@ pub const MAX_CONFLICT_INLINE_BYTES: usize = 4 * 1024;
 pub const MAX_LINEAGE: usize = 256;
 /// Largest encoded schema entry.
 pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
+/// Most tables in one schema, those that were removed included.
+pub const MAX_SCHEMA_TABLES: usize = 1000;
+/// Most fields that one table names as server-owned, and as blob references.
+pub const MAX_SCHEMA_FIELDS: usize = 64;
 /// How long decisions, losing values and conflict rows are kept: 30 days in milliseconds.
 pub const HISTORY_WINDOW_MS: i64 = 30 * 24 * 3600 * 1000;
 /// Most versions that one history answer lists.

@@ -26,6 +26,8 @@ mod model;
 mod overlay;
 #[path = "core/rules.rs"]
 mod rules;
+#[path = "core/schema.rs"]
+mod schema;
 #[path = "core/sessions.rs"]
 mod sessions;
 #[path = "core/replica.rs"]

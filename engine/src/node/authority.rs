@@ -7,10 +7,12 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, WorkspaceName};
 use lastword_core::op::Batch;
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
 use lastword_core::protocol::{Attach, AttachRefusal, Attached, Changes, Role};
+use lastword_core::schema::Schema;
 use lastword_store::apply::ApplyPayload;
 use lastword_store::payload::StoreRole;
 use lastword_store::{Disk, OpenReport, Options, Store, StoreError, View, read};
 
+use crate::adopt;
 use crate::attachments::{Attachments, Claim};
 use crate::authority::{AttachRequest, PushGate, Queued, attach_now};
 use crate::devices;
@@ -54,12 +56,16 @@ pub struct AuthorityNode {
     jobs: VecDeque<Job>,
     /// The view that pages are read from: every decision in it was told before.
     shown: Arc<View>,
+    /// What a new workspace gets.
+    schema: Option<Schema>,
 }
 
 struct Connection {
     session: AuthoritySession,
     user: Option<String>,
     device: Option<DeviceId>,
+    /// Schema number of the app, 0 = none.
+    app_schema: u64,
     attached: BTreeMap<u64, Served>,
     outgoing: VecDeque<Outgoing>,
     wake_at: Option<u64>,
@@ -103,7 +109,21 @@ impl AuthorityNode {
         }
         let (attachments, connections, jobs) = Default::default();
         let shown = store.view();
-        Ok((Self { store, attachments, connections, jobs, shown }, report))
+        let schema = None;
+        Ok((Self { store, attachments, connections, jobs, shown, schema }, report))
+    }
+
+    /// Gives every workspace this schema, those to come too, before devices attach; see
+    /// [`crate::Authority::adopt`].
+    ///
+    /// # Errors
+    /// [`Error::Schema`] names workspace, table and rule; then no workspace has it.
+    /// [`Error::Store`] if the disk fails.
+    pub fn adopt(&mut self, schema: Schema) -> Result<()> {
+        adopt::adopt_now(&mut self.store, &schema)?;
+        self.shown = self.store.view();
+        self.schema = Some(schema);
+        Ok(())
     }
 
     /// Its store, for what is done beside commits: checkpoints, folds, purges.
@@ -123,6 +143,7 @@ impl AuthorityNode {
             session: AuthoritySession::new(),
             user: None,
             device: None,
+            app_schema: 0,
             attached: BTreeMap::new(),
             outgoing: VecDeque::new(),
             wake_at: None,
@@ -211,7 +232,13 @@ impl AuthorityNode {
         match job {
             Job::Attach { connection, workspace, request } => {
                 let attachment = request.attachment;
-                let result = attach_now(&mut self.store, &workspace, &request, new_epoch);
+                let result = attach_now(
+                    &mut self.store,
+                    &workspace,
+                    &request,
+                    new_epoch,
+                    self.schema.as_ref(),
+                );
                 let result = result.map_err(|error| match error {
                     Error::ForeignDevice { .. } => (AttachRefusal::Forbidden, error.to_string()),
                     error => (AttachRefusal::Unavailable, error.to_string()),
@@ -306,7 +333,7 @@ impl AuthorityNode {
             Output::WakeAt(at) => known.wake_at = Some(known.wake_at.map_or(at, |w| w.min(at))),
             Output::Authenticate { hello } => {
                 let answer = members.authenticate(&hello.token);
-                known.device = Some(hello.device);
+                (known.device, known.app_schema) = (Some(hello.device), hello.app_schema);
                 known.user = answer.clone().ok();
                 let result = answer.map(|user| Principal { user });
                 let server_time_ms = wall_ms;
@@ -383,7 +410,7 @@ impl AuthorityNode {
         if owner.is_some_and(|owner| owner != user) {
             return Err(forbidden(Error::ForeignDevice { device }.to_string()));
         }
-        let gate = PushGate::default();
+        let gate = PushGate::of_app(known.app_schema);
         let claim = Claim { connection: number, attachment, nonce, gate: gate.clone() };
         let fenced = self.attachments.claim(&workspace, device, claim).map_err(|code| {
             let message = match code {

@@ -247,7 +247,9 @@ impl DeviceNode {
                 Input::Outbox { workspace, batches }
             }
             Output::StoreAttached { workspace, attached } => {
-                let mut stored = replicator::store_attached(store, &workspace, attached, wall_ms)?;
+                let declared = &self.declared;
+                let mut stored =
+                    replicator::store_attached(store, &workspace, attached, declared, wall_ms)?;
                 settled.append(&mut stored.settled);
                 stored.attached(workspace)
             }

@@ -343,8 +343,9 @@ impl Driver {
             Output::StoreAttached { workspace, attached } => {
                 self.count_decisions(&workspace, &attached.decisions);
                 let name = workspace.clone();
+                let declared = Arc::clone(&self.db.inner.declared);
                 let job = move |store: &mut _| {
-                    replicator::store_attached(store, &name, attached, now_ms())
+                    replicator::store_attached(store, &name, attached, &declared, now_ms())
                 };
                 let stored = move |stored: Result<Stored>| {
                     answer(stored.map(|mut stored| {

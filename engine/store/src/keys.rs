@@ -21,9 +21,9 @@
 //! The values of an index entry are those of its fields, as [`crate::index`] encodes them.
 //!
 //! `META` also holds, under `workspace 00`, the [`Lineage`] of a workspace that was restored; under
-//! the one byte 00, the indexes that the state was built with, if there are any; under 00 00, how
-//! far the clock has come by which things grow old; and under 00 01, before which position frames
-//! hold what was erased, while any file does.
+//! `workspace 00 73`, its schema, if it has one; under the one byte 00, the indexes that the state
+//! was built with, if there are any; under 00 00, how far the clock has come by which things grow
+//! old; and under 00 01, before which position frames hold what was erased, while any file does.
 
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
@@ -110,6 +110,14 @@ pub fn rows_prefix(workspace: &WorkspaceName, generation: u32) -> Vec<u8> {
 pub fn workspace_prefix(workspace: &WorkspaceName) -> Vec<u8> {
     let mut out = workspace.as_str().as_bytes().to_vec();
     out.push(0);
+    out
+}
+
+/// Where `META` holds the schema of a workspace.
+#[must_use]
+pub fn schema_key(workspace: &WorkspaceName) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.push(b's');
     out
 }
 

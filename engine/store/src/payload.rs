@@ -9,6 +9,7 @@ use lastword_core::limits::{
 };
 use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::{Decided, Entry, Role};
+use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 
 /// Frame kinds of the layer above the log. 25 staged walk page, 26 flip and 28 survivors are
@@ -38,6 +39,8 @@ pub mod kind {
     pub const RESTORED: u8 = 29;
     /// [`super::LocalTables`].
     pub const LOCAL_TABLES: u8 = 30;
+    /// [`super::WorkspaceSchema`].
+    pub const SCHEMA: u8 = 33;
 }
 
 /// The part that a store plays.
@@ -170,6 +173,16 @@ pub struct Restored {
     pub time_ms: i64,
 }
 
+/// The schema of a workspace from here on. Ops before it were decided and predicted without it, so
+/// it counts from its place in the log, also when the log is replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkspaceSchema {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// The schema; none if the authority takes any table.
+    pub schema: Option<Schema>,
+}
+
 /// Something that nobody may ask for any more leaves the state of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Purge {
@@ -275,6 +288,8 @@ pub enum Payload {
     Restored(Restored),
     /// An app declared tables local.
     LocalTables(LocalTables),
+    /// A workspace has another schema.
+    Schema(WorkspaceSchema),
 }
 
 impl Payload {
@@ -294,6 +309,7 @@ impl Payload {
             Payload::Erasure(_) => kind::ERASURE,
             Payload::Restored(_) => kind::RESTORED,
             Payload::LocalTables(_) => kind::LOCAL_TABLES,
+            Payload::Schema(_) => kind::SCHEMA,
         }
     }
 
@@ -313,6 +329,7 @@ impl Payload {
             Payload::Erasure(body) => to_bytes(body),
             Payload::Restored(body) => to_bytes(body),
             Payload::LocalTables(body) => to_bytes(body),
+            Payload::Schema(body) => to_bytes(body),
         }
     }
 
@@ -334,6 +351,7 @@ impl Payload {
             kind::ERASURE => Payload::Erasure(from_bytes(bytes)?),
             kind::RESTORED => Payload::Restored(from_bytes(bytes)?),
             kind::LOCAL_TABLES => Payload::LocalTables(from_bytes(bytes)?),
+            kind::SCHEMA => Payload::Schema(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }
@@ -623,6 +641,19 @@ impl Decode for Restored {
             head: from.u64()?,
             time_ms: from.i64()?,
         })
+    }
+}
+
+impl Encode for WorkspaceSchema {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        out.option(self.schema.as_ref());
+    }
+}
+
+impl Decode for WorkspaceSchema {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { workspace: WorkspaceName::decode(from)?, schema: from.option()? })
     }
 }
 

@@ -11,6 +11,8 @@ use lastword_core::protocol::{Decided, Entry};
 use lastword_core::rules::PendingOp;
 use lastword_core::value::Value;
 
+use lastword_core::schema::Schema;
+
 use crate::error::StoreError;
 use crate::index::IndexDef;
 use crate::keys::{
@@ -185,6 +187,14 @@ pub fn lineage<S: ReadState + ?Sized>(
     workspace: &WorkspaceName,
 ) -> Result<Lineage, StoreError> {
     Ok(typed(state, META, &keys::workspace_prefix(workspace))?.unwrap_or_default())
+}
+
+/// The schema of a workspace; none if its authority takes any table.
+pub fn schema<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+) -> Result<Option<Schema>, StoreError> {
+    typed(state, META, &keys::schema_key(workspace))
 }
 
 /// How far the clock has come by which things grow old, in milliseconds since 1970 UTC: when the

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 
+use crate::schema_file::Preset;
+
 /// The embedded sync database in which the server has the last word.
 #[derive(Debug, Parser)]
 #[command(name = "lastword", version, propagate_version = true, max_term_width = 100)]
@@ -234,6 +236,12 @@ pub(super) struct Serve {
     /// Take any token as the user of that name; on loopback only
     #[arg(long)]
     pub(super) dev: bool,
+    /// Tables: a TOML file, see docs/operations.md; without one any table is taken
+    #[arg(long, value_name = "FILE", conflicts_with = "schema_preset")]
+    pub(super) schema: Option<PathBuf>,
+    /// Tables that come with the server: those of OR3 Chat
+    #[arg(long, value_name = "NAME")]
+    pub(super) schema_preset: Option<Preset>,
     /// Keep every version of a record readable this long, like 30d or 12h; 30 days by default
     #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) history: Option<Duration>,

@@ -27,6 +27,7 @@ use clap::Parser as _;
 use lastword::Keep;
 
 use crate::demo;
+use crate::schema_file::SchemaSource;
 use crate::serve::{self, Access, ServeOptions};
 use args::{Admin, Cli, Command, Serve};
 pub use failure::{ExitCode, Failure};
@@ -116,13 +117,18 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         // Never by default: --dev lets everybody in.
         _ => return Err(Failure::usage("say who may connect: --tokens FILE, or --dev")),
     };
+    let schema = match (&args.schema, args.schema_preset) {
+        (Some(path), _) => SchemaSource::File(path.clone()),
+        (None, Some(preset)) => SchemaSource::Preset(preset),
+        (None, None) => SchemaSource::None,
+    };
     let (data, listen, json) = (args.data.clone(), args.listen, args.json);
     let keep = Keep {
         history: args.history.unwrap_or(lastword::DEFAULT_HISTORY),
         tombstones: args.tombstones.unwrap_or(lastword::DEFAULT_TOMBSTONES),
         erased: args.erase_within.unwrap_or(lastword::DEFAULT_ERASE_WITHIN),
     };
-    match serve::run(&ServeOptions { data, listen, access, keep, json }) {
+    match serve::run(&ServeOptions { data, listen, access, schema, keep, json }) {
         Err(serve::ServeError::Engine(error)) => Err(error.into()),
         done => Ok(done?),
     }

@@ -3,37 +3,44 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::At;
+use super::{At, Policy};
 use crate::id::DeviceId;
 use crate::op::{Action, Op};
 use crate::row::{FieldMark, Row};
 use crate::stamp::Mark;
 use crate::value::Record;
 
-/// The row after an applied op. `dropped` are the fields that its verdict names. The result is
-/// `row` unchanged where the op cannot apply (an edit without a row): the authority never logs
-/// such a verdict.
+/// The row after an applied op. `dropped` are the fields that its verdict names: they stay as they
+/// are in a live row, and a new life begins without them. The result is `row` unchanged where the
+/// op cannot apply (an edit without a row): the authority never logs such a verdict.
 #[must_use]
 pub fn apply(
     row: Option<&Row>,
     op: &Op,
     writer: DeviceId,
     at: &At,
+    policy: Policy,
     dropped: &[String],
 ) -> Option<Row> {
     let mark = Mark { seq: at.seq, writer };
     let mut next = match (&op.action, row) {
         // Under the revision policy a create on a live record is a put.
         (Action::Create { record, replace: false }, Some(row)) if !row.deleted => {
-            Row { born: row.born, ..begin(record.clone(), mark) }
+            Row { born: row.born, ..begin(kept(Some(row), record, dropped), mark) }
         }
-        (Action::Create { record, .. }, _) => begin(record.clone(), mark),
+        (Action::Create { record, .. }, _) => begin(kept(None, record, dropped), mark),
         // Under the revision policy a put or delete may be the first thing known of a record.
-        (Action::Put { record }, None) => begin(record.clone(), mark),
+        (Action::Put { record }, None) => begin(kept(None, record, dropped), mark),
         (Action::Delete, None) => Row { deleted: true, ..begin(Record::default(), mark) },
+        // Its tombstones hold key and tuple only, so that it does not matter which of the versions
+        // below was known.
+        (Action::Delete, Some(_)) if policy == Policy::Revision => {
+            Row { deleted: true, ..begin(Record::default(), mark) }
+        }
         (Action::Put { record }, Some(row)) => {
             let born = if row.deleted { mark } else { row.born };
-            Row { born, ..begin(record.clone(), mark) }
+            let live = Some(row).filter(|row| !row.deleted);
+            Row { born, ..begin(kept(live, record, dropped), mark) }
         }
         (Action::Patch { set, remove }, Some(row)) => patch(row, set, remove, mark, dropped),
         (Action::Delete, Some(row)) => Row { deleted: true, last: mark, ..row.clone() },
@@ -47,6 +54,18 @@ pub fn apply(
     next.hlc = op.hlc;
     next.op_id = at.op_id;
     Some(next)
+}
+
+/// A whole record as written, but the dropped fields as they are in the row it is written on.
+fn kept(row: Option<&Row>, record: &Record, dropped: &[String]) -> Record {
+    let mut record = record.clone();
+    for name in dropped {
+        match row.and_then(|row| row.record.field(name)) {
+            Some(field) => record.set(field.clone()),
+            None => record.remove(name),
+        }
+    }
+    record
 }
 
 fn begin(record: Record, mark: Mark) -> Row {

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{At, Policy};
+use super::{At, Policy, TableRules};
 use crate::codec::Encoder;
 use crate::id::{DeviceId, Key, TableName};
 use crate::limits::{
@@ -140,6 +140,7 @@ pub(super) fn lost(
     op: &Op,
     writer: DeviceId,
     at: &At,
+    rules: TableRules<'_>,
     reason: Superseded,
 ) -> Option<Conflict> {
     let live = row.filter(|row| !row.deleted);
@@ -148,6 +149,7 @@ pub(super) fn lost(
     let wanted = wanted_fields(op, stands);
     let fields: Vec<Disputed> = wanted
         .into_iter()
+        .filter(|(name, _)| !rules.owns(name))
         .map(|(name, losing)| Disputed { winning: value_of(stands, &name), name, losing })
         .filter(|disputed| disputed.winning != disputed.losing)
         .collect();

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::conflict::{self, Conflict};
-use super::{At, Policy, Writer, apply};
+use super::{At, Policy, TableRules, Writer, apply};
 use crate::op::{Action, Op, TombstoneRef};
 use crate::row::Row;
 use crate::stamp::{Mark, Superseded, Verdict};
@@ -31,10 +31,11 @@ pub fn decide(
     op: &Op,
     writer: &Writer<'_>,
     at: &At,
-    policy: Policy,
+    rules: TableRules<'_>,
 ) -> Result<Outcome, ValueError> {
-    let case = Case { row, op, writer, at, policy };
-    let outcome = match policy {
+    let mut case = Case { row, op, writer, at, rules, owned: Vec::new() };
+    case.owned = case.owned_fields();
+    let outcome = match rules.policy {
         Policy::Revision => case.by_revision(),
         Policy::Arrival | Policy::ServerWins => case.by_arrival(),
     };
@@ -50,7 +51,9 @@ struct Case<'a> {
     op: &'a Op,
     writer: &'a Writer<'a>,
     at: &'a At,
-    policy: Policy,
+    rules: TableRules<'a>,
+    /// Server-owned fields that the op would set or clear.
+    owned: Vec<String>,
 }
 
 impl Case<'_> {
@@ -100,7 +103,7 @@ impl Case<'_> {
 
     fn whole(&self, row: &Row) -> Outcome {
         let stale = self.any_unseen(row);
-        if stale && (self.writer.strict || self.policy == Policy::ServerWins) {
+        if stale && (self.writer.strict || self.rules.policy == Policy::ServerWins) {
             return self.superseded(Superseded::Stale);
         }
         let conflicts = if stale { self.overwritten(row) } else { Vec::new() };
@@ -110,6 +113,7 @@ impl Case<'_> {
     fn patch(&self, row: &Row, names: &[&String]) -> Outcome {
         let stale: Vec<String> = names
             .iter()
+            .filter(|name| !self.owned.contains(name))
             .filter(|name| self.writer.unseen(row.field_mark(name), self.op.base))
             .map(|name| String::clone(name))
             .collect();
@@ -119,14 +123,17 @@ impl Case<'_> {
         if self.writer.strict {
             return self.superseded(Superseded::Stale);
         }
-        match self.policy {
-            Policy::ServerWins if stale.len() == names.len() => self.superseded(Superseded::Stale),
+        let left = names.len() - self.owned.len();
+        match self.rules.policy {
+            Policy::ServerWins if stale.len() == left => self.superseded(Superseded::Stale),
             Policy::ServerWins => {
                 let lost = conflict::dropped(row, self.op, self.writer.device, self.at, &stale);
-                let mut outcome = self.applied(lost);
-                outcome.row = apply(self.row, self.op, self.writer.device, self.at, &stale);
-                outcome.verdict = Verdict::Applied { dropped: stale };
-                outcome
+                let dropped: Vec<String> = stale.into_iter().chain(self.owned.clone()).collect();
+                Outcome {
+                    row: self.row_without(&dropped),
+                    verdict: Verdict::Applied { dropped },
+                    conflicts: lost.into_iter().collect(),
+                }
             }
             _ => self.applied(self.overwritten(row)),
         }
@@ -149,7 +156,7 @@ impl Case<'_> {
             }
         }
         let contested = self.op.revision <= row.revision;
-        let lost = self.next_row().filter(|_| contested);
+        let lost = self.next_row().filter(|_| contested && !self.is_known_content());
         self.applied(lost.and_then(|next| conflict::outranked(row, &next, self.at)))
     }
 
@@ -162,11 +169,42 @@ impl Case<'_> {
     }
 
     fn next_row(&self) -> Option<Row> {
-        apply(self.row, self.op, self.writer.device, self.at, &[])
+        self.row_without(&self.owned)
+    }
+
+    fn row_without(&self, dropped: &[String]) -> Option<Row> {
+        apply(self.row, self.op, self.writer.device, self.at, self.rules.policy, dropped)
+    }
+
+    /// Server-owned fields that a client's op would make other than they are: those that it sets,
+    /// and, where it writes the whole record on a live row, those that it leaves out.
+    fn owned_fields(&self) -> Vec<String> {
+        if self.writer.is_authority() {
+            return Vec::new();
+        }
+        let changed: &dyn Fn(&String) -> bool = match &self.op.action {
+            Action::Create { record, .. } | Action::Put { record } => {
+                let ends_life = matches!(self.op.action, Action::Create { replace: true, .. });
+                let live = self.row.filter(|row| !row.deleted && !ends_life);
+                &move |name| record.field(name) != live.and_then(|row| row.record.field(name))
+            }
+            Action::Patch { set, remove } => {
+                &|name| set.iter().any(|field| field.name == *name) || remove.contains(name)
+            }
+            Action::Delete | Action::Undelete { .. } => &|_| false,
+        };
+        self.rules.server_owned.iter().filter(|name| changed(name)).cloned().collect()
+    }
+
+    /// A create of a live record whose key says what it is: both sides mean the same.
+    fn is_known_content(&self) -> bool {
+        let live = self.row.is_some_and(|row| !row.deleted);
+        let creates = matches!(self.op.action, Action::Create { replace: false, .. });
+        self.rules.content_keyed && live && creates
     }
 
     fn applied(&self, conflicts: impl IntoIterator<Item = Conflict>) -> Outcome {
-        let verdict = Verdict::Applied { dropped: Vec::new() };
+        let verdict = Verdict::Applied { dropped: self.owned.clone() };
         Outcome { verdict, row: self.next_row(), conflicts: conflicts.into_iter().collect() }
     }
 
@@ -183,12 +221,11 @@ impl Case<'_> {
         let silent = match &self.op.action {
             Action::Undelete { .. } => true,
             Action::Delete => dead,
-            _ => false,
+            _ => self.is_known_content(),
         };
-        let lost = match silent {
-            true => None,
-            false => conflict::lost(self.row, self.op, self.writer.device, self.at, reason),
-        };
+        let lost =
+            || conflict::lost(self.row, self.op, self.writer.device, self.at, self.rules, reason);
+        let lost = if silent { None } else { lost() };
         let verdict = Verdict::Superseded { by, reason };
         Outcome { verdict, row: None, conflicts: lost.into_iter().collect() }
     }

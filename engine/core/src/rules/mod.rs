@@ -16,8 +16,11 @@ pub use conflict::{CONFLICTS_TABLE, Conflict, Disputed, conflict_key, conflict_r
 pub use decide::{Outcome, decide};
 pub use overlay::{PENDING_SEQ, PendingOp, PendingState, overlay};
 
+use alloc::string::String;
+
+use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use crate::id::{BatchId, DeviceId};
-use crate::stamp::Mark;
+use crate::stamp::{Mark, coded};
 
 /// How a table treats a stale op.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -31,15 +34,33 @@ pub enum Policy {
     Revision,
 }
 
-impl Policy {
-    /// The name used in schemas and conflict rows.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Policy::Arrival => "arrival",
-            Policy::ServerWins => "server_wins",
-            Policy::Revision => "revision",
-        }
+coded!(Policy, "policy",
+    Arrival = 0, "arrival";
+    ServerWins = 1, "server_wins";
+    Revision = 2, "revision";
+);
+
+/// What the schema says about the table of an op, as far as it decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TableRules<'a> {
+    /// How a stale op is treated.
+    pub policy: Policy,
+    /// A key says what the record is, so a second create is no conflict.
+    pub content_keyed: bool,
+    /// Fields that only the authority sets: a client's op neither sets nor clears them.
+    pub server_owned: &'a [String],
+}
+
+impl TableRules<'_> {
+    fn owns(&self, name: &str) -> bool {
+        self.server_owned.iter().any(|owned| owned == name)
+    }
+}
+
+impl From<Policy> for TableRules<'_> {
+    /// A table of which only the policy is said.
+    fn from(policy: Policy) -> Self {
+        Self { policy, ..Self::default() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a replica shows: the authority's row with the device's own ops on top.
 
-use super::{At, Policy, Writer, apply, decide};
+use super::{At, TableRules, Writer, apply, decide};
 use crate::id::{BatchId, DeviceId};
 use crate::op::Op;
 use crate::row::Row;
@@ -51,7 +51,7 @@ pub fn overlay(
     pending: &[PendingOp],
     device: DeviceId,
     former: &[DeviceId],
-    policy: Policy,
+    rules: TableRules<'_>,
 ) -> Option<Row> {
     let shown = shadow.map_or(0, |row| row.last.seq);
     let mut row = shadow.cloned();
@@ -60,7 +60,7 @@ pub fn overlay(
             PendingState::Undecided => {
                 let writer = Writer { device, former, strict: own.strict };
                 let at = At { seq: PENDING_SEQ, time_ms: own.created_ms, op_id: own.batch_id };
-                let outcome = decide(row.as_ref(), &own.op, &writer, &at, policy);
+                let outcome = decide(row.as_ref(), &own.op, &writer, &at, rules);
                 // A result beyond the limits will be refused, so nothing of it is shown.
                 if let Some(next) = outcome.ok().and_then(|outcome| outcome.row) {
                     row = Some(next);
@@ -70,7 +70,7 @@ pub fn overlay(
                 if *seq > shown =>
             {
                 let at = At { seq: *seq, time_ms: *time_ms, op_id: own.batch_id };
-                row = apply(row.as_ref(), &own.op, device, &at, dropped);
+                row = apply(row.as_ref(), &own.op, device, &at, rules.policy, dropped);
             }
             PendingState::Settled { .. } => {}
         }

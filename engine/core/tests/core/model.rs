@@ -262,6 +262,10 @@ impl Judge<'_> {
             Effect::Whole(value) if self.model.dead() => Effect::Begin(value),
             effect => effect,
         };
+        // Its tombstones remember nothing of what was below.
+        if self.policy == Policy::Revision && matches!(effect, Effect::Delete) {
+            next.writes.clear();
+        }
         next.writes.push(Write { seq, device: sent.device, batch: sent.batch, tuple, effect });
         next
     }
@@ -378,13 +382,16 @@ fn record(fields: &Fields) -> Record {
 }
 
 fn visible(row: Option<&Row>) -> Option<Fields> {
-    let row = row.filter(|row| !row.deleted)?;
+    row.filter(|row| !row.deleted).map(fields_of)
+}
+
+fn fields_of(row: &Row) -> Fields {
     let entries = row.record.to_entries().unwrap();
     let int = |(name, value)| match value {
         Value::Int(value) => (name, value),
         other => panic!("{other:?}"),
     };
-    Some(entries.into_iter().map(int).collect())
+    entries.into_iter().map(int).collect()
 }
 
 fn op(sent: &Sent) -> Op {
@@ -433,7 +440,7 @@ fn run(policy: Policy, steps: &[Step]) -> Result<(), TestCaseError> {
         let writer = Writer { device: device(sent.device), former: &former, strict: sent.strict };
         let at = At { seq, time_ms: 1, op_id: BatchId([sent.batch; 16]) };
         let op = op(sent);
-        let outcome = decide(row.as_ref(), &op, &writer, &at, policy).unwrap();
+        let outcome = decide(row.as_ref(), &op, &writer, &at, policy.into()).unwrap();
 
         prop_assert_eq!(sorted(&outcome.verdict), sorted(&said.verdict), "seq {}: {:?}", seq, sent);
         let lost: Vec<Lost> = outcome
@@ -460,7 +467,7 @@ fn run(policy: Policy, steps: &[Step]) -> Result<(), TestCaseError> {
             prop_assert_eq!(value.check_untrusted(), Ok(()));
         }
         if let Verdict::Applied { dropped } = &outcome.verdict {
-            let replayed = apply(row.as_ref(), &op, writer.device, &at, dropped);
+            let replayed = apply(row.as_ref(), &op, writer.device, &at, policy, dropped);
             prop_assert_eq!(&replayed, &outcome.row, "replay obeys the verdict");
         }
         model = next.unwrap_or(model);
@@ -469,6 +476,7 @@ fn run(policy: Policy, steps: &[Step]) -> Result<(), TestCaseError> {
         prop_assert_eq!(visible(row.as_ref()), live, "seq {}: {:?}", seq, sent);
         if let Some(row) = &row {
             prop_assert!(to_bytes(row).len() <= row.size_bytes());
+            prop_assert_eq!(fields_of(row), model.kept(), "what a tombstone keeps");
         }
     }
     Ok(())

@@ -169,6 +169,24 @@ pub enum RefusalCode {
 }
 
 #[derive(Encode, Decode, Debug, Clone)]
+pub struct Schema {
+    pub layout: u64,
+    pub min_app_schema: u64,
+    pub tables: Vec<Table>,
+}
+
+/// Bits of the flags: 1 local, 2 content-keyed, 4 removed.
+#[derive(Encode, Decode, Debug, Clone)]
+pub struct Table {
+    pub name: String,
+    pub flags: u8,
+    pub key_field: String,
+    pub policy: u64,
+    pub blob_fields: Vec<String>,
+    pub server_owned: Vec<String>,
+}
+
+#[derive(Encode, Decode, Debug, Clone)]
 pub enum Message {
     Hello(Hello),
     Welcome(Welcome),

@@ -31,7 +31,7 @@ impl Two {
     fn decides(&mut self, writer: &Writer<'_>, op: &Op, op_id: BatchId) -> PendingState {
         self.seq += 1;
         let at = At { seq: self.seq, time_ms: 7, op_id };
-        let outcome = decide(self.authority.as_ref(), op, writer, &at, self.policy).unwrap();
+        let outcome = decide(self.authority.as_ref(), op, writer, &at, self.policy.into()).unwrap();
         self.authority = outcome.row.or(self.authority.take());
         PendingState::Settled { seq: self.seq, time_ms: 7, verdict: outcome.verdict }
     }
@@ -43,7 +43,7 @@ impl Two {
     }
 
     fn visible(&self) -> Option<Row> {
-        overlay(self.shadow.as_ref(), &self.pending, A, &[], self.policy)
+        overlay(self.shadow.as_ref(), &self.pending, A, &[], self.policy.into())
     }
 
     /// A writes what fits what it sees, with the base that the rules give: that of the first own
@@ -226,7 +226,7 @@ fn a_former_device_id_counts_as_own() {
         state: PendingState::Undecided,
     });
     let show = |former: &[_]| {
-        shown(overlay(two.shadow.as_ref(), &two.pending, A, former, Policy::ServerWins))
+        shown(overlay(two.shadow.as_ref(), &two.pending, A, former, Policy::ServerWins.into()))
     };
     assert_eq!(show(&[C]), Some(crate::rules::record(&[("x", 2)])));
     assert_eq!(show(&[]), Some(crate::rules::record(&[("x", 1)])));

@@ -425,6 +425,28 @@ fn another_history_stops_and_is_given_back() {
     }
 }
 
+/// Semantics, section 7: an app that declares a table otherwise than the server stops to sync that
+/// workspace, gives the attachment back, and may ask again once it is mended.
+#[test]
+fn another_schema_stops_and_is_given_back() {
+    let mut played = Played::new();
+    played.tell(Input::Start);
+    played.tell(Input::Attach { workspace: workspace(), state: state(0, 0) });
+    played.connect();
+    let outputs = played.says(&Message::Attached(attached(1, 0)));
+    assert!(outputs.iter().any(|output| matches!(output, Output::StoreAttached { .. })));
+    let message = "table notes".to_owned();
+    let outputs = played.tell(Input::OtherSchema { workspace: workspace(), message });
+    let [SyncStatus::Stopped { why: StopReason::OtherSchema, message }] = &statuses(&outputs)[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(message, "table notes");
+    assert_eq!(sent(&outputs), [Message::Detach { attachment: 1 }]);
+    let outputs = played.tell(Input::Attach { workspace: workspace(), state: state(0, 0) });
+    assert!(matches!(&sent(&outputs)[..], [Message::Attach(a)] if a.attachment == 2));
+}
+
 /// I28. The story: one workspace too many closed the connection of all; each attach made the next
 /// wait the shortest again, so the device came back ten times a second for ever.
 #[test]

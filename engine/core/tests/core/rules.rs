@@ -87,7 +87,7 @@ impl Authority {
         self.seq += 1;
         let at = At { seq: self.seq, time_ms: 1000, op_id: batch(self.seq) };
         let writer = Writer { device, former: &self.former, strict: self.strict };
-        let outcome = decide(self.row.as_ref(), op, &writer, &at, self.policy).unwrap();
+        let outcome = decide(self.row.as_ref(), op, &writer, &at, self.policy.into()).unwrap();
         self.row = outcome.row.clone().or(self.row.take());
         outcome
     }
@@ -354,7 +354,7 @@ fn the_result_is_checked_against_the_limits() {
     let other = op(5, Action::Patch { set: vec![big("b", MAX_RECORD_BYTES / 2)], remove: vec![] });
     let writer = Writer { device: A, former: &[], strict: false };
     let at = At { seq: 9, time_ms: 1, op_id: batch(9) };
-    let result = decide(authority.row.as_ref(), &other, &writer, &at, Policy::Arrival);
+    let result = decide(authority.row.as_ref(), &other, &writer, &at, Policy::Arrival.into());
     assert!(matches!(result, Err(ValueError::TooLarge { limit: MAX_RECORD_BYTES, .. })));
 }
 
@@ -372,7 +372,7 @@ fn the_marks_of_a_row_are_limited_so_that_it_fits_a_message() {
         let op = op(5, remove(&names));
         let writer = Writer { device: A, former: &[], strict: false };
         let at = At { seq: 10 + round, time_ms: 1, op_id: batch(9) };
-        match decide(authority.row.as_ref(), &op, &writer, &at, Policy::Arrival) {
+        match decide(authority.row.as_ref(), &op, &writer, &at, Policy::Arrival.into()) {
             Ok(outcome) => authority.row = outcome.row,
             Err(error) => refused = refused.or(Some(error)),
         }

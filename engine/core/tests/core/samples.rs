@@ -10,6 +10,8 @@ use lastword_core::protocol::{
     Role, Welcome,
 };
 use lastword_core::row::{FieldMark, Row};
+use lastword_core::rules::Policy;
+use lastword_core::schema::{Schema, TableSchema};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword_core::value::{Field, Record, Value};
 
@@ -59,6 +61,7 @@ pub fn all() -> Vec<Sample> {
     samples.extend(batches());
     samples.extend(rows());
     samples.extend(stamps());
+    samples.extend(schemas());
     samples.extend(sessions());
     samples.extend(streams());
     samples.extend(endings());
@@ -355,6 +358,50 @@ fn stamps() -> Vec<Sample> {
         ));
     }
     samples
+}
+
+/// A schema in which one table was removed, and every flag and policy occurs.
+pub fn schema() -> Schema {
+    let table = |name: &str, table| (TableName::new(name).unwrap(), table);
+    let revision = TableSchema { policy: Policy::Revision, ..TableSchema::new("id") };
+    let wins = TableSchema { policy: Policy::ServerWins, ..TableSchema::new("id") };
+    let drafts = TableSchema { local: true, ..TableSchema::new("id") };
+    let files = TableSchema {
+        content_keyed: true,
+        blob_fields: vec!["hash".into()],
+        server_owned: vec!["storage_provider_id".into(), "storage_id".into()],
+        ..TableSchema::new("hash")
+    };
+    let old = Schema::new(0, [table("posts", revision)]).unwrap();
+    let new = [table("file_meta", files), table("kv", wins), table("drafts", drafts)];
+    old.replaced_by(&Schema::new(3, new).unwrap()).unwrap()
+}
+
+fn oschema() -> oracle::Schema {
+    let table = |name: &str, flags, policy| oracle::Table {
+        name: name.into(),
+        flags,
+        key_field: "id".into(),
+        policy,
+        blob_fields: vec![],
+        server_owned: vec![],
+    };
+    let files = oracle::Table {
+        key_field: "hash".into(),
+        blob_fields: vec!["hash".into()],
+        server_owned: vec!["storage_id".into(), "storage_provider_id".into()],
+        ..table("file_meta", 2, 0)
+    };
+    oracle::Schema {
+        layout: 1,
+        min_app_schema: 3,
+        tables: vec![table("drafts", 1, 0), files, table("kv", 0, 1), table("posts", 4, 2)],
+    }
+}
+
+fn schemas() -> Vec<Sample> {
+    let none = oracle::Schema { layout: 1, min_app_schema: 0, tables: vec![] };
+    vec![sample("schema", &schema(), &oschema()), sample("schema.empty", &Schema::default(), &none)]
 }
 
 fn accepted() -> Decision {

@@ -4,6 +4,7 @@ use lastword_core::id::DeviceId;
 use lastword_core::op::Op;
 use lastword_core::row::Row;
 use lastword_core::rules::{self, At};
+use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
 
 use super::{count, note_end, note_erased, put, put_meta};
@@ -26,7 +27,9 @@ pub(super) fn decided(
     remember(state, frame)?;
     match &frame.decision {
         Decision::Accepted { first_seq, last_seq, time_ms, verdicts } => {
-            let mut place = Place { frame, position, time_ms: *time_ms, meta: &mut meta };
+            let schema = read::schema(state, workspace)?.unwrap_or_default();
+            let (time_ms, meta) = (*time_ms, &mut meta);
+            let mut place = Place { frame, position, time_ms, schema, meta };
             let mut seq = *first_seq;
             for (op, verdict) in frame.batch.ops.iter().zip(verdicts) {
                 place.op(state, op, frame.batch.device, seq, verdict)?;
@@ -38,7 +41,7 @@ pub(super) fn decided(
                 seq += 1;
             }
             meta.head = meta.head.max(*last_seq);
-            meta.time_ms = meta.time_ms.max(*time_ms);
+            meta.time_ms = meta.time_ms.max(time_ms);
         }
         Decision::Refused { time_ms, .. } => meta.time_ms = meta.time_ms.max(*time_ms),
     }
@@ -104,6 +107,7 @@ struct Place<'a> {
     frame: &'a DecidedBatch,
     position: u64,
     time_ms: i64,
+    schema: Schema,
     meta: &'a mut WorkspaceMeta,
 }
 
@@ -123,7 +127,8 @@ impl Place<'_> {
             Verdict::Applied { dropped } => {
                 let op_id = self.frame.batch.batch_id;
                 let at = At { seq, time_ms: self.time_ms, op_id };
-                rules::apply(old.as_ref().map(|old| &old.row), op, writer, &at, dropped)
+                let policy = self.schema.rules_of(&op.table).policy;
+                rules::apply(old.as_ref().map(|old| &old.row), op, writer, &at, policy, dropped)
             }
             Verdict::Superseded { .. } => {
                 // The loser joins the record's history; its row stays as it is.

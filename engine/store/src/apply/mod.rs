@@ -11,7 +11,6 @@ mod rows;
 use lastword_core::codec::{Encode, Encoder};
 use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::row::Row;
-use lastword_core::rules::Policy;
 
 use crate::error::{ApplyError, StoreError};
 use crate::index::Indexes;
@@ -25,12 +24,6 @@ use crate::state::{Apply, PutRow, Space, StateTxn, View};
 
 /// Bytes that most rows fit in, so that the buffer they are encoded in need not grow.
 const ROW_BYTES: usize = 1024;
-
-/// The policy of a table: `arrival`, unless a schema says otherwise.
-#[must_use]
-pub fn policy_of(_table: &TableName) -> Policy {
-    Policy::Arrival
-}
 
 /// Applies the payloads of [`crate::payload`], and keeps the entries of a replica's indexes.
 #[derive(Debug, Default)]
@@ -66,6 +59,7 @@ impl Apply for ApplyPayload {
             Payload::Erasure(erasure) => authority::erasure(state, position, &erasure),
             Payload::Restored(restored) => authority::restored(state, &restored),
             Payload::LocalTables(declared) => replica::local_tables(state, declared),
+            Payload::Schema(schema) => replica::schema(state, indexes, &schema),
         }?;
         Ok(())
     }

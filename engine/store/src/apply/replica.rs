@@ -11,18 +11,21 @@ use lastword_core::id::{DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::{Decided, Entry};
 use lastword_core::row::Row;
-use lastword_core::rules::{self, At, PendingOp, PendingState};
+use lastword_core::rules::{self, At, PendingOp, PendingState, Policy};
+use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 
 use super::rows::{delete_row, put_row};
-use super::{count, note_end, note_erased, policy_of, put, put_meta};
+use super::{count, note_end, note_erased, put, put_meta};
 use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
     self, BY_SEQ, GRAVES, META, OUTBOX, OutboxEntry, PENDING, SHADOW, STAGED, Shadow,
     StoredPending, StoredRow, WorkspaceMeta,
 };
-use crate::payload::{Attachment, DeadLetters, LocalBatch, LocalTables, RemotePage, Verdicts};
+use crate::payload::{
+    Attachment, DeadLetters, LocalBatch, LocalTables, RemotePage, Verdicts, WorkspaceSchema,
+};
 use crate::read;
 use crate::state::StateTxn;
 
@@ -43,6 +46,29 @@ pub(super) fn local_tables(
     kept.extend(declared.tables);
     let kept = LocalTables { tables: kept.into_iter().collect() };
     put(state, META, keys::LOCAL_TABLES, &kept)
+}
+
+/// The workspace has another schema. What own ops under way are going to do may be another thing
+/// under it.
+pub(super) fn schema(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+    frame: &WorkspaceSchema,
+) -> Result<(), StoreError> {
+    let workspace = &frame.workspace;
+    match &frame.schema {
+        Some(schema) => put(state, META, &keys::schema_key(workspace), schema)?,
+        None => state.delete(META, &keys::schema_key(workspace)),
+    }
+    let mut step = Step::begin(state, indexes, workspace)?;
+    let first = step.meta.gone.saturating_add(1);
+    for (_, entry) in read::outbox(step.state, workspace, first, usize::MAX)? {
+        for (table, key) in &entry.records {
+            let row_key = step.row_key(table, key);
+            step.touch(row_key, table, entry.position);
+        }
+    }
+    step.end()
 }
 
 pub(super) fn local(
@@ -90,7 +116,8 @@ fn local_ops(
         let time_ms = i64::try_from(op.hlc.ms()).unwrap_or(i64::MAX);
         let at = At { seq: 0, time_ms, op_id: Default::default() };
         let old_row = old.as_ref().map(|old| &old.row);
-        if let Some(row) = rules::apply(old_row, op, DeviceId::AUTHORITY, &at, &[]) {
+        if let Some(row) = rules::apply(old_row, op, DeviceId::AUTHORITY, &at, Policy::Arrival, &[])
+        {
             note_end(state, workspace, &op.table, &op.key, &row)?;
             put_row(state, indexes, &row_key, old_row, &StoredRow { position, row })?;
         }
@@ -205,6 +232,7 @@ pub(super) struct Step<'a, 'b> {
 struct Own {
     device: DeviceId,
     former: Vec<DeviceId>,
+    schema: Schema,
 }
 
 impl<'a, 'b> Step<'a, 'b> {
@@ -238,7 +266,8 @@ impl<'a, 'b> Step<'a, 'b> {
     fn writer(&self) -> Result<Own, StoreError> {
         let identity = read::identity(self.state)?;
         let (device, former) = identity.map(|id| (id.device, id.former)).unwrap_or_default();
-        Ok(Own { device, former })
+        let schema = read::schema(self.state, self.workspace)?.unwrap_or_default();
+        Ok(Own { device, former, schema })
     }
 
     fn row_key(&self, table: &TableName, key: &Key) -> Vec<u8> {
@@ -278,7 +307,7 @@ impl<'a, 'b> Step<'a, 'b> {
             std::slice::from_ref(&pending.0),
             own.device,
             &own.former,
-            policy_of(&pending.0.op.table),
+            own.schema.rules_of(&pending.0.op.table),
         );
         if let Some(row) = row {
             let stored = StoredRow { position, row };
@@ -315,7 +344,7 @@ impl<'a, 'b> Step<'a, 'b> {
                 &pending,
                 own.device,
                 &own.former,
-                policy_of(table),
+                own.schema.rules_of(table),
             ),
         };
         match row {

@@ -10,7 +10,8 @@ use lastword_core::json;
 use lastword_core::op::{Action, Batch, Op};
 use lastword_core::protocol::{Decided, Entry, Role};
 use lastword_core::row::{Digest, Row};
-use lastword_core::rules::{PendingOp, PendingState};
+use lastword_core::rules::{PendingOp, PendingState, Policy};
+use lastword_core::schema::{Schema, TableSchema};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword_core::value::Record;
 use lastword_store::keys::{
@@ -19,7 +20,7 @@ use lastword_store::keys::{
 };
 use lastword_store::payload::{
     Attachment, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, LocalTables, Payload,
-    Purge, PurgePart, RemotePage, Restored, StoreRole, Sums, Verdicts,
+    Purge, PurgePart, RemotePage, Restored, StoreRole, Sums, Verdicts, WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -159,6 +160,7 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         time_ms: 1_700_000_000_004,
         records: vec![(TableName::new("notes").unwrap(), Key::new("n1").unwrap())],
     };
+    let schema = |schema| Payload::Schema(WorkspaceSchema { workspace: workspace(), schema });
     vec![
         ("erasure", Payload::Erasure(erasure)),
         ("decided", Payload::Decided(decided_batch(accepted(), batch().ops))),
@@ -168,7 +170,18 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         ("attachment", Payload::Attachment(attachment)),
         ("restored", Payload::Restored(restored)),
         ("local-tables", Payload::LocalTables(LocalTables { tables })),
+        ("schema", schema(Some(notes_schema()))),
+        ("schema.none", schema(None)),
     ]
+}
+
+fn notes_schema() -> Schema {
+    let notes = TableSchema {
+        policy: Policy::ServerWins,
+        server_owned: vec!["size".into()],
+        ..TableSchema::new("id")
+    };
+    Schema::new(2, [(TableName::new("notes").unwrap(), notes)]).unwrap()
 }
 
 fn golden() -> BTreeMap<&'static str, &'static str> {
@@ -236,6 +249,7 @@ fn payloads_and_state_rows_have_their_golden_bytes() {
         role: Some(Role::Owner),
     };
     value(&mut golden, "state.meta", &meta);
+    value(&mut golden, "state.schema", &notes_schema());
     value(&mut golden, "state.lineage", &Lineage(vec![(10, 1_700_000_000 << 20)]));
     let entry = OutboxEntry {
         batch_id: BatchId([2; 16]),

@@ -94,7 +94,7 @@ impl Part {
             let row_key = keys::row_key(&workspace(), 0, &op.table, &op.key);
             let stored = read::row(self.store.newest(), &row_key).unwrap();
             let (row, at) = (stored.as_ref().map(|stored| &stored.row), At { time_ms, ..at() });
-            rules::decide(row, op, &writer, &at, Policy::Arrival).unwrap().verdict
+            rules::decide(row, op, &writer, &at, Policy::Arrival.into()).unwrap().verdict
         };
         let verdicts = ops.iter().map(decide).collect();
         let names = ops.iter().chain(&own).map(|op| (&op.table, &op.key));

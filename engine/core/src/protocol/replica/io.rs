@@ -105,6 +105,8 @@ pub enum StopReason {
     Version,
     /// What this device missed is no longer kept.
     BehindHorizon,
+    /// The app declares a table otherwise than the server, or does not understand its schema.
+    OtherSchema,
     /// This device's own store failed.
     StoreFailed,
 }
@@ -196,6 +198,14 @@ pub enum Input {
         workspace: WorkspaceName,
         /// Counter of that batch.
         counter: u64,
+    },
+    /// Answer to [`Output::StoreAttached`]: nothing was stored, since the authority's schema is not
+    /// that of the app.
+    OtherSchema {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// For people: which table, and what to do.
+        message: String,
     },
     /// Time has passed.
     Time,

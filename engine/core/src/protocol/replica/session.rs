@@ -138,6 +138,10 @@ impl ReplicaSession {
                 self.forked(&workspace, counter);
                 workspace
             }
+            Input::OtherSchema { workspace, message } => {
+                self.give_up(&workspace, StopReason::OtherSchema, message);
+                workspace
+            }
             _ => return,
         };
         if let Some(open) = self.requests.get_mut(&workspace) {

@@ -237,7 +237,7 @@ impl ReplicaSession {
     }
 
     /// What the authority offers is of no use here: it need not serve it.
-    fn give_up(&mut self, workspace: &WorkspaceName, why: StopReason, message: String) {
+    pub(super) fn give_up(&mut self, workspace: &WorkspaceName, why: StopReason, message: String) {
         if let Some(local) = self.workspaces.get(workspace) {
             self.send(&Message::Detach { attachment: local.attachment });
         }
