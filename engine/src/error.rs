@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lastword_core::id::{DeviceId, Key, NameError, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Key, NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
 use lastword_core::value::ValueError;
@@ -176,6 +176,20 @@ pub enum Error {
         table: TableName,
         /// The key.
         key: Key,
+    },
+    /// No dead letters of a workspace belong to that unit: it was sent again or discarded.
+    #[error("workspace {workspace} has no dead letters of unit {unit}; `dead-letters` lists them")]
+    NoDeadLetter {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The unit asked for.
+        unit: BatchId,
+    },
+    /// The ops of a dead letter are no longer in the log.
+    #[error("the ops of dead letter {batch} are not in the log: it can only be discarded")]
+    DeadLetterGone {
+        /// Its batch.
+        batch: BatchId,
     },
     /// A batch of the outbox is not where the log should have it.
     #[error(

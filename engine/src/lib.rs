@@ -77,6 +77,7 @@ mod receipt;
 mod database;
 mod view;
 mod workspace;
+mod retry;
 mod typed;
 mod watch;
 mod status;

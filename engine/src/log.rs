@@ -120,6 +120,11 @@ fn line(position: u64, payload: Payload) -> LogLine {
             );
             ("dead letters", Some(letters.workspace), text)
         }
+        Payload::Retry(retry) => {
+            let text =
+                format!("{}, from dead letter {}", local_text(&retry.sent), retry.letter.key);
+            ("retry", Some(retry.sent.workspace), text)
+        }
         Payload::Sums(sums) => (
             "sums",
             None,

@@ -61,11 +61,8 @@ pub(crate) fn read_outbox(
     let mut batches = Vec::with_capacity(entries.len());
     for (counter, entry) in entries.into_iter().filter(|(_, entry)| entry.settled.is_none()) {
         let frame = log.read_frame(entry.position)?;
-        let payload = Payload::from_frame(frame.kind, &frame.payload);
-        let Ok(Payload::Local(local)) = payload else {
-            return Err(Error::Outbox { workspace: workspace.clone(), counter });
-        };
-        let Some(batch) = local.batch else {
+        let payload = Payload::from_frame(frame.kind, &frame.payload).ok();
+        let Some(batch) = payload.and_then(Payload::into_own).and_then(|own| own.batch) else {
             return Err(Error::Outbox { workspace: workspace.clone(), counter });
         };
         // The counter in the outbox counts: the batch may have been renumbered.

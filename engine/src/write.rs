@@ -102,7 +102,7 @@ fn twice_named<'a>(set: &'a [Field], remove: &'a [String]) -> Option<&'a str> {
     names.into_iter().find(|name| !seen.insert(*name))
 }
 
-fn apply_patch(record: &mut Record, set: &[Field], remove: &[String]) {
+pub(crate) fn apply_patch(record: &mut Record, set: &[Field], remove: &[String]) {
     set.iter().for_each(|field| record.set(field.clone()));
     remove.iter().for_each(|name| record.remove(name));
 }
@@ -297,7 +297,7 @@ impl Tx {
     }
 }
 
-fn next(before: Option<Row>) -> u64 {
+pub(crate) fn next(before: Option<Row>) -> u64 {
     before.map_or(1, |row| row.revision.saturating_add(1))
 }
 
@@ -435,7 +435,11 @@ impl Intent {
 
 /// An op on a record with own ops under way inherits the base of the first of them, unless all of
 /// them are predicted to lose, so that the user saw the authority's row.
-fn base_of<S: ReadState>(state: &S, row_key: &[u8], seen: Option<&StoredRow>) -> Result<u64> {
+pub(crate) fn base_of<S: ReadState>(
+    state: &S,
+    row_key: &[u8],
+    seen: Option<&StoredRow>,
+) -> Result<u64> {
     // Only a record with own ops under way has a shadow, and looking for one is cheap.
     let first = match read::has_shadow(state, row_key)? {
         true => read::first_pending(state, row_key)?,

@@ -36,6 +36,8 @@ pub mod kind {
     pub const ERASURE: u8 = 27;
     /// [`super::Restored`].
     pub const RESTORED: u8 = 29;
+    /// [`super::Retry`].
+    pub const RETRY: u8 = 34;
 }
 
 /// The part that a store plays.
@@ -143,6 +145,16 @@ pub struct DeadLetters {
     pub renumbered: Vec<(u64, u64)>,
     /// The rows of `_dead_letters`, one per batch, for workspace `_store`.
     pub rows: Vec<Op>,
+}
+
+/// A dead letter goes back into the outbox: its ops as a new batch, and in the same step its row
+/// of `_dead_letters` goes, so that it is neither lost nor sent twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// The new batch; it has no local ops.
+    pub sent: LocalBatch,
+    /// Deletes the row, in workspace `_store`.
+    pub letter: Op,
 }
 
 /// Row counts and digest sums of all workspaces at one position, to check a rebuild with.
@@ -261,6 +273,8 @@ pub enum Payload {
     Erasure(Erasure),
     /// A workspace goes on from a backup.
     Restored(Restored),
+    /// A dead letter is sent again.
+    Retry(Retry),
 }
 
 impl Payload {
@@ -279,6 +293,16 @@ impl Payload {
             Payload::Purge(_) => kind::PURGE,
             Payload::Erasure(_) => kind::ERASURE,
             Payload::Restored(_) => kind::RESTORED,
+            Payload::Retry(_) => kind::RETRY,
+        }
+    }
+
+    /// What this device wrote, if the frame says that: at first or again.
+    #[must_use]
+    pub fn into_own(self) -> Option<LocalBatch> {
+        match self {
+            Payload::Local(local) | Payload::Retry(Retry { sent: local, .. }) => Some(local),
+            _ => None,
         }
     }
 
@@ -297,6 +321,7 @@ impl Payload {
             Payload::Purge(body) => to_bytes(body),
             Payload::Erasure(body) => to_bytes(body),
             Payload::Restored(body) => to_bytes(body),
+            Payload::Retry(body) => to_bytes(body),
         }
     }
 
@@ -317,6 +342,7 @@ impl Payload {
             kind::PURGE => Payload::Purge(from_bytes(bytes)?),
             kind::ERASURE => Payload::Erasure(from_bytes(bytes)?),
             kind::RESTORED => Payload::Restored(from_bytes(bytes)?),
+            kind::RETRY => Payload::Retry(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }
@@ -606,6 +632,19 @@ impl Decode for Restored {
             head: from.u64()?,
             time_ms: from.i64()?,
         })
+    }
+}
+
+impl Encode for Retry {
+    fn encode(&self, out: &mut Encoder) {
+        self.sent.encode(out);
+        self.letter.encode(out);
+    }
+}
+
+impl Decode for Retry {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { sent: LocalBatch::decode(from)?, letter: Op::decode(from)? })
     }
 }
 

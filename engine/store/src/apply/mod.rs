@@ -62,6 +62,7 @@ impl Apply for ApplyPayload {
             Payload::Purge(purge) => purge::purge(state, indexes, &purge),
             Payload::Erasure(erasure) => authority::erasure(state, position, &erasure),
             Payload::Restored(restored) => authority::restored(state, &restored),
+            Payload::Retry(retry) => replica::retry(state, indexes, position, &retry),
         }?;
         Ok(())
     }

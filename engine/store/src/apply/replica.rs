@@ -22,7 +22,7 @@ use crate::keys::{
     self, BY_SEQ, GRAVES, OUTBOX, OutboxEntry, PENDING, SHADOW, STAGED, Shadow, StoredPending,
     StoredRow, WorkspaceMeta,
 };
-use crate::payload::{Attachment, DeadLetters, LocalBatch, RemotePage, Verdicts};
+use crate::payload::{Attachment, DeadLetters, LocalBatch, RemotePage, Retry, Verdicts};
 use crate::read;
 use crate::state::StateTxn;
 
@@ -158,6 +158,17 @@ pub(super) fn dead_letters(
     step.meta.written = step.meta.written.saturating_sub(given_back);
     step.end()?;
     local_ops(state, indexes, &read::store_workspace(), 0, position, &frame.rows)
+}
+
+pub(super) fn retry(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+    position: u64,
+    frame: &Retry,
+) -> Result<(), StoreError> {
+    local(state, indexes, position, &frame.sent)?;
+    let letter = std::slice::from_ref(&frame.letter);
+    local_ops(state, indexes, &read::store_workspace(), 0, position, letter)
 }
 
 /// The store goes on as another device. What was under way in the name of the old one is of no use
