@@ -112,6 +112,15 @@ pub enum Error {
         /// Its key.
         key: String,
     },
+    /// A write cannot be undone: somebody has written the record since, or the server let another
+    /// version stand.
+    #[error("{table}/{key} was written again since: undoing would take that away")]
+    Overtaken {
+        /// Its table.
+        table: TableName,
+        /// Its key.
+        key: Key,
+    },
     /// An undelete names a record that is not deleted.
     #[error("{table}/{key} is not deleted")]
     NotDeleted {

@@ -81,6 +81,7 @@ mod retry;
 mod typed;
 mod watch;
 mod status;
+mod undo;
 mod judge;
 mod authority;
 mod attachments;
@@ -124,6 +125,7 @@ pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatu
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
 pub use tables::{CONFLICTS, Conflict, ConflictField, DEAD_LETTERS, RefusedBatch};
 pub use typed::Row;
+pub use undo::{RowHistory, RowVersion};
 pub use upkeep::{DEFAULT_HISTORY, Keep};
 pub use verify::{Damage, Verified, VerifyStep, verify};
 pub use view::{Shown, WorkspaceView};

@@ -21,7 +21,7 @@ use crate::dead_letter::{self, Kept};
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
 use crate::live::lock;
-use crate::receipt::{Held, Receipt};
+use crate::receipt::{Held, Receipt, Written};
 use crate::view::WorkspaceView;
 use crate::workspace::Workspace;
 use crate::write;
@@ -193,8 +193,8 @@ impl Workspace {
             Ok(sent)
         })?;
         // Somebody else may have sent or discarded some of them meanwhile.
-        let held = held.into_iter().zip(sent).filter(|(_, sent)| *sent);
-        Ok(held.map(|(held, _)| Receipt::synced(held)).collect())
+        let held = held.into_iter().zip(sent);
+        Ok(held.filter_map(|(held, sent)| Some(Receipt::synced(held, sent?))).collect())
     }
 }
 
@@ -207,11 +207,16 @@ struct Renew<'a> {
 }
 
 impl Renew<'_> {
-    /// Appends one batch; false if it is no dead letter any more.
-    fn append(&self, store: &mut Store, again: Again, last_hlc: &mut Hlc) -> Result<bool> {
+    /// Appends one batch; none if it is no dead letter any more.
+    fn append(
+        &self,
+        store: &mut Store,
+        again: Again,
+        last_hlc: &mut Hlc,
+    ) -> Result<Option<Written>> {
         let newest = store.newest();
         let Some(letter) = dead_letter::removal(newest, again.letter, self.now_ms)? else {
-            return Ok(false);
+            return Ok(None);
         };
         let identity = read::identity(newest)?.ok_or(Error::Closed)?;
         let meta = read::meta(newest, self.workspace)?;
@@ -219,7 +224,7 @@ impl Renew<'_> {
         if undecided >= self.max_undecided {
             return Err(Error::OutboxFull { batches: undecided, limit: self.max_undecided });
         }
-        let (mut ops, mut previous) = (Vec::new(), Vec::new());
+        let (mut ops, mut previous, mut before) = (Vec::new(), Vec::new(), Vec::new());
         for op in again.old.ops {
             let row_key = keys::row_key(self.workspace, meta.generation, &op.table, &op.key);
             let stored = read::row(newest, &row_key)?;
@@ -233,7 +238,9 @@ impl Renew<'_> {
                 },
                 action => action,
             };
-            ops.push(Op { base, revision: write::next(row), hlc: *last_hlc, action, ..op });
+            let revision = write::next(row.as_ref());
+            before.push(((op.table.clone(), op.key.clone()), row));
+            ops.push(Op { base, revision, hlc: *last_hlc, action, ..op });
         }
         let batch = Batch {
             device: identity.device,
@@ -248,8 +255,8 @@ impl Renew<'_> {
         let (workspace, local) = (self.workspace.clone(), Vec::new());
         let sent = LocalBatch { workspace, batch: Some(batch), local, previous };
         let frame = Payload::Retry(Retry { sent, letter });
-        store.append(frame.kind(), &frame.to_bytes())?;
-        Ok(true)
+        let position = store.append(frame.kind(), &frame.to_bytes())?;
+        Ok(Some(Written { workspace: self.workspace.clone(), position, before }))
     }
 
     /// An undelete that names a delete of its own unit means that delete under its new id.
@@ -395,10 +402,8 @@ mod tests {
         let again = fixture.refuse();
         assert_eq!((again, fixture.letters()), (ids[0], 5));
         assert_eq!(fixture.ws.retry_dead_letter(again).unwrap().len(), 4);
-        assert_eq!(
-            undeleted(&fixture.outbox()[3]),
-            TombstoneRef::Batch(fixture.outbox()[2].batch_id)
-        );
+        let all = fixture.outbox();
+        assert_eq!(undeleted(&all[3]), TombstoneRef::Batch(all[2].batch_id));
     }
 
     /// I19, trap of a crash in the middle: the outbox took three of four batches, then the process
@@ -472,8 +477,8 @@ mod tests {
         assert!(matches!(elsewhere, Err(Error::NoDeadLetter { .. })), "{elsewhere:?}");
     }
 
-    /// B3. A fold keeps the ops of a dead letter for as long as it is one, and those of a batch that
-    /// was sent again for as long as it waits; nothing else holds what was before.
+    /// B3. A fold keeps the ops of a dead letter for as long as it is one, and those of a batch
+    /// that was sent again for as long as it waits; nothing else holds what was before.
     #[test]
     fn a_fold_keeps_the_ops_of_a_unit() {
         let (fixture, unit) = refused_unit(10);

@@ -159,7 +159,7 @@ impl Workspace {
     ///
     /// # Errors
     /// [`crate::Error::Store`] if the disk fails or a frame is damaged.
-    pub fn history(&self, table: &TableName, key: &Key) -> Result<RecordHistory> {
+    pub fn record_history(&self, table: &TableName, key: &Key) -> Result<RecordHistory> {
         let log = self.database().inner.writer.views();
         history::history(log, self.read()?.stored(table, key)?, table, key)
     }

@@ -10,7 +10,7 @@ use crate::database::Database;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
 use crate::live::lock;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, Written};
 use crate::view::{Shown, WorkspaceView};
 use crate::write::{self, Appended, Author, Tx};
 
@@ -87,7 +87,7 @@ impl Workspace {
             let inner = &self.db.inner;
             let mut tx = Tx::new(&self.name, self.db.view(), Arc::clone(&inner.declared))?;
             edit(&mut tx)?;
-            let draft = tx.into_draft();
+            let (draft, before) = tx.into_draft();
             let (declared, max_undecided) = (Arc::clone(&inner.declared), inner.max_undecided);
             let batch_id = BatchId(random());
             let held = inner.receipts.hold(batch_id);
@@ -98,10 +98,15 @@ impl Workspace {
                 let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
                 write::append(store, &draft, batch_id, now_ms(), author)
             })?;
+            let workspace = self.name.clone();
             return Ok(match appended {
                 Appended::Moved => continue,
-                Appended::Local => Receipt::local(),
-                Appended::Synced => Receipt::synced(held),
+                Appended::Local(position) => {
+                    Receipt::local(Written { workspace, position, before })
+                }
+                Appended::Synced(position) => {
+                    Receipt::synced(held, Written { workspace, position, before })
+                }
             });
         }
         Err(Error::Aborted(format!(

@@ -288,16 +288,26 @@ impl Tx {
         Ok(())
     }
 
-    pub(crate) fn into_draft(self) -> Draft {
-        let intents = self.records.into_iter().filter_map(|((table, key), working)| {
+    /// The row of a record before this write, tombstones too.
+    pub(crate) fn row(&mut self, table: &TableName, key: &Key) -> Result<Option<Row>> {
+        Ok(self.working(table, key)?.before.clone())
+    }
+
+    /// What is to be written, and the rows before it.
+    pub(crate) fn into_draft(self) -> (Draft, Vec<(Name, Option<Row>)>) {
+        let (mut ops, mut rows) = (Vec::new(), Vec::new());
+        for ((table, key), working) in self.records {
             let Working { observed, before, intent, .. } = working;
-            intent.map(|intent| DraftOp { table, key, observed, revision: next(before), intent })
-        });
-        Draft { workspace: self.workspace, ops: intents.collect() }
+            let Some(intent) = intent else { continue };
+            let revision = next(before.as_ref());
+            rows.push(((table.clone(), key.clone()), before));
+            ops.push(DraftOp { table, key, observed, revision, intent });
+        }
+        (Draft { workspace: self.workspace, ops }, rows)
     }
 }
 
-pub(crate) fn next(before: Option<Row>) -> u64 {
+pub(crate) fn next(before: Option<&Row>) -> u64 {
     before.map_or(1, |row| row.revision.saturating_add(1))
 }
 
@@ -339,10 +349,11 @@ struct DraftOp {
 pub(crate) enum Appended {
     /// A record moved since the closure read it; run the closure again.
     Moved,
-    /// It has nothing to sync: it touched local tables only, or nothing.
-    Local,
-    /// Its batch is in the outbox.
-    Synced,
+    /// It has nothing to sync: it touched local tables only, or nothing. Position of its frame, 0
+    /// if there is none.
+    Local(u64),
+    /// Its batch is in the outbox; position of its frame.
+    Synced(u64),
 }
 
 /// What the writer thread needs besides the draft.
@@ -361,7 +372,7 @@ pub(crate) fn append(
     author: Author<'_>,
 ) -> Result<Appended> {
     if draft.ops.is_empty() {
-        return Ok(Appended::Local);
+        return Ok(Appended::Local(0));
     }
     let newest = store.newest();
     let identity = read::identity(newest)?.ok_or(Error::Closed)?;
@@ -414,11 +425,11 @@ pub(crate) fn append(
     let frame = LocalBatch { workspace: draft.workspace.clone(), batch, local, previous };
     let payload = Payload::Local(frame);
     // Deleting is how a user frees a full disk.
-    match draft.ops.iter().all(|op| matches!(op.intent, Intent::Delete)) {
+    let position = match draft.ops.iter().all(|op| matches!(op.intent, Intent::Delete)) {
         true => store.append_urgent(payload.kind(), &payload.to_bytes())?,
         false => store.append(payload.kind(), &payload.to_bytes())?,
     };
-    Ok(if synced { Appended::Synced } else { Appended::Local })
+    Ok(if synced { Appended::Synced(position) } else { Appended::Local(position) })
 }
 
 impl Intent {

@@ -18,5 +18,7 @@ mod salvage;
 mod system;
 #[path = "engine/typed.rs"]
 mod typed;
+#[path = "engine/undo.rs"]
+mod undo;
 #[path = "engine/watch.rs"]
 mod watch;

@@ -165,7 +165,7 @@ fn damage_of_the_history_leaves_the_records() {
     assert!(db.healed().is_none(), "records are whole: nothing is to be healed");
     let ws = db.workspace("main").unwrap();
     let (table, key) = (TableName::new("drafts").unwrap(), Key::new("draft").unwrap());
-    assert!(names(&ws.history(&table, &key).unwrap_err()));
+    assert!(names(&ws.record_history(&table, &key).unwrap_err()));
     ws.write(|tx| tx.update(DRAFTS, "draft", |draft| draft.index = 3)).unwrap();
     drop(ws);
     db.close().unwrap();
