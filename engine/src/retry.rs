@@ -183,7 +183,7 @@ impl Workspace {
         let held: Vec<Held> = step.iter().map(hold).collect();
         let (workspace, clock) = (self.name().clone(), Arc::clone(&inner.last_hlc));
         let (max_undecided, now_ms) = (inner.max_undecided, now_ms());
-        let sent = inner.writer.run(move |store| {
+        let sent = self.told_if_full(inner.writer.run(move |store| {
             let mut last_hlc = lock(&clock);
             let mut sent = Vec::with_capacity(step.len());
             for again in step {
@@ -191,7 +191,7 @@ impl Workspace {
                 sent.push(renew.append(store, again, &mut last_hlc)?);
             }
             Ok(sent)
-        })?;
+        }))?;
         // Somebody else may have sent or discarded some of them meanwhile.
         let held = held.into_iter().zip(sent);
         Ok(held.filter_map(|(held, sent)| Some(Receipt::synced(held, sent?))).collect())

@@ -9,6 +9,7 @@ use lastword_store::read;
 use crate::database::Database;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
+use crate::hook::{self, QueueFull};
 use crate::live::lock;
 use crate::receipt::{Receipt, Written};
 use crate::view::{Shown, WorkspaceView};
@@ -92,12 +93,12 @@ impl Workspace {
             let batch_id = BatchId(random());
             let held = inner.receipts.hold(batch_id);
             let clock = Arc::clone(&inner.last_hlc);
-            let appended = inner.writer.run(move |store| {
+            let appended = self.told_if_full(inner.writer.run(move |store| {
                 let is_local = |table: &TableName| declared.is_local(table);
                 let mut last_hlc = lock(&clock);
                 let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
                 write::append(store, &draft, batch_id, now_ms(), author)
-            })?;
+            }))?;
             let workspace = self.name.clone();
             return Ok(match appended {
                 Appended::Moved => continue,
@@ -112,6 +113,15 @@ impl Workspace {
         Err(Error::Aborted(format!(
             "other writes changed the same records {MAX_WRITE_ATTEMPTS} times in a row"
         )))
+    }
+
+    /// Hooks hear of a full outbox.
+    pub(crate) fn told_if_full<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(Error::OutboxFull { batches, limit }) = result {
+            let event = || QueueFull { workspace: self.name.clone(), batches, limit };
+            self.db.inner.hooks.raise(hook::SYNC_QUEUE_FULL, event);
+        }
+        result
     }
 
     /// A store's own tables are written by the product and never leave the device.
