@@ -1,15 +1,18 @@
 //! A database: one device's store, opened by one process.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lastword_core::hlc::Hlc;
-use lastword_core::id::{DeviceId, TableName};
+use lastword_core::id::{DeviceId, TableName, WorkspaceName};
 use lastword_store::{OpenReport, View};
 
 use crate::error::{Error, Result};
 use crate::heal::{self, HealReport, OnDamage};
+use crate::hook::{self, Failed};
+use crate::hooks::HookQueue;
 use crate::live::Watchers;
 use crate::locality;
 use crate::log::{self, LogLine};
@@ -31,9 +34,12 @@ pub struct Database {
 pub(crate) struct DatabaseInner {
     pub(crate) opened: OpenedStore,
     healed: Option<HealReport>,
-    pub(crate) writer: Writer,
+    pub(crate) writer: Arc<Writer>,
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) receipts: Arc<Receipts>,
+    pub(crate) hooks: Arc<HookQueue>,
+    /// Workspaces whose conflicts are about to be told.
+    pub(crate) looking: Arc<Mutex<BTreeSet<WorkspaceName>>>,
     pub(crate) declared: Arc<Declared>,
     pub(crate) max_undecided: u64,
     pub(crate) app_schema: u64,
@@ -144,9 +150,11 @@ impl Builder {
             inner: Arc::new(DatabaseInner {
                 opened,
                 healed,
-                writer,
+                writer: Arc::new(writer),
                 watchers,
                 receipts: Arc::default(),
+                hooks: hooks(),
+                looking: Arc::default(),
                 declared: Arc::new(declared),
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 app_schema: self.app_schema,
@@ -154,6 +162,21 @@ impl Builder {
             }),
         })
     }
+}
+
+/// The queue of a new database; a panic of a hook is an event itself, unless it was told of one.
+fn hooks() -> Arc<HookQueue> {
+    let queue: Arc<HookQueue> = Arc::default();
+    let of = Arc::downgrade(&queue);
+    queue.on_panic(move |name, reason| {
+        if let Some(queue) = of.upgrade()
+            && name != hook::SYNC_ERROR.name()
+        {
+            let message = format!("hook {name} panicked: {reason}");
+            queue.run(hook::SYNC_ERROR, &Failed { workspace: None, message });
+        }
+    });
+    queue
 }
 
 impl Database {
@@ -210,6 +233,7 @@ impl Database {
     /// # Errors
     /// [`crate::Error::Store`] if the last sync fails.
     pub fn close(&self) -> Result<()> {
+        self.inner.hooks.close();
         let closed = self.inner.writer.close();
         self.inner.watchers.close();
         self.inner.receipts.close();
@@ -223,6 +247,7 @@ impl Database {
 
 impl Drop for DatabaseInner {
     fn drop(&mut self) {
+        self.hooks.close();
         if let Err(error) = self.writer.close() {
             tracing::error!(%error, "the database did not close cleanly; the log has every write");
         }

@@ -167,7 +167,8 @@ fn row_frames(all: Vec<Op>) -> (Vec<Payload>, Vec<Op>) {
     (frames, rows)
 }
 
-fn rows_frame(rows: Vec<Op>) -> Payload {
+/// A frame that changes rows of `_dead_letters` and nothing else.
+pub(crate) fn rows_frame(rows: Vec<Op>) -> Payload {
     Payload::Local(LocalBatch {
         workspace: read::store_workspace(),
         batch: None,
@@ -232,6 +233,49 @@ fn letter(workspace: &WorkspaceName, why: &Why<'_>, place: usize, entry: &Outbox
     }
 }
 
+/// A dead letter that may be sent again, and where its ops are.
+pub(crate) struct Kept {
+    pub(crate) batch_id: BatchId,
+    /// Position of the frame with its ops.
+    pub(crate) position: u64,
+    place: u64,
+}
+
+/// The letters of one unit in their order.
+pub(crate) fn of_unit<S: ReadState>(
+    state: &S,
+    workspace: &WorkspaceName,
+    unit: BatchId,
+) -> Result<Vec<Kept>> {
+    let prefix = keys::table_prefix(&read::store_workspace(), 0, &tables::dead_letters());
+    let mut found = Vec::new();
+    for (_, key, stored) in read::table_rows(state, &prefix, &[], None, false, usize::MAX)? {
+        let row = as_row(&key, &stored.row.record)?;
+        let batch_id = BatchId::parse(key.as_str()).unwrap_or_default();
+        if row.workspace == workspace.as_str() && row.unit == unit.to_string() {
+            found.push(Kept { batch_id, position: row.position, place: row.place });
+        }
+    }
+    found.sort_by_key(|kept| kept.place);
+    Ok(found)
+}
+
+/// Deletes the row of a dead letter; none if it is gone already.
+pub(crate) fn removal<S: ReadState>(state: &S, letter: BatchId, now_ms: i64) -> Result<Option<Op>> {
+    let key = Key::new(&letter.to_string()).expect("invariant: an id is a key");
+    let table = tables::dead_letters();
+    let row_key = keys::row_key(&read::store_workspace(), 0, &table, &key);
+    let stored = read::row(state, &row_key)?.filter(|stored| !stored.row.deleted);
+    Ok(stored.map(|stored| Op {
+        table,
+        key,
+        base: 0,
+        revision: stored.row.revision.saturating_add(1),
+        hlc: stored.row.hlc.next(now_ms),
+        action: Action::Delete,
+    }))
+}
+
 /// All dead letters of this device, in no particular order.
 pub(crate) fn all<S: ReadState>(state: &S) -> Result<Vec<DeadLetter>> {
     let prefix = keys::table_prefix(&read::store_workspace(), 0, &tables::dead_letters());
@@ -239,12 +283,16 @@ pub(crate) fn all<S: ReadState>(state: &S) -> Result<Vec<DeadLetter>> {
     rows.into_iter().map(|(_, key, stored)| from_record(&key, &stored.row.record)).collect()
 }
 
-fn from_record(key: &Key, record: &Record) -> Result<DeadLetter> {
-    let row: RefusedBatch = convert::from_record(record).map_err(|error| Error::Record {
+fn as_row(key: &Key, record: &Record) -> Result<RefusedBatch> {
+    convert::from_record(record).map_err(|error| Error::Record {
         table: tables::DEAD_LETTERS.name().into(),
         key: key.as_str().into(),
         reason: error.to_string(),
-    })?;
+    })
+}
+
+fn from_record(key: &Key, record: &Record) -> Result<DeadLetter> {
+    let row = as_row(key, record)?;
     Ok(DeadLetter {
         batch_id: BatchId::parse(key.as_str()).unwrap_or_default(),
         unit: BatchId::parse(&row.unit).unwrap_or_default(),

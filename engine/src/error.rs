@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lastword_core::id::{DeviceId, Key, NameError, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Key, NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
 use lastword_core::schema::SchemaError;
@@ -113,6 +113,15 @@ pub enum Error {
         /// Its key.
         key: String,
     },
+    /// A write cannot be undone: somebody has written the record since, or the server let another
+    /// version stand.
+    #[error("{table}/{key} was written again since: undoing would take that away")]
+    Overtaken {
+        /// Its table.
+        table: TableName,
+        /// Its key.
+        key: Key,
+    },
     /// An undelete names a record that is not deleted.
     #[error("{table}/{key} is not deleted")]
     NotDeleted {
@@ -196,6 +205,20 @@ pub enum Error {
         table: TableName,
         /// The key.
         key: Key,
+    },
+    /// No dead letters of a workspace belong to that unit: it was sent again or discarded.
+    #[error("workspace {workspace} has no dead letters of unit {unit}; `dead-letters` lists them")]
+    NoDeadLetter {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The unit asked for.
+        unit: BatchId,
+    },
+    /// The ops of a dead letter are no longer in the log.
+    #[error("the ops of dead letter {batch} are not in the log: it can only be discarded")]
+    DeadLetterGone {
+        /// Its batch.
+        batch: BatchId,
     },
     /// A batch of the outbox is not where the log should have it.
     #[error(

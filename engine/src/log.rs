@@ -7,7 +7,7 @@ use lastword_core::protocol::Entry;
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::payload::{
-    DecidedBatch, LocalBatch, Payload, PurgePart, Restored, StoreRole, kind,
+    DecidedBatch, Identity, LocalBatch, Payload, PurgePart, Restored, StoreRole, kind,
 };
 use lastword_store::{StoreError, ViewHandle};
 
@@ -79,13 +79,7 @@ fn is_frame(log: &ViewHandle, position: u64) -> Result<bool> {
 
 fn line(position: u64, payload: Payload) -> LogLine {
     let (kind, workspace, text) = match payload {
-        Payload::Identity(identity) => {
-            let role = match identity.role {
-                StoreRole::Replica => format!("device {}", identity.device),
-                StoreRole::Authority => "authority".into(),
-            };
-            ("identity", None, role)
-        }
+        Payload::Identity(identity) => ("identity", None, identity_text(&identity)),
         Payload::Local(local) => ("local", Some(local.workspace.clone()), local_text(&local)),
         Payload::Decided(frame) => ("decided", Some(frame.workspace.clone()), decided_text(&frame)),
         Payload::Remote(page) => {
@@ -121,6 +115,11 @@ fn line(position: u64, payload: Payload) -> LogLine {
             );
             ("dead letters", Some(letters.workspace), text)
         }
+        Payload::Retry(retry) => {
+            let text =
+                format!("{}, from dead letter {}", local_text(&retry.sent), retry.letter.key);
+            ("retry", Some(retry.sent.workspace), text)
+        }
         Payload::Sums(sums) => (
             "sums",
             None,
@@ -144,6 +143,13 @@ fn line(position: u64, payload: Payload) -> LogLine {
         Payload::Schema(frame) => ("schema", Some(frame.workspace), tables_text(frame.schema)),
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
+}
+
+fn identity_text(identity: &Identity) -> String {
+    match identity.role {
+        StoreRole::Replica => format!("device {}", identity.device),
+        StoreRole::Authority => "authority".into(),
+    }
 }
 
 fn tables_text(schema: Option<Schema>) -> String {

@@ -2,10 +2,11 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use lastword_core::id::TableName;
-use lastword_core::value::Value;
+use lastword_core::id::{Key, TableName};
+use lastword_core::value::{Record, Value};
 use lastword_store::index::{self, IndexDef};
 use lastword_store::keys;
+use lastword_store::read::IndexRange;
 
 use crate::error::Result;
 use crate::schema::{self, Declared, Index, Table};
@@ -22,6 +23,7 @@ use crate::schema::{self, Declared, Index, Table};
 /// let some = MESSAGES.range("a".."b");
 /// let newest = BY_THREAD.prefix("t1").rev().limit(50);
 /// let one_place = BY_THREAD.prefix(("t1", 7));
+/// let a_page = BY_THREAD.range("t1", 10..20).limit(5);
 /// ```
 pub struct Query<T> {
     table: Table<T>,
@@ -32,8 +34,11 @@ pub struct Query<T> {
 
 enum Source<T> {
     Keys(Rows),
-    Index { index: Index<T>, values: Vec<Value> },
+    Index { index: Index<T>, values: Vec<Value>, next: NextField },
 }
+
+/// Bounds of the field behind those whose values are fixed; both open where it is free.
+type NextField = (Bound<Value>, Bound<Value>);
 
 impl<T> Query<T> {
     /// The same records in the opposite order.
@@ -52,9 +57,9 @@ impl<T> Query<T> {
     pub(crate) fn plan(&self, declared: &Declared) -> Result<Plan> {
         let rows = match &self.from {
             Source::Keys(keys) => keys.clone(),
-            Source::Index { index, values } => Rows::Index {
+            Source::Index { index, values, next } => Rows::Index {
                 index: declared.check_index(index)?.clone(),
-                values: encode(index, values)?,
+                range: encode(index, values, next)?,
             },
         };
         let table = declared.check(&self.table)?;
@@ -62,26 +67,45 @@ impl<T> Query<T> {
     }
 }
 
-fn encode<T>(index: &Index<T>, values: &[Value]) -> Result<Vec<u8>> {
-    let (wanted, fields) = (values.len(), index.fields().len());
+fn encode<T>(index: &Index<T>, values: &[Value], next: &NextField) -> Result<IndexRange> {
+    let is_free = matches!(next, (Bound::Unbounded, Bound::Unbounded));
+    let (wanted, fields) = (values.len() + usize::from(!is_free), index.fields().len());
     if wanted > fields {
         let reason = format!("it has {fields} fields, the query names {wanted}");
         return Err(schema::index_error(index, reason));
     }
-    let mut out = Vec::new();
-    for value in values {
-        index::push_value(&mut out, value)
-            .map_err(|kind| schema::index_error(index, format!("{kind} has no order")))?;
-    }
-    Ok(out)
+    let mut fixed = Vec::new();
+    values.iter().try_for_each(|value| push(index, &mut fixed, value))?;
+    let place = |value: &Value| {
+        let mut place = fixed.clone();
+        push(index, &mut place, value).map(|()| place)
+    };
+    // Entries of one value are those that begin with its bytes: no value's bytes begin another's.
+    let behind = |place: Vec<u8>| keys::prefix_end(&place);
+    let from = match &next.0 {
+        Bound::Included(value) => place(value)?,
+        Bound::Excluded(value) => behind(place(value)?),
+        Bound::Unbounded => fixed.clone(),
+    };
+    let to = match &next.1 {
+        Bound::Included(value) => Some(behind(place(value)?)),
+        Bound::Excluded(value) => Some(place(value)?),
+        Bound::Unbounded => Some(behind(fixed)).filter(|end| !end.is_empty()),
+    };
+    Ok(IndexRange { from, to })
+}
+
+fn push<T>(index: &Index<T>, into: &mut Vec<u8>, value: &Value) -> Result<()> {
+    index::push_value(into, value)
+        .map_err(|kind| schema::index_error(index, format!("{kind} has no order")))
 }
 
 impl<T> Clone for Query<T> {
     fn clone(&self) -> Self {
         let from = match &self.from {
             Source::Keys(keys) => Source::Keys(keys.clone()),
-            Source::Index { index, values } => {
-                Source::Index { index: *index, values: values.clone() }
+            Source::Index { index, values, next } => {
+                Source::Index { index: *index, values: values.clone(), next: next.clone() }
             }
         };
         Self { table: self.table, from, reverse: self.reverse, limit: self.limit }
@@ -94,8 +118,8 @@ impl<T> std::fmt::Debug for Query<T> {
         out.field("table", &self.table.name());
         match &self.from {
             Source::Keys(keys) => out.field("keys", keys),
-            Source::Index { index, values } => {
-                out.field("index", &index.name()).field("values", values)
+            Source::Index { index, values, next } => {
+                out.field("index", &index.name()).field("values", values).field("next", next)
             }
         };
         out.field("reverse", &self.reverse).field("limit", &self.limit).finish()
@@ -130,21 +154,43 @@ impl<T> Table<T> {
 }
 
 impl<T> Index<T> {
-    fn values(self, values: Vec<Value>) -> Query<T> {
-        let from = Source::Index { index: self, values };
+    fn values(self, values: Vec<Value>, next: NextField) -> Query<T> {
+        let from = Source::Index { index: self, values, next };
         Query { table: self.table(), from, reverse: false, limit: usize::MAX }
     }
 
     /// All records that are in the index, in its order.
     #[must_use]
     pub fn all(self) -> Query<T> {
-        self.values(Vec::new())
+        self.prefix(())
     }
 
     /// Records whose first fields have these values: one value, a tuple of up to four, or a slice.
     #[must_use]
     pub fn prefix(self, prefix: impl IndexPrefix) -> Query<T> {
-        self.values(prefix.into_values())
+        self.values(prefix.into_values(), (Bound::Unbounded, Bound::Unbounded))
+    }
+
+    /// Records whose first fields have the values of `prefix` (as in [`Index::prefix`], `()` for
+    /// none) and whose next field lies in a range. A side without a bound takes in what is there,
+    /// of whatever kind: `..5` also finds null and booleans, which sort before numbers.
+    ///
+    /// ```
+    /// # use lastword::{Index, Table};
+    /// # struct Message;
+    /// # const MESSAGES: Table<Message> = Table::new("messages", "id");
+    /// # const BY_THREAD: Index<Message> = MESSAGES.index("by_thread", &["thread_id", "index"]);
+    /// let newest_of_old = BY_THREAD.range("t1", ..100).rev().limit(20);
+    /// let of_some_threads = BY_THREAD.range((), "t1"..="t3");
+    /// ```
+    #[must_use]
+    pub fn range<V: IndexValue + Clone>(
+        self,
+        prefix: impl IndexPrefix,
+        next: impl RangeBounds<V>,
+    ) -> Query<T> {
+        let value = |bound: Bound<&V>| bound.map(|value| value.clone().into_value());
+        self.values(prefix.into_values(), (value(next.start_bound()), value(next.end_bound())))
     }
 }
 
@@ -209,6 +255,12 @@ index_prefixes!(A B);
 index_prefixes!(A B C);
 index_prefixes!(A B C D);
 
+impl IndexPrefix for () {
+    fn into_values(self) -> Vec<Value> {
+        Vec::new()
+    }
+}
+
 impl IndexPrefix for &[Value] {
     fn into_values(self) -> Vec<Value> {
         self.to_vec()
@@ -229,11 +281,31 @@ pub(crate) struct Plan {
 pub(crate) enum Rows {
     /// Keys as bytes, `from` included and `to` not.
     Keys { from: Vec<u8>, to: Option<Vec<u8>> },
-    /// Entries that begin with these encoded values.
-    Index { index: IndexDef, values: Vec<u8> },
+    /// Entries of an index in a range.
+    Index { index: IndexDef, range: IndexRange },
+}
+
+impl Plan {
+    /// Where a row stands in the order of the query; compares as bytes.
+    pub(crate) fn place(&self, key: &Key, record: &Record) -> Option<Vec<u8>> {
+        let key = key.as_str().as_bytes();
+        match &self.rows {
+            Rows::Keys { .. } => Some(key.to_vec()),
+            Rows::Index { index, .. } => Some([&index.values_of(record).ok()??, key].concat()),
+        }
+    }
 }
 
 impl Rows {
+    /// The range of row keys, behind the prefix of the table; all of them for an index.
+    pub(crate) fn keys(&self, table: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let (from, to) = match self {
+            Rows::Keys { from, to } => (from.clone(), to.clone()),
+            Rows::Index { .. } => (Vec::new(), None),
+        };
+        IndexRange { from, to }.keys(table)
+    }
+
     pub(crate) fn between(from: Bound<&str>, to: Bound<&str>) -> Self {
         // The key after `k` in byte order is `k` with a zero byte.
         let after = |key: &str| [key.as_bytes(), &[0]].concat();

@@ -8,7 +8,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
-use lastword_core::id::BatchId;
+use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
+use lastword_core::row::Row;
 use lastword_core::stamp::Decision;
 
 use crate::live::lock;
@@ -27,6 +28,17 @@ pub enum Settled {
 #[derive(Debug, Clone)]
 pub struct Receipt {
     held: Option<Arc<Held>>,
+    written: Arc<Written>,
+}
+
+/// What a write did and what was there before, so that it can be undone.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) workspace: WorkspaceName,
+    /// Position of its frame.
+    pub(crate) position: u64,
+    /// Each record, and its row before if there was one.
+    pub(crate) before: Vec<((TableName, Key), Option<Row>)>,
 }
 
 /// The batches of this process whose receipts are held, each with its verdict once there is one.
@@ -98,12 +110,16 @@ impl State {
 
 impl Receipt {
     /// The receipt of a write that has nothing to sync.
-    pub(crate) fn local() -> Self {
-        Self { held: None }
+    pub(crate) fn local(written: Written) -> Self {
+        Self { held: None, written: Arc::new(written) }
     }
 
-    pub(crate) fn synced(held: Held) -> Self {
-        Self { held: Some(Arc::new(held)) }
+    pub(crate) fn synced(held: Held, written: Written) -> Self {
+        Self { held: Some(Arc::new(held)), written: Arc::new(written) }
+    }
+
+    pub(crate) fn written(&self) -> &Written {
+        &self.written
     }
 
     /// True if the write has something to sync.

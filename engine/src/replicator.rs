@@ -20,6 +20,7 @@ use lastword_store::{Store, ViewHandle};
 
 use crate::dead_letter;
 use crate::error::{Error, Result};
+use crate::lost;
 use crate::schema::Declared;
 
 /// The nonce of a store that was just opened: how far its log had come then, and something random.
@@ -66,11 +67,8 @@ pub(crate) fn read_outbox(
     let mut batches = Vec::with_capacity(entries.len());
     for (counter, entry) in entries.into_iter().filter(|(_, entry)| entry.settled.is_none()) {
         let frame = log.read_frame(entry.position)?;
-        let payload = Payload::from_frame(frame.kind, &frame.payload);
-        let Ok(Payload::Local(local)) = payload else {
-            return Err(Error::Outbox { workspace: workspace.clone(), counter });
-        };
-        let Some(batch) = local.batch else {
+        let payload = Payload::from_frame(frame.kind, &frame.payload).ok();
+        let Some(batch) = payload.and_then(Payload::into_own).and_then(|own| own.batch) else {
             return Err(Error::Outbox { workspace: workspace.clone(), counter });
         };
         // The counter in the outbox counts: the batch may have been renumbered.
@@ -232,6 +230,9 @@ pub(crate) fn store_changes(
         let row_key = keys::row_key(workspace, meta.generation, table, key);
         previous.push(read::row(newest, &row_key)?.map_or(0, |stored| stored.position));
     }
+    if let Some(consistent_at) = page.consistent_at.filter(|_| !meta.bootstrapped) {
+        lost::begin(store, workspace, consistent_at)?;
+    }
     let frame = RemotePage {
         workspace: workspace.clone(),
         from: page.from,
@@ -255,14 +256,17 @@ fn append_urgent(store: &mut Store, payload: &Payload) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use lastword_core::hlc::Hlc;
-    use lastword_core::id::Key;
+    use lastword_core::id::{DeviceId, Key};
     use lastword_core::op::{Action, Op};
-    use lastword_core::stamp::RefusalCode;
+    use lastword_core::row::Row;
+    use lastword_core::rules::{Conflict, Policy, conflict_key, conflict_record};
+    use lastword_core::stamp::{Mark, RefusalCode};
     use lastword_core::value::{Record, Value};
     use lastword_store::payload::LocalBatch;
 
     use super::*;
     use crate::database::Database;
+    use crate::hook;
 
     /// B3, R1.2. An app streamed thousands of edits of one record while offline and the server
     /// refused the first: the unit was one frame with a row per batch, over the limit of a frame,
@@ -326,5 +330,95 @@ mod tests {
 
     fn batch_id(counter: u64) -> BatchId {
         BatchId(u128::from(counter).to_be_bytes())
+    }
+
+    /// A page of rows of `_conflicts`: for each the seq of the op that made it and the device that
+    /// lost; the row's own seq follows.
+    fn page(from: u64, conflicts: &[(u64, DeviceId)], to: u64) -> Changes {
+        let entry = |(seq, loser): &(u64, DeviceId)| {
+            let (table, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
+            let (winner, loser) =
+                (Mark { seq: *seq, writer: DeviceId([8; 16]) }, Mark { seq: 1, writer: *loser });
+            let (reason, fields) = ("overwritten", Vec::new());
+            let (winner_deletes, loser_deletes) = (false, false);
+            let conflict =
+                Conflict { winner, loser, reason, loser_deletes, winner_deletes, fields };
+            let record = conflict_record(&table, &key, &conflict, Policy::Arrival, 1);
+            let mark = Mark { seq: seq + 1, writer: DeviceId::AUTHORITY };
+            let row = Row {
+                deleted: false,
+                last: mark,
+                time_ms: 1,
+                born: mark,
+                full: mark,
+                fields: Vec::new(),
+                revision: 1,
+                hlc: Hlc::default(),
+                op_id: BatchId::default(),
+                record,
+            };
+            let key = conflict_key(&table, &key, &conflict);
+            Entry::Row { table: TableName::new("_conflicts").unwrap(), key, row }
+        };
+        let entries = conflicts.iter().map(entry).collect();
+        Changes { attachment: 1, from, to, consistent_at: Some(to), entries }
+    }
+
+    /// I25, semantics 3: conflicts of a first copy are old news, those of others nobody's here, and
+    /// rows that come a second time, as they do with a reset, are not told again; neither is
+    /// anything after a restart. What was received by a process without a hook is told by the next.
+    #[test]
+    fn a_conflict_is_told_once_however_often_its_row_comes() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let other = DeviceId([7; 16]);
+        let receive = |db: &Database, page: Changes| {
+            let workspace = db.workspace("main").unwrap().name().clone();
+            let name = workspace.clone();
+            let job = move |store: &mut Store| store_changes(store, &name, page, &|_| false);
+            db.inner.writer.run(job).unwrap();
+            lost::look(db, &workspace);
+        };
+        // A later event of another hook says that all before it were told.
+        let hear = |db: &Database| {
+            let (told, heard) = std::sync::mpsc::channel();
+            let (told, end) = (std::sync::Mutex::new(told.clone()), std::sync::Mutex::new(told));
+            let lost = move |lost: &hook::Lost| {
+                let seq = lost.conflict.winning_seq;
+                told.lock().unwrap().send(Some(seq)).unwrap();
+            };
+            db.hooks().action(hook::SYNC_CONFLICT_DETECTED, lost).unwrap();
+            let full = move |_: &hook::QueueFull| end.lock().unwrap().send(None).unwrap();
+            db.hooks().action(hook::SYNC_QUEUE_FULL, full).unwrap();
+            heard
+        };
+        type Heard = std::sync::mpsc::Receiver<Option<u64>>;
+        let by_now = |db: &Database, heard: &Heard| -> Vec<u64> {
+            let workspace = db.workspace("main").unwrap().name().clone();
+            let event = || hook::QueueFull { workspace, batches: 0, limit: 0 };
+            db.inner.hooks.raise(hook::SYNC_QUEUE_FULL, event);
+            std::iter::from_fn(|| heard.recv().expect("the hooks run")).collect()
+        };
+        let open = || Database::open(dir.path().join("db")).expect("it opens");
+
+        let db = open();
+        let own = db.device();
+        let heard = hear(&db);
+        receive(&db, page(0, &[(3, own), (5, other)], 6));
+        assert_eq!(by_now(&db, &heard), [0; 0], "a first copy");
+        receive(&db, page(6, &[(7, other), (9, own)], 10));
+        assert_eq!(by_now(&db, &heard), [9]);
+        receive(&db, page(10, &[(3, own), (9, own), (11, own)], 12));
+        assert_eq!(by_now(&db, &heard), [11], "rows that came before");
+        db.close().expect("it closes");
+
+        let db = open();
+        receive(&db, page(12, &[(13, own), (15, own), (17, other)], 18));
+        db.close().expect("it closes");
+        for expected in [&[13, 15][..], &[]] {
+            let db = open();
+            let heard = hear(&db);
+            assert_eq!(by_now(&db, &heard), expected);
+            db.close().expect("it closes");
+        }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lastword_core::id::{BatchId, DeviceId, WorkspaceName};
-use lastword_core::op::{Batch, Op};
+use lastword_core::op::{Action, Batch, Op};
 use lastword_core::stamp::Decision;
 use lastword_store::apply::ApplyPayload;
 use lastword_store::keys::{self, OutboxEntry};
@@ -212,7 +212,10 @@ impl Behind {
         }
         match Payload::from_frame(frame.kind, frame.payload) {
             Ok(
-                payload @ (Payload::Local(_) | Payload::DeadLetters(_) | Payload::LocalTables(_)),
+                payload @ (Payload::Local(_)
+                | Payload::DeadLetters(_)
+                | Payload::LocalTables(_)
+                | Payload::Retry(_)),
             ) => {
                 self.frames.push(payload);
             }
@@ -358,7 +361,7 @@ fn letters_before(store: &Store) -> Result<Vec<Payload>> {
     for (position, row) in dead_letter::as_they_are(store.newest())? {
         let frame = store.read_frame(position).ok();
         let frame = frame.and_then(|frame| Payload::from_frame(frame.kind, &frame.payload).ok());
-        if let Some(Payload::Local(frame)) = frame {
+        if let Some(frame) = frame.and_then(Payload::into_own) {
             frames.push(Payload::Local(LocalBatch { local: Vec::new(), ..frame }));
         }
         frames.extend(dead_letter::of_rows(vec![row]));
@@ -377,7 +380,7 @@ fn write_again(
     saved: &mut SavedBehind,
 ) -> Result<BTreeSet<BatchId>> {
     let kept_to = store.next_position();
-    let (mut lettered, mut moved) = (BTreeSet::new(), BTreeMap::new());
+    let (mut lettered, mut kept, mut moved) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
     for frame in frames {
         let frames = match frame {
             Payload::LocalTables(_) => {
@@ -385,6 +388,11 @@ fn write_again(
                 continue;
             }
             Payload::DeadLetters(unit) => dead_letter::of_rows(unit.rows),
+            Payload::Retry(retry) => {
+                let mut frames = dead_letter::of_rows(vec![retry.letter]);
+                frames.push(Payload::Local(retry.sent));
+                frames
+            }
             other => vec![other],
         };
         for frame in frames {
@@ -399,8 +407,13 @@ fn write_again(
             let batch = frame.batch.filter(|batch| !accepted.contains(&batch.batch_id));
             let ops = frame.local.into_iter().map(|op| match dead_letter::batch_of(&op) {
                 None => op,
+                // One that was sent again or discarded does not wait any more, nor is it a letter.
                 Some(batch_id) => {
                     lettered.insert(batch_id);
+                    match op.action {
+                        Action::Delete => kept.remove(&batch_id),
+                        _ => kept.insert(batch_id),
+                    };
                     let place = moved.get(&batch_id).copied();
                     dead_letter::moved(op, |was| place.unwrap_or(was.clamp(oldest, kept_to)))
                 }
@@ -413,7 +426,7 @@ fn write_again(
         }
     }
     store.commit()?;
-    saved.kept_letters = lettered.len() as u64;
+    saved.kept_letters = kept.len() as u64;
     Ok(lettered)
 }
 
@@ -463,9 +476,9 @@ fn send_again(store: &mut Store, waiting: &Waiting) -> Result<()> {
     for (workspace, entries) in waiting {
         for entry in entries {
             let frame = store.read_frame(entry.position)?;
-            let batch = match Payload::from_frame(frame.kind, &frame.payload) {
-                Ok(Payload::Local(LocalBatch { batch: Some(batch), .. })) => batch,
-                _ => return Err(Error::Outbox { workspace: workspace.clone(), counter: 0 }),
+            let payload = Payload::from_frame(frame.kind, &frame.payload).ok();
+            let Some(batch) = payload.and_then(Payload::into_own).and_then(|own| own.batch) else {
+                return Err(Error::Outbox { workspace: workspace.clone(), counter: 0 });
             };
             let (device, former) = (identity.device, identity.former.clone());
             let batch = Batch { device, former, ..batch };

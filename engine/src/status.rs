@@ -121,8 +121,6 @@ impl Workspace {
         let waiting = read::outbox(state, self.name(), meta.gone + 1, usize::MAX)?;
         let undecided: Vec<_> = waiting.iter().filter(|(_, e)| e.settled.is_none()).collect();
         let letters = dead_letter::all(state)?;
-        let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-        let conflicts = view.range(&tables::conflicts(), all, false, usize::MAX)?;
         Ok(WorkspaceStatus {
             workspace: self.name().as_str().into(),
             attached: meta.epoch.is_some(),
@@ -140,7 +138,7 @@ impl Workspace {
             oldest_undecided_ms: undecided.first().map(|(_, entry)| entry.created_ms),
             dead_letters: letters.iter().filter(|l| l.workspace == self.name().as_str()).count()
                 as u64,
-            conflicts: conflicts.len() as u64,
+            conflicts: view.count(&tables::CONFLICTS.all())? as u64,
         })
     }
 
@@ -168,7 +166,7 @@ impl Workspace {
     ///
     /// # Errors
     /// [`crate::Error::Store`] if the disk fails or a frame is damaged.
-    pub fn history(&self, table: &TableName, key: &Key) -> Result<RecordHistory> {
+    pub fn record_history(&self, table: &TableName, key: &Key) -> Result<RecordHistory> {
         let log = self.database().inner.writer.views();
         history::history(log, self.read()?.stored(table, key)?, table, key)
     }

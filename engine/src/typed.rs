@@ -239,12 +239,13 @@ impl WorkspaceView {
         self.rows(&query.plan(self.declared())?)?.iter().map(Row::from_shown).collect()
     }
 
-    /// How many live records a query finds.
+    /// How many live records a query finds, without reading them: entries of the index are counted,
+    /// or keys.
     ///
     /// # Errors
     /// As [`WorkspaceView::query`], except that records need not be a `T`.
     pub fn count<T>(&self, query: &Query<T>) -> Result<usize> {
-        Ok(self.rows(&query.plan(self.declared())?)?.len())
+        self.count_rows(&query.plan(self.declared())?)
     }
 }
 

@@ -151,8 +151,8 @@ impl WorkspaceView {
             Rows::Keys { from, to } => {
                 read::table_rows(&*self.view, &prefix, from, to.as_deref(), *reverse, most)?
             }
-            Rows::Index { index, values } => {
-                read::index_rows(&*self.view, &prefix, index, values, *reverse, most)?
+            Rows::Index { index, range } => {
+                read::index_rows(&*self.view, &prefix, index, range, *reverse, most)?
             }
         };
         let ours =
@@ -161,12 +161,67 @@ impl WorkspaceView {
         Ok(shown.take(*limit).collect())
     }
 
+    /// How many rows a query finds here now; reads rows only where they say whose they are.
+    pub(crate) fn count_rows(&self, plan: &Plan) -> Result<usize> {
+        let Plan { table, rows, limit, .. } = plan;
+        if self.is_shared(table) {
+            return Ok(self.rows(plan)?.len());
+        }
+        let prefix = self.table_prefix(table);
+        Ok(match rows {
+            Rows::Keys { from, to } => {
+                read::count_live(&*self.view, &prefix, from, to.as_deref(), *limit)?
+            }
+            Rows::Index { index, range } => {
+                read::count_entries(&*self.view, &prefix, index, range, *limit)?
+            }
+        })
+    }
+
     /// Names of the rows of a table, or of all tables, that frames from position `since` on may
     /// have changed; `None` if too much of it is in redb to tell.
     pub(crate) fn changed(&self, table: Option<&TableName>, since: u64) -> Option<Vec<Name>> {
         let prefix = self.prefix(table);
         let changed = self.view.changed_since(keys::ROWS, &KeyRange::prefix(&prefix), since);
         Some(changed?.iter().filter_map(|row_key| keys::name_of(row_key)).collect())
+    }
+
+    /// Whether frames from position `since` on may have changed what a query finds. `last` is the
+    /// place of its last row if it found as many as it may: what lies behind does not count.
+    pub(crate) fn touched(&self, plan: &Plan, last: Option<&[u8]>, since: u64) -> Result<bool> {
+        let table = self.table_prefix(&plan.table);
+        let changed = |space, (low, high): (&[u8], &[u8])| {
+            let keys = KeyRange::between(Bound::Included(low), Bound::Excluded(high));
+            if low < high { self.view.changed_since(space, &keys, since) } else { Some(Vec::new()) }
+        };
+        let cut = |(low, high): (Vec<u8>, Vec<u8>), prefix: &[u8]| match last {
+            Some(last) if plan.reverse => (low.max([prefix, last].concat()), high),
+            Some(last) => (low, high.min([prefix, last, &[0]].concat())),
+            None => (low, high),
+        };
+        let Rows::Index { index, range } = &plan.rows else {
+            let (low, high) = cut(plan.rows.keys(&table), &table);
+            let keys = changed(keys::ROWS, (&low, &high));
+            return Ok(keys.is_none_or(|keys| !keys.is_empty()));
+        };
+        let prefix = keys::index_prefix(&table, &index.name);
+        let (low, high) = cut(range.keys(&prefix), &prefix);
+        if changed(keys::INDEX, (&low, &high)).is_none_or(|entries| !entries.is_empty()) {
+            return Ok(true);
+        }
+        // A row may change where it stands: its entry does not.
+        let rows = changed(keys::ROWS, (&table, &keys::prefix_end(&table)));
+        let Some(rows) = rows else { return Ok(true) };
+        for row_key in rows {
+            let stored = read::row(&*self.view, &row_key)?.filter(|stored| !stored.row.deleted);
+            let values = stored.and_then(|stored| index.values_of(&stored.row.record).ok()?);
+            let key = row_key.get(table.len()..).unwrap_or_default();
+            let entry = values.map(|values| [&prefix, values.as_slice(), key].concat());
+            if entry.is_some_and(|entry| low <= entry && entry < high) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Hands every row of a table, or of all tables, to `visit`, tombstones too.

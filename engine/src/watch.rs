@@ -3,6 +3,10 @@
 //! A watcher remembers what it showed last. When something was published it reads the newest view
 //! and hands out the difference, so one that is slow gets several changes as one and nothing
 //! queues up. A view holds whole batches, so a difference between two views does too.
+//!
+//! A query is run again only if a key or an index entry in its range changed, or a row that stands
+//! there. Of a query that found as many rows as it may, the range ends with the last of them. What
+//! a checkpoint has moved to redb no longer says when it changed; then the query is run.
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
@@ -39,6 +43,9 @@ pub struct Live<T> {
     follow: Follow,
     plan: Plan,
     rows: Vec<(u64, Row<T>)>,
+    /// Place of the last row, if there may be more behind it that the limit left out.
+    last: Option<Vec<u8>>,
+    evaluations: u64,
 }
 
 /// What one change did to one record, for readers without types.
@@ -75,7 +82,8 @@ impl Workspace {
     /// [`Error::Declaration`] if table or index are used otherwise than they were declared.
     pub fn watch<T: DeserializeOwned>(&self, query: &Query<T>) -> Result<Live<T>> {
         let plan = query.plan(&self.database().inner.declared)?;
-        Ok(Live { follow: Follow::new(self), plan, rows: Vec::new() })
+        let (follow, rows) = (Follow::new(self), Vec::new());
+        Ok(Live { follow, plan, rows, last: None, evaluations: 0 })
     }
 
     /// Watches the records of one table, or of all tables of the workspace (tables of the product
@@ -213,6 +221,13 @@ macro_rules! receiving {
 
 impl<T: DeserializeOwned> Live<T> {
     receiving!(Diff<T>);
+
+    /// How often the query was run so far: once for the first difference, then only after changes
+    /// that could touch its result.
+    #[must_use]
+    pub fn evaluations(&self) -> u64 {
+        self.evaluations
+    }
 }
 
 impl LiveRecords {
@@ -228,16 +243,20 @@ impl<T: DeserializeOwned> Look for Live<T> {
 
     fn look(&mut self, view: &WorkspaceView, since: Option<u64>) -> Result<Option<Diff<T>>> {
         if let Some(since) = since
-            && view.changed(Some(&self.plan.table), since).is_some_and(|names| names.is_empty())
+            && !view.touched(&self.plan, self.last.as_deref(), since)?
         {
             return Ok(None);
         }
+        self.evaluations += 1;
+        let found = view.rows(&self.plan)?;
+        let last = found.last().filter(|_| found.len() == self.plan.limit);
+        self.last = last.and_then(|shown| self.plan.place(&shown.key, &shown.record));
         let mut before: BTreeMap<String, (u64, Row<T>)> = BTreeMap::new();
         for (print, row) in &self.rows {
             before.insert(row.key().to_owned(), (*print, row.clone()));
         }
         let (mut added, mut changed, mut now) = (Vec::new(), Vec::new(), Vec::new());
-        for shown in view.rows(&self.plan)? {
+        for shown in found {
             let print = fingerprint(shown.seq, &shown.record);
             let row = match before.remove(shown.key.as_str()) {
                 Some((known, row)) if known == print => row,

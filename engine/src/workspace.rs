@@ -9,8 +9,9 @@ use lastword_store::read;
 use crate::database::Database;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
+use crate::hook::{self, QueueFull};
 use crate::live::lock;
-use crate::receipt::Receipt;
+use crate::receipt::{Receipt, Written};
 use crate::view::{Shown, WorkspaceView};
 use crate::write::{self, Appended, Author, Tx};
 
@@ -87,26 +88,40 @@ impl Workspace {
             let inner = &self.db.inner;
             let mut tx = Tx::new(&self.name, self.db.view(), Arc::clone(&inner.declared))?;
             edit(&mut tx)?;
-            let draft = tx.into_draft();
+            let (draft, before) = tx.into_draft();
             let (declared, max_undecided) = (Arc::clone(&inner.declared), inner.max_undecided);
             let batch_id = BatchId(random());
             let held = inner.receipts.hold(batch_id);
             let clock = Arc::clone(&inner.last_hlc);
-            let appended = inner.writer.run(move |store| {
+            let appended = self.told_if_full(inner.writer.run(move |store| {
                 let is_local = |table: &TableName| declared.is_local(table);
                 let mut last_hlc = lock(&clock);
                 let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
                 write::append(store, &draft, batch_id, now_ms(), author)
-            })?;
+            }))?;
+            let workspace = self.name.clone();
             return Ok(match appended {
                 Appended::Moved => continue,
-                Appended::Local => Receipt::local(),
-                Appended::Synced => Receipt::synced(held),
+                Appended::Local(position) => {
+                    Receipt::local(Written { workspace, position, before })
+                }
+                Appended::Synced(position) => {
+                    Receipt::synced(held, Written { workspace, position, before })
+                }
             });
         }
         Err(Error::Aborted(format!(
             "other writes changed the same records {MAX_WRITE_ATTEMPTS} times in a row"
         )))
+    }
+
+    /// Hooks hear of a full outbox.
+    pub(crate) fn told_if_full<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(Error::OutboxFull { batches, limit }) = result {
+            let event = || QueueFull { workspace: self.name.clone(), batches, limit };
+            self.db.inner.hooks.raise(hook::SYNC_QUEUE_FULL, event);
+        }
+        result
     }
 
     /// A store's own tables are written by the product and never leave the device.

@@ -129,7 +129,7 @@ fn twice_named<'a>(set: &'a [Field], remove: &'a [String]) -> Option<&'a str> {
     names.into_iter().find(|name| !seen.insert(*name))
 }
 
-fn apply_patch(record: &mut Record, set: &[Field], remove: &[String]) {
+pub(crate) fn apply_patch(record: &mut Record, set: &[Field], remove: &[String]) {
     set.iter().for_each(|field| record.set(field.clone()));
     remove.iter().for_each(|name| record.remove(name));
 }
@@ -336,16 +336,31 @@ impl Tx {
         Ok(())
     }
 
-    pub(crate) fn into_draft(self) -> Draft {
-        let intents = self.records.into_iter().filter_map(|((table, key), working)| {
+    /// How the workspace's schema decides about a table.
+    pub(crate) fn policy(&self, table: &TableName) -> Policy {
+        rules_of(&self.schema, &self.declared, table).policy
+    }
+
+    /// The row of a record before this write, tombstones too.
+    pub(crate) fn row(&mut self, table: &TableName, key: &Key) -> Result<Option<Row>> {
+        Ok(self.working(table, key)?.before.clone())
+    }
+
+    /// What is to be written, and the rows before it.
+    pub(crate) fn into_draft(self) -> (Draft, Vec<(Name, Option<Row>)>) {
+        let (mut ops, mut rows) = (Vec::new(), Vec::new());
+        for ((table, key), working) in self.records {
             let Working { observed, before, intent, .. } = working;
-            intent.map(|intent| DraftOp { table, key, observed, revision: next(before), intent })
-        });
-        Draft { workspace: self.workspace, schema: self.schema, ops: intents.collect() }
+            let Some(intent) = intent else { continue };
+            let revision = next(before.as_ref());
+            rows.push(((table.clone(), key.clone()), before));
+            ops.push(DraftOp { table, key, observed, revision, intent });
+        }
+        (Draft { workspace: self.workspace, schema: self.schema, ops }, rows)
     }
 }
 
-fn next(before: Option<Row>) -> u64 {
+pub(crate) fn next(before: Option<&Row>) -> u64 {
     before.map_or(1, |row| row.revision.saturating_add(1))
 }
 
@@ -389,10 +404,11 @@ struct DraftOp {
 pub(crate) enum Appended {
     /// A record or the schema moved since the closure read it; run the closure again.
     Moved,
-    /// It has nothing to sync: it touched local tables only, or nothing.
-    Local,
-    /// Its batch is in the outbox.
-    Synced,
+    /// It has nothing to sync: it touched local tables only, or nothing. Position of its frame, 0
+    /// if there is none.
+    Local(u64),
+    /// Its batch is in the outbox; position of its frame.
+    Synced(u64),
 }
 
 /// What the writer thread needs besides the draft.
@@ -411,7 +427,7 @@ pub(crate) fn append(
     author: Author<'_>,
 ) -> Result<Appended> {
     if draft.ops.is_empty() {
-        return Ok(Appended::Local);
+        return Ok(Appended::Local(0));
     }
     let newest = store.newest();
     let identity = read::identity(newest)?.ok_or(Error::Closed)?;
@@ -467,11 +483,11 @@ pub(crate) fn append(
     let frame = LocalBatch { workspace: draft.workspace.clone(), batch, local, previous };
     let payload = Payload::Local(frame);
     // Deleting is how a user frees a full disk.
-    match draft.ops.iter().all(|op| matches!(op.intent, Intent::Delete)) {
+    let position = match draft.ops.iter().all(|op| matches!(op.intent, Intent::Delete)) {
         true => store.append_urgent(payload.kind(), &payload.to_bytes())?,
         false => store.append(payload.kind(), &payload.to_bytes())?,
     };
-    Ok(if synced { Appended::Synced } else { Appended::Local })
+    Ok(if synced { Appended::Synced(position) } else { Appended::Local(position) })
 }
 
 impl Intent {
@@ -488,7 +504,11 @@ impl Intent {
 
 /// An op on a record with own ops under way inherits the base of the first of them, unless all of
 /// them are predicted to lose, so that the user saw the authority's row.
-fn base_of<S: ReadState>(state: &S, row_key: &[u8], seen: Option<&StoredRow>) -> Result<u64> {
+pub(crate) fn base_of<S: ReadState>(
+    state: &S,
+    row_key: &[u8],
+    seen: Option<&StoredRow>,
+) -> Result<u64> {
     // Only a record with own ops under way has a shadow, and looking for one is cheap.
     let first = match read::has_shadow(state, row_key)? {
         true => read::first_pending(state, row_key)?,

@@ -8,6 +8,8 @@ mod support;
 
 #[path = "engine/authority.rs"]
 mod authority;
+#[path = "engine/hooks.rs"]
+mod hooks;
 #[path = "engine/index.rs"]
 mod index;
 #[path = "engine/maintenance.rs"]
@@ -20,5 +22,7 @@ mod schema;
 mod system;
 #[path = "engine/typed.rs"]
 mod typed;
+#[path = "engine/undo.rs"]
+mod undo;
 #[path = "engine/watch.rs"]
 mod watch;

@@ -16,6 +16,8 @@ mod erase;
 mod fixtures;
 #[path = "server/full_disk.rs"]
 mod full_disk;
+#[path = "server/hooks.rs"]
+mod hooks;
 #[path = "server/kills.rs"]
 mod kills;
 #[path = "server/maintenance.rs"]

@@ -191,6 +191,21 @@ fn parse_hex16(text: &str) -> Option<[u8; 16]> {
     Some(out)
 }
 
+impl BatchId {
+    /// The id under which a refused batch of a unit is sent again. It follows from the old one, so
+    /// that ops of the unit can still name it when a process ended between the two; and from the
+    /// device, since a copy of its store may send the same unit with other bases.
+    #[must_use]
+    pub fn again(self, device: DeviceId, unit: BatchId) -> BatchId {
+        let mut hasher = blake3::Hasher::new_derive_key("lastword 2026 dead letter sent again");
+        for id in [device.0, unit.0, self.0] {
+            hasher.update(&id);
+        }
+        let hash = hasher.finalize();
+        BatchId(*hash.as_bytes().first_chunk().expect("invariant: a hash has 32 bytes"))
+    }
+}
+
 mod layout {
     use super::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
     use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};

@@ -141,6 +141,21 @@ impl core::fmt::Display for Digest {
     }
 }
 
+impl Row {
+    /// Whether encoded bytes that begin with a row are those of a tombstone; reads only that much.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if a row does not begin so.
+    pub fn decode_deleted(from: &mut Decoder<'_>) -> Result<bool, DecodeError> {
+        let offset = from.offset();
+        let flags = from.u8()?;
+        match flags & !ALL_FLAGS {
+            0 => Ok(flags & DELETED != 0),
+            _ => Err(DecodeError::Invalid { what: "row flags", offset }),
+        }
+    }
+}
+
 impl Encode for FieldMark {
     fn encode(&self, out: &mut Encoder) {
         out.str(&self.name);
@@ -164,6 +179,7 @@ const DELETED: u8 = 1;
 const FULL_IS_LAST: u8 = 2;
 const BORN_IS_LAST: u8 = 4;
 const BORN_IS_FULL: u8 = 8;
+const ALL_FLAGS: u8 = DELETED | FULL_IS_LAST | BORN_IS_LAST | BORN_IS_FULL;
 
 impl Row {
     /// Most rows were written once, so equal marks are stored once and named by a flag.
@@ -201,7 +217,7 @@ impl Decode for Row {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let offset = from.offset();
         let flags = from.u8()?;
-        if flags & !(DELETED | FULL_IS_LAST | BORN_IS_LAST | BORN_IS_FULL) != 0 {
+        if flags & !ALL_FLAGS != 0 {
             return Err(DecodeError::Invalid { what: "row flags", offset });
         }
         let last = Mark::decode(from)?;

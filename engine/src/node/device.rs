@@ -155,7 +155,7 @@ impl DeviceNode {
     ) -> Result<bool> {
         let mut tx = Tx::new(workspace, self.store.view(), Arc::clone(&self.declared))?;
         edit(&mut tx)?;
-        let draft = tx.into_draft();
+        let (draft, _) = tx.into_draft();
         let declared = Arc::clone(&self.declared);
         let is_local = |table: &TableName| declared.is_local(table);
         let (last_hlc, max_undecided) = (&mut self.last_hlc, self.max_undecided);
@@ -164,8 +164,8 @@ impl DeviceNode {
         self.store.commit()?;
         match appended {
             Appended::Moved => Err(Error::Aborted("another write changed the record".into())),
-            Appended::Local => Ok(false),
-            Appended::Synced => Ok(true),
+            Appended::Local(_) => Ok(false),
+            Appended::Synced(_) => Ok(true),
         }
     }
 

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lastword_core::id::WorkspaceName;
-use lastword_core::protocol::Decided;
+use lastword_core::id::{BatchId, WorkspaceName};
 use lastword_core::protocol::replica::{
     Config, Input, Output, ReplicaSession, StopReason, SyncStatus,
 };
+use lastword_core::protocol::{Changes, Decided};
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::read;
 use tokio::sync::mpsc;
@@ -21,7 +21,10 @@ use super::socket::{Connecting, Link, connect};
 use crate::database::Database;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
+use crate::hook::{self, Failed, Pulled, Pushed, Pushing};
+use crate::hooks::HookQueue;
 use crate::live::lock;
+use crate::lost;
 use crate::replicator::{self, Stored};
 
 /// A silent connection is asked for a sign of life this often.
@@ -84,6 +87,8 @@ struct Driver {
     seen_position: u64,
     /// Decisions that the writer has not stored yet.
     verdicts: BTreeMap<WorkspaceName, Arc<Mutex<Vec<Decided>>>>,
+    /// Why each workspace cannot sync, as hooks were told.
+    unable: BTreeMap<WorkspaceName, String>,
     heard: Instant,
     pinged: Instant,
     /// Why the store failed before it began.
@@ -128,6 +133,7 @@ impl Driver {
             told: BTreeMap::new(),
             seen_position: 0,
             verdicts: BTreeMap::new(),
+            unable: BTreeMap::new(),
             heard: now,
             pinged: now,
             failed,
@@ -176,6 +182,8 @@ impl Driver {
         }
         tracing::error!(%error, "sync ends because the store failed");
         let message = format!("this device's store failed: {error}");
+        let event = || Failed { workspace: None, message: message.clone() };
+        self.db.inner.hooks.raise(hook::SYNC_ERROR, event);
         let status = SyncStatus::Stopped { why: StopReason::StoreFailed, message };
         self.board.end(error, &status);
     }
@@ -206,10 +214,19 @@ impl Driver {
         match command {
             None | Some(Command::Stop) => return Ok(Turn::Stop),
             Some(Command::Failed(error)) => return Err(error),
-            Some(Command::Answer(input)) => self.input(input),
+            Some(Command::Answer(input)) => {
+                if let Input::ChangesStored { workspace, received_to, cursor } = &input
+                    && received_to == cursor
+                {
+                    lost::look(&self.db, workspace);
+                }
+                self.input(input);
+            }
             Some(Command::Attach(workspace)) => {
                 let state = replicator::workspace_state(&*self.db.view(), &workspace)?;
                 self.told.insert(workspace.clone(), state.written);
+                // What an earlier run of the app received and did not tell.
+                lost::look(&self.db, &workspace);
                 self.input(Input::Attach { workspace, state });
             }
         }
@@ -314,10 +331,24 @@ impl Driver {
                     self.input(Input::Token(token));
                 }
 
-                Output::Status { workspace, status } => self.board.set(&workspace, status),
+                Output::Status { workspace, status } => {
+                    self.raise_error(&workspace, &status);
+                    self.board.set(&workspace, status);
+                }
                 Output::ReadOutbox { workspace, after, max } => {
-                    let log = self.db.inner.writer.views();
-                    let batches = replicator::read_outbox(log, &workspace, after, max)?;
+                    let batches = replicator::read_outbox(
+                        self.db.inner.writer.views(),
+                        &workspace,
+                        after,
+                        max,
+                    )?;
+                    for batch in &batches {
+                        let event = || Pushing {
+                            workspace: workspace.clone(),
+                            batch: Arc::new(batch.clone()),
+                        };
+                        self.db.inner.hooks.raise(hook::SYNC_PUSH_BEFORE, event);
+                    }
                     self.input(Input::Outbox { workspace, batches });
                 }
                 output => self.store(output)?,
@@ -338,7 +369,12 @@ impl Driver {
             let _ = commands.send(command);
         };
         let writer = &self.db.inner.writer;
-        let receipts = Arc::clone(&self.db.inner.receipts);
+        let (receipts, hooks) = (&self.db.inner.receipts, &self.db.inner.hooks);
+        let (receipts, hooks) = (Arc::clone(receipts), Arc::clone(hooks));
+        let settle = move |workspace: &WorkspaceName, settled: Vec<(BatchId, Decision)>| {
+            settled.iter().for_each(|decided| raise_pushed(&hooks, workspace, decided));
+            receipts.settle(settled);
+        };
         match output {
             Output::StoreAttached { workspace, attached } => {
                 self.count_decisions(&workspace, &attached.decisions);
@@ -349,25 +385,13 @@ impl Driver {
                 };
                 let stored = move |stored: Result<Stored>| {
                     answer(stored.map(|mut stored| {
-                        receipts.settle(std::mem::take(&mut stored.settled));
+                        settle(&workspace, std::mem::take(&mut stored.settled));
                         stored.attached(workspace)
                     }));
                 };
                 writer.submit(0, job, stored)
             }
-            Output::StoreChanges { workspace, page } => {
-                let rows = page.entries.len() as u64;
-                let bytes = replicator::size_bytes(&page);
-                self.board.count(&workspace, |counts| counts.received += rows);
-                let declared = Arc::clone(&self.db.inner.declared);
-                let job = move |store: &mut _| {
-                    let is_local = |table: &_| declared.is_local(table);
-                    let (received_to, cursor) =
-                        replicator::store_changes(store, &workspace, page, &is_local)?;
-                    Ok(Input::ChangesStored { workspace, received_to, cursor })
-                };
-                writer.submit(bytes, job, answer)
-            }
+            Output::StoreChanges { workspace, page } => self.store_page(workspace, page, answer),
             Output::StoreDecisions { workspace, decisions } => {
                 self.count_decisions(&workspace, &decisions);
                 let name = workspace.clone();
@@ -381,13 +405,64 @@ impl Driver {
                 };
                 let stored = move |stored: Result<Stored>| {
                     answer(stored.map(|mut stored| {
-                        receipts.settle(std::mem::take(&mut stored.settled));
+                        settle(&workspace, std::mem::take(&mut stored.settled));
                         stored.decided(workspace)
                     }));
                 };
                 writer.submit(0, job, stored)
             }
             _ => Ok(()),
+        }
+    }
+
+    fn store_page(
+        &self,
+        workspace: WorkspaceName,
+        page: Changes,
+        answer: impl FnOnce(Result<Input>) + Send + 'static,
+    ) -> Result<()> {
+        let rows = page.entries.len() as u64;
+        let bytes = replicator::size_bytes(&page);
+        self.board.count(&workspace, |counts| counts.received += rows);
+        let declared = Arc::clone(&self.db.inner.declared);
+        let job = move |store: &mut _| {
+            let is_local = |table: &_| declared.is_local(table);
+            let (received_to, cursor) =
+                replicator::store_changes(store, &workspace, page, &is_local)?;
+            Ok(Input::ChangesStored { workspace, received_to, cursor })
+        };
+        let hooks = Arc::clone(&self.db.inner.hooks);
+        let stored = move |stored: Result<Input>| {
+            if let Ok(Input::ChangesStored { workspace, received_to, cursor }) = &stored {
+                let (cursor, is_consistent) = (*cursor, received_to == cursor);
+                hooks.raise(hook::SYNC_PULL_AFTER, || Pulled {
+                    workspace: workspace.clone(),
+                    rows,
+                    cursor,
+                    is_consistent,
+                });
+            }
+            answer(stored);
+        };
+        self.db.inner.writer.submit(bytes, job, stored)
+    }
+
+    /// Hooks hear once why a workspace cannot sync, until it does again.
+    fn raise_error(&mut self, workspace: &WorkspaceName, status: &SyncStatus) {
+        let why = match status {
+            SyncStatus::Offline { why, .. } => format!("server not reachable ({why})"),
+            SyncStatus::Held { why, .. } => format!("the server takes no writes: {why}"),
+            SyncStatus::Stopped { message, .. } => message.clone(),
+            SyncStatus::Connecting => return,
+            _ => {
+                self.unable.remove(workspace);
+                return;
+            }
+        };
+        if self.unable.get(workspace) != Some(&why) {
+            let event = || Failed { workspace: Some(workspace.clone()), message: why.clone() };
+            self.db.inner.hooks.raise(hook::SYNC_ERROR, event);
+            self.unable.insert(workspace.clone(), why);
         }
     }
 
@@ -407,6 +482,18 @@ impl Driver {
             }
         });
     }
+}
+
+fn raise_pushed(
+    hooks: &Arc<HookQueue>,
+    workspace: &WorkspaceName,
+    (batch_id, decision): &(BatchId, Decision),
+) {
+    hooks.raise(hook::SYNC_PUSH_AFTER, || Pushed {
+        workspace: workspace.clone(),
+        batch_id: *batch_id,
+        decision: decision.clone(),
+    });
 }
 
 async fn sleep(until: Option<Instant>) {

@@ -275,6 +275,18 @@ pub struct StoredRow {
     pub row: Row,
 }
 
+impl StoredRow {
+    /// Whether an encoded one is a tombstone, from its first bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError`] if it does not begin as one.
+    pub fn decode_deleted(stored: &[u8]) -> Result<bool, DecodeError> {
+        let mut from = Decoder::new(stored);
+        from.u64()?;
+        Row::decode_deleted(&mut from)
+    }
+}
+
 impl Encode for StoredRow {
     fn encode(&self, out: &mut Encoder) {
         out.u64(self.position);

@@ -41,6 +41,8 @@ pub mod kind {
     pub const LOCAL_TABLES: u8 = 30;
     /// [`super::WorkspaceSchema`].
     pub const SCHEMA: u8 = 33;
+    /// [`super::Retry`].
+    pub const RETRY: u8 = 34;
 }
 
 /// The part that a store plays.
@@ -148,6 +150,16 @@ pub struct DeadLetters {
     pub renumbered: Vec<(u64, u64)>,
     /// The rows of `_dead_letters`, one per batch, for workspace `_store`.
     pub rows: Vec<Op>,
+}
+
+/// A dead letter goes back into the outbox: its ops as a new batch, and in the same step its row
+/// of `_dead_letters` goes, so that it is neither lost nor sent twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retry {
+    /// The new batch; it has no local ops.
+    pub sent: LocalBatch,
+    /// Deletes the row, in workspace `_store`.
+    pub letter: Op,
 }
 
 /// Row counts and digest sums of all workspaces at one position, to check a rebuild with.
@@ -290,6 +302,8 @@ pub enum Payload {
     LocalTables(LocalTables),
     /// A workspace has another schema.
     Schema(WorkspaceSchema),
+    /// A dead letter is sent again.
+    Retry(Retry),
 }
 
 impl Payload {
@@ -310,6 +324,16 @@ impl Payload {
             Payload::Restored(_) => kind::RESTORED,
             Payload::LocalTables(_) => kind::LOCAL_TABLES,
             Payload::Schema(_) => kind::SCHEMA,
+            Payload::Retry(_) => kind::RETRY,
+        }
+    }
+
+    /// What this device wrote, if the frame says that: at first or again.
+    #[must_use]
+    pub fn into_own(self) -> Option<LocalBatch> {
+        match self {
+            Payload::Local(local) | Payload::Retry(Retry { sent: local, .. }) => Some(local),
+            _ => None,
         }
     }
 
@@ -330,6 +354,7 @@ impl Payload {
             Payload::Restored(body) => to_bytes(body),
             Payload::LocalTables(body) => to_bytes(body),
             Payload::Schema(body) => to_bytes(body),
+            Payload::Retry(body) => to_bytes(body),
         }
     }
 
@@ -352,6 +377,7 @@ impl Payload {
             kind::RESTORED => Payload::Restored(from_bytes(bytes)?),
             kind::LOCAL_TABLES => Payload::LocalTables(from_bytes(bytes)?),
             kind::SCHEMA => Payload::Schema(from_bytes(bytes)?),
+            kind::RETRY => Payload::Retry(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }
@@ -654,6 +680,19 @@ impl Encode for WorkspaceSchema {
 impl Decode for WorkspaceSchema {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         Ok(Self { workspace: WorkspaceName::decode(from)?, schema: from.option()? })
+    }
+}
+
+impl Encode for Retry {
+    fn encode(&self, out: &mut Encoder) {
+        self.sent.encode(out);
+        self.letter.encode(out);
+    }
+}
+
+impl Decode for Retry {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { sent: LocalBatch::decode(from)?, letter: Op::decode(from)? })
     }
 }
 

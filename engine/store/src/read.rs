@@ -506,20 +506,42 @@ pub fn visit_stored<S: ReadState + ?Sized>(
     })
 }
 
-/// Rows of one index whose values begin with the encoded `values`, in the order of the index or
-/// backwards, at most `limit`. `table` is the prefix of the table's row keys. An entry without a
-/// live row that has its values is passed over.
+/// Part of the entries of one index: those whose encoded values and key lie in `from..to`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IndexRange {
+    /// The first.
+    pub from: Vec<u8>,
+    /// Behind the last; none for all.
+    pub to: Option<Vec<u8>>,
+}
+
+impl IndexRange {
+    /// The keys of these entries; the prefix is that of the index.
+    #[must_use]
+    pub fn keys(&self, prefix: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        span(prefix, &self.from, self.to.as_deref())
+    }
+}
+
+/// `from..to` behind a prefix, as keys.
+fn span(prefix: &[u8], from: &[u8], to: Option<&[u8]>) -> (Vec<u8>, Vec<u8>) {
+    let high = to.map_or_else(|| keys::prefix_end(prefix), |to| [prefix, to].concat());
+    ([prefix, from].concat(), high)
+}
+
+/// Rows of one index whose entries are in `range`, in the order of the index or backwards, at most
+/// `limit`. `table` is the prefix of the table's row keys. An entry without a live row that has its
+/// values is passed over.
 pub fn index_rows<S: ReadState + ?Sized>(
     state: &S,
     table: &[u8],
     index: &IndexDef,
-    values: &[u8],
+    range: &IndexRange,
     reverse: bool,
     limit: usize,
 ) -> Result<Vec<(TableName, Key, StoredRow)>, StoreError> {
     let prefix = keys::index_prefix(table, &index.name);
-    let mut low = [prefix.as_slice(), values].concat();
-    let mut high = keys::prefix_end(&low);
+    let (mut low, mut high) = range.keys(&prefix);
     let chunk = limit.clamp(1, CHUNK);
     let mut found = Vec::new();
     loop {
@@ -560,8 +582,7 @@ pub fn table_rows<S: ReadState + ?Sized>(
     reverse: bool,
     limit: usize,
 ) -> Result<Vec<(TableName, Key, StoredRow)>, StoreError> {
-    let mut low = [prefix, from].concat();
-    let mut high = to.map_or_else(|| keys::prefix_end(prefix), |to| [prefix, to].concat());
+    let (mut low, mut high) = span(prefix, from, to);
     let workspace_len = prefix.iter().position(|byte| *byte == 0).map_or(0, |end| end + 5);
     let mut found = Vec::new();
     loop {
@@ -585,4 +606,50 @@ pub fn table_rows<S: ReadState + ?Sized>(
             _ => return Ok(found),
         }
     }
+}
+
+/// How many entries of one index are in `range`, at most `limit`. An entry stands for one live row,
+/// so no row is read.
+pub fn count_entries<S: ReadState + ?Sized>(
+    state: &S,
+    table: &[u8],
+    index: &IndexDef,
+    range: &IndexRange,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let (low, high) = range.keys(&keys::index_prefix(table, &index.name));
+    count(state, INDEX, (&low, &high), limit, &mut |_, _| Ok(true))
+}
+
+/// How many live visible rows of one table have a key in `from..to`, at most `limit`. Of each row
+/// only the first bytes are looked at.
+pub fn count_live<S: ReadState + ?Sized>(
+    state: &S,
+    prefix: &[u8],
+    from: &[u8],
+    to: Option<&[u8]>,
+    limit: usize,
+) -> Result<usize, StoreError> {
+    let (low, high) = span(prefix, from, to);
+    count(state, ROWS, (&low, &high), limit, &mut |row_key, value| {
+        let deleted = StoredRow::decode_deleted(value);
+        Ok(!deleted.map_err(|error| damaged(ROWS, row_key, &error))?)
+    })
+}
+
+fn count<S: ReadState + ?Sized>(
+    state: &S,
+    space: Space,
+    (low, high): (&[u8], &[u8]),
+    limit: usize,
+    counts: &mut Visit<'_>,
+) -> Result<usize, StoreError> {
+    let mut found = 0;
+    if limit > 0 {
+        visit_range(state, space, low, high, &mut |key, value| {
+            found += usize::from(counts(key, value)?);
+            Ok(found < limit)
+        })?;
+    }
+    Ok(found)
 }

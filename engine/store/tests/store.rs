@@ -12,6 +12,8 @@ mod backup;
 mod checkpoint;
 #[path = "store/commit.rs"]
 mod commit;
+#[path = "store/count.rs"]
+mod count;
 #[path = "store/crash.rs"]
 mod crash;
 #[path = "store/damage.rs"]

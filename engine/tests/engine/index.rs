@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use lastword::core::id::{Key, TableName};
 use lastword::core::value::{Record, Value};
@@ -63,6 +64,34 @@ fn queries_find_their_rows_in_order() {
     assert_eq!(view.count(&BY_THREAD.prefix("t1")).unwrap(), 3, "a view does not move");
     fixture.ws.write(|tx| tx.undelete(MESSAGES, "m3")).unwrap();
     assert_eq!(keys(&fixture, &BY_THREAD.prefix("t1")), ["m3", "m1"]);
+}
+
+/// A range over an index is the rows between two values of one field, in order, turned round or
+/// cut, whatever kind of bounds it has (B8).
+#[test]
+fn a_range_of_an_index_finds_what_lies_between() {
+    let fixture = Fixture::new();
+    write_messages(&fixture);
+    assert_eq!(keys(&fixture, &BY_THREAD.range("t1", 0..20)), ["m1"]);
+    assert_eq!(keys(&fixture, &BY_THREAD.range("t1", 0..=20)), ["m1", "m4"]);
+    assert_eq!(keys(&fixture, &BY_THREAD.range("t1", -1..)), ["m3", "m1", "m4"]);
+    assert_eq!(keys(&fixture, &BY_THREAD.range("t1", ..20_i64).rev()), ["m1", "m3"]);
+    assert_eq!(keys(&fixture, &BY_THREAD.range("t1", -1..=20).rev().limit(2)), ["m4", "m1"]);
+    let (low, high) = (0, 20);
+    assert_eq!(keys(&fixture, &BY_THREAD.range("t1", high..low)), [""; 0]);
+    assert_eq!(keys(&fixture, &BY_THREAD.range((), "t1".."t2")), ["m3", "m1", "m4"]);
+    assert_eq!(keys(&fixture, &BY_THREAD.range((), "t11"..)), ["m2"]);
+    let behind = (Bound::Excluded("t1"), Bound::<&str>::Unbounded);
+    assert_eq!(keys(&fixture, &BY_THREAD.range::<&str>((), behind)), ["m2"]);
+    assert_eq!(fixture.ws.count(&BY_THREAD.range("t1", 0..)).unwrap(), 2);
+    assert_eq!(fixture.ws.count(&BY_THREAD.range("t1", 0..).limit(1)).unwrap(), 1);
+    assert_eq!(fixture.ws.count(&BY_THREAD.range("t1", 0..).limit(0)).unwrap(), 0);
+
+    let too_many = fixture.ws.count(&BY_THREAD.range(("t1", 3), 0..));
+    assert!(matches!(too_many, Err(Error::Declaration { .. })), "{too_many:?}");
+    let list = Value::List(vec![]);
+    let no_order = fixture.ws.count(&BY_THREAD.range("t1", list..));
+    assert!(matches!(no_order, Err(Error::Declaration { .. })), "{no_order:?}");
 }
 
 /// What an index cannot hold is refused where it is written, and a wrong use of an index says so.
@@ -246,6 +275,14 @@ fn any_value() -> impl Strategy<Value = Value> {
     ]
 }
 
+fn any_bound() -> impl Strategy<Value = Bound<Value>> {
+    prop_oneof![
+        any_value().prop_map(Bound::Included),
+        any_value().prop_map(Bound::Excluded),
+        Just(Bound::Unbounded),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 16,
@@ -290,6 +327,56 @@ proptest! {
             prop_assert_eq!(found(BY_A_B.prefix(a.clone())), names(&equal));
             equal.retain(|(_, (_, other))| compare(b, other) == Ordering::Equal);
             prop_assert_eq!(found(BY_A_B.prefix((a.clone(), b.clone()))), names(&equal));
+        }
+    }
+
+    /// A range finds exactly the rows between its bounds, for every kind of value, in the first
+    /// field and behind a fixed one, and counting finds as many as reading.
+    #[test]
+    fn a_range_finds_exactly_what_lies_between(
+        rows in prop::collection::btree_map("[a-c]{1,3}", (any_value(), any_value()), 1..40),
+        bounds in prop::collection::vec((any_bound(), any_bound()), 1..12),
+        limit in 0..12_usize,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Database::builder().index(BY_A_B).open(dir.path().join("db")).unwrap();
+        let ws = db.workspace("main").unwrap();
+        let table = TableName::new("things").unwrap();
+        ws.write(|tx| rows.iter().try_for_each(|(key, (a, b))| {
+            let id = Value::Text(key.clone());
+            let entries = [("id".into(), id), ("a".into(), a.clone()), ("b".into(), b.clone())];
+            tx.put_record(&table, &Key::new(key)?, Record::new(&entries)?)
+        })).unwrap();
+        let (first, _) = rows.values().next().unwrap();
+        for (from, to) in bounds {
+            let within = |value: &Value| {
+                let above = match &from {
+                    Bound::Included(from) => compare(from, value) != Ordering::Greater,
+                    Bound::Excluded(from) => compare(from, value) == Ordering::Less,
+                    Bound::Unbounded => true,
+                };
+                above && match &to {
+                    Bound::Included(to) => compare(value, to) != Ordering::Greater,
+                    Bound::Excluded(to) => compare(value, to) == Ordering::Less,
+                    Bound::Unbounded => true,
+                }
+            };
+            let range = (from.clone(), to.clone());
+            let both = rows.iter().filter(|(_, (a, b))| {
+                compare(a, first) == Ordering::Equal && within(b)
+            });
+            let cases = [
+                (BY_A_B.range((), range.clone()), rows.values().filter(|(a, _)| within(a)).count()),
+                (BY_A_B.range(first.clone(), range), both.count()),
+            ];
+            for (query, expected) in cases {
+                let found = ws.query::<Thing>(&query).unwrap();
+                let all = found.iter().all(|row| rows.contains_key(row.key()));
+                prop_assert!(all && found.len() == expected, "{found:?}, {expected} expected");
+                prop_assert_eq!(ws.count(&query).unwrap(), expected);
+                let cut = ws.query::<Thing>(&query.clone().limit(limit)).unwrap().len();
+                prop_assert_eq!(ws.count(&query.limit(limit)).unwrap(), cut);
+            }
         }
     }
 

@@ -26,23 +26,23 @@ fn history_ends_where_older_versions_were_folded_away() {
     let ws = db.workspace("main").unwrap();
     ws.write(|tx| tx.put(DRAFTS, &message("old", "t1", 1))).unwrap();
     let (table, old) = name("drafts", "old");
-    let before = ws.history(&table, &old).unwrap();
+    let before = ws.record_history(&table, &old).unwrap();
     assert_eq!((before.versions.len(), before.older_folded), (1, false));
 
     // Folds run beside the writes; the log is folded once enough was written.
     let mut updates = 0..2_000;
     let folded = updates.any(|number| {
         ws.write(|tx| tx.put(DRAFTS, &large("new", number))).unwrap();
-        number % 20 == 0 && ws.history(&table, &old).unwrap().older_folded
+        number % 20 == 0 && ws.record_history(&table, &old).unwrap().older_folded
     });
     assert!(folded, "nothing was folded away");
-    let after = ws.history(&table, &old).unwrap();
+    let after = ws.record_history(&table, &old).unwrap();
     let [kept] = after.versions.as_slice() else { panic!("{after:?}") };
     assert_eq!((kept.what, kept.seq), ("kept", None));
     assert_eq!(kept.record, before.versions[0].record);
 
     let last = updates.start - 1;
-    let newer = ws.history(&table, &name("drafts", "new").1).unwrap();
+    let newer = ws.record_history(&table, &name("drafts", "new").1).unwrap();
     assert!(newer.older_folded && newer.versions.len() > 1, "{}", newer.versions.len());
     assert_eq!(newer.versions[0].what, "put");
     assert_eq!(ws.get(DRAFTS, "new").unwrap().unwrap().index, last);

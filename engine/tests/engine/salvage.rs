@@ -26,8 +26,8 @@ fn flip(file: &Path, text: &str) -> u64 {
 }
 
 /// Without the state the rows can only come from the log.
-fn remove_state(dir: &Path) {
-    for entry in fs::read_dir(dir.join("db")).unwrap() {
+fn remove_state(store: &Path) {
+    for entry in fs::read_dir(store).unwrap() {
         let path = entry.unwrap().path();
         if path.extension().is_some_and(|end| end == "state") {
             fs::remove_file(path).unwrap();
@@ -64,7 +64,7 @@ fn database(dir: &Path) -> Database {
 fn what_a_device_alone_has_is_saved_from_behind_the_damage() {
     let dir = written();
     let (data, to) = (dir.path().join("db"), dir.path().join("new"));
-    remove_state(dir.path());
+    remove_state(&dir.path().join("db"));
     let at = flip(&log_of(dir.path()), "body of middle-draft");
     let error = salvage(&data, &to, false).unwrap_err().to_string();
     assert!(error.contains("1 batch of workspace main") && error.contains("--drop-outbox"));
@@ -112,6 +112,46 @@ fn what_a_device_alone_has_is_saved_from_behind_the_damage() {
             .len(),
         3
     );
+}
+
+/// Sends every unit of dead letters again.
+fn retry_all(ws: &lastword::Workspace) {
+    let units = ws.dead_letters().unwrap().into_iter().map(|letter| letter.unit);
+    for unit in units.collect::<std::collections::BTreeSet<_>>() {
+        ws.retry_dead_letter(unit).unwrap();
+    }
+    assert_eq!(ws.dead_letters().unwrap(), []);
+    assert_eq!(ws.count(&MESSAGES.all()).unwrap(), 3);
+}
+
+/// B1, I19. Dead letters of a salvage are sent again, and stand behind another damage then: what
+/// was sent is a dead letter again, once, and the rows that it took the place of do not come back.
+#[test]
+fn what_was_sent_again_is_saved_from_behind_the_damage() {
+    let dir = written();
+    let [data, to, again] = ["db", "new", "again"].map(|name| dir.path().join(name));
+    remove_state(&data);
+    flip(&log_of(dir.path()), "body of middle-draft");
+    salvage(&data, &to, true).unwrap();
+    let db = database(&to);
+    let ws = db.workspace("main").unwrap();
+    retry_all(&ws);
+    drop(ws);
+    db.close().unwrap();
+
+    remove_state(&to);
+    let logs = fs::read_dir(&to).unwrap().map(|entry| entry.unwrap().path());
+    let holds = |path: &PathBuf| {
+        let (bytes, text) = (fs::read(path).unwrap(), b"body of early-draft");
+        path.is_file() && bytes.windows(text.len()).any(|window| window == text)
+    };
+    let log = logs.filter(|path| path.is_file()).find(holds).unwrap();
+    flip(&log, "body of early-draft");
+    let salvaged = salvage(&to, &again, true).unwrap();
+    assert_eq!((salvaged.behind.dead_letters, salvaged.behind.kept_letters), (3, 0));
+    let ws = database(&again).workspace("main").unwrap();
+    assert_eq!(ws.dead_letters().unwrap().len(), 3);
+    retry_all(&ws);
 }
 
 /// B1, R1.2. The log was damaged before the place from which the state goes on: the salvaged store
@@ -165,7 +205,7 @@ fn damage_of_the_history_leaves_the_records() {
     assert!(db.healed().is_none(), "records are whole: nothing is to be healed");
     let ws = db.workspace("main").unwrap();
     let (table, key) = (TableName::new("drafts").unwrap(), Key::new("draft").unwrap());
-    assert!(names(&ws.history(&table, &key).unwrap_err()));
+    assert!(names(&ws.record_history(&table, &key).unwrap_err()));
     ws.write(|tx| tx.update(DRAFTS, "draft", |draft| draft.index = 3)).unwrap();
     drop(ws);
     db.close().unwrap();
@@ -183,7 +223,7 @@ fn damage_of_the_history_leaves_the_records() {
 #[test]
 fn dead_letters_do_not_hold_a_damaged_log() {
     let dir = written();
-    remove_state(dir.path());
+    remove_state(&dir.path().join("db"));
     let first = dir.path().join("first");
     salvage(&dir.path().join("db"), &first, true).unwrap();
     flip(&first.join("000000000001"), "body of middle-draft");
@@ -209,7 +249,7 @@ fn dead_letters_do_not_hold_a_damaged_log() {
 #[test]
 fn a_device_whose_first_frame_is_damaged_keeps_its_drafts() {
     let dir = written();
-    remove_state(dir.path());
+    remove_state(&dir.path().join("db"));
     let mut bytes = fs::read(log_of(dir.path())).unwrap();
     bytes[128 + 30] ^= 1;
     fs::write(log_of(dir.path()), bytes).unwrap();
@@ -268,7 +308,7 @@ fn beside(dir: &Path) -> Vec<String> {
 #[test]
 fn a_damaged_device_heals_if_it_may() {
     let dir = written();
-    remove_state(dir.path());
+    remove_state(&dir.path().join("db"));
     let at = flip(&log_of(dir.path()), "body of middle-draft");
     let Err(error) = opens(dir.path(), OnDamage::Refuse) else { panic!("it is damaged") };
     assert!(error.to_string().contains("file 1 is damaged at byte"), "{error}");
@@ -335,7 +375,7 @@ fn healing_that_was_cut_short_is_finished() {
 #[test]
 fn what_cannot_be_healed_stays_as_it_was() {
     let dir = written();
-    remove_state(dir.path());
+    remove_state(&dir.path().join("db"));
     let before = fs::read(log_of(dir.path())).unwrap();
     // The header, and with it all there is.
     let mut bytes = before.clone();

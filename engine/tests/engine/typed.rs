@@ -188,7 +188,7 @@ fn update_keeps_fields_that_the_type_does_not_know() {
     let record = ws.get_record(&table, &key).unwrap().unwrap().record;
     let text = json::record_to_string(&record).unwrap();
     assert_eq!(text, newer.replace("hi", "hi!"));
-    let history = ws.history(&table, &key).unwrap().versions;
+    let history = ws.record_history(&table, &key).unwrap().versions;
     let patch = history[0].record.clone().unwrap();
     assert_eq!(json::record_to_string(&patch).unwrap(), r#"{"body":"hi!"}"#);
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use lastword::core::id::{Key, TableName};
 use lastword::core::json;
 use lastword::core::value::{Record, Value};
-use lastword::{Diff, Error, RecordChange, Workspace};
+use lastword::{Diff, Error, Query, RecordChange, Workspace};
 
 use crate::support::{BY_THREAD, DRAFTS, Fixture, MESSAGES, Message, message};
 
@@ -60,6 +60,89 @@ fn a_watcher_is_told_what_changed_in_its_query() {
     assert!(next().is_none());
     let mut empty = ws.watch(&BY_THREAD.prefix("t3")).unwrap();
     assert!(empty.recv_timeout(Duration::ZERO).unwrap().rows.is_empty());
+}
+
+/// What a step does to a message.
+enum Change {
+    Put(&'static str, &'static str, i64),
+    Body(&'static str),
+    Delete(&'static str),
+}
+
+use Change::{Body, Delete, Put};
+
+/// After each change: whether the query is run again, and whether it tells of it.
+fn check_runs(ws: &Workspace, query: &Query<Message>, steps: &[(Change, bool, bool)]) {
+    let mut live = ws.watch(query).unwrap();
+    live.recv().unwrap();
+    let mut runs = 1;
+    for (at, (change, runs_again, tells)) in steps.iter().enumerate() {
+        let written = match change {
+            Put(id, thread, index) => ws.write(|tx| tx.put(MESSAGES, &message(id, thread, *index))),
+            Body(id) => ws.write(|tx| tx.update(MESSAGES, id, |m| m.body.push('!'))),
+            Delete(id) => ws.write(|tx| tx.delete(MESSAGES, id)),
+        };
+        written.unwrap();
+        let told = live.recv_timeout(Duration::ZERO);
+        assert_eq!(told.is_some(), *tells, "step {at} of {query:?}");
+        runs += u64::from(*runs_again);
+        assert_eq!(live.evaluations(), runs, "step {at} of {query:?}");
+        if let Some(diff) = told {
+            assert_eq!(keys(&diff.rows), keys(&ws.query(query).unwrap()));
+        }
+    }
+}
+
+/// A live query is not run again for what cannot touch it (B10): keys and index entries outside
+/// of its range, rows behind the last one that its limit lets in. What can touch it is never
+/// missed: an entry that comes, goes or leaves the range, and a row that changes where it stands.
+#[test]
+fn a_live_query_is_run_again_only_for_what_can_touch_it() {
+    let Fixture { dir: _dir, ws, db: _ } = Fixture::new();
+    (1..=4).for_each(|index| put(&ws, &format!("m{index}"), 10 * index));
+    let steps = [
+        (Put("m1", "t1", 11), false, false),
+        (Put("m4", "t1", 41), false, false),
+        (Put("m3", "t1", 31), true, true),
+        (Put("m25", "t1", 25), true, true),
+    ];
+    check_runs(&ws, &MESSAGES.range("m2".."m4"), &steps);
+    // m1 to m4 stand at 11, 20, 31, 41 now, m25 at 25.
+    let steps = [
+        (Put("m1", "t1", 12), false, false),
+        (Put("x", "t2", 25), false, false),
+        (Body("m3"), true, true),
+        (Put("m2", "t1", 19), true, true),
+        (Put("m2", "t1", 18), false, false),
+        (Put("m4", "t1", 30), true, true),
+        (Delete("m4"), true, true),
+    ];
+    check_runs(&ws, &BY_THREAD.range("t1", 20..=31), &steps);
+    // In order m1 12, m2 18, m25 25, m3 31.
+    let steps = [
+        (Put("m3", "t1", 32), false, false),
+        (Put("m25", "t1", 26), false, false),
+        (Put("m25", "t1", 17), true, true),
+        (Put("m2", "t1", 33), false, false),
+        (Put("m1", "t1", 34), true, true),
+    ];
+    check_runs(&ws, &BY_THREAD.prefix("t1").limit(2), &steps);
+    // In order m25 17, m3 32, m2 33, m1 34.
+    let steps = [
+        (Put("m25", "t1", 16), false, false),
+        (Put("m25", "t1", 40), true, true),
+        (Put("m3", "t1", 31), false, false),
+        (Delete("m1"), true, true),
+    ];
+    check_runs(&ws, &BY_THREAD.prefix("t1").rev().limit(2), &steps);
+    let steps = [
+        (Put("m2", "t1", 1), false, false),
+        (Put("z", "t1", 1), true, true),
+        (Put("y", "t1", 1), false, false),
+    ];
+    check_runs(&ws, &MESSAGES.all().rev().limit(1), &steps);
+    let steps = [(Put("m2", "t1", 2), false, false), (Put("n", "t1", 1), true, true)];
+    check_runs(&ws, &MESSAGES.range("n".."o"), &steps);
 }
 
 /// A slow reader gets many changes as one difference, and nothing is left over: there is no queue

@@ -4,7 +4,7 @@ use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgGroup, Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::schema_file::Preset;
 
@@ -46,7 +46,7 @@ pub(super) enum Command {
     History(OfRecord),
     /// Say why a record is as it is and what it waits for
     Explain(OfRecord),
-    /// List the refused batches of this device, and why they were refused
+    /// List the refused batches of this device and why, send a unit of them again, or discard it
     DeadLetters(DeadLetters),
     /// Show what a directory holds and what waits
     Status(Status),
@@ -424,10 +424,34 @@ pub(super) struct OfRecord {
 
 #[derive(Debug, Args)]
 pub(super) struct DeadLetters {
+    /// What to do with a unit; without it the letters are listed
+    #[arg(value_enum, requires = "unit")]
+    pub(super) action: Option<LetterAction>,
+    /// The unit: the id of its first batch, as `dead-letters` prints it
+    pub(super) unit: Option<String>,
+    /// For edit: table of the record
+    pub(super) table: Option<String>,
+    /// For edit: key of the record
+    #[arg(requires = "value")]
+    pub(super) key: Option<String>,
+    /// For edit: what each write of the record in the unit writes instead, as JSON or - for stdin:
+    /// the whole record, or the fields that a patch sets
+    pub(super) value: Option<String>,
     #[command(flatten)]
     pub(super) store: Store,
     #[command(flatten)]
     pub(super) link: Link,
+}
+
+/// What becomes of a unit: a refused batch and those that went down with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum LetterAction {
+    /// Send the unit again, in its order, as if it were written now
+    Retry,
+    /// Give a record of the unit another value, then send the unit again
+    Edit,
+    /// Throw the unit away
+    Discard,
 }
 
 #[derive(Debug, Args)]

@@ -17,7 +17,7 @@ pub(super) fn history(args: &OfRecord) -> Result<(), Failure> {
     let (table, key) = (TableName::new(&args.table)?, Key::new(&args.key)?);
     let opened = open_any(&args.store, &args.link)?;
     let (found, own) = match &opened {
-        Opened::Device(session) => (session.ws.history(&table, &key)?, session.db.device()),
+        Opened::Device(session) => (session.ws.record_history(&table, &key)?, session.db.device()),
         Opened::Server(authority) => {
             let workspace = WorkspaceName::new(&args.store.workspace)?;
             (authority.history(&workspace, &table, &key)?, DeviceId::AUTHORITY)

@@ -26,7 +26,7 @@ fn name(table: &str, key: &str) -> Result<Name, Failure> {
 }
 
 /// The argument as a record, or stdin for `-`; an error on stdin names it.
-fn record_of(argument: &str) -> Result<Record, Failure> {
+pub(super) fn record_of(argument: &str) -> Result<Record, Failure> {
     if argument != "-" {
         return parse(argument).map_err(Failure::failed);
     }

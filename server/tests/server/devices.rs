@@ -284,3 +284,36 @@ fn a_failed_store_of_the_device_is_told_as_such() {
     };
     assert!(message.contains("this device's store failed"), "{message}");
 }
+
+/// Undo syncs like any write and takes nothing of another device away: what B wrote meanwhile, in
+/// another field, stops it, and B's change stays.
+#[test]
+fn undo_reaches_the_others_and_yields_to_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&dir.path().join("server"));
+    let mut phone = Device::open(&dir.path().join("phone"));
+    let mut laptop = Device::open(&dir.path().join("laptop"));
+    phone.put("notes", "n1", r#"{"text":"a"}"#);
+    let deleted = {
+        phone.put("notes", "n2", r#"{"text":"kept"}"#);
+        phone.delete("notes", "n2")
+    };
+    let patched = phone.patch("notes", "n1", r#"{"text":"A"}"#);
+    phone.catch_up(&server.url);
+    laptop.catch_up(&server.url);
+    phone.ws.undo(&deleted).expect("nobody wrote since");
+    let undone = phone.ws.undo(&patched).expect("nobody wrote since");
+    phone.catch_up(&server.url);
+    laptop.catch_up(&server.url);
+    for device in [&phone, &laptop] {
+        assert_eq!(device.get("notes", "n1").as_deref(), Some(r#"{"text":"a"}"#));
+        assert_eq!(device.get("notes", "n2").as_deref(), Some(r#"{"text":"kept"}"#));
+        assert_eq!(device.rows("_conflicts"), []);
+    }
+    laptop.patch("notes", "n1", r#"{"mood":"b"}"#);
+    laptop.catch_up(&server.url);
+    phone.catch_up(&server.url);
+    let overtaken = phone.ws.undo(&undone);
+    assert!(matches!(overtaken, Err(lastword::Error::Overtaken { .. })), "{overtaken:?}");
+    assert_eq!(phone.get("notes", "n1").as_deref(), Some(r#"{"text":"a","mood":"b"}"#));
+}

@@ -196,7 +196,7 @@ fn heal_and_sync(dir: &Path, data: &Path, server: &Server) {
     let digest = |device: &Device| device.ws.status().expect("status").digest;
     assert_eq!(digest(&laptop), digest(&phone));
     let (table, key) = crate::common::name("notes", "n2");
-    assert_eq!(laptop.ws.history(&table, &key).expect("it reads").versions.len(), 1);
+    assert_eq!(laptop.ws.record_history(&table, &key).expect("it reads").versions.len(), 1);
     let letters = phone.ws.dead_letters().expect("they read");
     assert_eq!(letters[0].records, ["notes/n3"]);
     drop(phone);

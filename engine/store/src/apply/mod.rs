@@ -60,6 +60,7 @@ impl Apply for ApplyPayload {
             Payload::Restored(restored) => authority::restored(state, &restored),
             Payload::LocalTables(declared) => replica::local_tables(state, declared),
             Payload::Schema(schema) => replica::schema(state, indexes, &schema),
+            Payload::Retry(retry) => replica::retry(state, indexes, position, retry),
         }?;
         Ok(())
     }

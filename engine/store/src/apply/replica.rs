@@ -24,7 +24,7 @@ use crate::keys::{
     StoredPending, StoredRow, WorkspaceMeta,
 };
 use crate::payload::{
-    Attachment, DeadLetters, LocalBatch, LocalTables, RemotePage, Verdicts, WorkspaceSchema,
+    Attachment, DeadLetters, LocalBatch, LocalTables, RemotePage, Retry, Verdicts, WorkspaceSchema,
 };
 use crate::read;
 use crate::state::StateTxn;
@@ -197,6 +197,17 @@ pub(super) fn dead_letters(
     step.meta.written = step.meta.written.saturating_sub(given_back);
     step.end()?;
     local_ops(state, indexes, &read::store_workspace(), 0, position, &frame.rows)
+}
+
+pub(super) fn retry(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+    position: u64,
+    frame: Retry,
+) -> Result<(), StoreError> {
+    local(state, indexes, position, frame.sent)?;
+    let letter = std::slice::from_ref(&frame.letter);
+    local_ops(state, indexes, &read::store_workspace(), 0, position, letter)
 }
 
 /// The store goes on as another device. What was under way in the name of the old one is of no use

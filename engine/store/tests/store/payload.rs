@@ -20,7 +20,7 @@ use lastword_store::keys::{
 };
 use lastword_store::payload::{
     Attachment, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, LocalTables, Payload,
-    Purge, PurgePart, RemotePage, Restored, StoreRole, Sums, Verdicts, WorkspaceSchema,
+    Purge, PurgePart, RemotePage, Restored, Retry, StoreRole, Sums, Verdicts, WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -95,6 +95,7 @@ fn own_payloads() -> Vec<(&'static str, Payload)> {
         local: vec![op("draft", Action::Delete)],
         previous: vec![0, 56, 300],
     };
+    let sent = LocalBatch { local: Vec::new(), previous: vec![56, 300], ..local.clone() };
     let identity = Identity {
         role: StoreRole::Replica,
         device: DeviceId([1; 16]),
@@ -113,6 +114,7 @@ fn own_payloads() -> Vec<(&'static str, Payload)> {
         ("identity", Payload::Identity(identity)),
         ("local", Payload::Local(local.clone())),
         ("local.unsynced", Payload::Local(LocalBatch { batch: None, previous: vec![1], ..local })),
+        ("retry", Payload::Retry(Retry { sent, letter: op("letter", Action::Delete) })),
         ("dead_letters", Payload::DeadLetters(letters)),
         ("purge.expired", purge(PurgePart::Expired { until_ms: 1_700_000_000_000 })),
         ("purge.tombstones", purge(PurgePart::Tombstones { horizon: 300 })),

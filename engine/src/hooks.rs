@@ -1,0 +1,232 @@
+//! Hooks: what an app wants to be told of, on a thread of their own.
+//!
+//! An event is queued and the engine goes on: a hook that is slow or panics stops neither writes
+//! nor sync. The queue is bounded; what finds no place is counted and left out.
+
+use std::any::Any;
+use std::collections::{BTreeMap, VecDeque};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::live::lock;
+
+/// Most events that wait for the hooks of a database.
+pub const MAX_WAITING_EVENTS: usize = 4096;
+
+/// How long closing a database waits for the hook that is running.
+const CLOSE_WAIT: Duration = Duration::from_secs(1);
+
+/// A point at which the engine tells what happens; prints as its name. The points are constants in
+/// [`crate::hook`].
+pub struct Hook<E> {
+    name: &'static str,
+    of: PhantomData<fn(&E)>,
+}
+
+impl<E> Hook<E> {
+    pub(crate) const fn new(name: &'static str) -> Self {
+        Self { name, of: PhantomData }
+    }
+
+    /// Its name, `part:action:when`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl<E> Clone for Hook<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Hook<E> {}
+
+impl<E> std::fmt::Display for Hook<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl<E> std::fmt::Debug for Hook<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hook({})", self.name)
+    }
+}
+
+type Action = Arc<dyn Fn(&dyn Any) + Send + Sync>;
+/// Work for the thread.
+type Job = Box<dyn FnOnce() + Send>;
+/// Hears which hook panicked, and what the panic said.
+type OnPanic = Arc<dyn Fn(&'static str, String) + Send + Sync>;
+
+/// The hooks of one database and the events that wait for them.
+#[derive(Default)]
+pub(crate) struct HookQueue {
+    actions: Mutex<BTreeMap<&'static str, Vec<Action>>>,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+    on_panic: Mutex<Option<OnPanic>>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    left_out: u64,
+    has_thread: bool,
+    /// The thread, while it is at something.
+    busy: Option<ThreadId>,
+    closed: bool,
+}
+
+impl HookQueue {
+    /// Adds what is to be run at a point, and begins the thread with the first of them.
+    pub(crate) fn add<E: Any>(
+        self: &Arc<Self>,
+        hook: Hook<E>,
+        action: impl Fn(&E) + Send + Sync + 'static,
+    ) -> Result<()> {
+        let action: Action = Arc::new(move |event| {
+            if let Some(event) = event.downcast_ref() {
+                action(event);
+            }
+        });
+        self.begin()?;
+        lock(&self.actions).entry(hook.name).or_default().push(action);
+        Ok(())
+    }
+
+    /// Who hears of panics.
+    pub(crate) fn on_panic(&self, told: impl Fn(&'static str, String) + Send + Sync + 'static) {
+        *lock(&self.on_panic) = Some(Arc::new(told));
+    }
+
+    /// True if something is to be run at that point.
+    pub(crate) fn has<E>(&self, hook: Hook<E>) -> bool {
+        lock(&self.actions).contains_key(hook.name)
+    }
+
+    /// Queues an event, if anybody wants it.
+    pub(crate) fn raise<E: Any + Send>(self: &Arc<Self>, hook: Hook<E>, event: impl FnOnce() -> E) {
+        if self.has(hook) {
+            let (event, queue) = (event(), Arc::clone(self));
+            self.push(Box::new(move || queue.run(hook, &event)), MAX_WAITING_EVENTS);
+        }
+    }
+
+    /// Queues work that runs hooks itself; its caller sees to it that there is never much of it.
+    /// False if nobody would do it.
+    pub(crate) fn push_work(&self, work: impl FnOnce() + Send + 'static) -> bool {
+        self.push(Box::new(work), usize::MAX)
+    }
+
+    fn push(&self, job: Job, most: usize) -> bool {
+        let mut waiting = lock(&self.waiting);
+        if waiting.closed || !waiting.has_thread {
+            return false;
+        }
+        if waiting.jobs.len() >= most {
+            waiting.left_out += 1;
+            if waiting.left_out == 1 {
+                tracing::warn!("hooks are slower than events come: some are left out");
+            }
+            return false;
+        }
+        waiting.jobs.push_back(job);
+        drop(waiting);
+        self.changed.notify_one();
+        true
+    }
+
+    /// Events that were left out because too many waited.
+    pub(crate) fn left_out(&self) -> u64 {
+        lock(&self.waiting).left_out
+    }
+
+    /// Runs what is to be run at a point, on this thread.
+    pub(crate) fn run<E: Any>(&self, hook: Hook<E>, event: &E) {
+        let actions = lock(&self.actions).get(hook.name).cloned().unwrap_or_default();
+        for action in actions {
+            // What a hook leaves half done is its own; nothing of ours is lent to it.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| action(event))) {
+                let reason = reason_of(&*panic);
+                tracing::error!(hook = hook.name, reason, "a hook panicked");
+                let told = lock(&self.on_panic).clone();
+                if let Some(told) = told {
+                    told(hook.name, reason);
+                }
+            }
+        }
+    }
+
+    /// No event comes any more; the thread ends after the one that it is at. That is waited for,
+    /// so that what was told is noted as told, but not for long: a hook may hang.
+    pub(crate) fn close(&self) {
+        let mut waiting = lock(&self.waiting);
+        waiting.closed = true;
+        let left = std::mem::take(&mut waiting.jobs);
+        self.changed.notify_all();
+        let until = Instant::now() + CLOSE_WAIT;
+        let this = std::thread::current().id();
+        while waiting.busy.is_some_and(|busy| busy != this) {
+            let time = until.saturating_duration_since(Instant::now());
+            if time.is_zero() {
+                break;
+            }
+            let woken = self.changed.wait_timeout(waiting, time);
+            waiting = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(waiting);
+        drop(left);
+    }
+
+    /// True once no event comes any more.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.waiting).closed
+    }
+
+    fn begin(self: &Arc<Self>) -> Result<()> {
+        let mut waiting = lock(&self.waiting);
+        if waiting.has_thread {
+            return Ok(());
+        }
+        let theirs = Arc::clone(self);
+        std::thread::Builder::new()
+            .name("lastword hooks".into())
+            .spawn(move || theirs.work())
+            .map_err(|source| Error::Thread { reason: source.to_string() })?;
+        waiting.has_thread = true;
+        Ok(())
+    }
+
+    fn work(&self) {
+        let mut waiting = lock(&self.waiting);
+        while !waiting.closed {
+            match waiting.jobs.pop_front() {
+                Some(job) => {
+                    waiting.busy = Some(std::thread::current().id());
+                    drop(waiting);
+                    job();
+                    waiting = lock(&self.waiting);
+                    waiting.busy = None;
+                    self.changed.notify_all();
+                }
+                None => {
+                    let woken = self.changed.wait(waiting);
+                    waiting = woken.unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+fn reason_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no text".into())
+}

@@ -1,0 +1,499 @@
+//! Dead letters are sent again, changed or thrown away, a unit at a time.
+//!
+//! Each batch goes back in one frame, which also removes its row of `_dead_letters`: a process that
+//! ends between two batches of a unit leaves the rest as dead letters, none is lost and none is
+//! sent twice. What is sent is a new batch: the old id has its refusal at the server for good.
+
+use std::sync::Arc;
+
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
+use lastword_core::limits::MAX_BATCH_OPS;
+use lastword_core::op::{Action, Batch, Op, TombstoneRef};
+use lastword_core::row::Row;
+use lastword_core::rules::PENDING_SEQ;
+use lastword_core::value::Record;
+use lastword_store::keys;
+use lastword_store::payload::{LocalBatch, Payload, Retry};
+use lastword_store::{Store, read};
+
+use crate::dead_letter::{self, Kept};
+use crate::environment::now_ms;
+use crate::error::{Error, Result};
+use crate::live::lock;
+use crate::receipt::{Held, Receipt, Written};
+use crate::view::WorkspaceView;
+use crate::workspace::Workspace;
+use crate::write;
+
+/// Most batches that one step of the writer takes, and bytes of ops after which it takes no more.
+const STEP_BATCHES: usize = 256;
+const STEP_BYTES: usize = 1024 * 1024;
+
+/// Changes the records that ops write.
+type Edit<'a> = &'a mut dyn FnMut(&TableName, &Key, &mut Record) -> Result<()>;
+
+/// A batch that is about to be sent again.
+struct Again {
+    letter: BatchId,
+    /// As it was refused.
+    old: Batch,
+    new_id: BatchId,
+}
+
+impl Workspace {
+    /// Sends a unit of dead letters again, in its order, as if it were written now: with fresh
+    /// bases and revisions, under new batch ids. A batch that builds on a version which others have
+    /// changed since overwrites it knowingly. Answers one receipt per batch.
+    ///
+    /// # Errors
+    /// [`Error::NoDeadLetter`] if there is no such unit here; [`Error::OutboxFull`];
+    /// [`Error::DeadLetterGone`] after a salvage that could not read it; [`Error::Store`] if the
+    /// disk fails. What was not sent then is still a dead letter.
+    pub fn retry_dead_letter(&self, unit: BatchId) -> Result<Vec<Receipt>> {
+        self.send_unit(unit, &mut |_, _, _| Ok(()))
+    }
+
+    /// Changes what a unit of dead letters writes and sends it again, as
+    /// [`Workspace::retry_dead_letter`] does. `edit` gets the value of each create and put, and of
+    /// each patch the fields that it sets; deletes are sent as they are. It is called twice for
+    /// each, first to see that all of the unit can be sent.
+    ///
+    /// # Errors
+    /// Those of `edit` and of a write, before anything is sent; then as
+    /// [`Workspace::retry_dead_letter`].
+    pub fn edit_dead_letter(
+        &self,
+        unit: BatchId,
+        mut edit: impl FnMut(&TableName, &Key, &mut Record) -> Result<()>,
+    ) -> Result<Vec<Receipt>> {
+        let view = self.read()?;
+        for kept in &self.unit(unit)? {
+            let mut batch = self.batch_of(kept)?;
+            self.edit(&mut batch, &mut edit)?;
+            batch.ops.iter().try_for_each(|op| self.check(&view, op))?;
+            batch.check_limits()?;
+        }
+        self.send_unit(unit, &mut edit)
+    }
+
+    /// Throws a unit of dead letters away; answers how many batches it had. Their ops stay in the
+    /// history of this device for its window.
+    ///
+    /// # Errors
+    /// [`Error::NoDeadLetter`] if there is no such unit here; [`Error::Store`] if the disk fails.
+    pub fn discard_dead_letter(&self, unit: BatchId) -> Result<u64> {
+        let mut letters: Vec<BatchId> = self.unit(unit)?.iter().map(|kept| kept.batch_id).collect();
+        // The last first: what is left after a crash is the beginning of a unit.
+        letters.reverse();
+        let (now_ms, mut discarded) = (now_ms(), 0);
+        for letters in letters.chunks(MAX_BATCH_OPS) {
+            let letters = letters.to_vec();
+            discarded += self.database().inner.writer.run(move |store| {
+                let newest = store.newest();
+                let removals = letters.iter().map(|id| dead_letter::removal(newest, *id, now_ms));
+                let rows: Vec<Op> =
+                    removals.filter_map(Result::transpose).collect::<Result<_>>()?;
+                let gone = rows.len() as u64;
+                if gone > 0 {
+                    let frame = dead_letter::rows_frame(rows);
+                    store.append_urgent(frame.kind(), &frame.to_bytes())?;
+                }
+                Ok(gone)
+            })?;
+        }
+        Ok(discarded)
+    }
+
+    fn unit(&self, unit: BatchId) -> Result<Vec<Kept>> {
+        self.check_writable()?;
+        let letters = dead_letter::of_unit(&*self.database().view(), self.name(), unit)?;
+        match letters.is_empty() {
+            true => Err(Error::NoDeadLetter { workspace: self.name().clone(), unit }),
+            false => Ok(letters),
+        }
+    }
+
+    fn batch_of(&self, kept: &Kept) -> Result<Batch> {
+        let frame = self.database().inner.writer.views().read_frame(kept.position)?;
+        let payload = Payload::from_frame(frame.kind, &frame.payload).ok();
+        let batch = payload.and_then(Payload::into_own).and_then(|own| own.batch);
+        // A salvage keeps the row also where it could not read the ops.
+        let is_it = |batch: &Batch| batch.batch_id == kept.batch_id;
+        batch.filter(is_it).ok_or(Error::DeadLetterGone { batch: kept.batch_id })
+    }
+
+    fn edit(&self, batch: &mut Batch, edit: Edit<'_>) -> Result<()> {
+        for Op { table, key, action, .. } in &mut batch.ops {
+            match action {
+                Action::Create { record, .. } | Action::Put { record } => edit(table, key, record)?,
+                Action::Patch { set, .. } => {
+                    let mut fields = Record::from_fields(std::mem::take(set));
+                    edit(table, key, &mut fields)?;
+                    *set = fields.fields().to_vec();
+                }
+                Action::Delete | Action::Undelete { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// What a write would check.
+    fn check(&self, view: &WorkspaceView, op: &Op) -> Result<()> {
+        let declared = &self.database().inner.declared;
+        let check = |record: &Record| {
+            record.check_size()?;
+            declared.check_record(&op.table, &op.key, record)
+        };
+        match &op.action {
+            Action::Create { record, .. } | Action::Put { record } => check(record),
+            Action::Patch { set, remove } => {
+                let Some(shown) = view.get_record(&op.table, &op.key)? else {
+                    return Ok(Record::from_fields(set.clone()).check_size()?);
+                };
+                let mut record = shown.record;
+                write::apply_patch(&mut record, set, remove);
+                check(&record)
+            }
+            Action::Delete | Action::Undelete { .. } => Ok(()),
+        }
+    }
+
+    fn send_unit(&self, unit: BatchId, edit: Edit<'_>) -> Result<Vec<Receipt>> {
+        let device = self.database().device();
+        let (mut receipts, mut step, mut step_bytes) = (Vec::new(), Vec::new(), 0);
+        for kept in self.unit(unit)? {
+            let mut old = self.batch_of(&kept)?;
+            self.edit(&mut old, edit)?;
+            step_bytes += old.ops.iter().map(Op::size_bytes).sum::<usize>();
+            let new_id = kept.batch_id.again(device, unit);
+            step.push(Again { letter: kept.batch_id, old, new_id });
+            if step.len() == STEP_BATCHES || step_bytes >= STEP_BYTES {
+                receipts.extend(self.send(unit, std::mem::take(&mut step))?);
+                step_bytes = 0;
+            }
+        }
+        receipts.extend(self.send(unit, step)?);
+        Ok(receipts)
+    }
+
+    fn send(&self, unit: BatchId, step: Vec<Again>) -> Result<Vec<Receipt>> {
+        let inner = &self.database().inner;
+        let hold = |again: &Again| inner.receipts.hold(again.new_id);
+        let held: Vec<Held> = step.iter().map(hold).collect();
+        let (workspace, clock) = (self.name().clone(), Arc::clone(&inner.last_hlc));
+        let (max_undecided, now_ms) = (inner.max_undecided, now_ms());
+        let sent = self.told_if_full(inner.writer.run(move |store| {
+            let mut last_hlc = lock(&clock);
+            let mut sent = Vec::with_capacity(step.len());
+            for again in step {
+                let renew = Renew { workspace: &workspace, unit, max_undecided, now_ms };
+                sent.push(renew.append(store, again, &mut last_hlc)?);
+            }
+            Ok(sent)
+        }))?;
+        // Somebody else may have sent or discarded some of them meanwhile.
+        let held = held.into_iter().zip(sent);
+        Ok(held.filter_map(|(held, sent)| Some(Receipt::synced(held, sent?))).collect())
+    }
+}
+
+/// What all batches of a step share.
+struct Renew<'a> {
+    workspace: &'a WorkspaceName,
+    unit: BatchId,
+    max_undecided: u64,
+    now_ms: i64,
+}
+
+impl Renew<'_> {
+    /// Appends one batch; none if it is no dead letter any more.
+    fn append(
+        &self,
+        store: &mut Store,
+        again: Again,
+        last_hlc: &mut Hlc,
+    ) -> Result<Option<Written>> {
+        let newest = store.newest();
+        let Some(letter) = dead_letter::removal(newest, again.letter, self.now_ms)? else {
+            return Ok(None);
+        };
+        let identity = read::identity(newest)?.ok_or(Error::Closed)?;
+        let meta = read::meta(newest, self.workspace)?;
+        let undecided = meta.written.saturating_sub(meta.decided);
+        if undecided >= self.max_undecided {
+            return Err(Error::OutboxFull { batches: undecided, limit: self.max_undecided });
+        }
+        let (mut ops, mut previous, mut before) = (Vec::new(), Vec::new(), Vec::new());
+        for op in again.old.ops {
+            let row_key = keys::row_key(self.workspace, meta.generation, &op.table, &op.key);
+            let stored = read::row(newest, &row_key)?;
+            let base = write::base_of(newest, &row_key, stored.as_ref())?;
+            previous.push(stored.as_ref().map_or(0, |stored| stored.position));
+            let row = stored.map(|stored| stored.row);
+            *last_hlc = last_hlc.next(self.now_ms);
+            let action = match op.action {
+                Action::Undelete { tombstone } => Action::Undelete {
+                    tombstone: self.tombstone(identity.device, tombstone, row.as_ref()),
+                },
+                action => action,
+            };
+            let revision = write::next(row.as_ref());
+            before.push(((op.table.clone(), op.key.clone()), row));
+            ops.push(Op { base, revision, hlc: *last_hlc, action, ..op });
+        }
+        let batch = Batch {
+            device: identity.device,
+            counter: meta.written + 1,
+            batch_id: again.new_id,
+            created_ms: again.old.created_ms,
+            strict: false,
+            former: identity.former,
+            ops,
+        };
+        batch.check_limits()?;
+        let (workspace, local) = (self.workspace.clone(), Vec::new());
+        let sent = LocalBatch { workspace, batch: Some(batch), local, previous };
+        let frame = Payload::Retry(Retry { sent, letter });
+        let position = store.append(frame.kind(), &frame.to_bytes())?;
+        Ok(Some(Written { workspace: self.workspace.clone(), position, before }))
+    }
+
+    /// An undelete that names a delete of its own unit means that delete under its new id.
+    fn tombstone(&self, device: DeviceId, named: TombstoneRef, row: Option<&Row>) -> TombstoneRef {
+        let TombstoneRef::Batch(batch_id) = named else { return named };
+        let again = batch_id.again(device, self.unit);
+        let is_named = |row: &&Row| row.deleted && [batch_id, again].contains(&row.op_id);
+        match row.filter(is_named) {
+            Some(row) if row.last.seq != PENDING_SEQ => TombstoneRef::Seq(row.last.seq),
+            Some(row) => TombstoneRef::Batch(row.op_id),
+            None => named,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lastword_core::protocol::Decided;
+    use lastword_core::stamp::{Decision, RefusalCode};
+
+    use super::*;
+    use crate::{Database, Table};
+
+    type Note = BTreeMap<String, String>;
+    const NOTES: Table<Note> = Table::new("notes", "id");
+
+    fn note(id: &str, text: &str) -> Note {
+        BTreeMap::from([("id".into(), id.into()), ("text".into(), text.into())])
+    }
+
+    struct Fixture {
+        dir: tempfile::TempDir,
+        db: Database,
+        ws: Workspace,
+    }
+
+    impl Fixture {
+        fn open(dir: tempfile::TempDir, max_undecided: u64) -> Self {
+            let builder = Database::builder().tables(NOTES).max_undecided(max_undecided);
+            let db = builder.open(dir.path().join("db")).unwrap();
+            let ws = db.workspace("main").unwrap();
+            Self { dir, db, ws }
+        }
+
+        fn again(self, max_undecided: u64) -> Self {
+            self.db.close().unwrap();
+            Self::open(self.dir, max_undecided)
+        }
+
+        fn outbox(&self) -> Vec<Batch> {
+            let entries = read::outbox(&*self.db.view(), self.ws.name(), 0, usize::MAX).unwrap();
+            let mut batches = Vec::new();
+            for (counter, entry) in entries {
+                let frame = self.db.inner.writer.views().read_frame(entry.position).unwrap();
+                let payload = Payload::from_frame(frame.kind, &frame.payload).unwrap();
+                let batch = payload.into_own().unwrap().batch.unwrap();
+                assert_eq!(batch.batch_id, entry.batch_id);
+                assert_eq!(batch.payload_hash(), entry.payload_hash);
+                batches.push(Batch { counter, ..batch });
+            }
+            batches
+        }
+
+        /// The server refuses the first batch that waits.
+        fn refuse(&self) -> BatchId {
+            let view = self.db.view();
+            let meta = read::meta(&*view, self.ws.name()).unwrap();
+            let counter = meta.decided + 1;
+            let entry = read::outbox_entry(&*view, self.ws.name(), counter).unwrap().unwrap();
+            let (code, message) = (RefusalCode::Policy, "no".to_owned());
+            let decision = Decision::Refused { code, message, time_ms: 1 };
+            let refused = Decided { counter, batch_id: entry.batch_id, decision };
+            let unit = dead_letter::unit(&*view, self.ws.name(), &refused, 1).unwrap();
+            let frame = Payload::DeadLetters(unit);
+            let append =
+                move |store: &mut Store| Ok(store.append(frame.kind(), &frame.to_bytes())?);
+            self.db.inner.writer.run(append).unwrap();
+            entry.batch_id
+        }
+
+        fn text(&self, id: &str) -> Option<String> {
+            self.ws.get(NOTES, id).unwrap().map(|row| row["text"].clone())
+        }
+
+        fn letters(&self) -> usize {
+            self.ws.dead_letters().unwrap().len()
+        }
+    }
+
+    /// Four batches on n1 of which the first is refused, with another record's in between: create,
+    /// patch, delete, undelete of that delete.
+    fn refused_unit(max_undecided: u64) -> (Fixture, BatchId) {
+        let fixture = Fixture::open(tempfile::tempdir().unwrap(), max_undecided);
+        let ws = &fixture.ws;
+        ws.write(|tx| tx.put(NOTES, &note("n1", "first"))).unwrap();
+        ws.write(|tx| tx.update(NOTES, "n1", |n| drop(n.insert("text".into(), "second".into()))))
+            .unwrap();
+        ws.write(|tx| tx.put(NOTES, &note("n2", "other"))).unwrap();
+        ws.write(|tx| tx.delete(NOTES, "n1")).unwrap();
+        ws.write(|tx| tx.undelete(NOTES, "n1")).unwrap();
+        assert_eq!(fixture.text("n1").as_deref(), Some("second"));
+        let unit = fixture.refuse();
+        assert_eq!((fixture.text("n1"), fixture.letters()), (None, 4));
+        (fixture, unit)
+    }
+
+    fn undeleted(batch: &Batch) -> TombstoneRef {
+        match batch.ops[0].action {
+            Action::Undelete { tombstone } => tombstone,
+            ref other => panic!("{other:?} is no undelete"),
+        }
+    }
+
+    /// Rule 9: a unit goes back in its order under new ids, an undelete of it names the new id of
+    /// its delete, every row of it goes, and what is shown is what its writer wanted.
+    #[test]
+    fn a_unit_is_sent_again_in_its_order() {
+        let (fixture, unit) = refused_unit(10);
+        let before = fixture.outbox();
+        let receipts = fixture.ws.retry_dead_letter(unit).unwrap();
+        let after = fixture.outbox();
+        assert_eq!((before.len(), after.len(), receipts.len()), (1, 5, 4));
+        assert_eq!(after[0], before[0], "what waited was not touched");
+        let counters: Vec<u64> = after.iter().map(|batch| batch.counter).collect();
+        assert_eq!(counters, [2, 3, 4, 5, 6]);
+        let ids: Vec<BatchId> = receipts.iter().filter_map(Receipt::batch_id).collect();
+        assert_eq!(ids, after[1..].iter().map(|batch| batch.batch_id).collect::<Vec<_>>());
+        assert!(!ids.contains(&unit));
+        assert_eq!(undeleted(&after[4]), TombstoneRef::Batch(after[3].batch_id));
+        assert_eq!(fixture.text("n1").as_deref(), Some("second"));
+        assert_eq!(fixture.letters(), 0);
+        let gone = fixture.ws.retry_dead_letter(unit);
+        assert!(matches!(gone, Err(Error::NoDeadLetter { .. })), "{gone:?}");
+
+        let fixture = fixture.again(10);
+        assert_eq!(fixture.outbox(), after);
+        assert_eq!(fixture.text("n1").as_deref(), Some("second"));
+        // Refused again, the unit is another one, with all of its batches.
+        let other = fixture.refuse();
+        assert_eq!((other, fixture.letters()), (before[0].batch_id, 1));
+        let again = fixture.refuse();
+        assert_eq!((again, fixture.letters()), (ids[0], 5));
+        assert_eq!(fixture.ws.retry_dead_letter(again).unwrap().len(), 4);
+        let all = fixture.outbox();
+        assert_eq!(undeleted(&all[3]), TombstoneRef::Batch(all[2].batch_id));
+    }
+
+    /// I19, trap of a crash in the middle: the outbox took three of four batches, then the process
+    /// ended. Each batch is in the outbox or a dead letter, never both and never neither, and the
+    /// undelete that comes later still names the delete that went before.
+    #[test]
+    fn a_unit_that_was_sent_in_part_goes_on() {
+        let (fixture, unit) = refused_unit(5);
+        let fixture = fixture.again(4);
+        let full = fixture.ws.retry_dead_letter(unit);
+        assert!(matches!(full, Err(Error::OutboxFull { limit: 4, .. })), "{full:?}");
+        assert_eq!((fixture.outbox().len(), fixture.letters()), (4, 1));
+        let fixture = fixture.again(100);
+        let sent = fixture.outbox();
+        assert_eq!((sent.len(), fixture.letters()), (4, 1));
+        assert_eq!(fixture.text("n1"), None, "it is deleted so far");
+        assert_eq!(fixture.ws.retry_dead_letter(unit).unwrap().len(), 1);
+        let all = fixture.outbox();
+        assert_eq!((&all[..4], all.len(), fixture.letters()), (&sent[..], 5, 0));
+        assert_eq!(undeleted(&all[4]), TombstoneRef::Batch(all[3].batch_id));
+        assert_eq!(fixture.text("n1").as_deref(), Some("second"));
+    }
+
+    /// An edit changes what is sent and is checked like a write before any of it is sent.
+    #[test]
+    fn a_unit_is_edited_as_a_whole_or_not_at_all() {
+        let (fixture, unit) = refused_unit(10);
+        let edit = |record: &mut Record, text: &str| {
+            let text = lastword_core::value::Value::Text(text.into());
+            record.set(lastword_core::value::Field::new("text", &text));
+        };
+        let mut calls = 0;
+        let too_large = fixture.ws.edit_dead_letter(unit, |_, _, record| {
+            calls += 1;
+            edit(record, &if calls == 2 { "x".repeat(300_000) } else { "short".into() });
+            Ok(())
+        });
+        assert!(matches!(too_large, Err(Error::Value(_))), "{too_large:?}");
+        let no = fixture.ws.edit_dead_letter(unit, |_, _, _| Err(Error::Aborted("no".into())));
+        assert!(matches!(no, Err(Error::Aborted(_))), "{no:?}");
+        let key = fixture.ws.edit_dead_letter(unit, |_, _, record| {
+            record.remove("id");
+            Ok(())
+        });
+        assert!(matches!(key, Err(Error::KeyField { .. })), "{key:?}");
+        assert_eq!((fixture.outbox().len(), fixture.letters()), (1, 4));
+
+        fixture
+            .ws
+            .edit_dead_letter(unit, |table, key, record| {
+                assert_eq!((table.as_str(), key.as_str()), ("notes", "n1"));
+                edit(record, "edited");
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!((fixture.outbox().len(), fixture.letters()), (5, 0));
+        assert_eq!(fixture.text("n1").as_deref(), Some("edited"));
+    }
+
+    /// A discarded unit is gone, also after a restart, and nothing else is.
+    #[test]
+    fn a_unit_is_discarded() {
+        let (fixture, unit) = refused_unit(10);
+        assert_eq!(fixture.ws.discard_dead_letter(unit).unwrap(), 4);
+        let fixture = fixture.again(10);
+        assert_eq!((fixture.outbox().len(), fixture.letters()), (1, 0));
+        assert_eq!((fixture.text("n1"), fixture.text("n2").as_deref()), (None, Some("other")));
+        let gone = fixture.ws.discard_dead_letter(unit);
+        assert!(matches!(gone, Err(Error::NoDeadLetter { .. })), "{gone:?}");
+        let elsewhere = fixture.db.workspace("elsewhere").unwrap().discard_dead_letter(unit);
+        assert!(matches!(elsewhere, Err(Error::NoDeadLetter { .. })), "{elsewhere:?}");
+    }
+
+    /// B3. A fold keeps the ops of a dead letter for as long as it is one, and those of a batch
+    /// that was sent again for as long as it waits; nothing else holds what was before.
+    #[test]
+    fn a_fold_keeps_the_ops_of_a_unit() {
+        let (fixture, unit) = refused_unit(10);
+        let needed = |fixture: &Fixture| read::needed_from(&*fixture.db.view()).unwrap();
+        let first = needed(&fixture);
+        let position = |fixture: &Fixture| {
+            let entries = read::outbox(&*fixture.db.view(), fixture.ws.name(), 0, usize::MAX);
+            entries.unwrap().iter().map(|(_, entry)| entry.position).min().unwrap()
+        };
+        assert!(first < position(&fixture), "the letters are older than what waits");
+        fixture.ws.retry_dead_letter(unit).unwrap();
+        assert_eq!(needed(&fixture), position(&fixture));
+        fixture.refuse();
+        fixture.refuse();
+        assert_eq!(fixture.letters(), 5);
+        assert!(needed(&fixture) > first && needed(&fixture) < u64::MAX);
+    }
+}
