@@ -1,7 +1,8 @@
 # `make` alone lists the targets.
 DENY   := 0.20.2
 ROUNDS ?= 10000
-CASES  ?= 20000
+SEEDS  ?= 300
+START  ?= 0
 TARGET ?= message
 
 .DEFAULT_GOAL := help
@@ -33,8 +34,8 @@ fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targ
 	@mkdir -p fuzz/targets/corpus/$(TARGET)
 	cargo +nightly fuzz run --fuzz-dir fuzz/targets $(TARGET) fuzz/targets/corpus/$(TARGET) fuzz/corpus/$(TARGET)
 
-sim: ## Run the model tests of sync with CASES random cases each
-	PROPTEST_CASES=$(CASES) cargo test --release -p lastword-core -- model
+sim: ## Play SEEDS seeds of the simulator, from START on, and say which promises they broke
+	cargo run --release -p lastword-sim -- --seeds $(SEEDS) --start $(START)
 
 fmt: ## Format the code
 	cargo fmt --all
@@ -66,6 +67,7 @@ slow: ## What `make test` does in part, in full: kills, crash points, flipped bi
 	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb
 	cargo test -p lastword-store --features plant --test store -- plants
 	PROPTEST_CASES=2000 cargo test -p lastword-core -- model
+	cargo run --release -p lastword-sim -- --seeds 60
 
 deps: ## Install what the tests need beyond Rust (today: Node)
 	@command -v node >/dev/null && exit 0; \
