@@ -54,8 +54,6 @@ pub struct AuthorityNode {
     attachments: Attachments,
     connections: BTreeMap<u64, Connection>,
     jobs: VecDeque<Job>,
-    /// The view that pages are read from: every decision in it was told before.
-    shown: Arc<View>,
     /// What a new workspace gets.
     schema: Option<Schema>,
 }
@@ -108,9 +106,8 @@ impl AuthorityNode {
             open::introduce(&mut store, StoreRole::Authority, DeviceId::AUTHORITY, wall_ms)?;
         }
         let (attachments, connections, jobs) = Default::default();
-        let shown = store.view();
         let schema = None;
-        Ok((Self { store, attachments, connections, jobs, shown, schema }, report))
+        Ok((Self { store, attachments, connections, jobs, schema }, report))
     }
 
     /// Gives every workspace this schema, those to come too, before devices attach; see
@@ -121,7 +118,6 @@ impl AuthorityNode {
     /// [`Error::Store`] if the disk fails.
     pub fn adopt(&mut self, schema: Schema) -> Result<()> {
         adopt::adopt_now(&mut self.store, &schema)?;
-        self.shown = self.store.view();
         self.schema = Some(schema);
         Ok(())
     }
@@ -131,10 +127,10 @@ impl AuthorityNode {
         &mut self.store
     }
 
-    /// The view that pages are read from.
+    /// The view that pages are read from: every decision in it was told before.
     #[must_use]
-    pub fn view(&self) -> &Arc<View> {
-        &self.shown
+    pub fn view(&self) -> Arc<View> {
+        self.store.view()
     }
 
     /// A connection was accepted.
@@ -222,7 +218,6 @@ impl AuthorityNode {
         for (connection, given) in given {
             self.give(connection, now_ms, given);
         }
-        self.shown = self.store.view();
         self.tell_heads(now_ms);
         self.drain(now_ms, members, wall_ms);
         Ok(())
@@ -276,10 +271,10 @@ impl AuthorityNode {
     }
 
     fn tell_heads(&mut self, now_ms: u64) {
-        let mut moved = Vec::new();
+        let (view, mut moved) = (self.store.view(), Vec::new());
         for (number, connection) in &mut self.connections {
             for (attachment, served) in &mut connection.attached {
-                let head = match read::meta(&*self.shown, &served.workspace) {
+                let head = match read::meta(&*view, &served.workspace) {
                     Ok(meta) => meta.head,
                     Err(error) => {
                         tracing::error!(%error, "cannot read the head of a workspace");
@@ -376,7 +371,7 @@ impl AuthorityNode {
     }
 
     fn page(&self, attachment: u64, workspace: &WorkspaceName, after: u64) -> Input {
-        match read::changes(&*self.shown, workspace, after) {
+        match read::changes(&*self.store.view(), workspace, after) {
             Ok(read::ChangesPage { to, consistent_at, entries, horizon }) => {
                 let page = Changes { attachment, from: after, to, consistent_at, entries };
                 Input::Page { attachment, page, horizon }
@@ -405,7 +400,7 @@ impl AuthorityNode {
         let Some(role) = role else {
             return Err(forbidden(format!("user {user} is no member of workspace {workspace}")));
         };
-        let owner = devices::owner(&*self.shown, &workspace, device)
+        let owner = devices::owner(&*self.store.view(), &workspace, device)
             .map_err(|error| (AttachRefusal::Unavailable, error.to_string()))?;
         if owner.is_some_and(|owner| owner != user) {
             return Err(forbidden(Error::ForeignDevice { device }.to_string()));

@@ -9,8 +9,11 @@ use lastword::store::{StoreError, View, read};
 
 use crate::fault::{Trouble, Violation};
 use crate::oracle::{Kept, Name, Sums};
+use crate::plan::Event;
 use crate::world::{Done, World};
 
+/// While it is quiet everybody checkpoints once in so many rounds, as the product does.
+const CHECKPOINT_EVERY: u64 = 50;
 /// Quiet may take so many rounds.
 const QUIET_ROUNDS: u64 = 6_000;
 
@@ -225,13 +228,22 @@ fn difference(expected: &BTreeMap<Name, Kept>, found: &BTreeMap<Name, Kept>) -> 
 }
 
 impl World {
+    fn checkpoint_all(&mut self) -> Done {
+        self.upkeep(Event::Checkpoint)?;
+        (0..self.devices.len())
+            .try_for_each(|at| self.device_upkeep(at, Event::DeviceCheckpoint).map(drop))
+    }
+
     /// Faults stop and time runs until nothing is left to do.
     pub(crate) fn quiet(&mut self) -> Done {
         self.disk.set_fault(None);
         self.devices.iter().for_each(|device| device.disk.set_fault(None));
         self.plan.delay_ms = 5;
         let mut still = 0;
-        for _ in 0..QUIET_ROUNDS {
+        for round in 0..QUIET_ROUNDS {
+            if round % CHECKPOINT_EVERY == 0 {
+                self.checkpoint_all()?;
+            }
             let mut did = self.decide()?;
             for at in 0..self.devices.len() {
                 self.device_due(at)?;
