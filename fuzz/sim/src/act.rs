@@ -102,7 +102,11 @@ impl World {
     pub(crate) fn remember_written(&mut self, at: usize, workspace: &WorkspaceName) -> Done {
         let Some(node) = &mut self.devices[at].node else { return Ok(()) };
         let entries = read::outbox(&*node.view(), workspace, 0, usize::MAX);
-        for (_, entry) in entries.map_err(|error| broken("outbox", &error))? {
+        let entries = match entries {
+            Ok(entries) => entries,
+            Err(error) => return self.device_failed(at, &error.into()),
+        };
+        for (_, entry) in entries {
             if self.oracle.written.contains_key(&entry.batch_id) {
                 continue;
             }
