@@ -5,7 +5,6 @@
 //! runs at most [`MOST_SPEED`] times as fast as time itself and that the log remembers: a wall
 //! clock that jumps a year ahead, also before a restart, takes no year's tombstones with it.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use lastword_core::id::WorkspaceName;
@@ -21,15 +20,16 @@ use crate::environment::now_ms;
 pub const DEFAULT_TOMBSTONES: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// A pass over all workspaces begins this long after the last one.
-const EVERY: Duration = Duration::from_secs(10 * 60);
+const EVERY: Duration = Duration::from_secs(60);
 /// Steps of a pass are this far apart while others write.
 const PAUSE: Duration = Duration::from_millis(100);
 /// A step that finds nothing ends after this long.
 const STEP: Duration = Duration::from_millis(2);
 /// The clock of retention runs at most this many times as fast as time itself.
 const MOST_SPEED: i64 = 24;
-/// The log is told of the clock whenever it has moved this far.
-const CLOCK_STEP_MS: i64 = 24 * 3600 * 1000;
+/// The log is told of the clock whenever it has moved this far: after a few minutes, since a device
+/// may never run for longer.
+const CLOCK_STEP_MS: i64 = 3600 * 1000;
 /// Entries by seq are looked through once there are this many times as many of them as rows.
 const STALE_FACTOR: u64 = 2;
 /// So many more than that there must be, since looking reads every row.
@@ -52,7 +52,10 @@ pub(crate) struct Purging {
 struct Pass {
     clock_ms: i64,
     stale: bool,
-    rest: VecDeque<WorkspaceName>,
+    /// The workspace that was looked at last.
+    last: Option<WorkspaceName>,
+    /// The store's own workspace comes after all others.
+    is_own_left: bool,
     walk: Option<(PurgeWalk, Retention)>,
 }
 
@@ -99,9 +102,7 @@ impl Purging {
         self.clock = Some((clock_ms, now));
         let rows = |space| store.checkpointed_rows(space);
         let stale = rows(BY_SEQ) > STALE_FACTOR * rows(ROWS) + STALE_FROM;
-        let names = read::workspaces(store.newest())?.into_iter().map(|(name, _)| name);
-        let rest = names.chain([read::store_workspace()]).collect();
-        self.pass = Some(Pass { clock_ms, stale, rest, walk: None });
+        self.pass = Some(Pass { clock_ms, stale, last: None, is_own_left: true, walk: None });
         let moved = clock_ms.saturating_sub(told) >= CLOCK_STEP_MS;
         if moved {
             let part = PurgePart::Clock { now_ms: clock_ms };
@@ -112,6 +113,20 @@ impl Purging {
 }
 
 impl Pass {
+    fn next_workspace(&mut self, store: &Store) -> Result<Option<WorkspaceName>, StoreError> {
+        let next = match self.is_own_left {
+            true => read::next_workspace(store.newest(), self.last.as_ref())?,
+            false => None,
+        };
+        Ok(match next {
+            Some(next) => {
+                self.last = Some(next.clone());
+                Some(next)
+            }
+            None => std::mem::take(&mut self.is_own_left).then(read::store_workspace),
+        })
+    }
+
     fn next(
         &mut self,
         store: &Store,
@@ -120,7 +135,7 @@ impl Pass {
     ) -> Result<Found, StoreError> {
         let state = store.newest();
         if self.walk.is_none() {
-            let Some(workspace) = self.rest.pop_front() else { return Ok(Found::End) };
+            let Some(workspace) = self.next_workspace(store)? else { return Ok(Found::End) };
             let meta = read::meta(state, &workspace)?;
             // Where an authority stamps ops, its stamps say what time it is.
             let stamped = meta.epoch.map_or(i64::MAX, |_| meta.time_ms);
@@ -191,5 +206,58 @@ mod tests {
         let (mut purging, mut store) = (keep(), open(&disk));
         assert_eq!(pass(&mut purging, &mut store, 900 * DAY, start), 12 * DAY);
         store.close().expect("the disk works");
+    }
+
+    /// R7.4. The clock was told to the log once a day of it had passed, and a process that ends
+    /// before that begun again where the last one had: a device that runs ten minutes a day forgot
+    /// nothing, for ever.
+    #[test]
+    fn what_runs_ten_minutes_a_day_forgets_too() {
+        let disk = MemoryDisk::new(1 << 20);
+        let start = Instant::now();
+        let mut told = 0;
+        for day in 0..20 {
+            let mut store = open(&disk);
+            if day == 0 {
+                let (role, device) = (StoreRole::Replica, DeviceId([1; 16]));
+                let identity = Identity { role, device, former: Vec::new(), created_ms: 0 };
+                let payload = Payload::Identity(identity);
+                store.append(payload.kind(), &payload.to_bytes()).expect("the disk works");
+            }
+            let mut purging = Purging::new(DEFAULT_TOMBSTONES, Duration::ZERO);
+            for minute in 0..10 {
+                let at = start + Duration::from_secs(60 * minute);
+                pass(&mut purging, &mut store, day * DAY, at);
+            }
+            told = read::retention_clock(store.newest()).expect("it reads");
+            store.close().expect("the disk works");
+        }
+        assert!(told >= 2 * DAY, "the clock is at {} hours", told / (3600 * 1000));
+    }
+
+    /// A pass looks at every workspace once, whatever else is known of it, and at the store's own.
+    #[test]
+    fn a_pass_comes_by_every_workspace() {
+        use lastword_core::id::Epoch;
+        use lastword_core::protocol::Role;
+        use lastword_store::payload::{Attachment, Restored};
+
+        let mut store = open(&MemoryDisk::new(1 << 20));
+        let names = ["a", "a-b", "ab", "b"].map(|name| WorkspaceName::new(name).expect("a name"));
+        for workspace in names.clone() {
+            let (epoch, role, time_ms) = (Epoch([1; 16]), Role::Owner, 0);
+            let met = Attachment { workspace: workspace.clone(), epoch, role, horizon: 0 };
+            let restored = Restored { workspace, epoch, branch: 1, head: 2, time_ms };
+            for payload in [Payload::Attachment(met), Payload::Restored(restored)] {
+                store.append(payload.kind(), &payload.to_bytes()).expect("the disk works");
+            }
+        }
+        let mut pass =
+            Pass { clock_ms: 0, stale: false, last: None, is_own_left: true, walk: None };
+        let mut seen = Vec::new();
+        while let Some(next) = pass.next_workspace(&store).expect("it reads") {
+            seen.push(next);
+        }
+        assert_eq!(seen, [&names[..], &[read::store_workspace()]].concat());
     }
 }

@@ -260,6 +260,25 @@ pub fn workspaces<S: ReadState + ?Sized>(
     Ok(found)
 }
 
+/// The first workspace behind another in the order of their names, `_store` left out: for whoever
+/// goes through all of them a little at a time.
+pub fn next_workspace<S: ReadState + ?Sized>(
+    state: &S,
+    after: Option<&WorkspaceName>,
+) -> Result<Option<WorkspaceName>, StoreError> {
+    // Facts of the store stand under keys that no name begins with, other facts of a workspace
+    // under its name and a zero byte: behind 01 comes the next.
+    let from = after.map_or_else(|| vec![2], |name| [name.as_str().as_bytes(), &[1]].concat());
+    let found = state.range(META, &from, &[u8::MAX], false, 1)?;
+    let Some((key, _)) = found.first() else { return Ok(None) };
+    let name = std::str::from_utf8(key).ok().and_then(|name| WorkspaceName::new(name).ok());
+    match name {
+        Some(name) if name.as_str() == STORE_WORKSPACE => next_workspace(state, Some(&name)),
+        Some(name) => Ok(Some(name)),
+        None => Err(state_damaged(META, key, "the key names no workspace")),
+    }
+}
+
 /// The workspace of a store's own tables; it is never synced.
 pub const STORE_WORKSPACE: &str = "_store";
 
