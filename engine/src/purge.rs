@@ -240,7 +240,7 @@ mod tests {
     fn a_pass_comes_by_every_workspace() {
         use lastword_core::id::Epoch;
         use lastword_core::protocol::Role;
-        use lastword_store::payload::{Attachment, Restored};
+        use lastword_store::payload::{Attachment, LocalTables, Restored};
 
         let mut store = open(&MemoryDisk::new(1 << 20));
         let names = ["a", "a-b", "ab", "b"].map(|name| WorkspaceName::new(name).expect("a name"));
@@ -252,6 +252,9 @@ mod tests {
                 store.append(payload.kind(), &payload.to_bytes()).expect("the disk works");
             }
         }
+        let tables = vec![lastword_core::id::TableName::new("drafts").expect("a name")];
+        let payload = Payload::LocalTables(LocalTables { tables });
+        store.append(payload.kind(), &payload.to_bytes()).expect("the disk works");
         let mut pass =
             Pass { clock_ms: 0, stale: false, last: None, is_own_left: true, walk: None };
         let mut seen = Vec::new();
