@@ -128,6 +128,7 @@ pub(crate) fn wait_for_clock(head: Option<u64>) -> Result<()> {
         if left_ms > MAX_WAIT_S * 1000 {
             return Err(Error::ClockBehind { behind_s: left_ms / 1000 });
         }
+        // The rule is about the clock itself: nothing else tells that its second is over.
         std::thread::sleep(Duration::from_millis(left_ms));
     }
 }

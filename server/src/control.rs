@@ -196,6 +196,7 @@ mod with_sockets {
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the control socket takes no connection");
+                    // Out of file descriptors, say: asked again at once it would fail at once.
                     tokio::time::sleep(ASK_LIMIT).await;
                 }
             }

@@ -16,21 +16,28 @@ fn write_patches(dir: &Path) {
     }
 }
 
-/// B3. The reader of stdout was gone (`| head`), and an import whose batch was refused ended with
-/// exit code 0. The refusal is told whatever becomes of stdout, and `dead-letters` lists it.
-#[test]
-fn a_closed_stdout_does_not_hide_a_refusal() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let server = Server::start(&dir.path().join("server"));
+/// A server, and devices `b` and `c` each with a batch in the outbox that it is going to refuse.
+fn two_refusals_ahead(dir: &Path) -> Server {
+    let server = Server::start(&dir.join("server"));
     let link = ["--server", server.url.as_str(), "--token", "me"];
-    let run = |args: &[&str]| lastword(dir.path(), args);
-    write_patches(dir.path());
+    let run = |args: &[&str]| lastword(dir, args);
+    write_patches(dir);
     run(&[&["put", "notes", "n1", "{}", "--data", "a", "--wait"][..], &link].concat()).ok();
     for device in ["b", "c"] {
         run(&[&["sync", "--data", device][..], &link].concat()).ok();
         run(&["import", "y.jsonl", "--data", device, "--offline"]).ok();
     }
     run(&["import", "x.jsonl", "--data", "a", "--wait"]).ok();
+    server
+}
+
+/// B3. The reader of stdout was gone (`| head`), and an import whose batch was refused ended with
+/// exit code 0. The refusal is told whatever becomes of stdout, and `dead-letters` lists it.
+#[test]
+fn a_closed_stdout_does_not_hide_a_refusal() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let _server = two_refusals_ahead(dir.path());
+    let run = |args: &[&str]| lastword(dir.path(), args);
     assert_eq!(run(&["dead-letters", "--data", "b"]).ok(), "no dead letters in workspace main\n");
     for (device, args) in [
         ("b", &["sync", "--data", "b"][..]),
@@ -56,16 +63,8 @@ fn a_closed_stdout_does_not_hide_a_refusal() {
 #[test]
 fn a_unit_is_retried_edited_and_discarded() {
     let dir = tempfile::tempdir().expect("a folder");
-    let server = Server::start(&dir.path().join("server"));
-    let link = ["--server", server.url.as_str(), "--token", "me"];
+    let _server = two_refusals_ahead(dir.path());
     let run = |args: &[&str]| lastword(dir.path(), args);
-    write_patches(dir.path());
-    run(&[&["put", "notes", "n1", "{}", "--data", "a", "--wait"][..], &link].concat()).ok();
-    for device in ["b", "c"] {
-        run(&[&["sync", "--data", device][..], &link].concat()).ok();
-        run(&["import", "y.jsonl", "--data", device, "--offline"]).ok();
-    }
-    run(&["import", "x.jsonl", "--data", "a", "--wait"]).ok();
     let unit_of = |device: &str| {
         let letter = json_of(dir.path(), &["dead-letters", "--data", device, "--json"]);
         letter["unit"].as_str().expect("text").to_owned()

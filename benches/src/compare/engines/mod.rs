@@ -54,6 +54,7 @@ pub(crate) trait Engine: Send {
     /// Waits until nothing goes on in the background.
     fn settle(&mut self) -> Result<()> {
         while self.in_background()? {
+            // Peers have no event for it; what is measured takes thousands of times as long.
             std::thread::sleep(std::time::Duration::from_micros(200));
         }
         Ok(())
