@@ -12,6 +12,9 @@ use crate::parts::Setting;
 use crate::rows::Rows;
 use crate::table::{Bound, Goal, Report, micros, number};
 
+/// How fast a slice went, in ops a second.
+type Rate = fn(&Slice) -> f64;
+
 /// Rows in each database before the first round.
 const LOADED: u64 = 100_000;
 const WRITERS: u64 = 16;
@@ -117,15 +120,14 @@ impl Measured {
     }
 
     /// Median of `ours` by `theirs`.
-    fn ratio(&self, ours: &str, theirs: &str, rate: fn(&Slice) -> f64) -> f64 {
+    fn ratio(&self, ours: &str, theirs: &str, rate: Rate) -> f64 {
         let rates = |name| self.slices(name).iter().map(rate).collect::<Vec<_>>();
         ratio(&rates(ours), &rates(theirs))
     }
 
     /// By the rate of commits, checkpoints running meanwhile, and by the rate of all work done.
     fn goals(&self, what: &str, times: f64, peers: &[&str]) -> [Goal; 2] {
-        let ways: [(&str, fn(&Slice) -> f64); 2] =
-            [("", Slice::front_rate), (", background done", Slice::rate)];
+        let ways: [(&str, Rate); 2] = [("", Slice::front_rate), (", background done", Slice::rate)];
         ways.map(|(how, rate)| {
             let against = |ours| {
                 peers.iter().map(|peer| self.ratio(ours, peer, rate)).fold(f64::NAN, f64::min)
