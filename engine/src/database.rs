@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, TableName};
-use lastword_store::{OpenReport, View};
+use lastword_store::{OpenReport, View, read};
 
+use crate::environment::random;
 use crate::error::{Error, Result};
 use crate::heal::{self, HealReport, OnDamage};
 use crate::live::Watchers;
@@ -37,6 +38,8 @@ pub(crate) struct DatabaseInner {
     pub(crate) max_undecided: u64,
     pub(crate) app_schema: u64,
     pub(crate) last_hlc: Arc<Mutex<Hlc>>,
+    /// Drawn when it was opened: every connection of this process is of one store.
+    pub(crate) nonce: [u8; 16],
 }
 
 /// Settings of a database that is about to be opened.
@@ -143,6 +146,7 @@ impl Builder {
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 app_schema: self.app_schema,
                 last_hlc: Arc::default(),
+                nonce: random(),
             }),
         })
     }
@@ -163,10 +167,12 @@ impl Database {
         Self::builder().open(dir)
     }
 
-    /// The device that writes with this store.
+    /// The device that writes with this store. It changes if a copy of the directory turns out to
+    /// write under the same id.
     #[must_use]
     pub fn device(&self) -> DeviceId {
-        self.inner.opened.identity.device
+        let identity = read::identity(&*self.view()).ok().flatten();
+        identity.map_or(self.inner.opened.identity.device, |identity| identity.device)
     }
 
     /// The directory that it was opened in.

@@ -110,8 +110,8 @@ fn judge(
     if let Some((code, message)) = objection(newest, workspace, &pushed, meta.head)? {
         return Ok(refused(workspace, pushed, code, &message, time_ms));
     }
-    let mut judged =
-        Judged { workspace, generation: meta.generation, time_ms, ..Judged::new(workspace) };
+    let (generation, lineage) = (meta.generation, read::lineage(newest, workspace)?.0);
+    let mut judged = Judged { generation, lineage, time_ms, ..Judged::new(workspace) };
     let first_seq = meta.head + 1;
     for (op, seq) in pushed.batch.ops.iter().zip(first_seq..) {
         if let Err(reason) = judged.op(newest, &pushed.batch, op, seq)? {
@@ -191,6 +191,7 @@ fn objection<S: ReadState>(
 struct Judged<'a> {
     workspace: &'a WorkspaceName,
     generation: u32,
+    lineage: Vec<(u64, u64)>,
     time_ms: i64,
     verdicts: Vec<Verdict>,
     own: Vec<Op>,
@@ -199,8 +200,8 @@ struct Judged<'a> {
 
 impl<'a> Judged<'a> {
     fn new(workspace: &'a WorkspaceName) -> Self {
-        let (verdicts, own, previous) = Default::default();
-        Self { workspace, generation: 0, time_ms: 0, verdicts, own, previous }
+        let (lineage, verdicts, own, previous) = Default::default();
+        Self { workspace, generation: 0, lineage, time_ms: 0, verdicts, own, previous }
     }
 
     fn op<S: ReadState>(
@@ -216,7 +217,8 @@ impl<'a> Judged<'a> {
         let at = At { seq, time_ms: self.time_ms, op_id: batch.batch_id };
         let policy = policy_of(&op.table);
         let row = stored.as_ref().map(|stored| &stored.row);
-        let outcome = match rules::decide(row, op, &writer, &at, policy) {
+        let known = rules::with_known_base(op, &self.lineage);
+        let outcome = match rules::decide(row, &known, &writer, &at, policy) {
             Ok(outcome) => outcome,
             Err(error) => return Ok(Err(error.to_string())),
         };

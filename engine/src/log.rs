@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 
+use lastword_core::id::{Key, TableName};
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::payload::{
-    DecidedBatch, LocalBatch, Payload, PurgePart, Restored, StoreRole, kind,
+    DecidedBatch, LocalBatch, Payload, PurgePart, Reset, Restored, StoreRole, kind,
 };
 use lastword_store::{StoreError, ViewHandle};
 
@@ -111,13 +112,9 @@ fn line(position: u64, payload: Payload) -> LogLine {
             ("attached", Some(attachment.workspace), text)
         }
         Payload::DeadLetters(letters) => {
-            let text = format!(
-                "batch {} {}; {} batches left the outbox, {} renumbered",
-                letters.refused.counter,
-                decision_text(&letters.refused.decision),
-                letters.counters.len(),
-                letters.renumbered.len()
-            );
+            let decision = decision_text(&letters.refused.decision);
+            let left = left_text(&letters.counters, &letters.renumbered);
+            let text = format!("batch {} {decision}; {left}", letters.refused.counter);
             ("dead letters", Some(letters.workspace), text)
         }
         Payload::Sums(sums) => (
@@ -127,8 +124,7 @@ fn line(position: u64, payload: Payload) -> LogLine {
         ),
         Payload::Purge(purge) => ("purge", Some(purge.workspace), purge_text(purge.part)),
         Payload::Erasure(erasure) => {
-            let names = erasure.records.iter().map(|(table, key)| format!("{table}/{key}"));
-            let text = format!("seq {}: {}", erasure.first_seq, list(&names.collect::<Vec<_>>()));
+            let text = format!("seq {}: {}", erasure.first_seq, names_text(&erasure.records));
             ("erasure", Some(erasure.workspace), text)
         }
         Payload::Restored(restored) => {
@@ -136,8 +132,34 @@ fn line(position: u64, payload: Payload) -> LogLine {
             let text = format!("from a backup at seq {branch}: epoch {epoch}, goes on at {head}");
             ("restored", Some(workspace), text)
         }
+        Payload::Reset(reset) => ("reset", Some(reset.workspace.clone()), reset_text(&reset)),
+        Payload::Carried(carried) => {
+            ("carried", Some(carried.workspace), names_text(&carried.records))
+        }
+        Payload::Fork(identity) => {
+            ("fork", None, format!("from here on device {}", identity.device))
+        }
+        Payload::SetAside(frame) => {
+            ("set aside", Some(frame.workspace), left_text(&frame.counters, &frame.renumbered))
+        }
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
+}
+
+fn reset_text(reset: &Reset) -> String {
+    let why = match reset.other_history {
+        None => format!("away from before seq {}", reset.horizon),
+        Some(last) => format!("another history, which knows {last} batches of this device"),
+    };
+    format!("begins anew: epoch {}, {why}", reset.epoch)
+}
+
+fn names_text(records: &[(TableName, Key)]) -> String {
+    list(&records.iter().map(|(table, key)| format!("{table}/{key}")).collect::<Vec<_>>())
+}
+
+fn left_text(left: &[u64], renumbered: &[(u64, u64)]) -> String {
+    format!("{} batches left the outbox, {} renumbered", left.len(), renumbered.len())
 }
 
 fn purge_text(part: PurgePart) -> String {
@@ -151,6 +173,7 @@ fn purge_text(part: PurgePart) -> String {
         PurgePart::Erased { before } => {
             format!("nothing; what was erased before position {before} is in no file")
         }
+        PurgePart::Generation { generation } => format!("rows of copy {generation}, which is over"),
         PurgePart::Stale { after, through } => {
             format!("stale entries from seq {} to {through}", after.saturating_add(1))
         }

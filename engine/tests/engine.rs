@@ -6,12 +6,17 @@
 #[path = "engine/support.rs"]
 mod support;
 
+#[path = "engine/site.rs"]
+mod site;
+
 #[path = "engine/authority.rs"]
 mod authority;
 #[path = "engine/index.rs"]
 mod index;
 #[path = "engine/maintenance.rs"]
 mod maintenance;
+#[path = "engine/reset.rs"]
+mod reset;
 #[path = "engine/salvage.rs"]
 mod salvage;
 #[path = "engine/system.rs"]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lastword_core::id::WorkspaceName;
+use lastword_core::id::{DeviceId, WorkspaceName};
 use lastword_core::protocol::replica::{
     Config, Input, Output, ReplicaSession, StopReason, SyncStatus,
 };
@@ -100,7 +100,7 @@ impl Driver {
     ) -> Self {
         let config = Config {
             device: db.device(),
-            nonce: random(),
+            nonce: db.inner.nonce,
             app_schema: db.inner.app_schema,
             agent: concat!("lastword/", env!("CARGO_PKG_VERSION")).into(),
             seed: u64::from_le_bytes(random()),
@@ -373,6 +373,30 @@ impl Driver {
                     }));
                 };
                 writer.submit(0, job, stored)
+            }
+            output => self.store_about_itself(output, answer),
+        }
+    }
+
+    /// What the store notes of its server's horizon and of its own id.
+    fn store_about_itself(
+        &self,
+        output: Output,
+        answer: impl FnOnce(Result<Input>) + Send + 'static,
+    ) -> Result<()> {
+        let writer = &self.db.inner.writer;
+        match output {
+            Output::StoreHorizon { workspace, horizon } => {
+                let job = move |store: &mut _| {
+                    replicator::store_horizon(store, &workspace, horizon)?;
+                    Ok(Input::HorizonStored { workspace, horizon })
+                };
+                writer.submit(0, job, answer)
+            }
+            Output::StoreFork => {
+                let device = DeviceId(random());
+                let job = move |store: &mut _| replicator::store_fork(store, device, now_ms());
+                writer.submit(0, job, answer)
             }
             _ => Ok(()),
         }

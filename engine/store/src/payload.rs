@@ -11,8 +11,11 @@ use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::{Decided, Entry, Role};
 use lastword_core::stamp::Decision;
 
-/// Frame kinds of the layer above the log. 25 staged walk page, 26 flip and 28 survivors are
-/// reserved.
+mod reset;
+
+pub use reset::{Carried, Reset, SetAside};
+
+/// Frame kinds of the layer above the log. 28 survivors, 30 and 32 to 35 are reserved.
 pub mod kind {
     /// [`super::Identity`].
     pub const IDENTITY: u8 = 16;
@@ -32,10 +35,18 @@ pub mod kind {
     pub const SUMS: u8 = 23;
     /// [`super::Purge`].
     pub const PURGE: u8 = 24;
+    /// [`super::Reset`].
+    pub const RESET: u8 = 25;
+    /// [`super::Carried`].
+    pub const CARRIED: u8 = 26;
     /// [`super::Erasure`].
     pub const ERASURE: u8 = 27;
     /// [`super::Restored`].
     pub const RESTORED: u8 = 29;
+    /// [`super::Identity`] of a store that goes on as another device.
+    pub const FORK: u8 = 31;
+    /// [`super::SetAside`].
+    pub const SET_ASIDE: u8 = 36;
 }
 
 /// The part that a store plays.
@@ -208,6 +219,11 @@ pub enum PurgePart {
         /// Position in the log.
         before: u64,
     },
+    /// Rows of a copy that another took the place of, or that was given up: the first of them.
+    Generation {
+        /// The generation that they are in.
+        generation: u32,
+    },
     /// Entries in order of seq, in (after, through], whose record has moved on to a newer seq.
     Stale {
         /// The entries begin behind this seq.
@@ -261,6 +277,14 @@ pub enum Payload {
     Erasure(Erasure),
     /// A workspace goes on from a backup.
     Restored(Restored),
+    /// A workspace is taken anew.
+    Reset(Reset),
+    /// Local rows came into the new copy.
+    Carried(Carried),
+    /// The store goes on as another device, with what waits in its outbox.
+    Fork(Identity),
+    /// Batches that cannot be sent again left the outbox.
+    SetAside(SetAside),
 }
 
 impl Payload {
@@ -279,6 +303,10 @@ impl Payload {
             Payload::Purge(_) => kind::PURGE,
             Payload::Erasure(_) => kind::ERASURE,
             Payload::Restored(_) => kind::RESTORED,
+            Payload::Reset(_) => kind::RESET,
+            Payload::Carried(_) => kind::CARRIED,
+            Payload::Fork(_) => kind::FORK,
+            Payload::SetAside(_) => kind::SET_ASIDE,
         }
     }
 
@@ -297,6 +325,10 @@ impl Payload {
             Payload::Purge(body) => to_bytes(body),
             Payload::Erasure(body) => to_bytes(body),
             Payload::Restored(body) => to_bytes(body),
+            Payload::Reset(body) => to_bytes(body),
+            Payload::Carried(body) => to_bytes(body),
+            Payload::Fork(body) => to_bytes(body),
+            Payload::SetAside(body) => to_bytes(body),
         }
     }
 
@@ -317,6 +349,10 @@ impl Payload {
             kind::PURGE => Payload::Purge(from_bytes(bytes)?),
             kind::ERASURE => Payload::Erasure(from_bytes(bytes)?),
             kind::RESTORED => Payload::Restored(from_bytes(bytes)?),
+            kind::RESET => Payload::Reset(from_bytes(bytes)?),
+            kind::CARRIED => Payload::Carried(from_bytes(bytes)?),
+            kind::FORK => Payload::Fork(from_bytes(bytes)?),
+            kind::SET_ASIDE => Payload::SetAside(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }
@@ -540,6 +576,10 @@ impl Encode for Purge {
                 out.u64(5);
                 out.u64(*before);
             }
+            PurgePart::Generation { generation } => {
+                out.u64(6);
+                out.u64(u64::from(*generation));
+            }
         }
     }
 }
@@ -555,6 +595,11 @@ impl Decode for Purge {
             3 => PurgePart::Stale { after: from.u64()?, through: from.u64()? },
             5 => PurgePart::Erased { before: from.u64()? },
             4 => PurgePart::Clock { now_ms: from.i64()? },
+            6 => {
+                let generation = u32::try_from(from.u64()?);
+                let generation = generation.map_err(|_| from.invalid("generation"))?;
+                PurgePart::Generation { generation }
+            }
             _ => return Err(DecodeError::Invalid { what: "purge", offset }),
         };
         Ok(Self { workspace, part })

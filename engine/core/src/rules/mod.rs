@@ -17,6 +17,7 @@ pub use decide::{Outcome, decide};
 pub use overlay::{PENDING_SEQ, PendingOp, PendingState, overlay};
 
 use crate::id::{BatchId, DeviceId};
+use crate::op::Op;
 use crate::stamp::Mark;
 
 /// How a table treats a stale op.
@@ -69,6 +70,15 @@ impl Writer<'_> {
     fn unseen(&self, mark: Mark, base: u64) -> bool {
         !self.is_authority() && mark.seq > base && !self.owns(mark)
     }
+}
+
+/// The op with what its base says in the history of these restores: a seq that was given after a
+/// backup and is lost counts as older than everything, since whoever has it may know of it or not.
+#[must_use]
+pub fn with_known_base(op: &Op, lineage: &[(u64, u64)]) -> Op {
+    let is_lost = |(branch, jump): &(u64, u64)| *branch < op.base && op.base <= *jump;
+    let base = if lineage.iter().any(is_lost) { 0 } else { op.base };
+    Op { base, ..op.clone() }
 }
 
 /// The stamp that an op gets if it takes effect.

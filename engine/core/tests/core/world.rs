@@ -451,6 +451,7 @@ impl World {
                 head: server.head,
                 horizon: 0,
                 role: server.role,
+                reset: None,
                 last_counter: server.decisions.len() as u64,
                 decisions: after.collect(),
             };
@@ -470,7 +471,9 @@ impl World {
         let (attachment, head) = (job.attachment, server.head);
         let input = ToAuthority::Decided { attachment, counter, batch_id, answer };
         server.answers.push_back((job.connection, input));
-        server.answers.push_back((job.connection, ToAuthority::Head { attachment, head }));
+        server
+            .answers
+            .push_back((job.connection, ToAuthority::Head { attachment, head, horizon: 0 }));
         true
     }
 

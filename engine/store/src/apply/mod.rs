@@ -6,11 +6,12 @@
 mod authority;
 mod purge;
 mod replica;
+mod reset;
 mod rows;
 
 use lastword_core::codec::{Encode, to_bytes};
 use lastword_core::id::{Key, TableName, WorkspaceName};
-use lastword_core::row::Row;
+use lastword_core::row::{Digest, Row};
 use lastword_core::rules::Policy;
 
 use crate::error::{ApplyError, StoreError};
@@ -62,6 +63,10 @@ impl Apply for ApplyPayload {
             Payload::Purge(purge) => purge::purge(state, indexes, &purge),
             Payload::Erasure(erasure) => authority::erasure(state, position, &erasure),
             Payload::Restored(restored) => authority::restored(state, &restored),
+            Payload::Reset(frame) => reset::reset(state, indexes, &frame),
+            Payload::Carried(frame) => reset::carried(state, indexes, &frame),
+            Payload::Fork(identity) => reset::fork(state, indexes, &identity),
+            Payload::SetAside(frame) => reset::set_aside(state, indexes, position, &frame),
         }?;
         Ok(())
     }
@@ -166,16 +171,26 @@ fn count(
     old: Option<&Row>,
     new: Option<&Row>,
 ) {
+    count_in((&mut meta.rows, &mut meta.digest), table, key, old, new);
+}
+
+fn count_in(
+    (rows, digest): (&mut u64, &mut Digest),
+    table: &TableName,
+    key: &Key,
+    old: Option<&Row>,
+    new: Option<&Row>,
+) {
     if table.is_reserved() {
         return;
     }
     if let Some(old) = old {
-        meta.digest = meta.digest.minus(old.digest(table, key));
-        meta.rows -= u64::from(!old.deleted);
+        *digest = digest.minus(old.digest(table, key));
+        *rows -= u64::from(!old.deleted);
     }
     if let Some(new) = new {
-        meta.digest = meta.digest.plus(new.digest(table, key));
-        meta.rows += u64::from(!new.deleted);
+        *digest = digest.plus(new.digest(table, key));
+        *rows += u64::from(!new.deleted);
     }
 }
 

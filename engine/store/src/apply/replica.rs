@@ -15,7 +15,7 @@ use lastword_core::rules::{self, At, PendingOp, PendingState};
 use lastword_core::stamp::Decision;
 
 use super::rows::{delete_row, put_row};
-use super::{count, note_end, note_erased, policy_of, put, put_meta};
+use super::{count, note_end, note_erased, policy_of, put, put_meta, reset};
 use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
@@ -42,7 +42,8 @@ pub(super) fn local(
     frame: &LocalBatch,
 ) -> Result<(), StoreError> {
     let mut step = Step::begin(state, indexes, &frame.workspace)?;
-    local_ops(step.state, indexes, &frame.workspace, step.meta.generation, position, &frame.local)?;
+    let generations = step.generations();
+    local_ops(step.state, indexes, &frame.workspace, generations, position, &frame.local)?;
     if let Some(batch) = &frame.batch {
         let writer = step.writer()?;
         for op in &batch.ops {
@@ -56,6 +57,7 @@ pub(super) fn local(
             created_ms: batch.created_ms,
             records: records.collect(),
             settled: None,
+            again: false,
         };
         put(step.state, OUTBOX, &keys::numbered(&frame.workspace, batch.counter), &entry)?;
         step.meta.written = batch.counter;
@@ -63,12 +65,13 @@ pub(super) fn local(
     step.end()
 }
 
-/// Ops on tables that never sync: applied at once, in this device's name.
-fn local_ops(
+/// Ops on tables that never sync: applied at once, in this device's name. While a new copy is
+/// made, they go into it too, since no page brings them.
+pub(super) fn local_ops(
     state: &mut StateTxn<'_>,
     indexes: &Indexes,
     workspace: &WorkspaceName,
-    generation: u32,
+    (generation, new): (u32, Option<u32>),
     position: u64,
     ops: &[Op],
 ) -> Result<(), StoreError> {
@@ -80,7 +83,12 @@ fn local_ops(
         let old_row = old.as_ref().map(|old| &old.row);
         if let Some(row) = rules::apply(old_row, op, DeviceId::AUTHORITY, &at, &[]) {
             note_end(state, workspace, &op.table, &op.key, &row)?;
-            put_row(state, indexes, &row_key, &StoredRow { position, row })?;
+            let stored = StoredRow { position, row };
+            put_row(state, indexes, &row_key, &stored)?;
+            if let Some(new) = new {
+                let row_key = keys::row_key(workspace, new, &op.table, &op.key);
+                put_row(state, indexes, &row_key, &stored)?;
+            }
         }
     }
     Ok(())
@@ -92,6 +100,9 @@ pub(super) fn remote(
     position: u64,
     page: RemotePage,
 ) -> Result<(), StoreError> {
+    if let Some(reset) = read::reset(state, &page.workspace)? {
+        return reset::page(state, indexes, position, page, reset);
+    }
     let workspace = page.workspace;
     let mut step = Step::begin(state, indexes, &workspace)?;
     // A first bootstrap shows rows as they come; later pages wait for their consistent end, so
@@ -157,7 +168,7 @@ pub(super) fn dead_letters(
     let given_back = (frame.counters.len() as u64).saturating_sub(1);
     step.meta.written = step.meta.written.saturating_sub(given_back);
     step.end()?;
-    local_ops(state, indexes, &read::store_workspace(), 0, position, &frame.rows)
+    local_ops(state, indexes, &read::store_workspace(), (0, None), position, &frame.rows)
 }
 
 /// The store goes on as another device. What was under way in the name of the old one is of no use
@@ -179,12 +190,32 @@ pub(super) fn begin_as_another(
     Ok(())
 }
 
+/// Notes what a purge or a fold must find of a row that came from the authority.
+pub(super) fn note_received(
+    state: &mut StateTxn<'_>,
+    workspace: &WorkspaceName,
+    table: &TableName,
+    key: &Key,
+    stored: &StoredRow,
+) -> Result<(), StoreError> {
+    if stored.row.deleted {
+        let grave = keys::numbered(workspace, stored.row.last.seq);
+        state.put(GRAVES, &grave, &keys::record_bytes(table, key))?;
+    }
+    if stored.row.is_erased() {
+        note_erased(state, stored.position, stored.row.time_ms)?;
+    }
+    note_end(state, workspace, table, key, &stored.row)
+}
+
 /// One frame's work on one workspace. What records show is computed once each, at the end.
 pub(super) struct Step<'a, 'b> {
-    state: &'a mut StateTxn<'b>,
+    pub(super) state: &'a mut StateTxn<'b>,
     indexes: &'a Indexes,
-    workspace: &'a WorkspaceName,
-    meta: WorkspaceMeta,
+    pub(super) workspace: &'a WorkspaceName,
+    pub(super) meta: WorkspaceMeta,
+    /// The generation of a new copy, if one is being made.
+    pub(super) new: Option<u32>,
     /// Records whose shadow or own ops moved: row key, table, position of the newest frame.
     touched: BTreeMap<Vec<u8>, (TableName, u64)>,
 }
@@ -193,6 +224,8 @@ pub(super) struct Step<'a, 'b> {
 struct Own {
     device: DeviceId,
     former: Vec<DeviceId>,
+    /// Restores of the authority: see [`rules::with_known_base`].
+    lineage: Vec<(u64, u64)>,
 }
 
 impl<'a, 'b> Step<'a, 'b> {
@@ -202,7 +235,8 @@ impl<'a, 'b> Step<'a, 'b> {
         workspace: &'a WorkspaceName,
     ) -> Result<Self, StoreError> {
         let meta = read::meta(state, workspace)?;
-        Ok(Self { state, indexes, workspace, meta, touched: BTreeMap::new() })
+        let new = read::reset(state, workspace)?.map(|reset| reset.generation);
+        Ok(Self { state, indexes, workspace, meta, new, touched: BTreeMap::new() })
     }
 
     pub(super) fn end(mut self) -> Result<(), StoreError> {
@@ -215,8 +249,9 @@ impl<'a, 'b> Step<'a, 'b> {
         put_meta(self.state, self.workspace, &self.meta)
     }
 
-    pub(super) fn state(&mut self) -> &mut StateTxn<'b> {
-        self.state
+    /// The visible generation and that of the new copy.
+    fn generations(&self) -> (u32, Option<u32>) {
+        (self.meta.generation, self.new)
     }
 
     pub(super) fn raise_horizon(&mut self, horizon: u64) {
@@ -226,14 +261,15 @@ impl<'a, 'b> Step<'a, 'b> {
     fn writer(&self) -> Result<Own, StoreError> {
         let identity = read::identity(self.state)?;
         let (device, former) = identity.map(|id| (id.device, id.former)).unwrap_or_default();
-        Ok(Own { device, former })
+        let lineage = read::lineage(self.state, self.workspace)?.0;
+        Ok(Own { device, former, lineage })
     }
 
-    fn row_key(&self, table: &TableName, key: &Key) -> Vec<u8> {
+    pub(super) fn row_key(&self, table: &TableName, key: &Key) -> Vec<u8> {
         keys::row_key(self.workspace, self.meta.generation, table, key)
     }
 
-    fn touch(&mut self, row_key: Vec<u8>, table: &TableName, position: u64) {
+    pub(super) fn touch(&mut self, row_key: Vec<u8>, table: &TableName, position: u64) {
         let newest = self.touched.entry(row_key).or_insert_with(|| (table.clone(), position));
         newest.1 = newest.1.max(position);
     }
@@ -262,7 +298,7 @@ impl<'a, 'b> Step<'a, 'b> {
         put(self.state, PENDING, &keys::pending_key(&row_key, batch.counter), &pending)?;
         let row = rules::overlay(
             shown.as_ref().map(|shown| &shown.row),
-            std::slice::from_ref(&pending.0),
+            &[PendingOp { op: rules::with_known_base(op, &own.lineage), ..pending.0 }],
             own.device,
             &own.former,
             policy_of(&op.table),
@@ -282,7 +318,10 @@ impl<'a, 'b> Step<'a, 'b> {
         position: u64,
     ) -> Result<(), StoreError> {
         let (state, indexes) = (&mut *self.state, self.indexes);
-        let pending = read::pending(state, row_key)?;
+        let mut pending = read::pending(state, row_key)?;
+        for pending in &mut pending {
+            pending.op = rules::with_known_base(&pending.op, &own.lineage);
+        }
         let shadow = read::authority_row(state, row_key)?;
         // The newest frame stays reachable: own ops are part of the record's history.
         let position =
@@ -343,14 +382,7 @@ impl<'a, 'b> Step<'a, 'b> {
         };
         let old = old.as_ref().map(|old| &old.row);
         count(&mut self.meta, table, key, old, Some(&stored.row));
-        if stored.row.deleted {
-            let grave = keys::numbered(self.workspace, stored.row.last.seq);
-            self.state.put(GRAVES, &grave, &keys::record_bytes(table, key))?;
-        }
-        if stored.row.is_erased() {
-            note_erased(self.state, stored.position, stored.row.time_ms)?;
-        }
-        note_end(self.state, self.workspace, table, key, &stored.row)?;
+        note_received(self.state, self.workspace, table, key, &stored)?;
         if !has_shadow {
             return put_row(self.state, self.indexes, &row_key, &stored);
         }
@@ -408,12 +440,16 @@ impl<'a, 'b> Step<'a, 'b> {
                 self.touch(row_key, table, entry.position);
             }
         }
-        entry.settled = Some(decided.decision.clone());
+        (entry.settled, entry.again) = (Some(decided.decision.clone()), false);
         put(self.state, OUTBOX, &keys::numbered(self.workspace, counter), &entry)
     }
 
     /// Settled batches whose last seq the cursor has passed leave the outbox and the overlay.
-    fn retire(&mut self) -> Result<(), StoreError> {
+    pub(super) fn retire(&mut self) -> Result<(), StoreError> {
+        // The cursor is one of the copy that goes.
+        if self.new.is_some() {
+            return Ok(());
+        }
         while let Some((counter, entry)) =
             read::first_in_outbox(self.state, self.workspace, &self.meta)?
         {
@@ -428,7 +464,7 @@ impl<'a, 'b> Step<'a, 'b> {
         Ok(())
     }
 
-    fn leave(&mut self, counter: u64, entry: &OutboxEntry) {
+    pub(super) fn leave(&mut self, counter: u64, entry: &OutboxEntry) {
         self.state.delete(OUTBOX, &keys::numbered(self.workspace, counter));
         for (table, key) in &entry.records {
             let row_key = self.row_key(table, key);
@@ -439,10 +475,22 @@ impl<'a, 'b> Step<'a, 'b> {
 
     /// Counters stay contiguous: a batch that stays takes the next free one. The order of a
     /// record's ops does not change, so its visible row does not either.
-    fn renumber(&mut self, old: u64, new: u64) -> Result<(), StoreError> {
-        let Some(entry) = read::outbox_entry(self.state, self.workspace, old)? else {
+    pub(super) fn renumber(&mut self, old: u64, new: u64) -> Result<(), StoreError> {
+        self.change(old, new, |_| {}, |_| {})
+    }
+
+    /// Gives a batch the counter `new` and changes its entry and its ops.
+    pub(super) fn change(
+        &mut self,
+        old: u64,
+        new: u64,
+        change_entry: impl Fn(&mut OutboxEntry),
+        change_op: impl Fn(&mut PendingOp),
+    ) -> Result<(), StoreError> {
+        let Some(mut entry) = read::outbox_entry(self.state, self.workspace, old)? else {
             return Ok(());
         };
+        change_entry(&mut entry);
         self.state.delete(OUTBOX, &keys::numbered(self.workspace, old));
         put(self.state, OUTBOX, &keys::numbered(self.workspace, new), &entry)?;
         for (table, key) in &entry.records {
@@ -450,8 +498,10 @@ impl<'a, 'b> Step<'a, 'b> {
             let from = keys::pending_key(&row_key, old);
             if let Some(StoredPending(own)) = read::pending_op(self.state, &from)? {
                 self.state.delete(PENDING, &from);
-                let own = StoredPending(PendingOp { counter: new, ..own });
-                put(self.state, PENDING, &keys::pending_key(&row_key, new), &own)?;
+                let mut own = PendingOp { counter: new, ..own };
+                change_op(&mut own);
+                let key = keys::pending_key(&row_key, new);
+                put(self.state, PENDING, &key, &StoredPending(own))?;
             }
         }
         Ok(())

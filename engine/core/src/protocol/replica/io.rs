@@ -10,7 +10,7 @@ use crate::protocol::message::{Attached, Changes, Decided};
 /// What a session is made with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The device that writes.
+    /// The device that writes, until its store becomes another.
     pub device: DeviceId,
     /// Random per opened store.
     pub nonce: [u8; 16],
@@ -27,11 +27,11 @@ pub struct Config {
 pub struct WorkspaceState {
     /// Epoch of its history, if it ever met the authority.
     pub epoch: Option<Epoch>,
-    /// Last consistent seq applied.
+    /// Last consistent seq applied; 0 while a new copy is being made.
     pub cursor: u64,
-    /// Last seq whose page is durable.
+    /// Last seq whose page is durable, of the new copy if one is being made.
     pub received_to: u64,
-    /// The authority's horizon at the last attach.
+    /// The authority's horizon as it was told last.
     pub horizon: u64,
     /// Last counter whose decision is stored.
     pub decided: u64,
@@ -93,9 +93,10 @@ pub enum StopReason {
     Forbidden,
     /// Another connection of this device took over.
     Fenced,
-    /// The device id is used by two stores.
+    /// The device id is used by two stores, and going on under new ids did not help.
     DeviceForked,
-    /// The server has another history of the workspace.
+    /// The server has another history of the workspace, and was not restored from a backup of this
+    /// one.
     EpochChanged,
     /// The app's schema number is too low.
     AppTooOld,
@@ -103,8 +104,6 @@ pub enum StopReason {
     WorkspaceDeleted,
     /// No protocol version in common.
     Version,
-    /// What this device missed is no longer kept.
-    BehindHorizon,
     /// This device's own store failed.
     StoreFailed,
 }
@@ -197,6 +196,20 @@ pub enum Input {
         /// Counter of that batch.
         counter: u64,
     },
+    /// Answer to [`Output::StoreHorizon`].
+    HorizonStored {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The horizon.
+        horizon: u64,
+    },
+    /// Answer to [`Output::StoreFork`]: the store writes as another device.
+    ForkStored {
+        /// The device that writes from here on.
+        device: DeviceId,
+        /// What the store knows of each workspace now.
+        states: Vec<(WorkspaceName, WorkspaceState)>,
+    },
     /// Time has passed.
     Time,
 }
@@ -226,7 +239,8 @@ pub enum Output {
         /// Most batches to bring.
         max: usize,
     },
-    /// Store durably that the workspace met its authority, and the decisions that came with it.
+    /// Store durably that the workspace met its authority, that a new copy begins if it has to, and
+    /// the decisions that came with it.
     StoreAttached {
         /// The workspace.
         workspace: WorkspaceName,
@@ -247,6 +261,16 @@ pub enum Output {
         /// The decisions, in counter order.
         decisions: Vec<Decided>,
     },
+    /// Store durably that tombstones up to this seq are forgotten.
+    StoreHorizon {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The horizon.
+        horizon: u64,
+    },
+    /// Another store uses the device id: go on under a new one, durably. What waits in the outbox
+    /// is sent again in its name.
+    StoreFork,
     /// The status of a workspace changed.
     Status {
         /// The workspace.
