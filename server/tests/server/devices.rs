@@ -184,8 +184,8 @@ fn futures_resolve_when_the_server_has_answered() {
 
 /// I22, semantics 4. A directory was copied and both copies wrote: the second to attach took the
 /// server's decision about the other's batch for one about its own, which was gone without ever
-/// being sent; one that had written nothing could never write again. It goes on under a new id: what
-/// it wrote arrives once, and what it writes later too.
+/// being sent; one that had written nothing could never write again. It goes on under a new id:
+/// what it wrote arrives once, and what it writes later too.
 #[test]
 fn a_copied_directory_goes_on_as_another_device() {
     for writes_of_copy in [1, 0] {

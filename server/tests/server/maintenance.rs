@@ -161,7 +161,8 @@ fn a_closed_store_is_backed_up_too() {
 
 /// B7, I2, I21, section 6: a server that is restored from a backup has another history. A device
 /// that was ahead of it goes on by itself: what the backup has and what it had not sent is there,
-/// under seqs above all that were ever given, and its own tables stay. A fresh device gets the same.
+/// under seqs above all that were ever given, and its own tables stay. A fresh device gets the
+/// same.
 #[test]
 fn a_restored_server_never_gives_a_seq_again() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -22,8 +22,8 @@ fn flip(file: &Path, text: &str) {
 }
 
 /// B1, B7, I21: a damaged server is salvaged under a new epoch, with all it had before the damage;
-/// what it had decided behind it is told as ranges of seqs, seqs are never given again, and a device
-/// that was ahead goes on with what the server has.
+/// what it had decided behind it is told as ranges of seqs, seqs are never given again, and a
+/// device that was ahead goes on with what the server has.
 #[test]
 fn a_damaged_server_goes_on_and_says_what_it_lost() {
     let dir = tempfile::tempdir().expect("a folder");
