@@ -8,7 +8,7 @@
 //! unit out go into frames before it. After a crash between them the refusal comes again, and the
 //! same rows are written over themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lastword_core::codec::to_bytes;
 use lastword_core::hlc::Hlc;
@@ -19,7 +19,7 @@ use lastword_core::protocol::Decided;
 use lastword_core::row::Row;
 use lastword_core::stamp::{Decision, RefusalCode};
 use lastword_core::value::{Field, Record, Value};
-use lastword_store::keys::{self, OutboxEntry};
+use lastword_store::keys::{self, OutboxEntry, StoredRow};
 use lastword_store::payload::{DeadLetters, LocalBatch, Payload, SetAside};
 use lastword_store::read::{self, ReadState};
 
@@ -170,6 +170,36 @@ pub(crate) fn of_unsent(
     let (mut frames, rest) = row_frames(undecided.iter().enumerate().map(row).collect());
     frames.push(rows_frame(rest));
     frames
+}
+
+/// Batches that the server has lost, by their ids.
+pub(crate) type Lost = BTreeMap<BatchId, OutboxEntry>;
+
+/// Adds a row that the server has lost to those of its batch. Its value is in the frame that
+/// brought it, which stays in the log as long as its dead letter does.
+pub(crate) fn add_lost(lost: &mut Lost, table: TableName, key: Key, stored: &StoredRow) {
+    let StoredRow { position, row } = stored;
+    let entry = lost.entry(row.op_id).or_insert_with(|| OutboxEntry {
+        batch_id: row.op_id,
+        payload_hash: [0; 32],
+        position: *position,
+        created_ms: row.time_ms,
+        records: Vec::new(),
+        settled: None,
+        again: false,
+    });
+    entry.position = entry.position.min(*position);
+    entry.records.push((table, key));
+}
+
+/// Their dead letters, each a unit of its own.
+pub(crate) fn of_lost(workspace: &WorkspaceName, lost: &Lost, now_ms: i64) -> Vec<Payload> {
+    let message = "the server was restored from a backup that does not have this change";
+    let row = |entry: &OutboxEntry| {
+        let why = Why { unit: entry.batch_id, code: LOST_BY_RESTORE, message, now_ms };
+        letter(workspace, &why, 0, entry)
+    };
+    of_rows(lost.values().map(row).collect())
 }
 
 /// Rows as frames.

@@ -3,11 +3,14 @@
 //! Every function here is one durable step. The driver calls them for the session's outputs and
 //! feeds the answers back.
 
+use std::collections::BTreeMap;
+
 use lastword_core::id::{BatchId, DeviceId, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_FORMER_DEVICES};
 use lastword_core::op::Batch;
 use lastword_core::protocol::replica::{Input, WorkspaceState};
 use lastword_core::protocol::{Attached, Changes, Decided, Entry, ResetReason};
+use lastword_core::rules;
 use lastword_core::stamp::Decision;
 use lastword_store::keys::{self, ROWS};
 use lastword_store::payload::{
@@ -164,10 +167,15 @@ pub(crate) fn store_fork(store: &mut Store, device: DeviceId, now_ms: i64) -> Re
     former.truncate(MAX_FORMER_DEVICES);
     let identity = Identity { role: was.role, device, former, created_ms: now_ms };
     append_urgent(store, &Payload::Fork(identity))?;
+    fork_stored(store.newest(), device)
+}
+
+/// What a session hears whose store goes on as `device`.
+pub(crate) fn fork_stored<S: ReadState>(state: &S, device: DeviceId) -> Result<Input> {
     let mut states = Vec::new();
-    for (workspace, _) in read::workspaces(store.newest())? {
-        let state = workspace_state(store.newest(), &workspace)?;
-        states.push((workspace, state));
+    for (workspace, _) in read::workspaces(state)? {
+        let now = workspace_state(state, &workspace)?;
+        states.push((workspace, now));
     }
     Ok(Input::ForkStored { device, states })
 }
@@ -230,11 +238,12 @@ pub(crate) fn store_changes(
     workspace: &WorkspaceName,
     mut page: Changes,
     is_local: &dyn Fn(&TableName) -> bool,
+    now_ms: i64,
 ) -> Result<(u64, u64)> {
     page.entries.retain(|Entry::Row { table, .. }| !is_local(table));
     let reset = read::reset(store.newest(), workspace)?;
     if reset.is_some() && page.consistent_at.is_some() {
-        carry_local(store, workspace, is_local)?;
+        leave_old_copy(store, workspace, is_local, now_ms)?;
     }
     let newest = store.newest();
     let meta = read::meta(newest, workspace)?;
@@ -259,25 +268,35 @@ pub(crate) fn store_changes(
     Ok((state.received_to, state.cursor))
 }
 
-/// Brings the rows of local tables, which no page brings, into the new copy. From its beginning on,
-/// local writes go into both, so a row that was passed is not missed.
-fn carry_local(
+/// What of the old copy must not go with it: rows of local tables, which no page brings, come into
+/// the new one, and what the server has lost by a restore is kept as dead letters. From the reset
+/// on local writes go into both copies, so a row that was passed is not missed.
+fn leave_old_copy(
     store: &mut Store,
     workspace: &WorkspaceName,
     is_local: &dyn Fn(&TableName) -> bool,
+    now_ms: i64,
 ) -> Result<()> {
     let visible = read::meta(store.newest(), workspace)?.generation;
+    let lineage = read::lineage(store.newest(), workspace)?.0;
+    let mut lost = BTreeMap::new();
     let mut from = keys::rows_prefix(workspace, visible);
     let end = keys::prefix_end(&from);
     loop {
-        let pairs = store.newest().range(ROWS, &from, &end, false, MAX_BATCH_OPS)?;
+        let newest = store.newest();
+        let pairs = newest.range(ROWS, &from, &end, false, MAX_BATCH_OPS)?;
         let mut records = Vec::new();
         for (row_key, _) in &pairs {
             let Some((table, key)) = keys::name_of(row_key) else { continue };
+            let stored = read::authority_row(newest, row_key)?;
             // Rows that no authority knows have no seq, also where the table is not declared.
-            let row = read::row(store.newest(), row_key)?;
-            if is_local(&table) || row.is_some_and(|stored| stored.row.last.seq == 0) {
+            let seq = stored.as_ref().map(|stored| stored.row.last.seq);
+            if is_local(&table) || seq == Some(0) {
                 records.push((table, key));
+            } else if let Some(stored) = stored.filter(|_| !table.is_reserved())
+                && rules::is_lost(stored.row.last.seq, &lineage)
+            {
+                dead_letter::add_lost(&mut lost, table, key, &stored);
             }
         }
         if !records.is_empty() {
@@ -289,9 +308,14 @@ fn carry_local(
             Some((last, _)) if pairs.len() == MAX_BATCH_OPS => {
                 from = [last.as_slice(), &[0]].concat();
             }
-            _ => return Ok(()),
+            _ => break,
         }
     }
+    for frame in dead_letter::of_lost(workspace, &lost, now_ms) {
+        append_urgent(store, &frame)?;
+        store.commit()?;
+    }
+    Ok(())
 }
 
 /// Adds a frame that takes batches off the outbox or tells of the server; a full disk must not

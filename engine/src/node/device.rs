@@ -257,7 +257,7 @@ impl DeviceNode {
                 let declared = Arc::clone(&self.declared);
                 let is_local = |table: &TableName| declared.is_local(table);
                 let (received_to, cursor) =
-                    replicator::store_changes(store, &workspace, page, &is_local)?;
+                    replicator::store_changes(store, &workspace, page, &is_local, wall_ms)?;
                 Input::ChangesStored { workspace, received_to, cursor }
             }
             Output::StoreDecisions { workspace, decisions } => {

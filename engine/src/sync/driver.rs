@@ -73,6 +73,8 @@ struct Driver {
     board: Arc<Board>,
     commands: mpsc::UnboundedSender<Command>,
     session: ReplicaSession,
+    /// The device that the session says it is.
+    device: DeviceId,
     started: Instant,
     link: Option<Link>,
     connecting: Option<Connecting>,
@@ -98,8 +100,9 @@ impl Driver {
         board: Arc<Board>,
         commands: mpsc::UnboundedSender<Command>,
     ) -> Self {
+        let device = db.device();
         let config = Config {
-            device: db.device(),
+            device,
             nonce: db.inner.nonce,
             app_schema: db.inner.app_schema,
             agent: concat!("lastword/", env!("CARGO_PKG_VERSION")).into(),
@@ -112,6 +115,7 @@ impl Driver {
             board,
             commands,
             session: ReplicaSession::new(config),
+            device,
             started: now,
             link: None,
             connecting: None,
@@ -297,6 +301,7 @@ impl Driver {
                 }
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::FetchToken => {
+                    self.tell_device()?;
                     let token = self.remote.fetch_token();
                     self.input(Input::Token(token));
                 }
@@ -309,6 +314,16 @@ impl Driver {
                 }
                 output => self.store(output)?,
             }
+        }
+        Ok(())
+    }
+
+    /// The store may have become another device through another handle of the database.
+    fn tell_device(&mut self) -> Result<()> {
+        let device = self.db.device();
+        if std::mem::replace(&mut self.device, device) != device {
+            let input = replicator::fork_stored(&*self.db.view(), device)?;
+            self.input(input);
         }
         Ok(())
     }
@@ -350,7 +365,7 @@ impl Driver {
                 let job = move |store: &mut _| {
                     let is_local = |table: &_| declared.is_local(table);
                     let (received_to, cursor) =
-                        replicator::store_changes(store, &workspace, page, &is_local)?;
+                        replicator::store_changes(store, &workspace, page, &is_local, now_ms())?;
                     Ok(Input::ChangesStored { workspace, received_to, cursor })
                 };
                 writer.submit(bytes, job, answer)

@@ -76,9 +76,14 @@ impl Writer<'_> {
 /// backup and is lost counts as older than everything, since whoever has it may know of it or not.
 #[must_use]
 pub fn with_known_base(op: &Op, lineage: &[(u64, u64)]) -> Op {
-    let is_lost = |(branch, jump): &(u64, u64)| *branch < op.base && op.base <= *jump;
-    let base = if lineage.iter().any(is_lost) { 0 } else { op.base };
+    let base = if is_lost(op.base, lineage) { 0 } else { op.base };
     Op { base, ..op.clone() }
+}
+
+/// Whether a seq was given after a backup that the authority went back to.
+#[must_use]
+pub fn is_lost(seq: u64, lineage: &[(u64, u64)]) -> bool {
+    lineage.iter().any(|(branch, jump)| *branch < seq && seq <= *jump)
 }
 
 /// The stamp that an op gets if it takes effect.
