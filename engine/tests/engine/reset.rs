@@ -1,6 +1,7 @@
 //! A device that was away too long, or whose server was restored, goes on by itself.
 
 use lastword::core::protocol::replica::SyncStatus;
+use lastword::core::value::{Field, Value};
 use lastword::store::Fault;
 
 use crate::site::{Phone, Site, big, drafts, key, note, notes};
@@ -390,4 +391,38 @@ fn a_copy_behind_the_horizon_sends_nothing_again() {
     copy.put("d", note("d1"));
     site.sync(&mut copy);
     assert_eq!(copy.meta().digest, site.meta().digest);
+}
+
+/// Section 4. The story: a batch that was refused leaves a hole in the counters of the outbox; when
+/// the store became another device its next batch kept that distance, the server expected another
+/// one, and the device was taken for a copy again.
+#[test]
+fn a_hole_of_a_refused_batch_is_closed_by_a_fork() {
+    let (mut site, mut phone) = (Site::new(), Phone::new(1));
+    phone.put("a", big("a1"));
+    site.sync(&mut phone);
+    // Two halves of a record that is too big as a whole; the other device has the first.
+    let half = |name: &str| {
+        let field = Value::Text("x".repeat(200_000));
+        vec![Field::new(name, &field)]
+    };
+    let mut other = Phone::new(2);
+    site.sync(&mut other);
+    site.cut(&mut phone);
+    other.write(|tx| tx.patch_record(&notes(), &key("a"), half("b"), vec!["padding".into()]));
+    site.sync(&mut other);
+    phone.write(|tx| tx.patch_record(&notes(), &key("a"), vec![], vec!["text".into()]));
+    phone.write(|tx| tx.patch_record(&notes(), &key("a"), half("c"), vec!["padding".into()]));
+    phone.put("d", note("d1"));
+    site.until(&mut phone, |phone| !phone.letters().is_empty()).unwrap();
+    assert_eq!(phone.letters(), ["result_too_big"]);
+    let mut copy = phone.copied(3);
+    phone.put("e", note("original"));
+    site.settle(&mut phone).unwrap();
+    copy.put("f", note("copy"));
+    site.settle(&mut copy).unwrap();
+    assert!(matches!(copy.status(), SyncStatus::Live { .. }), "{:?}", copy.status());
+    assert_eq!(copy.outbox(), [0; 0], "nothing waits");
+    assert_eq!(copy.shows(&notes(), "d").as_deref(), Some("d1"));
+    assert_eq!(copy.shows(&notes(), "f").as_deref(), Some("copy"));
 }

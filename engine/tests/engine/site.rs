@@ -175,7 +175,7 @@ impl Phone {
     /// Keys and texts of what is shown of a table.
     pub(crate) fn rows(&self, table: &TableName) -> Vec<(String, String)> {
         let view = self.node.as_ref().unwrap().view();
-        rows(&*view, self.meta().generation, table)
+        rows(&view, self.meta().generation, table)
     }
 
     /// Codes of its dead letters.

@@ -31,7 +31,7 @@ pub(super) fn reset(
     let workspace = &frame.workspace;
     put(state, META, &keys::workspace_prefix(workspace), &Lineage(frame.lineage.clone()))?;
     let mut step = Step::begin(state, indexes, workspace)?;
-    let generation = step.new.unwrap_or(0).max(step.meta.generation) + 1;
+    let generation = step.new.unwrap_or(0).max(step.meta.generation).saturating_add(1);
     let behind_horizon = frame.other_history.is_none();
     let begun = StoredReset { generation, behind_horizon, ..StoredReset::default() };
     put(step.state, META, &keys::reset_key(workspace), &begun)?;
@@ -149,14 +149,19 @@ impl Step<'_, '_> {
     /// All that the outbox holds is undecided again, in its order, behind counter `last`; the
     /// server tells what it has by the ids. `forget` also forgets what was decided of the ops.
     fn send_again(&mut self, last: u64, forget: bool) -> Result<(), StoreError> {
-        let (first, end) = (self.meta.gone + 1, self.meta.written + 1);
-        // All move by as much, so in this order none takes the place of one that is still to move.
-        let upwards = last >= first;
-        for nth in first..end {
-            let old = if upwards { end - 1 - (nth - first) } else { nth };
-            let new = old - first + 1 + last;
+        let entries = read::outbox(self.state, self.workspace, 0, usize::MAX)?;
+        let counters: Vec<u64> = entries.into_iter().map(|(counter, _)| counter).collect();
+        // A refused batch left a hole, so some move up and others down: first all get out of each
+        // other's way.
+        let aside = self.meta.written.saturating_add(last);
+        for counter in counters.iter().rev() {
+            self.renumber(*counter, counter.saturating_add(aside))?;
+        }
+        let mut new = last;
+        for counter in counters {
+            new += 1;
             let entry = |entry: &mut OutboxEntry| (entry.again, entry.settled) = (true, None);
-            self.change(old, new, entry, |own| {
+            self.change(counter.saturating_add(aside), new, entry, |own| {
                 own.strict = true;
                 if forget {
                     own.state = PendingState::Undecided;
@@ -169,7 +174,7 @@ impl Step<'_, '_> {
             }
         }
         (self.meta.gone, self.meta.decided) = (last, last);
-        self.meta.written = last + end.saturating_sub(first);
+        self.meta.written = new;
         Ok(())
     }
 
