@@ -8,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lastword_core::codec::to_bytes;
-use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::authority::PushAnswer;
-use lastword_core::protocol::{Attach, Attached, ResetReason, Role};
+use lastword_core::protocol::{Attach, Attached, Entry, ResetReason, Role};
 use lastword_core::row::Digest;
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
@@ -30,6 +30,7 @@ use crate::history::{self, RecordHistory};
 use crate::judge::{Pushed, decide_now};
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
+use crate::survivors::{self, Survivor};
 use crate::upkeep::Keep;
 use crate::view::WorkspaceView;
 use crate::writer::Writer;
@@ -289,6 +290,54 @@ impl Authority {
     pub fn erase(&self, workspace: &WorkspaceName, table: &TableName, key: &Key) -> Result<Erased> {
         let (workspace, table, key) = (workspace.clone(), table.clone(), key.clone());
         self.inner.writer.run(move |store| erase::erase_now(store, &workspace, &table, &key))
+    }
+
+    /// Keeps rows that this store lost when it was restored and `device` still has, beside its
+    /// rows, for 30 days. `done` is called on the writer thread once that is durable.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the authority is closed; then `done` is not called.
+    pub fn keep_survivors(
+        &self,
+        workspace: WorkspaceName,
+        device: DeviceId,
+        entries: Vec<Entry>,
+        done: impl FnOnce(Result<()>) + Send + 'static,
+    ) -> Result<()> {
+        let bytes = entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum();
+        let job =
+            move |store: &mut _| survivors::keep(store, &workspace, device, entries, now_ms());
+        self.inner.writer.submit(bytes, job, done)
+    }
+
+    /// What devices brought back of what a workspace lost when it was restored, by the names of the
+    /// records, and what [`Authority::recover`] would do with each.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorkspace`]; [`Error::Store`] if the disk fails or a row is damaged.
+    pub fn survivors(&self, workspace: &WorkspaceName) -> Result<Vec<Survivor>> {
+        survivors::plan(&*self.view(), workspace)
+    }
+
+    /// Writes back what [`Authority::survivors`] shows, as ordinary changes that reach every
+    /// device; nothing that was written since the restore is overwritten. Answers what was done
+    /// with each record. Blocks until it is durable; after a failure in between it can be called again.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorkspace`]; [`Error::Store`] if the disk fails or a row is damaged.
+    pub fn recover(&self, workspace: &WorkspaceName) -> Result<Vec<Survivor>> {
+        let (planned, mut at, mut all) = (Arc::new(self.survivors(workspace)?), 0, Vec::new());
+        while at < planned.len() {
+            let (workspace, planned) = (workspace.clone(), Arc::clone(&planned));
+            let (looked_at, done) = self.inner.writer.run(move |store| {
+                let left = planned.get(at..).unwrap_or_default();
+                let batch_id = BatchId(random());
+                survivors::recover_some(store, &workspace, left, batch_id, now_ms())
+            })?;
+            at += looked_at;
+            all.extend(done);
+        }
+        Ok(all)
     }
 
     /// The user that a device belongs to, if it ever wrote in the workspace.

@@ -172,14 +172,14 @@ pub(crate) fn of_unsent(
     frames
 }
 
-/// Batches that the server has lost, by their ids.
-pub(crate) type Lost = BTreeMap<BatchId, OutboxEntry>;
+/// Rows that the server has lost, by batch and by the frame that brought them.
+pub(crate) type Lost = BTreeMap<(BatchId, u64), OutboxEntry>;
 
 /// Adds a row that the server has lost to those of its batch. Its value is in the frame that
 /// brought it, which stays in the log as long as its dead letter does.
 pub(crate) fn add_lost(lost: &mut Lost, table: TableName, key: Key, stored: &StoredRow) {
     let StoredRow { position, row } = stored;
-    let entry = lost.entry(row.op_id).or_insert_with(|| OutboxEntry {
+    let entry = lost.entry((row.op_id, *position)).or_insert_with(|| OutboxEntry {
         batch_id: row.op_id,
         payload_hash: [0; 32],
         position: *position,
@@ -188,18 +188,23 @@ pub(crate) fn add_lost(lost: &mut Lost, table: TableName, key: Key, stored: &Sto
         settled: None,
         again: false,
     });
-    entry.position = entry.position.min(*position);
     entry.records.push((table, key));
 }
 
-/// Their dead letters, each a unit of its own.
+/// Their dead letters, each batch a unit of its own. One whose rows came in several frames has a
+/// letter for each.
 pub(crate) fn of_lost(workspace: &WorkspaceName, lost: &Lost, now_ms: i64) -> Vec<Payload> {
     let message = "the server was restored from a backup that does not have this change";
-    let row = |entry: &OutboxEntry| {
+    let (mut rows, mut place, mut unit) = (Vec::new(), 0, None);
+    for entry in lost.values() {
+        place = if unit == Some(entry.batch_id) { place + 1 } else { 0 };
+        unit = Some(entry.batch_id);
         let why = Why { unit: entry.batch_id, code: LOST_BY_RESTORE, message, now_ms };
-        letter(workspace, &why, 0, entry)
-    };
-    of_rows(lost.values().map(row).collect())
+        let batch_id = entry.batch_id.part(place);
+        let entry = OutboxEntry { batch_id, ..entry.clone() };
+        rows.push(letter(workspace, &why, place, &entry));
+    }
+    of_rows(rows)
 }
 
 /// Rows as frames.

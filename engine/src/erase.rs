@@ -17,6 +17,7 @@ use lastword_store::{Store, StoreError, keys};
 
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
+use crate::survivors;
 use crate::tables;
 
 /// How long the bytes of an erased record may stay in the files, unless said otherwise.
@@ -60,6 +61,7 @@ pub(crate) fn erase_now(
         store.append_urgent(payload.kind(), &payload.to_bytes())?;
         first_seq += len;
     }
+    survivors::forget(store, workspace, table, key)?;
     Ok(Erased { seq, conflicts: records.len() as u64 - 1 })
 }
 

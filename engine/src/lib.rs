@@ -58,6 +58,7 @@ mod schema;
 mod query;
 mod tables;
 mod purge;
+mod survivors;
 mod erase;
 mod upkeep;
 mod queue;
@@ -128,6 +129,7 @@ pub use restore::{RestoreReport, restore};
 pub use salvage::{LostSeqs, SalvageLoss, Salvaged, SavedBehind, salvage};
 pub use schema::{Index, Table, TableSet};
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};
+pub use survivors::{Recovery, Survivor};
 #[cfg(feature = "net")]
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
 pub use tables::{CONFLICTS, Conflict, ConflictField, DEAD_LETTERS, RefusedBatch};

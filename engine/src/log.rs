@@ -120,6 +120,11 @@ fn line(position: u64, payload: Payload) -> LogLine {
             let text = format!("seq {}: {}", erasure.first_seq, names_text(&erasure.records));
             ("erasure", Some(erasure.workspace), text)
         }
+        Payload::Survivors(frame) => {
+            let (came, gone) = (frame.entries.len(), frame.gone.len());
+            let text = format!("{came} rows of the lost history came, {gone} are settled");
+            ("survivors", Some(frame.workspace), text)
+        }
         Payload::Restored(restored) => {
             let Restored { workspace, epoch, branch, head, .. } = restored;
             let text = format!("from a backup at seq {branch}: epoch {epoch}, goes on at {head}");

@@ -378,6 +378,16 @@ fn leave_old_copy(
             _ => break,
         }
     }
+    // Newer rows, of pages that waited for their end.
+    let prefix = keys::rows_prefix(workspace, visible);
+    read::visit_staged(store.newest(), &prefix, &end, &mut |row_key, stored| {
+        if let Some((table, key)) = keys::name_of(row_key)
+            && !table.is_reserved()
+            && rules::is_lost(stored.row.last.seq, &lineage)
+        {
+            dead_letter::add_lost(&mut lost, table, key, &stored);
+        }
+    })?;
     for frame in dead_letter::of_lost(workspace, &lost, now_ms) {
         append_urgent(store, &frame)?;
         store.commit()?;
@@ -394,8 +404,9 @@ fn append_urgent(store: &mut Store, payload: &Payload) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use lastword_core::hlc::Hlc;
-    use lastword_core::id::{DeviceId, Key};
+    use lastword_core::id::{DeviceId, Epoch, Key};
     use lastword_core::op::{Action, Op};
+    use lastword_core::protocol::Role;
     use lastword_core::row::Row;
     use lastword_core::rules::{Conflict, Policy, conflict_key, conflict_record};
     use lastword_core::stamp::{Mark, RefusalCode};
@@ -500,6 +511,71 @@ mod tests {
         };
         let entries = conflicts.iter().map(entry).collect();
         Changes { attachment: 1, from, to, consistent_at: Some(to), entries }
+    }
+
+    /// B3, R1.2, section 6. The story: the dead letter of what a restored server had lost pointed
+    /// to a page that was received, and was refused as one that a salvage could not read. It is
+    /// sent again with its values, each letter once, also where the rows came in several pages.
+    #[test]
+    fn what_a_server_lost_is_sent_again_from_its_dead_letters() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let (name, jump) = (ws.name().clone(), 1 << 20);
+        let lost = |seq: u64, key: &str| {
+            let mark = Mark { seq, writer: DeviceId([8; 16]) };
+            let record = Record::new(&[("text".into(), Value::Text(key.into()))]).unwrap();
+            let row = Row {
+                deleted: false,
+                last: mark,
+                time_ms: 1,
+                born: mark,
+                full: mark,
+                fields: Vec::new(),
+                revision: 1,
+                hlc: Hlc::default(),
+                op_id: batch_id(7),
+                record,
+            };
+            Entry::Row { table: TableName::new("notes").unwrap(), key: Key::new(key).unwrap(), row }
+        };
+        let page = |from, to, entries| Changes {
+            attachment: 1,
+            from,
+            to,
+            consistent_at: Some(to),
+            entries,
+        };
+        let attached = Attached {
+            attachment: 1,
+            epoch: Epoch([9; 16]),
+            lineage: vec![(0, jump)],
+            schema: Vec::new(),
+            head: jump,
+            horizon: 0,
+            role: Role::Editor,
+            reset: Some(ResetReason::OtherHistory),
+            last_counter: 0,
+            decisions: Vec::new(),
+        };
+        let receive = move |store: &mut Store| {
+            store_changes(store, &name, page(0, 2, vec![lost(2, "a")]), &|_| false, 1)?;
+            store_changes(store, &name, page(2, 3, vec![lost(3, "b")]), &|_| false, 1)?;
+            store_attached(store, &name, attached, &Declared::default(), 1)?;
+            store_changes(store, &name, page(0, jump, Vec::new()), &|_| false, 1)
+        };
+        db.inner.writer.run(receive).expect("it is stored");
+        let letters = ws.dead_letters().expect("they read");
+        let units: Vec<BatchId> = letters.iter().map(|letter| letter.unit).collect();
+        assert_eq!(units, [batch_id(7); 2], "one unit, in two frames");
+        let sent = ws.retry_dead_letter(batch_id(7)).expect("it is sent");
+        assert_eq!((sent.len(), ws.dead_letters().expect("they read").len()), (2, 0));
+        for key in ["a", "b"] {
+            let (table, key) = (TableName::new("notes").unwrap(), Key::new(key).unwrap());
+            let shown = ws.get_record(&table, &key).expect("it reads").expect("it is there");
+            assert_eq!(shown.record.get("text"), Some(Value::Text(key.as_str().into())));
+        }
+        assert_eq!(ws.status().expect("it reads").undecided, 2);
     }
 
     /// I25, semantics 3: conflicts of a first copy are old news, those of others nobody's here, and

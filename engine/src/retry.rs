@@ -10,11 +10,12 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
+use lastword_core::protocol::Entry;
 use lastword_core::row::Row;
 use lastword_core::rules::PENDING_SEQ;
 use lastword_core::value::Record;
 use lastword_store::keys;
-use lastword_store::payload::{LocalBatch, Payload, Retry};
+use lastword_store::payload::{LocalBatch, Payload, RemotePage, Retry};
 use lastword_store::{Store, read};
 
 use crate::dead_letter::{self, Kept};
@@ -69,7 +70,7 @@ impl Workspace {
     ) -> Result<Vec<Receipt>> {
         let view = self.read()?;
         for kept in &self.unit(unit)? {
-            let mut batch = self.batch_of(kept)?;
+            let mut batch = self.batch_of(unit, kept)?;
             self.edit(&mut batch, &mut edit)?;
             batch.ops.iter().try_for_each(|op| self.check(&view, op))?;
             batch.check_limits()?;
@@ -114,10 +115,13 @@ impl Workspace {
         }
     }
 
-    fn batch_of(&self, kept: &Kept) -> Result<Batch> {
+    fn batch_of(&self, unit: BatchId, kept: &Kept) -> Result<Batch> {
         let frame = self.database().inner.writer.views().read_frame(kept.position)?;
         let payload = Payload::from_frame(frame.kind, &frame.payload).ok();
-        let batch = payload.and_then(Payload::into_own).and_then(|own| own.batch);
+        let batch = match payload {
+            Some(Payload::Remote(page)) => Some(lost_batch(page, unit, kept.batch_id)),
+            payload => payload.and_then(Payload::into_own).and_then(|own| own.batch),
+        };
         // A salvage keeps the row also where it could not read the ops.
         let is_it = |batch: &Batch| batch.batch_id == kept.batch_id;
         batch.filter(is_it).ok_or(Error::DeadLetterGone { batch: kept.batch_id })
@@ -163,7 +167,7 @@ impl Workspace {
         let device = self.database().device();
         let (mut receipts, mut step, mut step_bytes) = (Vec::new(), Vec::new(), 0);
         for kept in self.unit(unit)? {
-            let mut old = self.batch_of(&kept)?;
+            let mut old = self.batch_of(unit, &kept)?;
             self.edit(&mut old, edit)?;
             step_bytes += old.ops.iter().map(Op::size_bytes).sum::<usize>();
             let new_id = kept.batch_id.again(device, unit);
@@ -196,6 +200,23 @@ impl Workspace {
         let held = held.into_iter().zip(sent);
         Ok(held.filter_map(|(held, sent)| Some(Receipt::synced(held, sent?))).collect())
     }
+}
+
+/// What the server has lost of a batch, from the page that brought it: the records as they were.
+fn lost_batch(page: RemotePage, unit: BatchId, batch_id: BatchId) -> Batch {
+    let of_unit = |Entry::Row { row, .. }: &Entry| row.op_id == unit;
+    let mut created_ms = 0;
+    let op = |Entry::Row { table, key, row }| {
+        created_ms = row.time_ms;
+        let action = match row.deleted {
+            true => Action::Delete,
+            false => Action::Create { record: row.record, replace: true },
+        };
+        Op { table, key, base: 0, revision: row.revision, hlc: row.hlc, action }
+    };
+    let ops = page.entries.into_iter().filter(of_unit).map(op).collect();
+    let (device, counter, strict, former) = (DeviceId::AUTHORITY, 0, false, Vec::new());
+    Batch { device, counter, batch_id, created_ms, strict, former, ops }
 }
 
 /// What all batches of a step share.

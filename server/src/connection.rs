@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use lastword::core::id::WorkspaceName;
+use lastword::core::id::{DeviceId, WorkspaceName};
 use lastword::core::protocol::authority::{AuthoritySession, Input, Output, Principal};
-use lastword::core::protocol::{Attach, AttachRefusal, Changes};
+use lastword::core::protocol::{Attach, AttachRefusal, Changes, Entry};
 use lastword::store::StoreError;
 use lastword::{AttachRequest, Claim, Error, PushAnswer, PushGate};
 use tokio::sync::mpsc;
@@ -212,6 +212,10 @@ impl Connection {
                         attached.gate.open();
                     }
                 }
+                Output::StoreSurvivors { attachment, workspace, device, entries, is_last } => {
+                    let offer = Offer { attachment, workspace, device, is_last };
+                    self.keep_survivors(offer, entries);
+                }
                 Output::ReadPage { attachment, workspace, after } => {
                     self.read_page(attachment, &workspace, after);
                 }
@@ -305,6 +309,29 @@ impl Connection {
         }
     }
 
+    fn keep_survivors(&mut self, offer: Offer, entries: Vec<Entry>) {
+        let Offer { attachment, workspace, device, is_last } = offer;
+        let (events, hub) = (self.events.clone(), Arc::clone(&self.hub));
+        let answer = move |result: Result<(), Error>| match result {
+            Ok(()) => Input::SurvivorsStored { attachment, is_last },
+            Err(error) => {
+                tracing::error!(%error, "what a device has of a lost history could not be kept");
+                end_if_poisoned(&hub, &error);
+                let (code, message) = (AttachRefusal::Unavailable, error.to_string());
+                Input::Evict { attachment, code, message }
+            }
+        };
+        let hub = Arc::clone(&self.hub);
+        let kept = move |result| {
+            // A connection that is gone does not need the answer.
+            let _ = events.send(Event::Answer(answer(result)));
+        };
+        if let Err(error) = hub.authority.keep_survivors(workspace, device, entries, kept) {
+            let (code, message) = (AttachRefusal::Unavailable, error.to_string());
+            self.input(Input::Evict { attachment, code, message });
+        }
+    }
+
     fn read_page(&mut self, attachment: u64, workspace: &WorkspaceName, after: u64) {
         let view = self.hub.view();
         match lastword::store::read::changes(&*view, workspace, after) {
@@ -321,6 +348,14 @@ impl Connection {
             }
         }
     }
+}
+
+/// What a device offers, besides the rows.
+struct Offer {
+    attachment: u64,
+    workspace: WorkspaceName,
+    device: DeviceId,
+    is_last: bool,
 }
 
 /// A failure of the store decides nothing: the device keeps its batch and tries again.

@@ -28,6 +28,16 @@ pub enum Ask {
         /// Its key.
         key: String,
     },
+    /// Say what devices brought back of what a restore lost.
+    Survivors {
+        /// The workspace.
+        workspace: String,
+    },
+    /// Write that back.
+    Recover {
+        /// The workspace.
+        workspace: String,
+    },
 }
 
 /// A line of the answer.
@@ -50,11 +60,49 @@ pub enum Answer {
         /// Conflict rows that went with it.
         conflicts: u64,
     },
+    /// One record that a restore lost, before the last line.
+    Survivor(Named),
+    /// That were all.
+    Survivors {},
     /// It is not.
     Error {
         /// What happened and what to do next.
         message: String,
     },
+}
+
+/// A record that a restore lost.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Its table.
+    pub table: String,
+    /// Its key.
+    pub key: String,
+    /// Seq of the version that counts, in the lost history.
+    pub seq: u64,
+    /// When the server had taken it, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+    /// The device that brought it back.
+    pub device: String,
+    /// How many versions were brought back.
+    pub versions: usize,
+    /// What is done with it, in one word.
+    pub recovery: String,
+}
+
+impl From<lastword::Survivor> for Named {
+    fn from(survivor: lastword::Survivor) -> Self {
+        let lastword::Survivor { table, key, seq, time_ms, device, seqs, recovery } = survivor;
+        Self {
+            table: table.as_str().into(),
+            key: key.as_str().into(),
+            seq,
+            time_ms,
+            device: device.to_string(),
+            versions: seqs.len(),
+            recovery: recovery.as_str().into(),
+        }
+    }
 }
 
 /// A backup that was made.
@@ -89,8 +137,8 @@ impl From<lastword::store::BackupReport> for Made {
 pub enum ControlError {
     /// No server answers.
     #[error(
-        "no server answers on {}: {reason}; if none runs, `lastword backup` and `lastword erase` do it \
-         themselves",
+        "no server answers on {}: {reason}; if none runs, `lastword backup`, `lastword erase` and \
+         `lastword recover` do it themselves",
         socket.display()
     )]
     NoServer {
@@ -232,7 +280,26 @@ mod with_sockets {
             Ask::Backup { out } => back_up(out, authority, busy, tell),
             Ask::Erase { workspace, table, key } => erase(authority, workspace, table, key)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
+            Ask::Survivors { workspace } => survivors(authority, workspace, false, tell)
+                .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
+            Ask::Recover { workspace } => survivors(authority, workspace, true, tell)
+                .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
         }
+    }
+
+    fn survivors(
+        authority: &Authority,
+        workspace: &str,
+        recovers: bool,
+        tell: &dyn Fn(Answer),
+    ) -> Result<Answer, lastword::Error> {
+        let workspace = WorkspaceName::new(workspace)?;
+        let survivors = match recovers {
+            true => authority.recover(&workspace)?,
+            false => authority.survivors(&workspace)?,
+        };
+        survivors.into_iter().for_each(|survivor| tell(Answer::Survivor(survivor.into())));
+        Ok(Answer::Survivors {})
     }
 
     fn erase(
@@ -273,15 +340,15 @@ mod with_sockets {
         }
     }
 
-    /// Has the server whose data is in `dir` do something, and returns its last answer; `progress`
-    /// gets the bytes that are done, and all.
+    /// Has the server whose data is in `dir` do something, and returns its last answer; `each` gets
+    /// those before, which are progress or records.
     ///
     /// # Errors
     /// [`ControlError`].
     pub fn ask(
         dir: &Path,
         ask: &Ask,
-        progress: &mut dyn FnMut(u64, u64),
+        each: &mut dyn FnMut(Answer),
     ) -> Result<Answer, ControlError> {
         let path = dir.join(NAME);
         let mut socket = blocking::UnixStream::connect(&path)
@@ -299,7 +366,7 @@ mod with_sockets {
                 return Err(broken("it has ended".into()));
             }
             match serde_json::from_str(&line).map_err(|error| broken(error.to_string()))? {
-                Answer::Progress { done_bytes, total_bytes } => progress(done_bytes, total_bytes),
+                said @ (Answer::Progress { .. } | Answer::Survivor(_)) => each(said),
                 Answer::Error { message } => return Err(ControlError::Refused { message }),
                 done => return Ok(done),
             }
@@ -330,7 +397,7 @@ mod without_sockets {
     pub fn ask(
         dir: &Path,
         _ask: &Ask,
-        _progress: &mut dyn FnMut(u64, u64),
+        _each: &mut dyn FnMut(Answer),
     ) -> Result<Answer, ControlError> {
         let reason = "a running server takes no commands on Windows: stop it first".into();
         Err(ControlError::NoServer { socket: dir.join(NAME), reason })

@@ -206,6 +206,21 @@ impl BatchId {
     }
 }
 
+impl BatchId {
+    /// The id of the part at that place of what is left of a batch; the first has the batch's own.
+    #[must_use]
+    pub fn part(self, place: usize) -> BatchId {
+        if place == 0 {
+            return self;
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("lastword 2026 part of a lost batch");
+        hasher.update(&self.0);
+        hasher.update(&(place as u64).to_le_bytes());
+        let hash = hasher.finalize();
+        BatchId(*hash.as_bytes().first_chunk().expect("invariant: a hash has 32 bytes"))
+    }
+}
+
 mod layout {
     use super::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
     use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};

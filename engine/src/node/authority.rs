@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use lastword_core::id::{BatchId, DeviceId, Epoch, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::op::Batch;
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
-use lastword_core::protocol::{Attach, AttachRefusal, Attached, Changes, Role};
+use lastword_core::protocol::{Attach, AttachRefusal, Attached, Changes, Entry, Role};
 use lastword_core::schema::Schema;
 use lastword_store::apply::ApplyPayload;
 use lastword_store::payload::StoreRole;
@@ -16,8 +16,10 @@ use crate::adopt;
 use crate::attachments::{Attachments, Claim};
 use crate::authority::{AttachRequest, PushGate, Queued, attach_now};
 use crate::devices;
+use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
 use crate::open;
+use crate::survivors::{self, Survivor};
 
 /// A batch that could not be decided comes again after this, in milliseconds.
 const NOT_NOW_MS: u64 = 5_000;
@@ -80,6 +82,14 @@ struct Served {
 enum Job {
     Attach { connection: u64, workspace: WorkspaceName, request: AttachRequest },
     Decide { connection: u64, attachment: u64, workspace: WorkspaceName, batch: Box<Pending> },
+    Keep { connection: u64, attachment: u64, workspace: WorkspaceName, offered: Offered },
+}
+
+/// What a device still has of what was lost.
+struct Offered {
+    device: DeviceId,
+    entries: Vec<Entry>,
+    is_last: bool,
 }
 
 struct Pending {
@@ -92,6 +102,7 @@ struct Pending {
 enum Given {
     Attached(u64, std::result::Result<Attached, (AttachRefusal, String)>),
     Decided { attachment: u64, counter: u64, batch_id: BatchId, answer: PushAnswer },
+    Kept { attachment: u64, is_last: bool, result: Result<()> },
 }
 
 impl AuthorityNode {
@@ -249,6 +260,11 @@ impl AuthorityNode {
                 });
                 (connection, Given::Decided { attachment, counter, batch_id, answer })
             }
+            Job::Keep { connection, attachment, workspace, offered } => {
+                let Offered { device, entries, is_last } = offered;
+                let result = survivors::keep(&mut self.store, &workspace, device, entries, wall_ms);
+                (connection, Given::Kept { attachment, is_last, result })
+            }
         }
     }
 
@@ -265,6 +281,13 @@ impl AuthorityNode {
             }
             Given::Decided { attachment, counter, batch_id, answer } => {
                 Input::Decided { attachment, counter, batch_id, answer }
+            }
+            Given::Kept { attachment, is_last, result: Ok(()) } => {
+                Input::SurvivorsStored { attachment, is_last }
+            }
+            Given::Kept { attachment, result: Err(error), .. } => {
+                let (code, message) = (AttachRefusal::Unavailable, error.to_string());
+                Input::Evict { attachment, code, message }
             }
         };
         self.input(connection, now_ms, input);
@@ -363,6 +386,10 @@ impl AuthorityNode {
                     served.gate.open();
                 }
             }
+            Output::StoreSurvivors { attachment, workspace, device, entries, is_last } => {
+                let (connection, offered) = (number, Offered { device, entries, is_last });
+                self.jobs.push_back(Job::Keep { connection, attachment, workspace, offered });
+            }
             Output::ReadPage { attachment, workspace, after } => {
                 let input = self.page(attachment, &workspace, after);
                 self.input(number, now_ms, input);
@@ -436,6 +463,53 @@ impl AuthorityNode {
         if let Some(device) = device {
             self.attachments.release(workspace, device, connection);
         }
+    }
+
+    /// Erases a record, durably; everyone hears of it with the next step.
+    ///
+    /// # Errors
+    /// Those of [`crate::Authority::erase`].
+    pub fn erase(
+        &mut self,
+        workspace: &WorkspaceName,
+        table: &TableName,
+        key: &Key,
+    ) -> Result<Erased> {
+        let erased = erase::erase_now(&mut self.store, workspace, table, key)?;
+        self.store.commit()?;
+        Ok(erased)
+    }
+
+    /// What devices brought back of what a workspace lost when it was restored.
+    ///
+    /// # Errors
+    /// Those of [`crate::Authority::survivors`].
+    pub fn survivors(&self, workspace: &WorkspaceName) -> Result<Vec<Survivor>> {
+        survivors::plan(&*self.store.view(), workspace)
+    }
+
+    /// Writes it back under batch ids from `batch_ids`, durably; everyone hears of it with the next
+    /// step.
+    ///
+    /// # Errors
+    /// Those of [`crate::Authority::recover`].
+    pub fn recover(
+        &mut self,
+        workspace: &WorkspaceName,
+        mut batch_ids: impl FnMut() -> BatchId,
+        wall_ms: i64,
+    ) -> Result<Vec<Survivor>> {
+        let planned = self.survivors(workspace)?;
+        let (mut left, mut all) = (planned.as_slice(), Vec::new());
+        while !left.is_empty() {
+            let (store, batch_id) = (&mut self.store, batch_ids());
+            let (looked_at, done) =
+                survivors::recover_some(store, workspace, left, batch_id, wall_ms)?;
+            self.store.commit()?;
+            left = left.get(looked_at..).unwrap_or_default();
+            all.extend(done);
+        }
+        Ok(all)
     }
 
     /// Closes the store cleanly.

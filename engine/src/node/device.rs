@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::open;
 use crate::replicator::{self, workspace_state};
 use crate::schema::Declared;
+use crate::survivors;
 use crate::write::{self, Appended, Author, Tx};
 
 /// What a device's party is opened with.
@@ -249,6 +250,12 @@ impl DeviceNode {
                 let log = store.view_handle();
                 let batches = replicator::read_outbox(&log, &workspace, after, max)?;
                 Input::Outbox { workspace, batches }
+            }
+            Output::ReadSurvivors { workspace, lineage, after } => {
+                let view = store.view();
+                let (entries, next) =
+                    survivors::lost_rows(&*view, &workspace, &lineage, after.as_ref())?;
+                Input::Survivors { workspace, entries, next }
             }
             Output::StoreAttached { workspace, attached } => {
                 let declared = &self.declared;

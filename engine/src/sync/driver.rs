@@ -27,6 +27,7 @@ use crate::hooks::HookQueue;
 use crate::live::lock;
 use crate::lost;
 use crate::replicator::{self, Stored};
+use crate::survivors;
 
 /// A silent connection is asked for a sign of life this often.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
@@ -368,6 +369,12 @@ impl Driver {
                         self.db.inner.hooks.raise(hook::SYNC_PUSH_BEFORE, event);
                     }
                     self.input(Input::Outbox { workspace, batches });
+                }
+                Output::ReadSurvivors { workspace, lineage, after } => {
+                    let view = self.db.view();
+                    let (entries, next) =
+                        survivors::lost_rows(&*view, &workspace, &lineage, after.as_ref())?;
+                    self.input(Input::Survivors { workspace, entries, next });
                 }
                 output => self.store(output)?,
             }

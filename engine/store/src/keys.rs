@@ -30,7 +30,7 @@ use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
 use lastword_core::limits::{HISTORY_WINDOW_MS, MAX_BATCH_OPS, MAX_LINEAGE};
 use lastword_core::op::Op;
-use lastword_core::protocol::Role;
+use lastword_core::protocol::{Entry, Role};
 use lastword_core::row::{Digest, Row};
 use lastword_core::rules::{CONFLICTS_TABLE, PendingOp, PendingState};
 use lastword_core::stamp::{Decision, Verdict};
@@ -64,6 +64,12 @@ pub const GRAVES: Space = Space::new(10);
 pub const INDEX: Space = Space::new(11);
 /// Rows that end by themselves, in order of the time when they do: see [`expires_ms`].
 pub const EXPIRING: Space = Space::new(12);
+/// What a restored authority has lost and replicas have brought back, by the seq of the lost
+/// history: see [`StoredSurvivor`].
+pub const SURVIVORS: Space = Space::new(13);
+
+/// The name under which [`EXPIRING`] has survivors; their keys are their seqs in decimal.
+pub const SURVIVORS_TABLE: &str = "_survivors";
 
 /// Where `META` says which indexes the state was built with; no workspace has this name.
 pub const INDEX_SIGNATURE: &[u8] = &[0];
@@ -551,6 +557,32 @@ impl Decode for OutboxEntry {
             _ => return Err(from.invalid("outbox entry")),
         };
         Ok(Self { batch_id, payload_hash, position, created_ms, records, settled, again })
+    }
+}
+
+/// A row that an authority has lost and a replica has brought back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredSurvivor {
+    /// The device that brought it.
+    pub device: DeviceId,
+    /// When it came, milliseconds since 1970 UTC; it is kept for [`HISTORY_WINDOW_MS`].
+    pub time_ms: i64,
+    /// The row, under its seq of the lost history.
+    pub entry: Entry,
+}
+
+impl Encode for StoredSurvivor {
+    fn encode(&self, out: &mut Encoder) {
+        self.device.encode(out);
+        out.i64(self.time_ms);
+        self.entry.encode(out);
+    }
+}
+
+impl Decode for StoredSurvivor {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let device = DeviceId::decode(from)?;
+        Ok(Self { device, time_ms: from.i64()?, entry: Entry::decode(from)? })
     }
 }
 

@@ -13,10 +13,12 @@ use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 
 mod reset;
+mod survivors;
 
 pub use reset::{Carried, Reset, SetAside};
+pub use survivors::SurvivorFrame;
 
-/// Frame kinds of the layer above the log. 28 (survivors), 32 and 35 are reserved.
+/// Frame kinds of the layer above the log. 32 and 35 are reserved.
 pub mod kind {
     /// [`super::Identity`].
     pub const IDENTITY: u8 = 16;
@@ -42,6 +44,8 @@ pub mod kind {
     pub const CARRIED: u8 = 26;
     /// [`super::Erasure`].
     pub const ERASURE: u8 = 27;
+    /// [`super::SurvivorFrame`].
+    pub const SURVIVORS: u8 = 28;
     /// [`super::Restored`].
     pub const RESTORED: u8 = 29;
     /// [`super::LocalTables`].
@@ -312,6 +316,8 @@ pub enum Payload {
     Purge(Purge),
     /// Records were erased.
     Erasure(Erasure),
+    /// Replicas brought back what the authority had lost.
+    Survivors(SurvivorFrame),
     /// A workspace goes on from a backup.
     Restored(Restored),
     /// An app declared tables local.
@@ -345,6 +351,7 @@ impl Payload {
             Payload::Sums(_) => kind::SUMS,
             Payload::Purge(_) => kind::PURGE,
             Payload::Erasure(_) => kind::ERASURE,
+            Payload::Survivors(_) => kind::SURVIVORS,
             Payload::Restored(_) => kind::RESTORED,
             Payload::LocalTables(_) => kind::LOCAL_TABLES,
             Payload::Schema(_) => kind::SCHEMA,
@@ -379,6 +386,7 @@ impl Payload {
             Payload::Sums(body) => to_bytes(body),
             Payload::Purge(body) => to_bytes(body),
             Payload::Erasure(body) => to_bytes(body),
+            Payload::Survivors(body) => to_bytes(body),
             Payload::Restored(body) => to_bytes(body),
             Payload::LocalTables(body) => to_bytes(body),
             Payload::Schema(body) => to_bytes(body),
@@ -406,6 +414,7 @@ impl Payload {
             kind::SUMS => Payload::Sums(from_bytes(bytes)?),
             kind::PURGE => Payload::Purge(from_bytes(bytes)?),
             kind::ERASURE => Payload::Erasure(from_bytes(bytes)?),
+            kind::SURVIVORS => Payload::Survivors(from_bytes(bytes)?),
             kind::RESTORED => Payload::Restored(from_bytes(bytes)?),
             kind::LOCAL_TABLES => Payload::LocalTables(from_bytes(bytes)?),
             kind::SCHEMA => Payload::Schema(from_bytes(bytes)?),

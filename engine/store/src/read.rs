@@ -17,8 +17,8 @@ use crate::error::StoreError;
 use crate::index::IndexDef;
 use crate::keys::{
     self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, Lineage, META, OUTBOX, OutboxEntry,
-    PENDING, ROWS, SHADOW, STAGED, Shadow, StoredDecision, StoredErasure, StoredPending,
-    StoredReset, StoredRow, WorkspaceMeta,
+    PENDING, ROWS, SHADOW, STAGED, SURVIVORS, Shadow, StoredDecision, StoredErasure, StoredPending,
+    StoredReset, StoredRow, StoredSurvivor, WorkspaceMeta,
 };
 use crate::payload::{Identity, LocalTables};
 use crate::state::{Direction, KeyRange, Space, StateTxn, View};
@@ -203,6 +203,40 @@ pub fn reset<S: ReadState + ?Sized>(
     workspace: &WorkspaceName,
 ) -> Result<Option<StoredReset>, StoreError> {
     typed(state, META, &keys::reset_key(workspace))
+}
+
+/// What was lost of a workspace and was brought back, in order of its seqs in the lost history,
+/// those above `after`, at most `limit`.
+pub fn survivors<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    after: u64,
+    limit: usize,
+) -> Result<Vec<(u64, StoredSurvivor)>, StoreError> {
+    let from = keys::numbered(workspace, after.saturating_add(1));
+    let end = keys::prefix_end(&keys::workspace_prefix(workspace));
+    let pairs = state.range(SURVIVORS, &from, &end, false, limit)?;
+    let survivor = |(key, value): &Pair| {
+        let stored =
+            from_bytes(value).map_err(|error| state_damaged(SURVIVORS, key, &error.to_string()))?;
+        Ok((keys::number_of(key).unwrap_or_default(), stored))
+    };
+    pairs.iter().map(survivor).collect()
+}
+
+/// Hands every row that waits for the end of its catch-up to `each`, by its row key.
+pub fn visit_staged<S: ReadState + ?Sized>(
+    state: &S,
+    from: &[u8],
+    to: &[u8],
+    each: &mut dyn FnMut(&[u8], StoredRow),
+) -> Result<(), StoreError> {
+    visit_range(state, STAGED, from, to, &mut |row_key, value| {
+        let stored = from_bytes(value)
+            .map_err(|error| state_damaged(STAGED, row_key, &error.to_string()))?;
+        each(row_key, stored);
+        Ok(true)
+    })
 }
 
 /// Spaces whose keys begin with workspace and generation.

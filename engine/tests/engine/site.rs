@@ -12,7 +12,7 @@ use lastword::store::keys::{self, WorkspaceMeta};
 use lastword::store::payload::{Attachment, Payload, Restored};
 use lastword::store::purge::{Found, PurgeWalk, Retention};
 use lastword::store::{MemoryDisk, Options, Store, Survival, read};
-use lastword::{Error, Tx};
+use lastword::{Error, Survivor, Tx};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -325,7 +325,43 @@ impl Site {
         self.on_published();
     }
 
-    /// One thing happens on each side, if anything is to happen; an error of the device's store is
+    /// Days later what ends by itself has gone.
+    pub(crate) fn expire(&mut self, days: i64) {
+        self.wall_ms += days * DAY_MS;
+        let now_ms = self.wall_ms;
+        purge(self.node.store(), now_ms);
+        self.on_published();
+    }
+
+    /// What devices brought back of what was lost.
+    pub(crate) fn survivors(&self) -> Vec<Survivor> {
+        self.node.survivors(&main()).unwrap()
+    }
+
+    pub(crate) fn recover(&mut self) -> Vec<Survivor> {
+        let mut number = 0;
+        let ids = || {
+            number += 1;
+            BatchId([number; 16])
+        };
+        let done = self.node.recover(&main(), ids, self.wall_ms).unwrap();
+        self.on_published();
+        done
+    }
+
+    pub(crate) fn erase(&mut self, name: &str) {
+        self.node.erase(&main(), &notes(), &key(name)).unwrap();
+        self.on_published();
+    }
+
+    /// It loses power, with what was not synced, and is opened again.
+    pub(crate) fn crashed(mut self, phone: &mut Phone) -> Self {
+        self.cut(phone);
+        let Site { disk, now_ms, wall_ms, .. } = self;
+        Self { now_ms, wall_ms, ..Self::on(disk.after_power_cut(Survival::Dropped)) }
+    }
+
+    /// One thing happens on each side, if anything is to happen; an error of either store is
     /// handed on.
     pub(crate) fn turn(&mut self, phone: &mut Phone) -> Result<bool, Error> {
         let (now_ms, wall_ms) = (self.now_ms, self.wall_ms);
@@ -353,7 +389,7 @@ impl Site {
         }
         if self.node.has_jobs() {
             went_on = true;
-            self.node.step(now_ms, &Everyone, wall_ms, Epoch([1; 16])).unwrap();
+            self.node.step(now_ms, &Everyone, wall_ms, Epoch([1; 16]))?;
         }
         if let Some(connection) = phone.connection
             && let Some(said) = self.node.outgoing(connection)
@@ -399,7 +435,7 @@ impl Site {
         Ok(true)
     }
 
-    /// Until nothing happens any more, or the device's store fails.
+    /// Until nothing happens any more, or a store fails.
     pub(crate) fn settle(&mut self, phone: &mut Phone) -> Result<(), Error> {
         self.until(phone, |_| false)
     }

@@ -60,6 +60,8 @@ pub(super) enum Command {
     Salvage(Salvage),
     /// Erase a record on a server, with every version of it, for people who must
     Erase(Erase),
+    /// Say what devices brought back of what a restored server lost, and write it back
+    Recover(Recover),
     /// Tell a running server to do something
     #[command(subcommand)]
     Admin(Admin),
@@ -188,6 +190,22 @@ pub(super) struct Erase {
     #[arg(long)]
     pub(super) yes: bool,
     /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Recover {
+    /// Directory of a server, which may be running
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Workspace
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub(super) workspace: String,
+    /// Yes, write it back; without this nothing is changed
+    #[arg(long)]
+    pub(super) yes: bool,
+    /// Print JSON, a line for each record
     #[arg(long)]
     pub(super) json: bool,
 }

@@ -7,6 +7,7 @@ mod remote;
 mod session;
 mod lines;
 mod records;
+mod recover;
 mod import;
 mod export;
 mod sync;
@@ -68,6 +69,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
         Command::Erase(args) => args.json,
+        Command::Recover(args) => args.json,
         Command::Restore(args) => args.json,
         Command::Salvage(args) => args.json,
         Command::Compact(args) => args.json,
@@ -102,6 +104,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Backup(args) => backup::backup(args),
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
         Command::Erase(args) => erase::erase(args),
+        Command::Recover(args) => recover::recover(args),
         Command::Restore(args) => restore::restore(args),
         Command::Salvage(args) => salvage::salvage(args),
         Command::Compact(args) => compact::compact(args),

@@ -205,6 +205,54 @@ fn a_restored_server_never_gives_a_seq_again() {
     assert_eq!(other.rows("notes"), fresh.rows("notes"));
 }
 
+/// R4, section 6: what a restored server lost is shown as soon as a device that has it has synced,
+/// nothing is written before somebody says so, and then every device gets it; by the command alone
+/// and by a running server.
+#[test]
+fn what_a_restored_server_lost_is_written_back_on_demand() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let mut server = Server::start(&dir.join("srv"));
+    let mut phone = Device::open(&dir.join("phone"));
+    phone.put("notes", "n1", r#"{"text":"in the backup"}"#);
+    phone.catch_up(&server.url);
+    json_of(dir, &["backup", "--data", "srv", "--out", "bak", "--json"]);
+    phone.put("notes", "n1", r#"{"text":"after it"}"#);
+    phone.put("notes", "n2", r#"{"text":"after it"}"#);
+    phone.catch_up(&server.url);
+    server.kill();
+    json_of(dir, &["restore", "bak", "--to", "srv2", "--json"]);
+    let told = lastword(dir, &["recover", "--data", "srv2"]).ok();
+    assert!(told.contains("no device has brought back anything of workspace main"), "{told}");
+
+    let mut server = Server::start(&dir.join("srv2"));
+    phone.connect(&server.url, "ann");
+    let sync = phone.sync.as_ref().expect("connected");
+    sync.wait_caught_up(&phone.ws, Some(LIMIT)).expect("it goes on by itself");
+    phone.disconnect();
+    let told = lastword(dir, &["recover", "--data", "srv2"]).ok();
+    assert!(told.contains("restored  notes/n1  as of "), "{told}");
+    assert!(told.contains("2 records: would get the lost value back"), "{told}");
+    assert!(told.contains("nothing was changed: add --yes to do this"), "{told}");
+    let row = |key: &str, text: &str| (key.to_owned(), format!(r#"{{"text":"{text}"}}"#));
+    assert_eq!(phone.rows("notes"), [row("n1", "in the backup")]);
+    server.kill();
+    let lines = lastword(dir, &["recover", "--data", "srv2", "--json"]).ok();
+    assert_eq!(lines.lines().count(), 2, "the same without a server: {lines}");
+    assert!(lines.lines().all(|line| line.contains(r#""recovery":"restored""#)), "{lines}");
+
+    server.restart();
+    let told = lastword(dir, &["recover", "--data", "srv2", "--yes"]).ok();
+    assert!(told.contains("2 records: have the lost value again"), "{told}");
+    let mut fresh = Device::open(&dir.join("fresh"));
+    for device in [&mut phone, &mut fresh] {
+        device.catch_up(&server.url);
+        assert_eq!(device.rows("notes"), [row("n1", "after it"), row("n2", "after it")]);
+    }
+    let told = lastword(dir, &["recover", "--data", "srv2"]).ok();
+    assert!(told.contains("no device has brought back"), "they are settled: {told}");
+}
+
 /// I19, R1.2: a device's copy becomes another device. What waited in its outbox is not sent again
 /// by itself and not lost: without consent nothing is restored, with it each batch is a dead
 /// letter.

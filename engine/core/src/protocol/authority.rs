@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 
 use super::VERSION;
 use super::message::{
-    Attach, AttachRefusal, Attached, Changes, Decided, ErrorCode, Hello, Message, Notice, Role,
-    Welcome, cut_text,
+    Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
+    ResetReason, Role, Survivors, Welcome, cut_text,
 };
 use crate::codec::{from_bytes, to_bytes};
 use crate::id::{BatchId, DeviceId, WorkspaceName};
@@ -82,6 +82,13 @@ pub enum Input {
         /// What the store said.
         answer: PushAnswer,
     },
+    /// Answer to [`Output::StoreSurvivors`]: they are durable.
+    SurvivorsStored {
+        /// The attachment.
+        attachment: u64,
+        /// As it was asked.
+        is_last: bool,
+    },
     /// Answer to [`Output::ReadPage`].
     Page {
         /// The attachment.
@@ -142,6 +149,19 @@ pub enum Output {
         /// The attachment.
         attachment: u64,
     },
+    /// Keep rows that this store has lost and the replica still has.
+    StoreSurvivors {
+        /// The attachment.
+        attachment: u64,
+        /// Its workspace.
+        workspace: WorkspaceName,
+        /// The device that offers them.
+        device: DeviceId,
+        /// The rows.
+        entries: Vec<Entry>,
+        /// To be answered.
+        is_last: bool,
+    },
     /// Read one page of changes.
     ReadPage {
         /// The attachment.
@@ -197,6 +217,7 @@ struct Served {
     /// Ends of pages sent and not acknowledged: the credit used.
     unacknowledged: VecDeque<u64>,
     reading: bool,
+    offer: Offer,
     gate: Gate,
     /// Batches passed on and not answered.
     deciding: usize,
@@ -215,6 +236,14 @@ enum Gate {
     /// It opens once what was passed on before it closed is answered: until then the store must go
     /// on ignoring, or it would decide batches that the replica has taken back.
     Opening,
+}
+
+/// How far the replica is with what this store has lost: until it is over, nothing else is served.
+#[derive(Debug, PartialEq, Eq)]
+enum Offer {
+    Awaited,
+    Storing,
+    Over,
 }
 
 /// The authority's side of one connection. Feed one input, drain all outputs, wait.
@@ -271,6 +300,9 @@ impl AuthoritySession {
             Input::AttachAnswer { attachment, result } => self.attach_answer(attachment, result),
             Input::Decided { attachment, counter, batch_id, answer } => {
                 self.decided(attachment, counter, batch_id, answer);
+            }
+            Input::SurvivorsStored { attachment, is_last } => {
+                self.survivors_stored(attachment, is_last);
             }
             Input::Page { attachment, page, horizon } => self.page(attachment, page, horizon),
             Input::Head { attachment, head, horizon } => {
@@ -352,6 +384,7 @@ impl AuthoritySession {
                 }
                 self.read_more(attachment);
             }
+            Message::Survivors(survivors) => self.survivors(survivors),
             Message::Detach { attachment } => {
                 if self.served.remove(&attachment).is_some() {
                     self.outputs.push_back(Output::Detached { attachment });
@@ -422,6 +455,7 @@ impl AuthoritySession {
             moved_to: 0,
             unacknowledged: VecDeque::new(),
             reading: false,
+            offer: Offer::Over,
             gate: Gate::Open,
             deciding: 0,
             held: VecDeque::new(),
@@ -444,6 +478,9 @@ impl AuthoritySession {
                 served.horizon = attached.horizon;
                 if attached.reset.is_some() {
                     served.sent_to = 0;
+                }
+                if attached.reset == Some(ResetReason::OtherHistory) {
+                    served.offer = Offer::Awaited;
                 }
                 self.send_attached(attached);
                 self.read_more(attachment);
@@ -481,6 +518,9 @@ impl AuthoritySession {
         let Some(served) = self.served.get_mut(&attachment).filter(|served| served.open) else {
             return;
         };
+        if served.offer != Offer::Over {
+            return self.fail(ErrorCode::Protocol, "offer what survived before you push");
+        }
         match served.gate {
             Gate::Refused(_) => return,
             Gate::NotNow(counter) if counter != batch.counter => return,
@@ -549,6 +589,33 @@ impl AuthoritySession {
         self.pass_on(attachment);
     }
 
+    fn survivors(&mut self, survivors: Survivors) {
+        let Survivors { attachment, entries, is_last } = survivors;
+        let Some(served) = self.served.get_mut(&attachment) else { return };
+        if served.offer != Offer::Awaited {
+            return self.fail(ErrorCode::Protocol, "no survivors of this workspace are awaited");
+        }
+        let (workspace, device) = (served.workspace.clone(), self.device);
+        let valid = |Entry::Row { row, .. }: &Entry| row.record.check_untrusted().is_ok();
+        if !entries.iter().all(valid) {
+            return self.fail(ErrorCode::Protocol, "a record among the survivors is not valid");
+        }
+        // Who may not write has no say in what comes back either.
+        if entries.is_empty() || served.role == Role::Viewer {
+            return self.survivors_stored(attachment, is_last);
+        }
+        served.offer = Offer::Storing;
+        let store = Output::StoreSurvivors { attachment, workspace, device, entries, is_last };
+        self.outputs.push_back(store);
+    }
+
+    fn survivors_stored(&mut self, attachment: u64, is_last: bool) {
+        let Some(served) = self.served.get_mut(&attachment) else { return };
+        served.offer = if is_last { Offer::Over } else { Offer::Awaited };
+        self.send(&Message::SurvivorsStored { attachment });
+        self.read_more(attachment);
+    }
+
     fn page(&mut self, attachment: u64, page: Changes, horizon: u64) {
         let Some(served) = self.served.get_mut(&attachment) else { return };
         // A tombstone behind the page may be gone: the replica would keep the record for ever. When
@@ -581,7 +648,12 @@ impl AuthoritySession {
     fn read_more(&mut self, attachment: u64) {
         let Some(served) = self.served.get_mut(&attachment) else { return };
         let credit = served.unacknowledged.len() < MAX_PAGES_IN_FLIGHT as usize;
-        if served.open && !served.reading && credit && served.sent_to < served.head {
+        if served.open
+            && served.offer == Offer::Over
+            && !served.reading
+            && credit
+            && served.sent_to < served.head
+        {
             served.reading = true;
             let (workspace, after) = (served.workspace.clone(), served.sent_to);
             self.outputs.push_back(Output::ReadPage { attachment, workspace, after });

@@ -65,6 +65,13 @@ pub enum Message {
         /// Last consistent seq that is applied.
         cursor: u64,
     },
+    /// Replica, before it stores that another history begins: what it has of the one that is lost.
+    Survivors(Survivors),
+    /// Authority: the last survivors that came are durable, or of no use; send the next.
+    SurvivorsStored {
+        /// Number of the attachment.
+        attachment: u64,
+    },
     /// Replica: stop serving this attachment.
     Detach {
         /// Number of the attachment.
@@ -215,6 +222,17 @@ pub enum Entry {
     },
 }
 
+/// Rows that a restored authority has lost, as a replica got them from it before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survivors {
+    /// Number of the attachment.
+    pub attachment: u64,
+    /// The rows, with the stamps of the lost history; at most what fits a page of changes.
+    pub entries: Vec<Entry>,
+    /// Whether these are all that are left; pages of changes follow then.
+    pub is_last: bool,
+}
+
 /// Why a replica has to take the whole workspace anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ResetReason {
@@ -351,8 +369,7 @@ coded!(ErrorCode, "error code",
     Internal = 6, "internal";
 );
 
-/// Tags of messages. 16 walk page, 17 walk acknowledgement, 18 survivors and 19 signal are
-/// reserved.
+/// Tags of messages. 16 walk page, 17 walk acknowledgement and 19 signal are reserved.
 mod tag {
     pub(super) const HELLO: u64 = 0;
     pub(super) const WELCOME: u64 = 1;
@@ -372,6 +389,8 @@ mod tag {
     pub(super) const ATTACH_FROM: u64 = 14;
     /// ATTACHED with a reset.
     pub(super) const ATTACHED_RESET: u64 = 15;
+    pub(super) const SURVIVORS: u64 = 18;
+    pub(super) const SURVIVORS_STORED: u64 = 20;
 }
 
 impl Encode for Message {
@@ -413,6 +432,10 @@ impl Encode for Message {
                 tagged(out, tag::RECEIVED, attachment);
                 out.u64(*received_to);
                 out.u64(*cursor);
+            }
+            Message::Survivors(survivors) => tagged(out, tag::SURVIVORS, survivors),
+            Message::SurvivorsStored { attachment } => {
+                tagged(out, tag::SURVIVORS_STORED, attachment);
             }
             Message::Detach { attachment } => tagged(out, tag::DETACH, attachment),
             Message::Refresh { token } => tagged(out, tag::REFRESH, token),
@@ -467,6 +490,8 @@ impl Decode for Message {
                 received_to: from.u64()?,
                 cursor: from.u64()?,
             },
+            tag::SURVIVORS => Message::Survivors(Survivors::decode(from)?),
+            tag::SURVIVORS_STORED => Message::SurvivorsStored { attachment: from.u64()? },
             tag::DETACH => Message::Detach { attachment: from.u64()? },
             tag::REFRESH => Message::Refresh { token: from.str("token", MAX_TOKEN_BYTES)?.into() },
             tag::NOTICE => Message::Notice(Notice::decode(from)?),
@@ -475,6 +500,24 @@ impl Decode for Message {
                 message: from.str("message", MAX_TEXT_BYTES)?.into(),
             },
             _ => return Err(DecodeError::Invalid { what: "message tag", offset }),
+        })
+    }
+}
+
+impl Encode for Survivors {
+    fn encode(&self, out: &mut Encoder) {
+        out.u64(self.attachment);
+        out.list(&self.entries);
+        out.bool(self.is_last);
+    }
+}
+
+impl Decode for Survivors {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            attachment: from.u64()?,
+            entries: from.list("survivors", MAX_PAGE_ENTRIES)?,
+            is_last: from.bool()?,
         })
     }
 }

@@ -10,7 +10,7 @@ pub mod replica;
 
 pub use message::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
-    ResetReason, Role, Welcome,
+    ResetReason, Role, Survivors, Welcome,
 };
 
 /// The WebSocket subprotocol of this version.

@@ -126,6 +126,14 @@ pub(super) fn outranked(old: &Row, new: &Row, at: &At) -> Option<Conflict> {
     })
 }
 
+/// The conflict of a version of a lost history, which gives way to what is there now; none if they
+/// are the same.
+#[must_use]
+pub fn gave_way(lost: &Row, now: &Row, reason: &'static str) -> Option<Conflict> {
+    let at = At { seq: now.last.seq, time_ms: now.time_ms, op_id: now.op_id };
+    outranked(lost, now, &at).map(|conflict| Conflict { reason, ..conflict })
+}
+
 /// Every field that either side has or the old row remembers as removed, each once.
 fn field_names<'a>(old: &'a Row, new: &'a Record) -> Vec<&'a str> {
     let kept = old.record.fields().iter().chain(new.fields()).map(|field| field.name.as_str());

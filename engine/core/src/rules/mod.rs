@@ -12,7 +12,7 @@ mod decide;
 mod overlay;
 
 pub use apply::apply;
-pub use conflict::{CONFLICTS_TABLE, Conflict, Disputed, conflict_key, conflict_record};
+pub use conflict::{CONFLICTS_TABLE, Conflict, Disputed, conflict_key, conflict_record, gave_way};
 pub use decide::{Outcome, decide};
 pub use overlay::{PENDING_SEQ, PendingOp, PendingState, overlay};
 

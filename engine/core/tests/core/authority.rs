@@ -1,17 +1,20 @@
 //! The authority's session alone, against a replica and a store that are played by hand.
 
 use lastword_core::codec::{from_bytes, to_bytes};
-use lastword_core::id::{BatchId, DeviceId, Epoch, WorkspaceName};
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::{
     MAX_ATTACHMENTS, MAX_BATCHES_IN_FLIGHT, MAX_CLOSE_REASON_BYTES, MAX_MESSAGE_BYTES,
     MAX_PAGES_IN_FLIGHT, MAX_TEXT_BYTES,
 };
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
 use lastword_core::protocol::{
-    Attach, AttachRefusal, Attached, Changes, Decided, ErrorCode, Hello, Message, Notice,
-    ResetReason, Role,
+    Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
+    ResetReason, Role, Survivors,
 };
-use lastword_core::stamp::{Decision, RefusalCode, Verdict};
+use lastword_core::row::Row;
+use lastword_core::stamp::{Decision, Mark, RefusalCode, Verdict};
+use lastword_core::value::{Record, Value};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -330,9 +333,68 @@ fn pages_of_a_reset_begin_at_zero() {
     let reset = Some(ResetReason::OtherHistory);
     let result = Ok(Attached { reset, ..theirs });
     let outputs = played.tell(Input::AttachAnswer { attachment: 1, result });
+    assert!(matches!(&outputs[..], [Output::Send(_)]), "what survived comes first: {outputs:?}");
+    let outputs = played.says(&survivors(Vec::new(), true));
     let [Output::Send(_), Output::ReadPage { after: 0, .. }] = &outputs[..] else {
         panic!("{outputs:?}")
     };
+}
+
+fn survivors(entries: Vec<Entry>, is_last: bool) -> Message {
+    Message::Survivors(Survivors { attachment: 1, entries, is_last })
+}
+
+fn survivor(seq: u64) -> Entry {
+    let mark = Mark { seq, writer: DeviceId([7; 16]) };
+    let row = Row {
+        deleted: false,
+        last: mark,
+        time_ms: 1,
+        born: mark,
+        full: mark,
+        fields: Vec::new(),
+        revision: 1,
+        hlc: Hlc(1),
+        op_id: BatchId([1; 16]),
+        record: Record::new(&[("text".into(), Value::Text("lost".into()))]).unwrap(),
+    };
+    Entry::Row { table: TableName::new("notes").unwrap(), key: Key::new("n1").unwrap(), row }
+}
+
+/// Section 6: what a device still has of a lost history is durable before pages come or batches are
+/// taken, one message at a time; a viewer has no say in what comes back, and nobody offers anything
+/// to a server that has lost nothing.
+#[test]
+fn survivors_come_before_anything_else() {
+    let begin = |role| {
+        let mut played = Played::welcomed();
+        played.says(&attach(1, "main"));
+        let Input::AttachAnswer { result: Ok(theirs), .. } = attached(1, 50, role) else {
+            panic!("an answer")
+        };
+        let result = Ok(Attached { reset: Some(ResetReason::OtherHistory), ..theirs });
+        played.tell(Input::AttachAnswer { attachment: 1, result });
+        played
+    };
+    let closes = |outputs: &[Output]| outputs.iter().any(|o| matches!(o, Output::Close { .. }));
+    let mut played = begin(Role::Editor);
+    let outputs = played.says(&survivors(vec![survivor(7)], false));
+    let [Output::StoreSurvivors { attachment: 1, is_last: false, entries, .. }] = &outputs[..]
+    else {
+        panic!("{outputs:?}")
+    };
+    assert_eq!(entries, &[survivor(7)]);
+    let outputs = played.tell(Input::SurvivorsStored { attachment: 1, is_last: false });
+    assert_eq!(sent(&outputs), [Message::SurvivorsStored { attachment: 1 }]);
+    assert_eq!(outputs.len(), 1, "pages wait for the last of them");
+    played.says(&survivors(vec![survivor(8)], true));
+    assert!(closes(&played.says(&survivors(vec![survivor(9)], true))), "one at a time");
+
+    assert!(closes(&begin(Role::Editor).push(1)), "a push before they are there");
+    let outputs = begin(Role::Viewer).says(&survivors(vec![survivor(7)], true));
+    assert!(matches!(outputs[..], [Output::Send(_), Output::ReadPage { after: 0, .. }]));
+    let (mut played, _) = Played::open(50, Role::Editor);
+    assert!(closes(&played.says(&survivors(vec![survivor(7)], true))), "nothing is lost");
 }
 
 /// Section 4: after a refusal pushes are ignored until the Resume that names it.

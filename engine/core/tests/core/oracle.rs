@@ -204,6 +204,18 @@ pub enum Message {
     Error { code: ErrorCode, message: String },
     AttachFrom(Attach, u64),
     AttachedReset(Attached, ResetReason),
+    Reserved16,
+    Reserved17,
+    Survivors(Survivors),
+    Reserved19,
+    SurvivorsStored { attachment: u64 },
+}
+
+#[derive(Encode, Decode, Debug, Clone)]
+pub struct Survivors {
+    pub attachment: u64,
+    pub entries: Vec<Entry>,
+    pub is_last: bool,
 }
 
 #[derive(Encode, Decode, Debug, Clone, Copy)]

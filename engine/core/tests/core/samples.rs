@@ -7,7 +7,7 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName}
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
 use lastword_core::protocol::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
-    ResetReason, Role, Welcome,
+    ResetReason, Role, Survivors, Welcome,
 };
 use lastword_core::row::{FieldMark, Row};
 use lastword_core::rules::Policy;
@@ -65,6 +65,7 @@ pub fn all() -> Vec<Sample> {
     samples.extend(sessions());
     samples.extend(streams());
     samples.extend(endings());
+    samples.extend(survivors());
     samples
 }
 
@@ -620,6 +621,26 @@ fn streams() -> Vec<Sample> {
         samples.push(sample(name, &page, &opage));
     }
     samples
+}
+
+/// What survived, with every kind of row.
+fn survivors() -> Vec<Sample> {
+    let (mut entries, mut oentries) = (Vec::new(), Vec::new());
+    for (_, row, orow) in all_rows() {
+        let (table, key) = (TableName::new("messages").unwrap(), Key::new("m1").unwrap());
+        entries.push(Entry::Row { table, key, row });
+        let (table, key) = ("messages".into(), "m1".into());
+        oentries.push(oracle::Entry::Row { table, key, row: orow });
+    }
+    let offered = Survivors { attachment: 1, entries, is_last: true };
+    let ooffered = oracle::Survivors { attachment: 1, entries: oentries, is_last: true };
+    let (offered, ooffered) = (Message::Survivors(offered), oracle::Message::Survivors(ooffered));
+    let stored = Message::SurvivorsStored { attachment: 1 };
+    let ostored = oracle::Message::SurvivorsStored { attachment: 1 };
+    vec![
+        sample("message.survivors", &offered, &ooffered),
+        sample("message.survivors_stored", &stored, &ostored),
+    ]
 }
 
 /// Messages that end something.

@@ -5,7 +5,7 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName}
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
 use lastword_core::protocol::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
-    ResetReason, Role, Welcome,
+    ResetReason, Role, Survivors, Welcome,
 };
 use lastword_core::row::{FieldMark, Row};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
@@ -291,6 +291,7 @@ fn ending() -> impl Strategy<Value = Message> {
             Message::Refused { attachment, code, message }
         }),
         integer().prop_map(|attachment| Message::Detach { attachment }),
+        integer().prop_map(|attachment| Message::SurvivorsStored { attachment }),
         ".{0,30}".prop_map(|token| Message::Refresh { token }),
         integer().prop_map(|attachment| Message::Notice(Notice::Revoked { attachment })),
         (vec(integer(), 3), ".{0,30}").prop_map(|(of, message)| {
@@ -335,6 +336,8 @@ pub fn fitted(mut message: Message, small: u64) -> Message {
         Message::Refused { attachment, .. }
         | Message::Received { attachment, .. }
         | Message::Detach { attachment }
+        | Message::Survivors(Survivors { attachment, .. })
+        | Message::SurvivorsStored { attachment }
         | Message::Notice(Notice::Revoked { attachment }) => *attachment = 1,
         _ => {}
     }

@@ -433,6 +433,10 @@ impl World {
                     .answers
                     .push_back((connection, ToAuthority::Page { attachment, page, horizon: 0 }));
             }
+            FromAuthority::StoreSurvivors { attachment, is_last, .. } => {
+                let stored = ToAuthority::SurvivorsStored { attachment, is_last };
+                server.answers.push_back((connection, stored));
+            }
             FromAuthority::Detached { .. } => {}
             FromAuthority::Close { .. } => self.cut_by_server(),
             FromAuthority::WakeAt(at) => server.wake_at = Some(at),

@@ -8,6 +8,7 @@ mod purge;
 mod replica;
 mod reset;
 mod rows;
+mod survivors;
 
 use lastword_core::codec::{Encode, Encoder};
 use lastword_core::id::{Key, TableName, WorkspaceName};
@@ -58,6 +59,7 @@ impl Apply for ApplyPayload {
             Payload::Sums(sums) => return check_sums(state, &sums),
             Payload::Purge(purge) => purge::purge(state, indexes, &purge),
             Payload::Erasure(erasure) => authority::erasure(state, position, &erasure),
+            Payload::Survivors(frame) => survivors::survivors(state, frame),
             Payload::Restored(restored) => authority::restored(state, &restored),
             Payload::LocalTables(declared) => replica::local_tables(state, declared),
             Payload::Schema(schema) => replica::schema(state, indexes, &schema),

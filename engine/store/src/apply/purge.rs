@@ -10,6 +10,7 @@ use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
     self, BY_COUNTER, BY_SEQ, DECISIONS, ERASED_BEFORE, EXPIRING, GRAVES, META, RETENTION_CLOCK,
+    SURVIVORS, SURVIVORS_TABLE,
 };
 use crate::limits::MAX_PURGED_ROWS;
 use crate::payload::{Purge, PurgePart};
@@ -71,6 +72,11 @@ fn expired(
         let Some((at, table, key)) = keys::split_expiring(workspace, &entry) else {
             return Err(read::state_damaged(EXPIRING, &entry, "the entry names no record"));
         };
+        if table.as_str() == SURVIVORS_TABLE {
+            let seq = key.as_str().parse().unwrap_or_default();
+            step.state.delete(SURVIVORS, &keys::numbered(workspace, seq));
+            continue;
+        }
         step.forget(&table, &key, |row| {
             keys::expires_ms(&table, row).is_some_and(|end| u64::try_from(end).unwrap_or(0) == at)
         })?;

@@ -16,12 +16,12 @@ use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword_core::value::Record;
 use lastword_store::keys::{
     Lineage, OutboxEntry, Shadow, StoredDecision, StoredErasure, StoredPending, StoredReset,
-    StoredRow, WorkspaceMeta,
+    StoredRow, StoredSurvivor, WorkspaceMeta,
 };
 use lastword_store::payload::{
     Attachment, Carried, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, LocalTables,
     Payload, Purge, PurgePart, RemotePage, Reset, Restored, Retry, SetAside, StoreRole, Sums,
-    Verdicts, WorkspaceSchema,
+    SurvivorFrame, Verdicts, WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -172,6 +172,9 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
     let records = erasure.records.clone();
     let rows = vec![op("c", Action::Create { record: record(), replace: false })];
     let (counters, renumbered) = (vec![4], vec![(5, 4)]);
+    let (entries, gone, device) = (page.entries.clone(), vec![300, 301], DeviceId([1; 16]));
+    let time_ms = 1_700_000_000_005;
+    let survivors = SurvivorFrame { workspace: workspace(), device, time_ms, entries, gone };
     let aside = SetAside { workspace: workspace(), counters, renumbered, rows };
     vec![
         ("erasure", Payload::Erasure(erasure)),
@@ -184,6 +187,7 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         ("local-tables", Payload::LocalTables(LocalTables { tables })),
         ("schema", schema(Some(notes_schema()))),
         ("schema.none", schema(None)),
+        ("survivors", Payload::Survivors(survivors)),
         ("reset", Payload::Reset(reset.clone())),
         ("reset.other", Payload::Reset(Reset { other_history: Some(300), ..reset })),
         ("carried", Payload::Carried(Carried { workspace: workspace(), records })),
@@ -256,6 +260,13 @@ fn workspace_facts(golden: &mut BTreeMap<&str, &str>) {
         behind_horizon: true,
     };
     value(golden, "state.reset", &reset);
+    let entry = Entry::Row {
+        table: TableName::new("notes").unwrap(),
+        key: Key::new("n1").unwrap(),
+        row: row(),
+    };
+    let survivor = StoredSurvivor { device: DeviceId([1; 16]), time_ms: 1_700_000_000_005, entry };
+    value(golden, "state.survivor", &survivor);
 }
 
 /// Frame payloads and state rows of format 1, byte for byte; each is read back, and no part of one

@@ -3,9 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::id::{DeviceId, Epoch, WorkspaceName};
+use crate::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use crate::op::Batch;
-use crate::protocol::message::{Attached, Changes, Decided};
+use crate::protocol::message::{Attached, Changes, Decided, Entry};
 
 /// What a session is made with.
 #[derive(Debug, Clone)]
@@ -113,8 +113,9 @@ pub enum StopReason {
     StoreFailed,
 }
 
-/// What the session is told. Each request to the store (`ReadOutbox` and all that begin with
-/// `Store`) is answered exactly once, those that store in the order of their requests.
+/// What the session is told. Each request to the store (`ReadOutbox`, `ReadSurvivors` and
+/// all that begin with `Store`) is answered exactly once, those that store in the order of their
+/// requests.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// Be connected from now on.
@@ -157,6 +158,15 @@ pub enum Input {
         workspace: WorkspaceName,
         /// Undecided batches in counter order.
         batches: Vec<Batch>,
+    },
+    /// Answer to [`Output::ReadSurvivors`].
+    Survivors {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Rows of the lost history, at most what fits a page of changes.
+        entries: Vec<Entry>,
+        /// Where to go on, if there are more.
+        next: Option<(TableName, Key)>,
     },
     /// Answer to [`Output::StoreAttached`].
     AttachStored {
@@ -251,6 +261,15 @@ pub enum Output {
         after: u64,
         /// Most batches to bring.
         max: usize,
+    },
+    /// Read what came from the authority under seqs that it has lost since.
+    ReadSurvivors {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// (branch seq, jump seq) of every restore of the authority.
+        lineage: Vec<(u64, u64)>,
+        /// The record to begin behind, none at first.
+        after: Option<(TableName, Key)>,
     },
     /// Store durably that the workspace met its authority, that a new copy begins if it has to, and
     /// the decisions that came with it.

@@ -4,6 +4,8 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 
 use super::io::{SyncStatus, WorkspaceState};
+use crate::id::{Key, TableName};
+use crate::protocol::message::Attached;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -11,6 +13,8 @@ pub(super) enum Phase {
     Idle,
     /// Attach is sent.
     Attaching,
+    /// What the authority has lost is offered to it, before that is stored.
+    Offering,
     /// Attached is being stored.
     Storing,
     Open,
@@ -44,6 +48,10 @@ pub(super) struct Local {
     /// When to attach again on the same connection.
     pub(super) attach_at: Option<u64>,
     pub(super) status: SyncStatus,
+    /// What the authority said, while survivors are offered to it.
+    pub(super) attached: Option<Attached>,
+    /// The record behind which the next survivors are read.
+    pub(super) offered_to: Option<(TableName, Key)>,
 }
 
 /// Whether the outbox is being read.
@@ -73,12 +81,14 @@ impl Local {
             held: None,
             attach_at: None,
             status: SyncStatus::Idle,
+            attached: None,
+            offered_to: None,
         }
     }
 
     /// True if the authority may be serving it.
     pub(super) fn is_attached(&self) -> bool {
-        matches!(self.phase, Phase::Attaching | Phase::Storing | Phase::Open)
+        matches!(self.phase, Phase::Attaching | Phase::Offering | Phase::Storing | Phase::Open)
     }
 
     /// An answer of the outbox that is still to come belongs to what was pushed before.

@@ -2,6 +2,7 @@
 
 mod attach;
 mod fork;
+mod offer;
 mod workspace;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -123,6 +124,10 @@ impl ReplicaSession {
         let workspace = match answer {
             Input::Outbox { workspace, batches } => {
                 self.outbox(&workspace, batches);
+                workspace
+            }
+            Input::Survivors { workspace, entries, next } => {
+                self.survivors(&workspace, entries, next);
                 workspace
             }
             Input::AttachStored { workspace, state } => {
@@ -261,6 +266,7 @@ impl ReplicaSession {
             local.retry_at = None;
             local.held = None;
             local.attach_at = None;
+            (local.attached, local.offered_to) = (None, None);
         }
     }
 

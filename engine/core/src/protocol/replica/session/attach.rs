@@ -73,12 +73,20 @@ impl ReplicaSession {
             let why = not_written_here(attached.last_counter);
             return self.forked(workspace, &why);
         }
+        local.goal = attached.head;
+        if is_restored {
+            return self.offer(workspace, attached);
+        }
+        self.store_attached(workspace, attached);
+    }
+
+    pub(super) fn store_attached(&mut self, workspace: &WorkspaceName, attached: Attached) {
+        let Some(local) = self.workspaces.get_mut(workspace) else { return };
         if attached.reset.is_some() {
             (local.expected, local.began_at) = (0, 0);
             (local.state.received_to, local.state.cursor) = (0, 0);
         }
         local.phase = Phase::Storing;
-        local.goal = attached.head;
         let store = Output::StoreAttached { workspace: workspace.clone(), attached };
         self.request(workspace, store);
     }

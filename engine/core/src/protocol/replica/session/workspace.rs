@@ -62,6 +62,7 @@ impl ReplicaSession {
             Message::Attached(attached) => attached.attachment,
             Message::Changes(page) => page.attachment,
             Message::Refused { attachment, .. }
+            | Message::SurvivorsStored { attachment }
             | Message::Ack { attachment, .. }
             | Message::Notice(
                 Notice::Revoked { attachment }
@@ -78,6 +79,7 @@ impl ReplicaSession {
             Message::Attached(attached) => self.attached(&workspace, attached),
             Message::Changes(page) => self.changes(now_ms, &workspace, page),
             Message::Ack { decisions, .. } => self.decisions(now_ms, &workspace, decisions),
+            Message::SurvivorsStored { .. } => self.survivors_stored(&workspace),
             Message::Refused { code, message, .. } => {
                 self.refused(now_ms, &workspace, code, message);
             }
