@@ -8,6 +8,8 @@ mod support;
 
 #[path = "engine/authority.rs"]
 mod authority;
+#[path = "engine/cluster.rs"]
+mod cluster;
 #[path = "engine/hooks.rs"]
 mod hooks;
 #[path = "engine/index.rs"]
