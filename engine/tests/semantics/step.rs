@@ -151,6 +151,10 @@ impl Play {
                 let number = number.parse().map_err(|_| format!("no number: {number}"))?;
                 Database::builder().schema_version(number)
             }
+            ["at", "most", number, "batch" | "batches", ..] => {
+                let number = number.parse().map_err(|_| format!("no number: {number}"))?;
+                Database::builder().max_undecided(number)
+            }
             [table, "is", "local"] => {
                 Database::builder().local_table(TableName::new(table).map_err(said)?)
             }

@@ -1,0 +1,98 @@
+//! The Rust of the README, as it stands there: here it is compiled.
+
+// A helper of a test fails the test as the test itself would.
+#![allow(clippy::unwrap_used)]
+
+use lastword::{Index, hook};
+
+type Done = Result<(), Box<dyn std::error::Error>>;
+
+fn show<T>(_shown: &T) {}
+
+fn log(_line: &str) {}
+
+// Nobody runs it: it opens files where it is and waits for a server.
+#[allow(dead_code)]
+fn embedded() -> Done {
+    use lastword::{Database, Remote, Table};
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize, Clone)]
+    struct Note {
+        id: String,
+        text: String,
+    }
+
+    const NOTES: Table<Note> = Table::new("notes", "id");
+
+    let db = Database::builder().tables(NOTES).open("notes.lastword")?;
+    let ws = db.workspace("main")?;
+
+    let receipt = ws.write(|tx| {
+        tx.put(NOTES, &Note { id: "n1".into(), text: "hi".into() })?;
+        tx.update(NOTES, "n1", |note| note.text.push('!'))
+    })?;
+
+    let sync = db.connect(Remote::new("ws://127.0.0.1:7420")?.token("me"))?;
+    sync.attach(&ws)?;
+    receipt.wait(None);
+
+    ws.undo(&receipt)?;
+    ws.history(NOTES, "n1")?;
+    for letter in ws.dead_letters()? {
+        ws.retry_dead_letter(letter.unit)?;
+    }
+
+    db.hooks().action(hook::SYNC_CONFLICT_DETECTED, |lost| show(&lost.conflict))?;
+    db.hooks().action(hook::SYNC_ERROR, |failed| log(&failed.message))?;
+
+    let (from, to) = (0, 1);
+    const IN_FOLDER: Index<Note> = NOTES.index("in_folder", &["folder", "created"]);
+    ws.query(&IN_FOLDER.prefix("inbox").rev().limit(50))?;
+    ws.count(&IN_FOLDER.range("inbox", 1_700_000_000..))?;
+    let mut live = ws.watch(&IN_FOLDER.range("inbox", from..to))?;
+    while let Some(diff) = live.recv() {
+        show(&diff.rows);
+    }
+    Ok(())
+}
+
+fn tested() -> Done {
+    use lastword::testing::Cluster;
+    use lastword::{Database, Table};
+
+    const NOTES: Table<serde_json::Value> = Table::new("notes", "id");
+    let note = serde_json::json!({ "id": "n1" });
+    let mut cluster = Cluster::with(Database::builder().tables(NOTES));
+    let (phone, laptop) = (cluster.device("phone")?, cluster.device("laptop")?);
+    let (ours, theirs) = (phone.workspace("main")?, laptop.workspace("main")?);
+    ours.write(|tx| tx.put(NOTES, &note))?;
+    cluster.settle()?;
+    assert!(theirs.get(NOTES, "n1")?.is_some());
+    cluster.assert_equal();
+    Ok(())
+}
+
+/// Without comments, white space and the commas and semicolons that the formatter puts last.
+fn squeezed(code: &str) -> String {
+    let lines = code.lines().map(|line| match line.split_once("//") {
+        Some((code, _)) if !code.ends_with(':') => code,
+        _ => line,
+    });
+    let code: String = lines.collect::<String>().split_whitespace().collect();
+    code.replace(",}", "}").replace(";}", "}")
+}
+
+/// R11. What the README shows is what users type first: it compiles, and its test passes.
+#[test]
+fn the_code_of_the_readme_compiles() {
+    tested().unwrap();
+    let here = squeezed(include_str!("readme.rs"));
+    let readme = include_str!("../../README.md");
+    let blocks = readme.split("\n```rust\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    let blocks: Vec<&str> = blocks.collect();
+    assert_eq!(blocks.len(), 5, "blocks of Rust in the README");
+    for block in blocks {
+        assert!(here.contains(&squeezed(block)), "the README has other code:\n{block}");
+    }
+}
