@@ -12,7 +12,7 @@ use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::authority::PushAnswer;
-use lastword_core::protocol::{Attached, Role};
+use lastword_core::protocol::{Attach, Attached, ResetReason, Role};
 use lastword_core::row::Digest;
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
@@ -394,10 +394,38 @@ pub struct AttachRequest {
     pub user: String,
     /// Last counter whose decision it has stored.
     pub decided: u64,
+    /// Epoch of its copy; none before the first attach.
+    pub epoch: Option<Epoch>,
+    /// Last seq whose page it has stored.
+    pub received_to: u64,
+    /// The horizon that it knows.
+    pub horizon: u64,
     /// The user's role.
     pub role: Role,
     /// Make the workspace if it does not exist.
     pub create: bool,
+}
+
+impl AttachRequest {
+    /// What `device` of `user` asked for; the workspace is made if it does not exist.
+    #[must_use]
+    pub fn of(attach: &Attach, device: DeviceId, user: String, role: Role) -> Self {
+        let Attach { attachment, epoch, received_to, horizon, decided, .. } = *attach;
+        Self { attachment, device, user, decided, epoch, received_to, horizon, role, create: true }
+    }
+
+    /// Why the device has to take everything anew, if it has to.
+    fn reset(&self, epoch: Epoch, head: u64, horizon: u64) -> Option<ResetReason> {
+        if self.epoch.is_some_and(|known| known != epoch) {
+            // A restore goes on above all that it ever gave. Who has seen more comes from a history
+            // that has nothing to do with this one: it stops, and loses nothing.
+            return (self.received_to <= head).then_some(ResetReason::OtherHistory);
+        }
+        // Deletes up to the horizon are forgotten. Whoever has nothing yet needs none of them, and
+        // neither does a copy that was begun under this horizon.
+        let may_lack_deletes = (1..horizon).contains(&self.received_to) && self.horizon != horizon;
+        may_lack_deletes.then_some(ResetReason::BehindHorizon)
+    }
 }
 
 /// What a device needs to know when it attaches; a workspace that is made begins with `new_epoch`.
@@ -425,17 +453,21 @@ pub(crate) fn attach_now(
     if owner.is_some_and(|owner| owner != request.user) {
         return Err(Error::ForeignDevice { device: request.device });
     }
-    let limit = MAX_ATTACHED_DECISIONS;
+    let epoch = meta.epoch.expect("invariant: set above");
+    let reset = request.reset(epoch, meta.head, meta.horizon);
+    // Counters of another history say nothing here: the device sends its batches again.
+    let limit = if reset == Some(ResetReason::OtherHistory) { 0 } else { MAX_ATTACHED_DECISIONS };
     let decisions =
         read::decisions_after(newest, workspace, request.device, request.decided, limit)?;
     Ok(Attached {
         attachment: request.attachment,
-        epoch: meta.epoch.expect("invariant: set above"),
+        epoch,
         lineage: read::lineage(newest, workspace)?.0,
         schema: read::schema(newest, workspace)?.map_or_else(Vec::new, |s| to_bytes(&s)),
         head: meta.head,
         horizon: meta.horizon,
         role: request.role,
+        reset,
         last_counter: read::last_counter(newest, workspace, request.device)?,
         decisions,
     })

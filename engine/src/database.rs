@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, TableName, WorkspaceName};
-use lastword_store::{OpenReport, View};
+use lastword_store::{OpenReport, View, read};
 
 use crate::environment::{Environment, Machine};
 use crate::error::{Error, Result};
@@ -46,6 +47,10 @@ pub(crate) struct DatabaseInner {
     pub(crate) app_schema: u64,
     pub(crate) last_hlc: Arc<Mutex<Hlc>>,
     pub(crate) environment: Arc<dyn Environment>,
+    /// Drawn when it first connects: every connection of this process is of one store.
+    pub(crate) nonce: Mutex<Option<[u8; 16]>>,
+    /// How often it has connected.
+    pub(crate) connects: AtomicU64,
 }
 
 /// An open store with what runs it.
@@ -193,6 +198,8 @@ impl Builder {
                 app_schema: self.app_schema,
                 last_hlc: Arc::default(),
                 environment,
+                nonce: Mutex::default(),
+                connects: AtomicU64::default(),
             }),
         }
     }
@@ -226,10 +233,12 @@ impl Database {
         Self::builder().open(dir)
     }
 
-    /// The device that writes with this store.
+    /// The device that writes with this store. It changes if a copy of the directory turns out to
+    /// write under the same id.
     #[must_use]
     pub fn device(&self) -> DeviceId {
-        self.inner.opened.identity.device
+        let identity = read::identity(&*self.view()).ok().flatten();
+        identity.map_or(self.inner.opened.identity.device, |identity| identity.device)
     }
 
     /// The directory that it was opened in.

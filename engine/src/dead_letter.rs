@@ -8,7 +8,7 @@
 //! unit out go into frames before it. After a crash between them the refusal comes again, and the
 //! same rows are written over themselves.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lastword_core::codec::to_bytes;
 use lastword_core::hlc::Hlc;
@@ -17,10 +17,10 @@ use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Decided;
 use lastword_core::row::Row;
-use lastword_core::stamp::Decision;
+use lastword_core::stamp::{Decision, RefusalCode};
 use lastword_core::value::{Field, Record, Value};
-use lastword_store::keys::{self, OutboxEntry};
-use lastword_store::payload::{DeadLetters, LocalBatch, Payload};
+use lastword_store::keys::{self, OutboxEntry, StoredRow};
+use lastword_store::payload::{DeadLetters, LocalBatch, Payload, SetAside};
 use lastword_store::read::{self, ReadState};
 
 use crate::convert;
@@ -35,6 +35,11 @@ const RECORDS_BYTES: usize = 128 * 1024;
 
 /// Code of a dead letter that was in the outbox of a backup.
 pub(crate) const LOST_BY_RESTORE: &str = "lost_by_restore";
+/// Code of a dead letter that may be at the server or not.
+const OUTCOME_UNKNOWN: &str = "outcome_unknown";
+/// What is said of it.
+const UNSURE: &str = "it may have reached the server under another device id, and this device was \
+                      away for too long to be told: look whether it is there";
 /// Code of a dead letter that a salvage found without a verdict.
 pub(crate) const SALVAGED: &str = "salvaged";
 
@@ -65,13 +70,55 @@ pub(crate) fn unit<S: ReadState>(
     now_ms: i64,
 ) -> Result<DeadLetters> {
     let waiting = read::outbox(state, workspace, refused.counter, usize::MAX)?;
+    let is_refused = |counter: u64, _: &OutboxEntry| counter == refused.counter;
+    let why = Why::refused(refused, now_ms);
+    let Leaving { counters, renumbered, rows } =
+        leaving(workspace, waiting, refused.counter + 1, is_refused, &why);
+    let (workspace, refused) = (workspace.clone(), refused.clone());
+    Ok(DeadLetters { workspace, refused, counters, renumbered, rows })
+}
+
+/// The frame that takes those batches out of the outbox, and what depends on them, of which it is
+/// too late to ask whether the server has them; none if there are none. `last_counter` is the last
+/// that the server has decided: those up to it have a decision.
+pub(crate) fn unsure<S: ReadState>(
+    state: &S,
+    workspace: &WorkspaceName,
+    last_counter: u64,
+    now_ms: i64,
+) -> Result<Option<SetAside>> {
+    let decided = read::meta(state, workspace)?.decided.max(last_counter);
+    let waiting = read::outbox(state, workspace, decided + 1, usize::MAX)?;
+    let Some((_, first)) = waiting.iter().find(|(_, entry)| entry.again) else { return Ok(None) };
+    let why = Why { unit: first.batch_id, code: OUTCOME_UNKNOWN, message: UNSURE, now_ms };
+    let is_unsure = |_, entry: &OutboxEntry| entry.again;
+    let Leaving { counters, renumbered, rows } =
+        leaving(workspace, waiting, decided + 1, is_unsure, &why);
+    Ok(Some(SetAside { workspace: workspace.clone(), counters, renumbered, rows }))
+}
+
+/// Batches that leave the outbox together, and those that take their counters.
+struct Leaving {
+    counters: Vec<u64>,
+    renumbered: Vec<(u64, u64)>,
+    rows: Vec<Op>,
+}
+
+/// Of the `waiting` batches those that `leaves` names and what depends on them; the others get the
+/// counters from `next` on.
+fn leaving(
+    workspace: &WorkspaceName,
+    waiting: Vec<(u64, OutboxEntry)>,
+    mut next: u64,
+    leaves: impl Fn(u64, &OutboxEntry) -> bool,
+    why: &Why<'_>,
+) -> Leaving {
     let mut touched: BTreeSet<(TableName, Key)> = BTreeSet::new();
     let (mut counters, mut renumbered, mut rows) = (Vec::new(), Vec::new(), Vec::new());
-    let mut next = refused.counter + 1;
     for (counter, entry) in waiting {
-        let is_refused = counter == refused.counter;
-        if is_refused || entry.records.iter().any(|record| touched.contains(record)) {
-            rows.push(letter(workspace, &Why::refused(refused, now_ms), counters.len(), &entry));
+        let depends = entry.records.iter().any(|record| touched.contains(record));
+        if depends || leaves(counter, &entry) {
+            rows.push(letter(workspace, why, counters.len(), &entry));
             counters.push(counter);
             touched.extend(entry.records);
         } else {
@@ -81,8 +128,23 @@ pub(crate) fn unit<S: ReadState>(
             next += 1;
         }
     }
-    let (workspace, refused) = (workspace.clone(), refused.clone());
-    Ok(DeadLetters { workspace, refused, counters, renumbered, rows })
+    Leaving { counters, renumbered, rows }
+}
+
+/// The rows of what is set aside as frames: those that go before, and the last with what is left.
+pub(crate) fn set_aside(mut frame: SetAside) -> Vec<Payload> {
+    let (mut frames, rest) = row_frames(std::mem::take(&mut frame.rows));
+    frame.rows = rest;
+    frames.push(Payload::SetAside(frame));
+    frames
+}
+
+/// What the writers of those batches are told.
+pub(crate) fn told_unsure(frame: &SetAside, now_ms: i64) -> Vec<(BatchId, Decision)> {
+    let (code, message) = (RefusalCode::Policy, UNSURE.to_owned());
+    let decision = Decision::Refused { code, message, time_ms: now_ms };
+    let batches = frame.rows.iter().filter_map(|row| BatchId::parse(row.key.as_str()));
+    batches.map(|batch_id| (batch_id, decision.clone())).collect()
 }
 
 /// The rows of a unit as frames: those that go before, and the last with what is left.
@@ -108,6 +170,36 @@ pub(crate) fn of_unsent(
     let (mut frames, rest) = row_frames(undecided.iter().enumerate().map(row).collect());
     frames.push(rows_frame(rest));
     frames
+}
+
+/// Batches that the server has lost, by their ids.
+pub(crate) type Lost = BTreeMap<BatchId, OutboxEntry>;
+
+/// Adds a row that the server has lost to those of its batch. Its value is in the frame that
+/// brought it, which stays in the log as long as its dead letter does.
+pub(crate) fn add_lost(lost: &mut Lost, table: TableName, key: Key, stored: &StoredRow) {
+    let StoredRow { position, row } = stored;
+    let entry = lost.entry(row.op_id).or_insert_with(|| OutboxEntry {
+        batch_id: row.op_id,
+        payload_hash: [0; 32],
+        position: *position,
+        created_ms: row.time_ms,
+        records: Vec::new(),
+        settled: None,
+        again: false,
+    });
+    entry.position = entry.position.min(*position);
+    entry.records.push((table, key));
+}
+
+/// Their dead letters, each a unit of its own.
+pub(crate) fn of_lost(workspace: &WorkspaceName, lost: &Lost, now_ms: i64) -> Vec<Payload> {
+    let message = "the server was restored from a backup that does not have this change";
+    let row = |entry: &OutboxEntry| {
+        let why = Why { unit: entry.batch_id, code: LOST_BY_RESTORE, message, now_ms };
+        letter(workspace, &why, 0, entry)
+    };
+    of_rows(lost.values().map(row).collect())
 }
 
 /// Rows as frames.

@@ -123,7 +123,8 @@ fn judge(
         return Ok(refused(workspace, pushed, code, &message, time_ms));
     }
     let schema = schema.unwrap_or_default();
-    let mut judged = Judged::new(workspace, &schema, meta.generation, time_ms);
+    let (generation, lineage) = (meta.generation, read::lineage(newest, workspace)?.0);
+    let mut judged = Judged { generation, lineage, time_ms, ..Judged::new(workspace, &schema) };
     let first_seq = meta.head + 1;
     for (op, seq) in pushed.batch.ops.iter().zip(first_seq..) {
         if let Err(reason) = judged.op(newest, &pushed.batch, op, seq)? {
@@ -242,6 +243,7 @@ struct Judged<'a> {
     workspace: &'a WorkspaceName,
     schema: &'a Schema,
     generation: u32,
+    lineage: Vec<(u64, u64)>,
     time_ms: i64,
     verdicts: Vec<Verdict>,
     own: Vec<Op>,
@@ -249,14 +251,10 @@ struct Judged<'a> {
 }
 
 impl<'a> Judged<'a> {
-    fn new(
-        workspace: &'a WorkspaceName,
-        schema: &'a Schema,
-        generation: u32,
-        time_ms: i64,
-    ) -> Self {
-        let (verdicts, own, previous) = Default::default();
-        Self { workspace, schema, generation, time_ms, verdicts, own, previous }
+    fn new(workspace: &'a WorkspaceName, schema: &'a Schema) -> Self {
+        let (lineage, verdicts, own, previous) = Default::default();
+        let (generation, time_ms) = (0, 0);
+        Self { workspace, schema, generation, lineage, time_ms, verdicts, own, previous }
     }
 
     fn op<S: ReadState>(
@@ -272,7 +270,8 @@ impl<'a> Judged<'a> {
         let at = At { seq, time_ms: self.time_ms, op_id: batch.batch_id };
         let table = self.schema.rules_of(&op.table);
         let row = stored.as_ref().map(|stored| &stored.row);
-        let outcome = match rules::decide(row, op, &writer, &at, table) {
+        let known = rules::with_known_base(op, &self.lineage);
+        let outcome = match rules::decide(row, &known, &writer, &at, table) {
             Ok(outcome) => outcome,
             Err(error) => return Ok(Err(error.to_string())),
         };

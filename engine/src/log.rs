@@ -2,12 +2,14 @@
 
 use std::ops::ControlFlow;
 
+use lastword_core::id::{Key, TableName};
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::payload::{
-    DecidedBatch, Identity, LocalBatch, Payload, PurgePart, Restored, StoreRole, kind,
+    DecidedBatch, Identity, LocalBatch, Payload, PurgePart, RemotePage, Reset, Restored, StoreRole,
+    kind,
 };
 use lastword_store::{StoreError, ViewHandle};
 
@@ -82,15 +84,7 @@ fn line(position: u64, payload: Payload) -> LogLine {
         Payload::Identity(identity) => ("identity", None, identity_text(&identity)),
         Payload::Local(local) => ("local", Some(local.workspace.clone()), local_text(&local)),
         Payload::Decided(frame) => ("decided", Some(frame.workspace.clone()), decided_text(&frame)),
-        Payload::Remote(page) => {
-            let end = match page.consistent_at {
-                Some(seq) => format!("consistent at {seq}"),
-                None => "more follows".into(),
-            };
-            let rows: Vec<String> = page.entries.iter().map(entry_text).collect();
-            let text = format!("({}, {}] {end}: {}", page.from, page.to, list(&rows));
-            ("remote", Some(page.workspace), text)
-        }
+        Payload::Remote(page) => ("remote", Some(page.workspace.clone()), page_text(&page)),
         Payload::Verdicts(verdicts) => {
             let text: Vec<String> = verdicts
                 .decisions
@@ -106,13 +100,9 @@ fn line(position: u64, payload: Payload) -> LogLine {
             ("attached", Some(attachment.workspace), text)
         }
         Payload::DeadLetters(letters) => {
-            let text = format!(
-                "batch {} {}; {} batches left the outbox, {} renumbered",
-                letters.refused.counter,
-                decision_text(&letters.refused.decision),
-                letters.counters.len(),
-                letters.renumbered.len()
-            );
+            let decision = decision_text(&letters.refused.decision);
+            let left = left_text(&letters.counters, &letters.renumbered);
+            let text = format!("batch {} {decision}; {left}", letters.refused.counter);
             ("dead letters", Some(letters.workspace), text)
         }
         Payload::Retry(retry) => {
@@ -127,8 +117,7 @@ fn line(position: u64, payload: Payload) -> LogLine {
         ),
         Payload::Purge(purge) => ("purge", Some(purge.workspace), purge_text(purge.part)),
         Payload::Erasure(erasure) => {
-            let names = erasure.records.iter().map(|(table, key)| format!("{table}/{key}"));
-            let text = format!("seq {}: {}", erasure.first_seq, list(&names.collect::<Vec<_>>()));
+            let text = format!("seq {}: {}", erasure.first_seq, names_text(&erasure.records));
             ("erasure", Some(erasure.workspace), text)
         }
         Payload::Restored(restored) => {
@@ -141,6 +130,16 @@ fn line(position: u64, payload: Payload) -> LogLine {
             ("local tables", None, format!("never leave this device: {}", names.join(", ")))
         }
         Payload::Schema(frame) => ("schema", Some(frame.workspace), tables_text(frame.schema)),
+        Payload::Reset(reset) => ("reset", Some(reset.workspace.clone()), reset_text(&reset)),
+        Payload::Carried(carried) => {
+            ("carried", Some(carried.workspace), names_text(&carried.records))
+        }
+        Payload::Fork(identity) => {
+            ("fork", None, format!("from here on device {}", identity.device))
+        }
+        Payload::SetAside(frame) => {
+            ("set aside", Some(frame.workspace), left_text(&frame.counters, &frame.renumbered))
+        }
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
 }
@@ -152,10 +151,35 @@ fn identity_text(identity: &Identity) -> String {
     }
 }
 
+fn page_text(page: &RemotePage) -> String {
+    let end = match page.consistent_at {
+        Some(seq) => format!("consistent at {seq}"),
+        None => "more follows".into(),
+    };
+    let rows: Vec<String> = page.entries.iter().map(entry_text).collect();
+    format!("({}, {}] {end}: {}", page.from, page.to, list(&rows))
+}
+
 fn tables_text(schema: Option<Schema>) -> String {
     let Some(schema) = schema else { return "any table".into() };
     let names: Vec<_> = schema.tables().map(|(name, _)| name.to_string()).collect();
     list(&names)
+}
+
+fn reset_text(reset: &Reset) -> String {
+    let why = match reset.other_history {
+        None => format!("away from before seq {}", reset.horizon),
+        Some(last) => format!("another history, which knows {last} batches of this device"),
+    };
+    format!("begins anew: epoch {}, {why}", reset.epoch)
+}
+
+fn names_text(records: &[(TableName, Key)]) -> String {
+    list(&records.iter().map(|(table, key)| format!("{table}/{key}")).collect::<Vec<_>>())
+}
+
+fn left_text(left: &[u64], renumbered: &[(u64, u64)]) -> String {
+    format!("{} batches left the outbox, {} renumbered", left.len(), renumbered.len())
 }
 
 fn purge_text(part: PurgePart) -> String {
@@ -169,6 +193,7 @@ fn purge_text(part: PurgePart) -> String {
         PurgePart::Erased { before } => {
             format!("nothing; what was erased before position {before} is in no file")
         }
+        PurgePart::Generation { generation } => format!("rows of copy {generation}, which is over"),
         PurgePart::Stale { after, through } => {
             format!("stale entries from seq {} to {through}", after.saturating_add(1))
         }

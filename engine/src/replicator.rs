@@ -3,17 +3,21 @@
 //! Every function here is one durable step. The driver calls them for the session's outputs and
 //! feeds the answers back.
 
+use std::collections::BTreeMap;
+
 use lastword_core::codec::from_bytes;
-use lastword_core::id::{BatchId, TableName, WorkspaceName};
-use lastword_core::limits::MAX_ATTACHED_DECISIONS;
+use lastword_core::id::{BatchId, DeviceId, TableName, WorkspaceName};
+use lastword_core::limits::{MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_FORMER_DEVICES};
 use lastword_core::op::Batch;
 use lastword_core::protocol::replica::{Input, WorkspaceState};
-use lastword_core::protocol::{Attached, Changes, Decided, Entry};
+use lastword_core::protocol::{Attached, Changes, Decided, Entry, ResetReason};
+use lastword_core::rules;
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
-use lastword_store::keys;
+use lastword_store::keys::{self, ROWS};
 use lastword_store::payload::{
-    Attachment, Payload, Purge, PurgePart, RemotePage, Verdicts, WorkspaceSchema,
+    Attachment, Carried, Identity, Payload, Purge, PurgePart, RemotePage, Reset, Verdicts,
+    WorkspaceSchema,
 };
 use lastword_store::read::{self, ReadState};
 use lastword_store::{Store, ViewHandle};
@@ -45,10 +49,15 @@ pub(crate) fn workspace_state<S: ReadState>(
     workspace: &WorkspaceName,
 ) -> Result<WorkspaceState> {
     let meta = read::meta(state, workspace)?;
+    // A new copy is consistent nowhere before it takes the place of the visible one.
+    let (received_to, cursor) = match read::reset(state, workspace)? {
+        Some(reset) => (reset.received_to, 0),
+        None => (meta.received_to, meta.cursor),
+    };
     Ok(WorkspaceState {
         epoch: meta.epoch,
-        cursor: meta.cursor,
-        received_to: meta.received_to,
+        cursor,
+        received_to,
         horizon: meta.horizon,
         decided: meta.decided,
         written: meta.written,
@@ -63,6 +72,9 @@ pub(crate) fn read_outbox(
     max: usize,
 ) -> Result<Vec<Batch>> {
     let view = log.view();
+    let Some(Identity { device, former, .. }) = read::identity(&*view)? else {
+        return Ok(Vec::new());
+    };
     let entries = read::outbox(&*view, workspace, after.saturating_add(1), max)?;
     let mut batches = Vec::with_capacity(entries.len());
     for (counter, entry) in entries.into_iter().filter(|(_, entry)| entry.settled.is_none()) {
@@ -71,8 +83,11 @@ pub(crate) fn read_outbox(
         let Some(batch) = payload.and_then(Payload::into_own).and_then(|own| own.batch) else {
             return Err(Error::Outbox { workspace: workspace.clone(), counter });
         };
-        // The counter in the outbox counts: the batch may have been renumbered.
-        batches.push(Batch { counter, ..batch });
+        // What the outbox says counts: the batch may have been renumbered, and the device may have
+        // another id by now.
+        let strict = batch.strict || entry.again;
+        let former = if device == batch.device { batch.former } else { former.clone() };
+        batches.push(Batch { counter, device, former, strict, ..batch });
     }
     Ok(batches)
 }
@@ -113,7 +128,8 @@ impl Stored {
     }
 }
 
-/// Stores that the workspace met its authority, then the decisions that came with it.
+/// Stores that the workspace met its authority and whether a new copy begins, then the decisions
+/// that came with it. Batches that cannot be sent again any more leave the outbox.
 pub(crate) fn store_attached(
     store: &mut Store,
     workspace: &WorkspaceName,
@@ -121,9 +137,7 @@ pub(crate) fn store_attached(
     declared: &Declared,
     now_ms: i64,
 ) -> Result<Stored> {
-    let meta = read::meta(store.newest(), workspace)?;
-    let Attached { epoch, role, horizon, schema, decisions, .. } = attached;
-    let schema = match understood(&schema, declared) {
+    let schema = match understood(&attached.schema, declared) {
         Ok(schema) => schema,
         Err(message) => {
             let state = workspace_state(store.newest(), workspace)?;
@@ -131,17 +145,86 @@ pub(crate) fn store_attached(
             return Ok(Stored { settled, state, refused, forked, other_schema: Some(message) });
         }
     };
+    let last_counter = attached.last_counter;
+    let decisions = note_authority(store, workspace, attached, schema)?;
+    // A refusal among them needs no Resume: a new attachment halts nothing.
+    let mut stored = store_decisions(store, workspace, decisions, now_ms)?;
+    let resets = read::reset(store.newest(), workspace)?;
+    if stored.forked.is_none()
+        && resets.is_some_and(|reset| reset.behind_horizon)
+        && let Some(unsure) = dead_letter::unsure(store.newest(), workspace, last_counter, now_ms)?
+    {
+        stored.settled.extend(dead_letter::told_unsure(&unsure, now_ms));
+        for frame in dead_letter::set_aside(unsure) {
+            // As with a refusal: the rows before the last frame are idempotent.
+            store.commit()?;
+            append_urgent(store, &frame)?;
+        }
+        stored.state = workspace_state(store.newest(), workspace)?;
+    }
+    Ok(stored)
+}
+
+/// Stores what the authority says of itself, and answers what it has decided of this outbox.
+fn note_authority(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    attached: Attached,
+    schema: Option<Schema>,
+) -> Result<Vec<Decided>> {
+    let meta = read::meta(store.newest(), workspace)?;
+    let Attached { epoch, role, horizon, lineage, reset, last_counter, decisions, .. } = attached;
+    let is_other = reset == Some(ResetReason::OtherHistory);
+    if reset.is_some() {
+        let other_history = is_other.then_some(last_counter);
+        let workspace = workspace.clone();
+        let frame = Reset { workspace, epoch, role, horizon, lineage, other_history };
+        append_urgent(store, &Payload::Reset(frame))?;
+    } else if (meta.epoch, meta.role, meta.horizon) != (Some(epoch), Some(role), horizon) {
+        let frame = Attachment { workspace: workspace.clone(), epoch, role, horizon };
+        append_urgent(store, &Payload::Attachment(frame))?;
+    }
     // Before anything that is decided under it.
     if read::schema(store.newest(), workspace)? != schema {
         let frame = WorkspaceSchema { workspace: workspace.clone(), schema };
         append_urgent(store, &Payload::Schema(frame))?;
     }
-    if (meta.epoch, meta.role, meta.horizon) != (Some(epoch), Some(role), horizon) {
-        let frame = Attachment { workspace: workspace.clone(), epoch, role, horizon };
-        append_urgent(store, &Payload::Attachment(frame))?;
+    // Counters of another history say nothing of this outbox.
+    Ok(if is_other { Vec::new() } else { decisions })
+}
+
+/// Stores that the authority has forgotten tombstones up to this seq.
+pub(crate) fn store_horizon(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    horizon: u64,
+) -> Result<()> {
+    let meta = read::meta(store.newest(), workspace)?;
+    let (Some(epoch), Some(role)) = (meta.epoch, meta.role) else { return Ok(()) };
+    let frame = Attachment { workspace: workspace.clone(), epoch, role, horizon };
+    append_urgent(store, &Payload::Attachment(frame))?;
+    Ok(())
+}
+
+/// The store goes on as `device`, in one frame; what the session hears of it.
+pub(crate) fn store_fork(store: &mut Store, device: DeviceId, now_ms: i64) -> Result<Input> {
+    let Some(was) = read::identity(store.newest())? else { return Err(Error::Closed) };
+    let mut former = vec![was.device];
+    former.extend(&was.former);
+    former.truncate(MAX_FORMER_DEVICES);
+    let identity = Identity { role: was.role, device, former, created_ms: now_ms };
+    append_urgent(store, &Payload::Fork(identity))?;
+    fork_stored(store.newest(), device)
+}
+
+/// What a session hears whose store goes on as `device`.
+pub(crate) fn fork_stored<S: ReadState>(state: &S, device: DeviceId) -> Result<Input> {
+    let mut states = Vec::new();
+    for (workspace, _) in read::workspaces(state)? {
+        let now = workspace_state(state, &workspace)?;
+        states.push((workspace, now));
     }
-    // A refusal among them needs no Resume: a new attachment halts nothing.
-    store_decisions(store, workspace, decisions, now_ms)
+    Ok(Input::ForkStored { device, states })
 }
 
 /// The authority's schema, none if it has none; or why this app cannot work with it.
@@ -221,8 +304,13 @@ pub(crate) fn store_changes(
     workspace: &WorkspaceName,
     mut page: Changes,
     is_local: &dyn Fn(&TableName) -> bool,
+    now_ms: i64,
 ) -> Result<(u64, u64)> {
     page.entries.retain(|Entry::Row { table, .. }| !is_local(table));
+    let reset = read::reset(store.newest(), workspace)?;
+    if reset.is_some() && page.consistent_at.is_some() {
+        leave_old_copy(store, workspace, is_local, now_ms)?;
+    }
     let newest = store.newest();
     let meta = read::meta(newest, workspace)?;
     let mut previous = Vec::with_capacity(page.entries.len());
@@ -243,8 +331,58 @@ pub(crate) fn store_changes(
     };
     let payload = Payload::Remote(frame);
     store.append(payload.kind(), &payload.to_bytes())?;
-    let meta = read::meta(store.newest(), workspace)?;
-    Ok((meta.received_to, meta.cursor))
+    let state = workspace_state(store.newest(), workspace)?;
+    Ok((state.received_to, state.cursor))
+}
+
+/// What of the old copy must not go with it: rows of local tables, which no page brings, come into
+/// the new one, and what the server has lost by a restore is kept as dead letters. From the reset
+/// on local writes go into both copies, so a row that was passed is not missed.
+fn leave_old_copy(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    is_local: &dyn Fn(&TableName) -> bool,
+    now_ms: i64,
+) -> Result<()> {
+    let visible = read::meta(store.newest(), workspace)?.generation;
+    let lineage = read::lineage(store.newest(), workspace)?.0;
+    let mut lost = BTreeMap::new();
+    let mut from = keys::rows_prefix(workspace, visible);
+    let end = keys::prefix_end(&from);
+    loop {
+        let newest = store.newest();
+        let pairs = newest.range(ROWS, &from, &end, false, MAX_BATCH_OPS)?;
+        let mut records = Vec::new();
+        for (row_key, _) in &pairs {
+            let Some((table, key)) = keys::name_of(row_key) else { continue };
+            let stored = read::authority_row(newest, row_key)?;
+            // Rows that no authority knows have no seq, also where the table is not declared.
+            let seq = stored.as_ref().map(|stored| stored.row.last.seq);
+            if is_local(&table) || seq == Some(0) {
+                records.push((table, key));
+            } else if let Some(stored) = stored.filter(|_| !table.is_reserved())
+                && rules::is_lost(stored.row.last.seq, &lineage)
+            {
+                dead_letter::add_lost(&mut lost, table, key, &stored);
+            }
+        }
+        if !records.is_empty() {
+            let frame = Carried { workspace: workspace.clone(), records };
+            append_urgent(store, &Payload::Carried(frame))?;
+            store.commit()?;
+        }
+        match pairs.last() {
+            Some((last, _)) if pairs.len() == MAX_BATCH_OPS => {
+                from = [last.as_slice(), &[0]].concat();
+            }
+            _ => break,
+        }
+    }
+    for frame in dead_letter::of_lost(workspace, &lost, now_ms) {
+        append_urgent(store, &frame)?;
+        store.commit()?;
+    }
+    Ok(())
 }
 
 /// Adds a frame that takes batches off the outbox or tells of the server; a full disk must not
@@ -374,7 +512,7 @@ mod tests {
         let receive = |db: &Database, page: Changes| {
             let workspace = db.workspace("main").unwrap().name().clone();
             let name = workspace.clone();
-            let job = move |store: &mut Store| store_changes(store, &name, page, &|_| false);
+            let job = move |store: &mut Store| store_changes(store, &name, page, &|_| false, 1);
             db.inner.writer.run(job).unwrap();
             lost::look(db, &workspace);
         };

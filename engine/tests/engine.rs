@@ -6,6 +6,9 @@
 #[path = "engine/support.rs"]
 mod support;
 
+#[path = "engine/site.rs"]
+mod site;
+
 #[path = "engine/authority.rs"]
 mod authority;
 #[path = "engine/cluster.rs"]
@@ -16,6 +19,8 @@ mod hooks;
 mod index;
 #[path = "engine/maintenance.rs"]
 mod maintenance;
+#[path = "engine/reset.rs"]
+mod reset;
 #[path = "engine/salvage.rs"]
 mod salvage;
 #[path = "engine/schema.rs"]

@@ -86,8 +86,8 @@ struct Connection {
 /// One attachment of the connection.
 struct Attachment {
     workspace: WorkspaceName,
-    /// The head that the session was told of.
-    told: u64,
+    /// The head and horizon that the session was told of.
+    told: (u64, u64),
     gate: PushGate,
 }
 
@@ -113,7 +113,7 @@ impl Connection {
                 if let Input::AttachAnswer { attachment, result: Ok(attached) } = &input
                     && let Some(known) = self.attached.get_mut(attachment)
                 {
-                    known.told = attached.head;
+                    known.told = (attached.head, attached.horizon);
                 }
                 self.input(input);
             }
@@ -137,22 +137,22 @@ impl Connection {
         }
     }
 
-    /// Tells the session the new head of each workspace that moved.
+    /// Tells the session the new head and horizon of each workspace that moved.
     fn published(&mut self) {
         let view = self.hub.view();
         let mut moved = Vec::new();
         for (attachment, known) in &mut self.attached {
             match lastword::store::read::meta(&*view, &known.workspace) {
-                Ok(meta) if meta.head > known.told => {
-                    known.told = meta.head;
-                    moved.push((*attachment, meta.head));
+                Ok(meta) if meta.head > known.told.0 || meta.horizon > known.told.1 => {
+                    known.told = (meta.head, meta.horizon);
+                    moved.push((*attachment, known.told));
                 }
                 Ok(_) => {}
                 Err(error) => tracing::error!(%error, "cannot read the head of a workspace"),
             }
         }
-        for (attachment, head) in moved {
-            self.input(Input::Head { attachment, head });
+        for (attachment, (head, horizon)) in moved {
+            self.input(Input::Head { attachment, head, horizon });
         }
     }
 
@@ -234,7 +234,8 @@ impl Connection {
     }
 
     fn attach(&mut self, attach: Attach) {
-        let Attach { attachment, workspace, nonce, decided, .. } = attach;
+        let Attach { attachment, nonce, .. } = attach;
+        let workspace = attach.workspace.clone();
         let (Some(user), Some(device)) = (self.user.clone(), self.device) else {
             let message = "not authenticated".into();
             return self.refuse(attachment, AttachRefusal::Forbidden, message);
@@ -266,9 +267,9 @@ impl Connection {
             return self.refuse(attachment, code, message);
         }
         // Until the answer is there, the head counts as told.
-        let known = Attachment { workspace: workspace.clone(), told: u64::MAX, gate };
+        let known = Attachment { workspace: workspace.clone(), told: (u64::MAX, u64::MAX), gate };
         self.attached.insert(attachment, known);
-        let request = AttachRequest { attachment, device, user, decided, role, create: true };
+        let request = AttachRequest::of(&attach, device, user, role);
         let (events, hub) = (self.events.clone(), Arc::clone(&self.hub));
         let submitted = self.hub.authority.attach(workspace, request, move |result| {
             let result = result.map_err(|error| match error {

@@ -72,8 +72,8 @@ struct Connection {
 
 struct Served {
     workspace: WorkspaceName,
-    /// The head that the session was told of.
-    told: u64,
+    /// The head and horizon that the session was told of.
+    told: (u64, u64),
     gate: PushGate,
 }
 
@@ -259,7 +259,7 @@ impl AuthorityNode {
                 if let (Ok(attached), Some(known)) = (&result, known)
                     && let Some(served) = known.attached.get_mut(&attachment)
                 {
-                    served.told = attached.head;
+                    served.told = (attached.head, attached.horizon);
                 }
                 Input::AttachAnswer { attachment, result }
             }
@@ -274,21 +274,21 @@ impl AuthorityNode {
         let (view, mut moved) = (self.store.view(), Vec::new());
         for (number, connection) in &mut self.connections {
             for (attachment, served) in &mut connection.attached {
-                let head = match read::meta(&*view, &served.workspace) {
-                    Ok(meta) => meta.head,
+                let now = match read::meta(&*view, &served.workspace) {
+                    Ok(meta) => (meta.head, meta.horizon),
                     Err(error) => {
                         tracing::error!(%error, "cannot read the head of a workspace");
                         continue;
                     }
                 };
-                if head > served.told {
-                    served.told = head;
-                    moved.push((*number, *attachment, head));
+                if now.0 > served.told.0 || now.1 > served.told.1 {
+                    served.told = now;
+                    moved.push((*number, *attachment, now));
                 }
             }
         }
-        for (number, attachment, head) in moved {
-            self.input(number, now_ms, Input::Head { attachment, head });
+        for (number, attachment, (head, horizon)) in moved {
+            self.input(number, now_ms, Input::Head { attachment, head, horizon });
         }
     }
 
@@ -390,7 +390,8 @@ impl AuthorityNode {
         members: &dyn Members,
         attach: Attach,
     ) -> std::result::Result<(), (AttachRefusal, String)> {
-        let Attach { attachment, workspace, nonce, decided, .. } = attach;
+        let Attach { attachment, nonce, .. } = attach;
+        let workspace = attach.workspace.clone();
         let Some(known) = self.connections.get(&number) else { return Ok(()) };
         let forbidden = |message: String| (AttachRefusal::Forbidden, message);
         let (Some(user), Some(device)) = (known.user.clone(), known.device) else {
@@ -422,11 +423,11 @@ impl AuthorityNode {
             old.session.input(now_ms, Input::Evict { attachment, code, message });
         }
         // Until the answer is there, the head counts as told.
-        let served = Served { workspace: workspace.clone(), told: u64::MAX, gate };
+        let served = Served { workspace: workspace.clone(), told: (u64::MAX, u64::MAX), gate };
         if let Some(known) = self.connections.get_mut(&number) {
             known.attached.insert(attachment, served);
         }
-        let request = AttachRequest { attachment, device, user, decided, role, create: true };
+        let request = AttachRequest::of(&attach, device, user, role);
         self.jobs.push_back(Job::Attach { connection: number, workspace, request });
         Ok(())
     }

@@ -27,7 +27,7 @@ pub struct DeviceSettings {
     pub local_tables: Vec<TableName>,
     /// The id that a new store gets; an old one has its own.
     pub new_device: DeviceId,
-    /// Random per opened store.
+    /// Random per opened store; new ids are made of it if the store has to become another device.
     pub nonce: [u8; 8],
     /// Seed of the jitter.
     pub seed: u64,
@@ -55,7 +55,7 @@ pub struct DeviceNode {
     declared: Arc<Declared>,
     last_hlc: Hlc,
     max_undecided: u64,
-    device: DeviceId,
+    nonce: [u8; 16],
     requests: VecDeque<Output>,
     to_link: VecDeque<ToLink>,
     told: BTreeMap<WorkspaceName, u64>,
@@ -95,9 +95,11 @@ impl DeviceNode {
             None => open::introduce(&mut store, StoreRole::Replica, settings.new_device, wall_ms)?,
         };
         locality::settle(&mut store, &mut declared)?;
+        let nonce = replicator::nonce(&mut store, settings.nonce)?;
         let session = ReplicaSession::new(Config {
             device: identity.device,
-            nonce: replicator::nonce(&mut store, settings.nonce)?,
+            nonce,
+            attachments_after: 0,
             app_schema,
             agent: "lastword node".into(),
             seed: settings.seed,
@@ -108,7 +110,7 @@ impl DeviceNode {
             declared: Arc::new(declared),
             last_hlc: Hlc::default(),
             max_undecided: settings.max_undecided,
-            device: identity.device,
+            nonce,
             requests: VecDeque::new(),
             to_link: VecDeque::new(),
             told: BTreeMap::new(),
@@ -120,9 +122,11 @@ impl DeviceNode {
     }
 
     /// The device that writes.
-    #[must_use]
-    pub fn device(&self) -> DeviceId {
-        self.device
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn device(&self) -> Result<DeviceId> {
+        Ok(read::identity(&*self.store.view())?.ok_or(Error::Closed)?.device)
     }
 
     /// Its store, for what is done beside commits: checkpoints, folds, purges.
@@ -279,7 +283,7 @@ impl DeviceNode {
                 let declared = Arc::clone(&self.declared);
                 let is_local = |table: &TableName| declared.is_local(table);
                 let (received_to, cursor) =
-                    replicator::store_changes(store, &workspace, page, &is_local)?;
+                    replicator::store_changes(store, &workspace, page, &is_local, wall_ms)?;
                 Input::ChangesStored { workspace, received_to, cursor }
             }
             Output::StoreDecisions { workspace, decisions } => {
@@ -287,6 +291,14 @@ impl DeviceNode {
                     replicator::store_decisions(store, &workspace, decisions, wall_ms)?;
                 settled.append(&mut stored.settled);
                 stored.decided(workspace)
+            }
+            Output::StoreHorizon { workspace, horizon } => {
+                replicator::store_horizon(store, &workspace, horizon)?;
+                Input::HorizonStored { workspace, horizon }
+            }
+            Output::StoreFork => {
+                let device = next_device(self.nonce, store.next_position());
+                replicator::store_fork(store, device, wall_ms)?
             }
             _ => return Ok(()),
         };
@@ -303,4 +315,10 @@ impl DeviceNode {
     pub fn close(self) -> std::result::Result<(), StoreError> {
         self.store.close()
     }
+}
+
+/// An id that no other store has, as long as no other was opened with that nonce.
+fn next_device(nonce: [u8; 16], position: u64) -> DeviceId {
+    let number = u128::from_le_bytes(nonce).wrapping_add(u128::from(position));
+    DeviceId(number.to_le_bytes())
 }

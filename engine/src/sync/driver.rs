@@ -1,10 +1,11 @@
 //! The driver: one thread, one socket, one session. Feed one input, drain all outputs, wait.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lastword_core::id::{BatchId, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, WorkspaceName};
 use lastword_core::protocol::replica::{
     Config, Input, Output, ReplicaSession, StopReason, SyncStatus,
 };
@@ -55,13 +56,24 @@ pub(super) fn spawn(
         .spawn(move || {
             // Also if it panics: nobody may wait for a driver that is gone.
             let _ending = Ending(Arc::clone(&board));
-            let nonce = db.inner.writer.run(|store| replicator::nonce(store, random()));
+            let nonce = nonce(&db);
             let driver = Driver::new(db, remote, board, commands, nonce);
             runtime.block_on(driver.run(received));
             // A name that is still being looked up must not hold whoever drops the handle.
             runtime.shutdown_background();
         })
         .map_err(no_thread)
+}
+
+/// By what the server tells this process from one that has a copy of the directory.
+fn nonce(db: &Database) -> Result<[u8; 16]> {
+    let mut drawn = lock(&db.inner.nonce);
+    let nonce = match *drawn {
+        Some(nonce) => nonce,
+        None => db.inner.writer.run(|store| replicator::nonce(store, random()))?,
+    };
+    *drawn = Some(nonce);
+    Ok(nonce)
 }
 
 struct Ending(Arc<Board>);
@@ -78,6 +90,8 @@ struct Driver {
     board: Arc<Board>,
     commands: mpsc::UnboundedSender<Command>,
     session: ReplicaSession,
+    /// The device that the session says it is.
+    device: DeviceId,
     started: Instant,
     link: Option<Link>,
     connecting: Option<Connecting>,
@@ -112,9 +126,11 @@ impl Driver {
             Ok(nonce) => (nonce, None),
             Err(error) => ([0; 16], Some(error)),
         };
+        let device = db.device();
         let config = Config {
-            device: db.device(),
+            device,
             nonce,
+            attachments_after: db.inner.connects.fetch_add(1, Ordering::Relaxed) << 32,
             app_schema: db.inner.app_schema,
             agent: concat!("lastword/", env!("CARGO_PKG_VERSION")).into(),
             seed: u64::from_le_bytes(random()),
@@ -126,6 +142,7 @@ impl Driver {
             board,
             commands,
             session: ReplicaSession::new(config),
+            device,
             started: now,
             link: None,
             connecting: None,
@@ -327,6 +344,7 @@ impl Driver {
                 }
                 Output::WakeAt(at) => self.wake_at = Some(at),
                 Output::FetchToken => {
+                    self.tell_device()?;
                     let token = self.remote.fetch_token();
                     self.input(Input::Token(token));
                 }
@@ -347,6 +365,16 @@ impl Driver {
                 }
                 output => self.store(output)?,
             }
+        }
+        Ok(())
+    }
+
+    /// The store may have become another device through another handle of the database.
+    fn tell_device(&mut self) -> Result<()> {
+        let device = self.db.device();
+        if std::mem::replace(&mut self.device, device) != device {
+            let input = replicator::fork_stored(&*self.db.view(), device)?;
+            self.input(input);
         }
         Ok(())
     }
@@ -405,6 +433,30 @@ impl Driver {
                 };
                 writer.submit(0, job, stored)
             }
+            output => self.store_about_itself(output, answer),
+        }
+    }
+
+    /// What the store notes of its server's horizon and of its own id.
+    fn store_about_itself(
+        &self,
+        output: Output,
+        answer: impl FnOnce(Result<Input>) + Send + 'static,
+    ) -> Result<()> {
+        let writer = &self.db.inner.writer;
+        match output {
+            Output::StoreHorizon { workspace, horizon } => {
+                let job = move |store: &mut _| {
+                    replicator::store_horizon(store, &workspace, horizon)?;
+                    Ok(Input::HorizonStored { workspace, horizon })
+                };
+                writer.submit(0, job, answer)
+            }
+            Output::StoreFork => {
+                let device = DeviceId(random());
+                let job = move |store: &mut _| replicator::store_fork(store, device, now_ms());
+                writer.submit(0, job, answer)
+            }
             _ => Ok(()),
         }
     }
@@ -422,7 +474,7 @@ impl Driver {
         let job = move |store: &mut _| {
             let is_local = |table: &_| declared.is_local(table);
             let (received_to, cursor) =
-                replicator::store_changes(store, &workspace, page, &is_local)?;
+                replicator::store_changes(store, &workspace, page, &is_local, now_ms())?;
             Ok(Input::ChangesStored { workspace, received_to, cursor })
         };
         let hooks = Arc::clone(&self.db.inner.hooks);

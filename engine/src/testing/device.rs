@@ -18,6 +18,7 @@ use crate::live::{Watchers, lock};
 use crate::lost;
 use crate::node::{DeviceNode, DeviceSettings, ToLink};
 use crate::open::OpenedStore;
+use crate::purge;
 use crate::queue::Job;
 use crate::raise::{self, Unable};
 use crate::replicator;
@@ -203,6 +204,17 @@ impl Device {
         })
     }
 
+    /// It forgets what is kept no longer; whether there was anything.
+    pub(super) fn forget(&self) -> Result<bool> {
+        let process = lock(&self.process);
+        let (changed, view) = process.hosted.with(|node| {
+            let changed = forget(node.store(), self.clock.now_ms())?;
+            Ok((changed, node.view()))
+        })?;
+        process.db.inner.watchers.published(&view);
+        Ok(changed)
+    }
+
     /// Its store does what the session wants, and its app is told; whether there was anything.
     pub(super) fn work(&self) -> Result<bool> {
         let (did, hooks) = {
@@ -342,6 +354,12 @@ fn asked(node: &mut DeviceNode) -> Result<Option<Asked>> {
 /// What a thread does beside the writes of an app is done between them here.
 pub(super) fn make_room(store: &mut Store) -> std::result::Result<(), StoreError> {
     if store.wants_checkpoint() { store.checkpoint() } else { Ok(()) }
+}
+
+/// What is kept no longer goes.
+pub(super) fn forget(store: &mut Store, now_ms: i64) -> std::result::Result<bool, StoreError> {
+    let Keep { tombstones, history, .. } = Keep::default();
+    purge::all(store, tombstones, history, now_ms)
 }
 
 /// The party, lent to the database for its writes.

@@ -47,8 +47,8 @@
 //! it waits for is there: ask with `recv_timeout` of zero and `Receipt::verdict`. Hooks run in
 //! [`Cluster::settle`] and [`Cluster::sync`].
 //!
-//! Not here: checkpoints, folds and purges that a clock makes due, and what only real threads and
-//! disks can do. The simulator of the project has those.
+//! Not here: folds of the log, and what only real threads and disks can do. The simulator of the
+//! project has those.
 
 mod clock;
 mod line;
@@ -72,6 +72,7 @@ use crate::database::Builder;
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::node::{AuthorityNode, Members, Outgoing, ToLink};
+use crate::renew;
 use crate::view::WorkspaceView;
 use clock::Clock;
 use line::Line;
@@ -81,6 +82,17 @@ use line::Line;
 const MOST_WAIT_MS: u64 = 10 * 60 * 1000;
 /// Differences that [`Cluster::assert_equal`] names.
 const MOST_NAMED: usize = 20;
+
+/// Everything is kept for longer than this, in milliseconds.
+const KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// How long a restore takes: until the second of the seqs that it begins with is over.
+const RESTORE: Duration = Duration::from_secs(2);
+
+/// A copy of what a server has; see [`Cluster::backup_server`].
+#[derive(Debug)]
+pub struct ServerBackup {
+    disk: MemoryDisk,
+}
 
 /// A server and its devices; see [the module](self).
 pub struct Cluster {
@@ -245,7 +257,9 @@ impl Cluster {
         line.let_pass(Way::Down, None);
     }
 
-    /// Time passes. What it makes due moves with the next [`Cluster::settle`].
+    /// Time passes. What it makes due happens with the next [`Cluster::settle`]: attempts, and
+    /// forgetting what is not kept any longer. A workspace is as late as the newest op in it, so
+    /// after a long time somebody has to write before its tombstones and conflicts go.
     ///
     /// # Errors
     /// [`crate::Error::Closed`] if a database was closed.
@@ -305,6 +319,33 @@ impl Cluster {
         self.disk = self.disk.after_power_cut(Survival::Dropped);
         self.server = open_server(&self.disk, self.schema.as_ref(), &self.clock)?;
         Ok(())
+    }
+
+    /// What a backup of the server holds that is made now.
+    #[must_use]
+    pub fn backup_server(&self) -> ServerBackup {
+        ServerBackup { disk: self.disk.after_power_cut(Survival::Kept) }
+    }
+
+    /// The server is gone; one that is restored from the backup takes its place, and goes on under
+    /// another history. Takes two seconds, as long as a restore lasts at least.
+    ///
+    /// # Errors
+    /// [`crate::Error::Store`] if the disk is damaged.
+    pub fn restore_server(&mut self, backup: &ServerBackup) -> Result<()> {
+        for device in self.devices.clone() {
+            self.cut(&device)?;
+        }
+        self.disk = backup.disk.after_power_cut(Survival::Kept);
+        let mut server = open_server(&self.disk, None, &self.clock)?;
+        let clock = Arc::clone(&self.clock);
+        let mut epoch = move || Epoch(clock.random());
+        renew::workspaces_under(server.store(), self.clock.now_ms(), &mut epoch)?;
+        if let Some(schema) = &self.schema {
+            server.adopt(schema.clone())?;
+        }
+        self.server = server;
+        self.advance(RESTORE)
     }
 
     /// What the server shows of a workspace.
@@ -372,7 +413,7 @@ impl Cluster {
     fn settle_those(&mut self, who: &[usize]) -> Result<()> {
         let begin = self.clock.elapsed_ms();
         loop {
-            while self.turn(who)? {}
+            while self.turn(who)? || self.forget(who)? {}
             let wakes = |at: &usize| {
                 let is_free = !self.lines[*at].is_held();
                 self.devices[*at].wakes_at().filter(|_| is_free)
@@ -399,6 +440,24 @@ impl Cluster {
             moved |= self.arrive_down(at)?;
         }
         Ok(moved)
+    }
+
+    /// Server and devices forget what they keep no longer; whether there was anything.
+    fn forget(&mut self, who: &[usize]) -> Result<bool> {
+        if self.clock.elapsed_ms() < KEPT_MS {
+            return Ok(false);
+        }
+        if device::forget(self.server.store(), self.clock.now_ms())? {
+            // Devices that are connected hear that the horizon has moved.
+            self.decide()?;
+            self.collect();
+            return Ok(true);
+        }
+        let mut changed = false;
+        for &at in who {
+            changed |= self.devices[at].forget()?;
+        }
+        Ok(changed)
     }
 
     /// Carries out what a device wants of its connection.
@@ -443,18 +502,27 @@ impl Cluster {
         let mut moved = false;
         while self.server.has_jobs() {
             moved = true;
-            let epoch = Epoch(self.clock.random());
-            let (now, wall) = (self.clock.elapsed_ms(), self.clock.now_ms());
-            self.server.step(now, &self.roles, wall, epoch)?;
-            device::make_room(self.server.store())?;
+            self.decide()?;
         }
+        self.collect();
+        Ok(moved)
+    }
+
+    fn decide(&mut self) -> Result<()> {
+        let epoch = Epoch(self.clock.random());
+        let (now, wall) = (self.clock.elapsed_ms(), self.clock.now_ms());
+        self.server.step(now, &self.roles, wall, epoch)?;
+        Ok(device::make_room(self.server.store())?)
+    }
+
+    /// What the server has said is on its way.
+    fn collect(&mut self) {
         for line in &mut self.lines {
             let Some(number) = line.open else { continue };
             while let Some(outgoing) = self.server.outgoing(number) {
                 line.send_down(outgoing);
             }
         }
-        Ok(moved)
     }
 
     fn arrive_down(&mut self, at: usize) -> Result<bool> {

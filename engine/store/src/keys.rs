@@ -21,9 +21,10 @@
 //! The values of an index entry are those of its fields, as [`crate::index`] encodes them.
 //!
 //! `META` also holds, under `workspace 00`, the [`Lineage`] of a workspace that was restored; under
-//! `workspace 00 73`, its schema, if it has one; under the one byte 00, the indexes that the state
-//! was built with, if there are any; under 00 00, how far the clock has come by which things grow
-//! old; and under 00 01, before which position frames hold what was erased, while any file does.
+//! `workspace 00 73`, its schema, if it has one; under `workspace 00 01`, the [`StoredReset`] of a
+//! replica that is taking the workspace anew; under the one byte 00, the indexes that the state was
+//! built with, if there are any; under 00 00, how far the clock has come by which things grow old;
+//! and under 00 01, before which position frames hold what was erased, while any file does.
 
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
@@ -183,6 +184,21 @@ pub fn numbered(workspace: &WorkspaceName, number: u64) -> Vec<u8> {
 #[must_use]
 pub fn number_of(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// Where `META` says that a replica is taking the workspace anew.
+#[must_use]
+pub fn reset_key(workspace: &WorkspaceName) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.push(1);
+    out
+}
+
+/// The generation in a row key or index entry.
+#[must_use]
+pub fn generation_of(row_key: &[u8]) -> Option<u32> {
+    let at = row_key.iter().position(|byte| *byte == 0)? + 1;
+    row_key.get(at..)?.first_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 /// `workspace 00 id`: a batch or a device.
@@ -409,6 +425,43 @@ impl Decode for StoredErasure {
     }
 }
 
+/// A new copy of a workspace that a replica is making beside the visible one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoredReset {
+    /// The generation that its rows are in.
+    pub generation: u32,
+    /// Last seq whose page is in it.
+    pub received_to: u64,
+    /// Its live rows, product tables left out.
+    pub rows: u64,
+    /// Its digest sum, tombstones included, product tables left out.
+    pub digest: Digest,
+    /// It was begun because deletes may have been missed.
+    pub behind_horizon: bool,
+}
+
+impl Encode for StoredReset {
+    fn encode(&self, out: &mut Encoder) {
+        out.u64(u64::from(self.generation));
+        out.u64(self.received_to);
+        out.u64(self.rows);
+        out.raw(&self.digest.0.to_le_bytes());
+        out.bool(self.behind_horizon);
+    }
+}
+
+impl Decode for StoredReset {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            generation: u32::try_from(from.u64()?).map_err(|_| from.invalid("generation"))?,
+            received_to: from.u64()?,
+            rows: from.u64()?,
+            digest: Digest(u128::from_le_bytes(from.array()?)),
+            behind_horizon: from.bool()?,
+        })
+    }
+}
+
 /// The restores of a workspace, oldest first: for each the last seq that the backup knew, and the
 /// seq behind which seqs went on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -455,6 +508,9 @@ pub struct OutboxEntry {
     pub records: Vec<(TableName, Key)>,
     /// Its decision once it is settled.
     pub settled: Option<Decision>,
+    /// Of a batch that is not settled: it may have reached a server under another device id or in
+    /// a lost history, so it is sent again as `strict`.
+    pub again: bool,
 }
 
 impl Encode for OutboxEntry {
@@ -468,7 +524,13 @@ impl Encode for OutboxEntry {
             table.encode(out);
             key.encode(out);
         }
-        out.option(self.settled.as_ref());
+        match &self.settled {
+            None => out.u64(if self.again { 2 } else { 0 }),
+            Some(decision) => {
+                out.u64(1);
+                decision.encode(out);
+            }
+        }
     }
 }
 
@@ -482,8 +544,13 @@ impl Decode for OutboxEntry {
         for _ in 0..len {
             records.push((TableName::decode(from)?, Key::decode(from)?));
         }
-        let settled = from.option()?;
-        Ok(Self { batch_id, payload_hash, position, created_ms, records, settled })
+        let (settled, again) = match from.u64()? {
+            0 => (None, false),
+            1 => (Some(Decision::decode(from)?), false),
+            2 => (None, true),
+            _ => return Err(from.invalid("outbox entry")),
+        };
+        Ok(Self { batch_id, payload_hash, position, created_ms, records, settled, again })
     }
 }
 

@@ -30,6 +30,8 @@ pub const SCAN_ROWS: usize = 64;
 pub const COPY_ROWS: usize = 4096;
 /// Bytes of keys and values after which rows are copied, however few they are.
 pub const COPY_BYTES: usize = 2 * 1024 * 1024;
+/// Most rows of a copy that nobody reads any more that one frame takes away.
+pub const MAX_PURGED_ROWS: usize = 1024;
 /// Most marks that a base keeps of earlier folds.
 pub const MAX_MARKS: usize = 128;
 /// Largest group number (48 bits on disk).

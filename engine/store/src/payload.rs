@@ -12,8 +12,11 @@ use lastword_core::protocol::{Decided, Entry, Role};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 
-/// Frame kinds of the layer above the log. 25 staged walk page, 26 flip and 28 survivors are
-/// reserved.
+mod reset;
+
+pub use reset::{Carried, Reset, SetAside};
+
+/// Frame kinds of the layer above the log. 28 (survivors), 32 and 35 are reserved.
 pub mod kind {
     /// [`super::Identity`].
     pub const IDENTITY: u8 = 16;
@@ -33,16 +36,24 @@ pub mod kind {
     pub const SUMS: u8 = 23;
     /// [`super::Purge`].
     pub const PURGE: u8 = 24;
+    /// [`super::Reset`].
+    pub const RESET: u8 = 25;
+    /// [`super::Carried`].
+    pub const CARRIED: u8 = 26;
     /// [`super::Erasure`].
     pub const ERASURE: u8 = 27;
     /// [`super::Restored`].
     pub const RESTORED: u8 = 29;
     /// [`super::LocalTables`].
     pub const LOCAL_TABLES: u8 = 30;
+    /// [`super::Identity`] of a store that goes on as another device.
+    pub const FORK: u8 = 31;
     /// [`super::WorkspaceSchema`].
     pub const SCHEMA: u8 = 33;
     /// [`super::Retry`].
     pub const RETRY: u8 = 34;
+    /// [`super::SetAside`].
+    pub const SET_ASIDE: u8 = 36;
 }
 
 /// The part that a store plays.
@@ -235,6 +246,11 @@ pub enum PurgePart {
         /// Position in the log.
         before: u64,
     },
+    /// Rows of a copy that another took the place of, or that was given up: the first of them.
+    Generation {
+        /// The generation that they are in.
+        generation: u32,
+    },
     /// Entries in order of seq, in (after, through], whose record has moved on to a newer seq.
     Stale {
         /// The entries begin behind this seq.
@@ -304,6 +320,14 @@ pub enum Payload {
     Schema(WorkspaceSchema),
     /// A dead letter is sent again.
     Retry(Retry),
+    /// A workspace is taken anew.
+    Reset(Reset),
+    /// Local rows came into the new copy.
+    Carried(Carried),
+    /// The store goes on as another device, with what waits in its outbox.
+    Fork(Identity),
+    /// Batches that cannot be sent again left the outbox.
+    SetAside(SetAside),
 }
 
 impl Payload {
@@ -325,6 +349,10 @@ impl Payload {
             Payload::LocalTables(_) => kind::LOCAL_TABLES,
             Payload::Schema(_) => kind::SCHEMA,
             Payload::Retry(_) => kind::RETRY,
+            Payload::Reset(_) => kind::RESET,
+            Payload::Carried(_) => kind::CARRIED,
+            Payload::Fork(_) => kind::FORK,
+            Payload::SetAside(_) => kind::SET_ASIDE,
         }
     }
 
@@ -355,6 +383,10 @@ impl Payload {
             Payload::LocalTables(body) => to_bytes(body),
             Payload::Schema(body) => to_bytes(body),
             Payload::Retry(body) => to_bytes(body),
+            Payload::Reset(body) => to_bytes(body),
+            Payload::Carried(body) => to_bytes(body),
+            Payload::Fork(body) => to_bytes(body),
+            Payload::SetAside(body) => to_bytes(body),
         }
     }
 
@@ -378,6 +410,10 @@ impl Payload {
             kind::LOCAL_TABLES => Payload::LocalTables(from_bytes(bytes)?),
             kind::SCHEMA => Payload::Schema(from_bytes(bytes)?),
             kind::RETRY => Payload::Retry(from_bytes(bytes)?),
+            kind::RESET => Payload::Reset(from_bytes(bytes)?),
+            kind::CARRIED => Payload::Carried(from_bytes(bytes)?),
+            kind::FORK => Payload::Fork(from_bytes(bytes)?),
+            kind::SET_ASIDE => Payload::SetAside(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }
@@ -601,6 +637,10 @@ impl Encode for Purge {
                 out.u64(5);
                 out.u64(*before);
             }
+            PurgePart::Generation { generation } => {
+                out.u64(6);
+                out.u64(u64::from(*generation));
+            }
         }
     }
 }
@@ -616,6 +656,11 @@ impl Decode for Purge {
             3 => PurgePart::Stale { after: from.u64()?, through: from.u64()? },
             5 => PurgePart::Erased { before: from.u64()? },
             4 => PurgePart::Clock { now_ms: from.i64()? },
+            6 => {
+                let generation = u32::try_from(from.u64()?);
+                let generation = generation.map_err(|_| from.invalid("generation"))?;
+                PurgePart::Generation { generation }
+            }
             _ => return Err(DecodeError::Invalid { what: "purge", offset }),
         };
         Ok(Self { workspace, part })

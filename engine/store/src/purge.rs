@@ -55,6 +55,7 @@ pub struct PurgeWalk {
 
 #[derive(Debug, Clone, Copy)]
 enum At {
+    Generations,
     Expired,
     Tombstones,
     Decisions { after: Option<DeviceId> },
@@ -66,7 +67,7 @@ impl PurgeWalk {
     /// From the beginning.
     #[must_use]
     pub fn new(workspace: WorkspaceName) -> Self {
-        Self { workspace, at: At::Expired }
+        Self { workspace, at: At::Generations }
     }
 
     /// The next step. What it names must be in the state before the one after is asked for.
@@ -85,6 +86,13 @@ impl PurgeWalk {
             None => (None, behind),
         };
         let (found, next) = match self.at {
+            At::Generations => {
+                let left = read::left_generation(state, &self.workspace)?;
+                let part = left.map(|generation| PurgePart::Generation { generation });
+                // While a new copy is made, entries by seq and time may be about its rows.
+                let resets = read::reset(state, &self.workspace)?.is_some();
+                stay(part, if resets { At::End } else { At::Expired })
+            }
             At::Expired => stay(self.expired(state, retention)?, At::Tombstones),
             At::Tombstones if is_authority => {
                 let decisions = At::Decisions { after: None };

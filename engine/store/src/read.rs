@@ -17,8 +17,8 @@ use crate::error::StoreError;
 use crate::index::IndexDef;
 use crate::keys::{
     self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, Lineage, META, OUTBOX, OutboxEntry,
-    PENDING, ROWS, SHADOW, STAGED, Shadow, StoredDecision, StoredErasure, StoredPending, StoredRow,
-    WorkspaceMeta,
+    PENDING, ROWS, SHADOW, STAGED, Shadow, StoredDecision, StoredErasure, StoredPending,
+    StoredReset, StoredRow, WorkspaceMeta,
 };
 use crate::payload::{Identity, LocalTables};
 use crate::state::{Direction, KeyRange, Space, StateTxn, View};
@@ -195,6 +195,41 @@ pub fn schema<S: ReadState + ?Sized>(
     workspace: &WorkspaceName,
 ) -> Result<Option<Schema>, StoreError> {
     typed(state, META, &keys::schema_key(workspace))
+}
+
+/// The new copy of a workspace that a replica is making, if it is.
+pub fn reset<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+) -> Result<Option<StoredReset>, StoreError> {
+    typed(state, META, &keys::reset_key(workspace))
+}
+
+/// Spaces whose keys begin with workspace and generation.
+pub const GENERATION_SPACES: [Space; 4] = [ROWS, INDEX, SHADOW, STAGED];
+
+/// A generation of which rows are left that nobody reads any more.
+pub fn left_generation<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+) -> Result<Option<u32>, StoreError> {
+    let visible = meta(state, workspace)?.generation;
+    let of = |generation| keys::rows_prefix(workspace, generation);
+    let end = match reset(state, workspace)? {
+        Some(reset) => of(reset.generation),
+        None => keys::prefix_end(&keys::workspace_prefix(workspace)),
+    };
+    let behind = keys::prefix_end(&of(visible));
+    for space in GENERATION_SPACES {
+        for (from, to) in [(&of(0), &of(visible)), (&behind, &end)] {
+            if from < to
+                && let Some((row_key, _)) = state.range(space, from, to, false, 1)?.first()
+            {
+                return Ok(keys::generation_of(row_key));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// How far the clock has come by which things grow old, in milliseconds since 1970 UTC: when the

@@ -38,6 +38,9 @@ impl Fixture {
             device,
             user: user.into(),
             decided,
+            epoch: None,
+            received_to: 0,
+            horizon: 0,
             role: Role::Editor,
             create: true,
         };
@@ -179,6 +182,9 @@ fn what_was_queued_behind_a_refusal_stays_ignored_after_resume() {
         device: BOB,
         user: "bob".into(),
         decided: 0,
+        epoch: None,
+        received_to: 0,
+        horizon: 0,
         role: Role::Editor,
         create: false,
     };
@@ -258,6 +264,9 @@ fn the_last_clone_that_goes_closes_the_store() {
         device: BOB,
         user: "bob".into(),
         decided: 0,
+        epoch: None,
+        received_to: 0,
+        horizon: 0,
         role: Role::Editor,
         create: true,
     };

@@ -51,6 +51,9 @@ fn attach(authority: &Authority, workspace: &str) -> Attached {
         device: ANN,
         user: "ann".into(),
         decided: 0,
+        epoch: None,
+        received_to: 0,
+        horizon: 0,
         role: Role::Editor,
         create: true,
     };

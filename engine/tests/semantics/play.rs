@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use lastword::testing::{Cluster, Device};
+use lastword::testing::{Cluster, Device, ServerBackup};
 use lastword::{CONFLICTS, Conflict, Receipt, Row, Workspace, WorkspaceView, hook};
 
 use crate::notation::{Edit, Example};
@@ -12,6 +12,9 @@ use crate::notation::{Edit, Example};
 pub(crate) const WORKSPACE: &str = "acme";
 /// A table that examples do not speak of: with its records devices make themselves known.
 pub(crate) const SETUP: &str = "setup";
+
+/// A restored history begins behind a multiple of this.
+const RESTORED: u64 = 1 << 20;
 
 pub(crate) type Done = Result<(), String>;
 
@@ -35,6 +38,7 @@ pub(crate) struct Play {
     is_set_up: bool,
     /// What went wrong in the last step, until the example says so.
     pub(crate) error: Option<String>,
+    pub(crate) backup: Option<ServerBackup>,
     /// Conflicts that the example has named.
     pub(crate) named: BTreeSet<String>,
 }
@@ -61,6 +65,7 @@ impl Play {
             left_out: 0,
             is_set_up: is_new,
             error: None,
+            backup: None,
             named: BTreeSet::new(),
         };
         for name in ["A", "B"] {
@@ -173,9 +178,12 @@ impl Play {
         self.server()?.query(&CONFLICTS.all()).map_err(said)
     }
 
-    /// A seq as the examples count.
-    pub(crate) fn shown_seq(&self, seq: u64) -> u64 {
-        seq.saturating_sub(self.left_out)
+    /// A seq as the examples count; of those behind a restore, how far behind.
+    pub(crate) fn shown_seq(&self, seq: u64) -> String {
+        match seq % RESTORED {
+            behind if seq > RESTORED => format!("+{behind}"),
+            seq => seq.saturating_sub(self.left_out).to_string(),
+        }
     }
 
     /// Nothing may be left unsaid, and everybody has the same.

@@ -32,6 +32,23 @@ impl Play {
         match words.as_slice() {
             ["settle"] => self.cluster.settle().map_err(said),
             ["wait", number, unit] => self.wait(number, unit),
+            ["backup"] => {
+                self.backup = Some(self.cluster.backup_server());
+                Ok(())
+            }
+            ["restore"] => {
+                let backup = self.backup.take().ok_or("there is no backup")?;
+                self.cluster.restore_server(&backup).map_err(said)
+            }
+            ["offline", name] => {
+                let device = self.actor(name)?.device.clone();
+                self.cluster.offline(&device).map_err(said)
+            }
+            ["online", name] => {
+                let device = self.actor(name)?.device.clone();
+                self.cluster.online(&device);
+                Ok(())
+            }
             ["kill", "server"] => self.cluster.kill_server().map_err(said),
             ["kill" | "restart", name] => self.restart(words[0], name),
             ["cut", name] => {

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use lastword::core::id::WorkspaceName;
-use lastword::core::protocol::replica::{StopReason, SyncStatus};
 use lastword::store::keys::{self, WorkspaceMeta};
 use lastword::store::{StoreError, View, read};
 
@@ -178,9 +177,6 @@ pub fn converged(world: &mut World) -> Result<(), Trouble> {
         let Some(node) = &world.devices[at].node else { continue };
         let view = node.view();
         for (workspace, folded) in &world.oracle.workspaces {
-            if is_behind(node.status(workspace)) {
-                continue;
-            }
             let meta = read::meta(&*view, workspace)?;
             if !is_idle(&view, workspace, &meta)? {
                 let text = format!(
@@ -209,10 +205,6 @@ pub fn converged(world: &mut World) -> Result<(), Trouble> {
         }
     }
     Ok(())
-}
-
-fn is_behind(status: Option<&SyncStatus>) -> bool {
-    matches!(status, Some(SyncStatus::Stopped { why: StopReason::BehindHorizon, .. }))
 }
 
 /// The first record that differs.

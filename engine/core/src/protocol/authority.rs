@@ -97,6 +97,8 @@ pub enum Input {
         attachment: u64,
         /// Last seq that pages can show now.
         head: u64,
+        /// The horizon of the view that shows it.
+        horizon: u64,
     },
     /// The attachment must end.
     Evict {
@@ -187,8 +189,11 @@ struct Served {
     sent_to: u64,
     /// Last seq that pages can show.
     head: u64,
-    /// The horizon when it attached: what was purged before that, it never heard of.
+    /// The horizon that the replica was told of: what was purged up to it, it never heard of or has
+    /// seen go.
     horizon: u64,
+    /// The newest horizon there is.
+    moved_to: u64,
     /// Ends of pages sent and not acknowledged: the credit used.
     unacknowledged: VecDeque<u64>,
     reading: bool,
@@ -268,10 +273,12 @@ impl AuthoritySession {
                 self.decided(attachment, counter, batch_id, answer);
             }
             Input::Page { attachment, page, horizon } => self.page(attachment, page, horizon),
-            Input::Head { attachment, head } => {
+            Input::Head { attachment, head, horizon } => {
                 if let Some(served) = self.served.get_mut(&attachment) {
                     served.head = served.head.max(head);
+                    served.moved_to = served.moved_to.max(horizon);
                 }
+                self.tell_horizon(attachment);
                 self.read_more(attachment);
             }
             Input::Evict { attachment, code, message } => self.evict(attachment, code, message),
@@ -412,6 +419,7 @@ impl AuthoritySession {
             sent_to: attach.received_to,
             head: 0,
             horizon: 0,
+            moved_to: 0,
             unacknowledged: VecDeque::new(),
             reading: false,
             gate: Gate::Open,
@@ -434,6 +442,9 @@ impl AuthoritySession {
                 served.role = attached.role;
                 served.head = served.head.max(attached.head);
                 served.horizon = attached.horizon;
+                if attached.reset.is_some() {
+                    served.sent_to = 0;
+                }
                 self.send_attached(attached);
                 self.read_more(attachment);
             }
@@ -540,7 +551,8 @@ impl AuthoritySession {
 
     fn page(&mut self, attachment: u64, page: Changes, horizon: u64) {
         let Some(served) = self.served.get_mut(&attachment) else { return };
-        // A tombstone behind the page may be gone: the replica would keep the record for ever.
+        // A tombstone behind the page may be gone: the replica would keep the record for ever. When
+        // it attaches again it is told to begin anew.
         if page.from < horizon && served.horizon < horizon {
             let message = "old deletes were purged while this device was catching up".into();
             return self.evict(attachment, AttachRefusal::Unavailable, message);
@@ -549,7 +561,19 @@ impl AuthoritySession {
         served.sent_to = page.to;
         served.unacknowledged.push_back(page.to);
         self.send(&Message::Changes(page));
+        self.tell_horizon(attachment);
         self.read_more(attachment);
+    }
+
+    /// Tells of a horizon that moved, once every page up to it is on its way: so the replica has
+    /// seen each delete that nobody knows any more, and may forget it too.
+    fn tell_horizon(&mut self, attachment: u64) {
+        let Some(served) = self.served.get_mut(&attachment) else { return };
+        let horizon = served.moved_to;
+        if served.open && served.horizon < horizon && served.sent_to >= horizon {
+            served.horizon = horizon;
+            self.send(&Message::Notice(Notice::Horizon { attachment, horizon }));
+        }
     }
 
     /// Reads a page if there is something new and credit for it; so nothing piles up for a slow

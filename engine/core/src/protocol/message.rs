@@ -135,6 +135,9 @@ pub struct Attach {
     pub cursor: u64,
     /// Last seq whose page is durable, at least the cursor.
     pub received_to: u64,
+    /// The horizon that the replica has stored: it lacks no delete up to it, or had nothing when it
+    /// was told of it.
+    pub horizon: u64,
     /// Hash of what the cursor covers (scope, excluded tables, user, role).
     pub cover: [u8; 16],
     /// Random per opened store; one that comes back after being replaced is a clone.
@@ -162,6 +165,9 @@ pub struct Attached {
     pub horizon: u64,
     /// The user's role.
     pub role: Role,
+    /// Why the pages begin at 0 and make a new copy; none if they go on after `received_to` of the
+    /// attach.
+    pub reset: Option<ResetReason>,
     /// Last counter of this device that was decided.
     pub last_counter: u64,
     /// Decisions after the one the replica named, in counter order, as many as fit; the others come
@@ -207,6 +213,15 @@ pub enum Entry {
         /// Its row.
         row: Row,
     },
+}
+
+/// Why a replica has to take the whole workspace anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResetReason {
+    /// Deletes that it has not seen are no longer known.
+    BehindHorizon,
+    /// The authority goes on from a backup or a salvage: what it had given after that is lost.
+    OtherHistory,
 }
 
 /// What a member may do.
@@ -260,6 +275,13 @@ pub enum Notice {
     },
     /// The server is about to restart.
     ShuttingDown,
+    /// Tombstones up to this seq are forgotten. Every page up to it was sent before.
+    Horizon {
+        /// Number of the attachment.
+        attachment: u64,
+        /// The horizon from here on.
+        horizon: u64,
+    },
 }
 
 /// Why a connection closes.
@@ -306,6 +328,10 @@ pub(super) fn cut_text(text: &str, limit: usize) -> &str {
 }
 
 coded!(Role, "role", Owner = 0, "owner"; Editor = 1, "editor"; Viewer = 2, "viewer";);
+coded!(ResetReason, "reset reason",
+    BehindHorizon = 0, "behind_horizon";
+    OtherHistory = 1, "other_history";
+);
 coded!(AttachRefusal, "refusal code",
     Forbidden = 0, "forbidden";
     Fenced = 1, "fenced";
@@ -342,6 +368,10 @@ mod tag {
     pub(super) const REFRESH: u64 = 11;
     pub(super) const NOTICE: u64 = 12;
     pub(super) const ERROR: u64 = 13;
+    /// ATTACH of a replica that knows a horizon.
+    pub(super) const ATTACH_FROM: u64 = 14;
+    /// ATTACHED with a reset.
+    pub(super) const ATTACHED_RESET: u64 = 15;
 }
 
 impl Encode for Message {
@@ -349,8 +379,18 @@ impl Encode for Message {
         match self {
             Message::Hello(hello) => tagged(out, tag::HELLO, hello),
             Message::Welcome(welcome) => tagged(out, tag::WELCOME, welcome),
-            Message::Attach(attach) => tagged(out, tag::ATTACH, attach),
-            Message::Attached(attached) => tagged(out, tag::ATTACHED, attached),
+            Message::Attach(attach) if attach.horizon == 0 => tagged(out, tag::ATTACH, attach),
+            Message::Attach(attach) => {
+                tagged(out, tag::ATTACH_FROM, attach);
+                out.u64(attach.horizon);
+            }
+            Message::Attached(attached) => match &attached.reset {
+                None => tagged(out, tag::ATTACHED, attached),
+                Some(reason) => {
+                    tagged(out, tag::ATTACHED_RESET, attached);
+                    reason.encode(out);
+                }
+            },
             Message::Refused { attachment, code, message } => {
                 tagged(out, tag::REFUSED, attachment);
                 code.encode(out);
@@ -398,6 +438,18 @@ impl Decode for Message {
             tag::WELCOME => Message::Welcome(Welcome::decode(from)?),
             tag::ATTACH => Message::Attach(Attach::decode(from)?),
             tag::ATTACHED => Message::Attached(Attached::decode(from)?),
+            tag::ATTACH_FROM => {
+                let attach = Attach::decode(from)?;
+                match from.u64()? {
+                    0 => return Err(from.invalid("horizon")),
+                    horizon => Message::Attach(Attach { horizon, ..attach }),
+                }
+            }
+            tag::ATTACHED_RESET => {
+                let attached = Attached::decode(from)?;
+                let reset = Some(ResetReason::decode(from)?);
+                Message::Attached(Attached { reset, ..attached })
+            }
             tag::REFUSED => Message::Refused {
                 attachment: from.u64()?,
                 code: AttachRefusal::decode(from)?,
@@ -499,6 +551,7 @@ impl Decode for Attach {
             epoch: from.option()?,
             cursor: from.u64()?,
             received_to: from.u64()?,
+            horizon: 0,
             cover: from.array()?,
             nonce: from.array()?,
             decided: from.u64()?,
@@ -542,6 +595,7 @@ impl Decode for Attached {
             head: from.u64()?,
             horizon: from.u64()?,
             role: Role::decode(from)?,
+            reset: None,
             last_counter: from.u64()?,
             decisions: from.list("decisions", MAX_ATTACHED_DECISIONS)?,
         })
@@ -631,6 +685,11 @@ impl Encode for Notice {
                 out.str(message);
             }
             Notice::ShuttingDown => out.u64(2),
+            Notice::Horizon { attachment, horizon } => {
+                out.u64(3);
+                out.u64(*attachment);
+                out.u64(*horizon);
+            }
         }
     }
 }
@@ -647,6 +706,7 @@ impl Decode for Notice {
                 message: from.str("message", MAX_TEXT_BYTES)?.into(),
             },
             2 => Notice::ShuttingDown,
+            3 => Notice::Horizon { attachment: from.u64()?, horizon: from.u64()? },
             _ => return Err(DecodeError::Invalid { what: "notice tag", offset }),
         })
     }

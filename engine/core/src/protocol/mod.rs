@@ -10,7 +10,7 @@ pub mod replica;
 
 pub use message::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
-    Role, Welcome,
+    ResetReason, Role, Welcome,
 };
 
 /// The WebSocket subprotocol of this version.

@@ -16,10 +16,12 @@ pub use conflict::{CONFLICTS_TABLE, Conflict, Disputed, conflict_key, conflict_r
 pub use decide::{Outcome, decide};
 pub use overlay::{PENDING_SEQ, PendingOp, PendingState, overlay};
 
+use alloc::borrow::Cow;
 use alloc::string::String;
 
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use crate::id::{BatchId, DeviceId};
+use crate::op::Op;
 use crate::stamp::{Mark, coded};
 
 /// How a table treats a stale op.
@@ -90,6 +92,22 @@ impl Writer<'_> {
     fn unseen(&self, mark: Mark, base: u64) -> bool {
         !self.is_authority() && mark.seq > base && !self.owns(mark)
     }
+}
+
+/// The op with what its base says in the history of these restores: a seq that was given after a
+/// backup and is lost counts as older than everything, since whoever has it may know of it or not.
+#[must_use]
+pub fn with_known_base<'a>(op: &'a Op, lineage: &[(u64, u64)]) -> Cow<'a, Op> {
+    match is_lost(op.base, lineage) {
+        true => Cow::Owned(Op { base: 0, ..op.clone() }),
+        false => Cow::Borrowed(op),
+    }
+}
+
+/// Whether a seq was given after a backup that the authority went back to.
+#[must_use]
+pub fn is_lost(seq: u64, lineage: &[(u64, u64)]) -> bool {
+    lineage.iter().any(|(branch, jump)| *branch < seq && seq <= *jump)
 }
 
 /// The stamp that an op gets if it takes effect.

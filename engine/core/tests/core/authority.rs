@@ -8,7 +8,8 @@ use lastword_core::limits::{
 };
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
 use lastword_core::protocol::{
-    Attach, AttachRefusal, Attached, Changes, Decided, ErrorCode, Hello, Message, Role,
+    Attach, AttachRefusal, Attached, Changes, Decided, ErrorCode, Hello, Message, Notice,
+    ResetReason, Role,
 };
 use lastword_core::stamp::{Decision, RefusalCode, Verdict};
 
@@ -34,6 +35,7 @@ fn attach(attachment: u64, workspace: &str) -> Message {
         epoch: None,
         cursor: 0,
         received_to: 0,
+        horizon: 0,
         cover: [0; 16],
         nonce: [1; 16],
         decided: 0,
@@ -50,6 +52,7 @@ fn attached(attachment: u64, head: u64, role: Role) -> Input {
         head,
         horizon: 0,
         role,
+        reset: None,
         last_counter: 0,
         decisions: vec![],
     };
@@ -271,7 +274,7 @@ fn credit_limits_the_pages_on_the_way() {
         pages += 1;
     }
     assert_eq!(pages, MAX_PAGES_IN_FLIGHT);
-    assert_eq!(played.tell(Input::Head { attachment: 1, head: 2000 }), []);
+    assert_eq!(played.tell(Input::Head { attachment: 1, head: 2000, horizon: 0 }), []);
     let received = Message::Received { attachment: 1, received_to: 1, cursor: 0 };
     assert!(matches!(played.says(&received)[..], [Output::ReadPage { after: 8, .. }]));
 }
@@ -289,6 +292,47 @@ fn a_page_behind_a_purge_is_not_sent() {
     assert!(matches!(told(5, 5)[..], [Message::Changes(_)]));
     let code = AttachRefusal::Unavailable;
     assert!(matches!(&told(4, 5)[..], [Message::Refused { code: c, .. }] if *c == code));
+}
+
+/// Section 5, R6: a connected device hears of a horizon that moved, and only once every page up to
+/// it was sent: it forgets the deletes behind it, so it must have seen them.
+#[test]
+fn a_horizon_is_told_behind_the_pages_up_to_it() {
+    let page = |from, to| {
+        let consistent_at = (to == 12).then_some(to);
+        let page = Changes { attachment: 1, from, to, consistent_at, entries: vec![] };
+        Input::Page { attachment: 1, page, horizon: 0 }
+    };
+    let (mut played, _) = Played::open(10, Role::Viewer);
+    assert!(matches!(sent(&played.tell(page(0, 4)))[..], [Message::Changes(_)]));
+    assert_eq!(sent(&played.tell(Input::Head { attachment: 1, head: 12, horizon: 9 })), []);
+    let told = sent(&played.tell(page(4, 12)));
+    let horizon = Message::Notice(Notice::Horizon { attachment: 1, horizon: 9 });
+    assert!(matches!(&told[..], [Message::Changes(_), said] if *said == horizon), "{told:?}");
+    assert_eq!(sent(&played.tell(Input::Head { attachment: 1, head: 12, horizon: 9 })), []);
+    let told = sent(&played.tell(Input::Head { attachment: 1, head: 12, horizon: 12 }));
+    assert_eq!(told, [Message::Notice(Notice::Horizon { attachment: 1, horizon: 12 })]);
+}
+
+/// Section 5, trap of another history: the authority settles where pages begin before the first of
+/// them. The story: pages went on from the seq of the device's old copy, and a part of the new
+/// history was laid over rows of the old one.
+#[test]
+fn pages_of_a_reset_begin_at_zero() {
+    let mut played = Played::welcomed();
+    let Message::Attach(asked) = attach(1, "main") else { panic!("an attach") };
+    let asked = Attach { epoch: Some(Epoch([8; 16])), cursor: 40, received_to: 40, ..asked };
+    let outputs = played.says(&Message::Attach(asked));
+    assert!(matches!(outputs[..], [Output::Attach { .. }]), "no page is read before: {outputs:?}");
+    let Input::AttachAnswer { result: Ok(theirs), .. } = attached(1, 50, Role::Viewer) else {
+        panic!("an answer")
+    };
+    let reset = Some(ResetReason::OtherHistory);
+    let result = Ok(Attached { reset, ..theirs });
+    let outputs = played.tell(Input::AttachAnswer { attachment: 1, result });
+    let [Output::Send(_), Output::ReadPage { after: 0, .. }] = &outputs[..] else {
+        panic!("{outputs:?}")
+    };
 }
 
 /// Section 4: after a refusal pushes are ignored until the Resume that names it.

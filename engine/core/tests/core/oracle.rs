@@ -202,6 +202,14 @@ pub enum Message {
     Refresh { token: String },
     Notice(Notice),
     Error { code: ErrorCode, message: String },
+    AttachFrom(Attach, u64),
+    AttachedReset(Attached, ResetReason),
+}
+
+#[derive(Encode, Decode, Debug, Clone, Copy)]
+pub enum ResetReason {
+    BehindHorizon,
+    OtherHistory,
 }
 
 #[derive(Encode, Decode, Debug, Clone)]
@@ -295,6 +303,7 @@ pub enum Notice {
     Revoked { attachment: u64 },
     RetryAfter { attachment: u64, counter: u64, retry_ms: u64, message: String },
     ShuttingDown,
+    Horizon { attachment: u64, horizon: u64 },
 }
 
 #[derive(Encode, Decode, Debug, Clone, Copy)]

@@ -1,7 +1,7 @@
 //! The replica's session alone, against a server that is played by hand.
 
 use lastword_core::codec::{from_bytes, to_bytes};
-use lastword_core::id::{BatchId, Epoch, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Epoch, WorkspaceName};
 use lastword_core::limits::{
     MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES, MAX_RETRY_AFTER_MS, MAX_TOKEN_BYTES,
 };
@@ -10,7 +10,8 @@ use lastword_core::protocol::replica::{
     Input, Output, ReplicaSession, StopReason, SyncStatus, WorkspaceState,
 };
 use lastword_core::protocol::{
-    AttachRefusal, Attached, Changes, Decided, ErrorCode, Message, Notice, Role, Welcome,
+    AttachRefusal, Attached, Changes, Decided, ErrorCode, Message, Notice, ResetReason, Role,
+    Welcome,
 };
 use lastword_core::stamp::{Decision, RefusalCode};
 use proptest::collection::vec;
@@ -41,9 +42,22 @@ fn attached(attachment: u64, last_counter: u64) -> Attached {
         head: 0,
         horizon: 0,
         role: Role::Editor,
+        reset: None,
         last_counter,
         decisions: vec![],
     }
+}
+
+fn welcome() -> Message {
+    Message::Welcome(Welcome {
+        version: 1,
+        server_time_ms: 0,
+        max_message_bytes: 0,
+        max_record_bytes: 0,
+        max_batch_bytes: 0,
+        max_batch_ops: 0,
+        max_batches_in_flight: 0,
+    })
 }
 
 fn accepted(counter: u64) -> Decided {
@@ -79,16 +93,7 @@ impl Played {
     fn connect(&mut self) -> Vec<Output> {
         self.tell(Input::Connected);
         self.tell(Input::Token(Ok("token".into())));
-        let welcome = Welcome {
-            version: 1,
-            server_time_ms: 0,
-            max_message_bytes: 0,
-            max_record_bytes: 0,
-            max_batch_bytes: 0,
-            max_batch_ops: 0,
-            max_batches_in_flight: 0,
-        };
-        self.says(&Message::Welcome(welcome))
+        self.says(&welcome())
     }
 
     /// Attached as number 1, and stored; what it asked for then is returned.
@@ -377,7 +382,6 @@ fn a_refused_attachment_stops_with_its_reason() {
     for (code, why) in [
         (AttachRefusal::Forbidden, StopReason::Forbidden),
         (AttachRefusal::Fenced, StopReason::Fenced),
-        (AttachRefusal::DeviceForked, StopReason::DeviceForked),
         (AttachRefusal::AppTooOld, StopReason::AppTooOld),
         (AttachRefusal::WorkspaceDeleted, StopReason::WorkspaceDeleted),
     ] {
@@ -615,28 +619,101 @@ fn stop_and_start_leave_nothing_behind() {
     assert_eq!(sent(&played.tell(attach)), [], "asked for twice, attached once");
 }
 
-/// Section 5, B7: a cursor before the horizon cannot catch up, and neither can a first copy that
-/// was half there when tombstones behind it went; one begun under the same horizon goes on.
+/// Section 5: told to begin anew, the session takes pages from 0, also if it had more, and is not
+/// in step before the new copy is consistent; a page that goes on where the old copy ended is a
+/// breach.
 #[test]
-fn what_is_behind_the_horizon_does_not_go_on() {
-    let stops = |cursor, received_to, known| {
+fn a_reset_begins_at_zero() {
+    let known = WorkspaceState {
+        epoch: Some(Epoch([9; 16])),
+        cursor: 9,
+        received_to: 9,
+        horizon: 4,
+        ..state(0, 0)
+    };
+    let begin = || {
         let mut played = Played::new();
         played.tell(Input::Start);
-        let state = WorkspaceState { cursor, received_to, horizon: known, ..state(0, 0) };
-        played.tell(Input::Attach { workspace: workspace(), state });
+        played.tell(Input::Attach { workspace: workspace(), state: known });
         played.connect();
-        let theirs = Attached { horizon: 10, head: 20, ..attached(1, 0) };
+        let reset = Some(ResetReason::BehindHorizon);
+        let theirs = Attached { horizon: 10, head: 20, reset, ..attached(1, 0) };
         let outputs = played.says(&Message::Attached(theirs));
-        outputs.iter().any(|output| match output {
-            Output::Status { status: SyncStatus::Stopped { why, .. }, .. } => {
-                *why == StopReason::BehindHorizon
-            }
-            _ => false,
-        })
+        assert!(matches!(&outputs[..], [Output::StoreAttached { .. }]), "{outputs:?}");
+        let state = WorkspaceState { cursor: 0, received_to: 0, horizon: 10, ..known };
+        let outputs = played.tell(Input::AttachStored { workspace: workspace(), state });
+        assert_eq!(statuses(&outputs), [SyncStatus::CatchingUp { done: 0, to_go: 20 }]);
+        played
     };
-    assert!(stops(9, 9, 0));
-    assert!(!stops(10, 10, 0));
-    assert!(stops(0, 9, 4), "deletes between 4 and 10 may never come");
-    assert!(!stops(0, 9, 10));
-    assert!(!stops(0, 0, 0));
+    let page = |from, to| {
+        let consistent_at = (to == 20).then_some(20);
+        Message::Changes(Changes { attachment: 1, from, to, consistent_at, entries: vec![] })
+    };
+    assert!(closes(&begin().says(&page(9, 20))));
+    let mut played = begin();
+    let outputs = played.says(&page(0, 20));
+    assert!(matches!(outputs[..], [Output::StoreChanges { .. }]));
+    let (received_to, cursor) = (20, 20);
+    let stored = Input::ChangesStored { workspace: workspace(), received_to, cursor };
+    assert_eq!(statuses(&played.tell(stored)), [SyncStatus::Live { head: 20 }]);
+}
+
+/// R6, section 5: a horizon is stored behind the pages up to it, and named at the next attach; one
+/// before them would let this device forget deletes that it has not seen.
+#[test]
+fn a_horizon_comes_behind_the_pages_up_to_it() {
+    let horizon = |horizon| Message::Notice(Notice::Horizon { attachment: 1, horizon });
+    let known = WorkspaceState { cursor: 9, received_to: 9, ..state(0, 0) };
+    let theirs = || Attached { head: 9, ..attached(1, 0) };
+    let begin = || {
+        let mut played = Played::new();
+        played.tell(Input::Start);
+        played.tell(Input::Attach { workspace: workspace(), state: known });
+        played.connect();
+        played.says(&Message::Attached(theirs()));
+        let state = WorkspaceState { epoch: Some(Epoch([9; 16])), ..known };
+        played.tell(Input::AttachStored { workspace: workspace(), state });
+        played
+    };
+    assert!(closes(&begin().says(&horizon(10))));
+    let mut played = begin();
+    let outputs = played.says(&horizon(9));
+    assert!(matches!(outputs[..], [Output::StoreHorizon { horizon: 9, .. }]), "{outputs:?}");
+    played.tell(Input::HorizonStored { workspace: workspace(), horizon: 9 });
+    played.tell(Input::Disconnected { reason: "cut".into() });
+    played.now += 1000;
+    played.tell(Input::Time);
+    let messages = sent(&played.connect());
+    let [Message::Attach(attach)] = &messages[..] else { panic!("{messages:?}") };
+    assert_eq!((attach.received_to, attach.horizon), (9, 9));
+}
+
+/// Section 4: a device id that is used twice is given up. Nothing is said under it any more, also
+/// not by a connection that is asked for meanwhile; after a few new ids that do not help, the
+/// workspace stops instead of making new ones for ever.
+#[test]
+fn a_forked_device_goes_on_under_a_new_id() {
+    let mut played = Played::new();
+    played.tell(Input::Start);
+    played.tell(Input::Attach { workspace: workspace(), state: state(0, 2) });
+    played.connect();
+    for fork in 1..=3 {
+        let outputs = played.says(&Message::Attached(attached(u64::from(fork), 7)));
+        assert!(closes(&outputs) && outputs.contains(&Output::StoreFork), "{outputs:?}");
+        let outputs = played.tell(Input::Start);
+        assert!(!outputs.contains(&Output::Connect), "under the old id");
+        let device = DeviceId([100 + fork; 16]);
+        let states = vec![(workspace(), state(0, 2))];
+        let outputs = played.tell(Input::ForkStored { device, states });
+        assert!(outputs.contains(&Output::Connect), "{outputs:?}");
+        let connected = played.tell(Input::Connected);
+        assert!(matches!(connected[..], [Output::FetchToken]));
+        let hello = sent(&played.tell(Input::Token(Ok("token".into()))));
+        assert!(matches!(&hello[..], [Message::Hello(hello)] if hello.device == device));
+        played.says(&welcome());
+    }
+    let outputs = played.says(&Message::Attached(attached(4, 7)));
+    let [SyncStatus::Stopped { why: StopReason::DeviceForked, .. }] = statuses(&outputs)[..] else {
+        panic!("{outputs:?}")
+    };
 }

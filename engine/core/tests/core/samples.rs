@@ -7,7 +7,7 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName}
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
 use lastword_core::protocol::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
-    Role, Welcome,
+    ResetReason, Role, Welcome,
 };
 use lastword_core::row::{FieldMark, Row};
 use lastword_core::rules::Policy;
@@ -487,6 +487,7 @@ fn attaches() -> Vec<Sample> {
             epoch: epoch.map(Epoch),
             cursor: 900,
             received_to: 1000,
+            horizon: 0,
             cover: [1; 16],
             nonce: [2; 16],
             decided: 299,
@@ -504,6 +505,13 @@ fn attaches() -> Vec<Sample> {
             scope: vec![],
         });
         samples.push(sample(name, &attach, &oattach));
+        if let (Message::Attach(attach), oracle::Message::Attach(oattach)) = (attach, oattach)
+            && epoch.is_some()
+        {
+            let attach = Message::Attach(Attach { horizon: 17, ..attach });
+            let oattach = oracle::Message::AttachFrom(oattach, 17);
+            samples.push(sample("message.attach.from", &attach, &oattach));
+        }
     }
     for (role, orole) in [
         (Role::Owner, oracle::Role::Owner),
@@ -518,6 +526,7 @@ fn attaches() -> Vec<Sample> {
             head: 1000,
             horizon: 17,
             role,
+            reset: None,
             last_counter: 300,
             decisions: vec![decided()],
         });
@@ -533,8 +542,29 @@ fn attaches() -> Vec<Sample> {
             decisions: vec![odecided()],
         });
         samples.push(sample(&format!("message.attached.{role}"), &attached, &oattached));
+        if role == Role::Editor {
+            samples.extend(resets(attached, oattached));
+        }
     }
     samples
+}
+
+/// The same with each reason to begin anew.
+fn resets(attached: Message, oattached: oracle::Message) -> Vec<Sample> {
+    let (Message::Attached(attached), oracle::Message::Attached(oattached)) = (attached, oattached)
+    else {
+        panic!("both are attached")
+    };
+    let reasons = [
+        (ResetReason::BehindHorizon, oracle::ResetReason::BehindHorizon),
+        (ResetReason::OtherHistory, oracle::ResetReason::OtherHistory),
+    ];
+    let of = |(reset, oreset)| {
+        let attached = Message::Attached(Attached { reset: Some(reset), ..attached.clone() });
+        let oattached = oracle::Message::AttachedReset(oattached.clone(), oreset);
+        sample(&format!("message.attached.reset.{reset}"), &attached, &oattached)
+    };
+    reasons.into_iter().map(of).collect()
 }
 
 /// Messages that carry batches, decisions and changes.
@@ -624,6 +654,11 @@ fn endings() -> Vec<Sample> {
             "message.notice.shutting_down",
             &P::Notice(Notice::ShuttingDown),
             &O::Notice(oracle::Notice::ShuttingDown),
+        ),
+        sample(
+            "message.notice.horizon",
+            &P::Notice(Notice::Horizon { attachment: 1, horizon: 300 }),
+            &O::Notice(oracle::Notice::Horizon { attachment: 1, horizon: 300 }),
         ),
     ];
     for (code, ocode) in [

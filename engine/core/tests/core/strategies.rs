@@ -5,7 +5,7 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName}
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
 use lastword_core::protocol::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
-    Role, Welcome,
+    ResetReason, Role, Welcome,
 };
 use lastword_core::row::{FieldMark, Row};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
@@ -218,7 +218,7 @@ fn opening() -> impl Strategy<Value = Message> {
         })
     });
     let ids = (option::of(id()), id(), id());
-    let attach = (vec(integer(), 4), "[a-z]{1,9}", ids, vec(any::<u8>(), 0..9)).prop_map(
+    let attach = (vec(integer(), 5), "[a-z]{1,9}", ids, vec(any::<u8>(), 0..9)).prop_map(
         |(of, workspace, (epoch, cover, nonce), scope)| {
             Message::Attach(Attach {
                 attachment: of[0],
@@ -226,6 +226,7 @@ fn opening() -> impl Strategy<Value = Message> {
                 epoch: epoch.map(Epoch),
                 cursor: of[1],
                 received_to: of[2],
+                horizon: of[4],
                 cover,
                 nonce,
                 decided: of[3],
@@ -235,8 +236,9 @@ fn opening() -> impl Strategy<Value = Message> {
     );
     let role = select(vec![Role::Owner, Role::Editor, Role::Viewer]);
     let lists = (vec((integer(), integer()), 0..3), vec(any::<u8>(), 0..9), vec(decided(), 0..3));
-    let attached = (vec(integer(), 4), id(), role, lists).prop_map(
-        |(of, epoch, role, (lineage, schema, decisions))| {
+    let reset = option::of(select(vec![ResetReason::BehindHorizon, ResetReason::OtherHistory]));
+    let attached = (vec(integer(), 4), id(), (role, reset), lists).prop_map(
+        |(of, epoch, (role, reset), (lineage, schema, decisions))| {
             Message::Attached(Attached {
                 attachment: of[0],
                 epoch: Epoch(epoch),
@@ -245,6 +247,7 @@ fn opening() -> impl Strategy<Value = Message> {
                 head: of[1],
                 horizon: of[2],
                 role,
+                reset,
                 last_counter: of[3],
                 decisions,
             })
@@ -295,6 +298,9 @@ fn ending() -> impl Strategy<Value = Message> {
             Message::Notice(Notice::RetryAfter { attachment, counter, retry_ms, message })
         }),
         Just(Message::Notice(Notice::ShuttingDown)),
+        (integer(), integer()).prop_map(|(attachment, horizon)| {
+            Message::Notice(Notice::Horizon { attachment, horizon })
+        }),
         (code, ".{0,30}").prop_map(|(code, message)| Message::Error { code, message }),
     ]
 }
@@ -322,6 +328,9 @@ pub fn fitted(mut message: Message, small: u64) -> Message {
         Message::Resume { attachment, counter } => (*attachment, *counter) = (1, small),
         Message::Notice(Notice::RetryAfter { attachment, counter, .. }) => {
             (*attachment, *counter) = (1, small);
+        }
+        Message::Notice(Notice::Horizon { attachment, horizon }) => {
+            (*attachment, *horizon) = (1, small);
         }
         Message::Refused { attachment, .. }
         | Message::Received { attachment, .. }

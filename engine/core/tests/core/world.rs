@@ -27,7 +27,14 @@ pub fn workspace() -> WorkspaceName {
 }
 
 pub fn config() -> Config {
-    Config { device: DEVICE, nonce: [1; 16], app_schema: 0, agent: "test".into(), seed: 7 }
+    Config {
+        device: DEVICE,
+        nonce: [1; 16],
+        attachments_after: 0,
+        app_schema: 0,
+        agent: "test".into(),
+        seed: 7,
+    }
 }
 
 /// What the server makes of a batch; the first byte of its id says it.
@@ -451,6 +458,7 @@ impl World {
                 head: server.head,
                 horizon: 0,
                 role: server.role,
+                reset: None,
                 last_counter: server.decisions.len() as u64,
                 decisions: after.collect(),
             };
@@ -470,7 +478,9 @@ impl World {
         let (attachment, head) = (job.attachment, server.head);
         let input = ToAuthority::Decided { attachment, counter, batch_id, answer };
         server.answers.push_back((job.connection, input));
-        server.answers.push_back((job.connection, ToAuthority::Head { attachment, head }));
+        server
+            .answers
+            .push_back((job.connection, ToAuthority::Head { attachment, head, horizon: 0 }));
         true
     }
 

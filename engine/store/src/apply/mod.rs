@@ -6,11 +6,12 @@
 mod authority;
 mod purge;
 mod replica;
+mod reset;
 mod rows;
 
 use lastword_core::codec::{Encode, Encoder};
 use lastword_core::id::{Key, TableName, WorkspaceName};
-use lastword_core::row::Row;
+use lastword_core::row::{Digest, Row};
 
 use crate::error::{ApplyError, StoreError};
 use crate::index::Indexes;
@@ -61,6 +62,10 @@ impl Apply for ApplyPayload {
             Payload::LocalTables(declared) => replica::local_tables(state, declared),
             Payload::Schema(schema) => replica::schema(state, indexes, &schema),
             Payload::Retry(retry) => replica::retry(state, indexes, position, retry),
+            Payload::Reset(frame) => reset::reset(state, indexes, &frame),
+            Payload::Carried(frame) => reset::carried(state, indexes, &frame),
+            Payload::Fork(identity) => reset::fork(state, indexes, &identity),
+            Payload::SetAside(frame) => reset::set_aside(state, indexes, position, &frame),
         }?;
         Ok(())
     }
@@ -167,16 +172,26 @@ fn count(
     old: Option<&Row>,
     new: Option<&Row>,
 ) {
+    count_in((&mut meta.rows, &mut meta.digest), table, key, old, new);
+}
+
+fn count_in(
+    (rows, digest): (&mut u64, &mut Digest),
+    table: &TableName,
+    key: &Key,
+    old: Option<&Row>,
+    new: Option<&Row>,
+) {
     if table.is_reserved() {
         return;
     }
     if let Some(old) = old {
-        meta.digest = meta.digest.minus(old.digest(table, key));
-        meta.rows -= u64::from(!old.deleted);
+        *digest = digest.minus(old.digest(table, key));
+        *rows -= u64::from(!old.deleted);
     }
     if let Some(new) = new {
-        meta.digest = meta.digest.plus(new.digest(table, key));
-        meta.rows += u64::from(!new.deleted);
+        *digest = digest.plus(new.digest(table, key));
+        *rows += u64::from(!new.deleted);
     }
 }
 

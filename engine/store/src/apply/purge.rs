@@ -11,8 +11,9 @@ use crate::index::Indexes;
 use crate::keys::{
     self, BY_COUNTER, BY_SEQ, DECISIONS, ERASED_BEFORE, EXPIRING, GRAVES, META, RETENTION_CLOCK,
 };
+use crate::limits::MAX_PURGED_ROWS;
 use crate::payload::{Purge, PurgePart};
-use crate::read;
+use crate::read::{self, ReadState};
 use crate::state::{Space, StateTxn};
 
 pub(super) fn purge(
@@ -35,7 +36,25 @@ pub(super) fn purge(
             Ok(())
         }
         PurgePart::Stale { after, through } => stale(state, workspace, after, through),
+        PurgePart::Generation { generation } => copy(state, workspace, generation),
     }
+}
+
+/// The first rows of a copy that nobody reads any more.
+fn copy(
+    state: &mut StateTxn<'_>,
+    workspace: &WorkspaceName,
+    generation: u32,
+) -> Result<(), StoreError> {
+    let from = keys::rows_prefix(workspace, generation);
+    let to = keys::prefix_end(&from);
+    let mut left = MAX_PURGED_ROWS;
+    for space in read::GENERATION_SPACES {
+        let pairs = state.range(space, &from, &to, false, left)?;
+        left -= pairs.len();
+        pairs.iter().for_each(|(row_key, _)| state.delete(space, row_key));
+    }
+    Ok(())
 }
 
 fn expired(
@@ -47,8 +66,8 @@ fn expired(
     let from = keys::workspace_prefix(workspace);
     let behind = u64::try_from(until_ms).unwrap_or(0).saturating_add(1);
     let mut step = Step::begin(state, indexes, workspace)?;
-    for (entry, _) in entries(step.state(), EXPIRING, &from, &keys::numbered(workspace, behind))? {
-        step.state().delete(EXPIRING, &entry);
+    for (entry, _) in entries(step.state, EXPIRING, &from, &keys::numbered(workspace, behind))? {
+        step.state.delete(EXPIRING, &entry);
         let Some((at, table, key)) = keys::split_expiring(workspace, &entry) else {
             return Err(read::state_damaged(EXPIRING, &entry, "the entry names no record"));
         };
@@ -68,8 +87,8 @@ fn tombstones(
     let (from, to) = seqs(workspace, 0, horizon);
     let mut step = Step::begin(state, indexes, workspace)?;
     step.raise_horizon(horizon);
-    for (grave, record) in entries(step.state(), GRAVES, &from, &to)? {
-        step.state().delete(GRAVES, &grave);
+    for (grave, record) in entries(step.state, GRAVES, &from, &to)? {
+        step.state.delete(GRAVES, &grave);
         let (seq, table, key) = read::numbered_record(GRAVES, &grave, &record)?;
         step.forget(&table, &key, |row| row.deleted && row.last.seq == seq)?;
     }

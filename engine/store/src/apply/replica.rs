@@ -4,6 +4,7 @@
 //! `SHADOW`: the authority's row, to which those ops are applied anew whenever it or one of their
 //! verdicts moves.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lastword_core::codec::from_bytes;
@@ -16,7 +17,7 @@ use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 
 use super::rows::{delete_row, put_row};
-use super::{count, note_end, note_erased, put, put_meta};
+use super::{count, note_end, note_erased, put, put_meta, reset};
 use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
@@ -78,7 +79,8 @@ pub(super) fn local(
     frame: LocalBatch,
 ) -> Result<(), StoreError> {
     let mut step = Step::begin(state, indexes, &frame.workspace)?;
-    local_ops(step.state, indexes, &frame.workspace, step.meta.generation, position, &frame.local)?;
+    let generations = step.generations();
+    local_ops(step.state, indexes, &frame.workspace, generations, position, &frame.local)?;
     if let Some(mut batch) = frame.batch {
         let records = batch.ops.iter().map(|op| (op.table.clone(), op.key.clone()));
         let entry = OutboxEntry {
@@ -88,6 +90,7 @@ pub(super) fn local(
             created_ms: batch.created_ms,
             records: records.collect(),
             settled: None,
+            again: false,
         };
         put(step.state, OUTBOX, &keys::numbered(&frame.workspace, batch.counter), &entry)?;
         step.meta.written = batch.counter;
@@ -101,12 +104,13 @@ pub(super) fn local(
     step.end()
 }
 
-/// Ops on tables that never sync: applied at once, in this device's name.
-fn local_ops(
+/// Ops on tables that never sync: applied at once, in this device's name. While a new copy is
+/// made, they go into it too, since no page brings them.
+pub(super) fn local_ops(
     state: &mut StateTxn<'_>,
     indexes: &Indexes,
     workspace: &WorkspaceName,
-    generation: u32,
+    (generation, new): (u32, Option<u32>),
     position: u64,
     ops: &[Op],
 ) -> Result<(), StoreError> {
@@ -119,7 +123,13 @@ fn local_ops(
         if let Some(row) = rules::apply(old_row, op, DeviceId::AUTHORITY, &at, Policy::Arrival, &[])
         {
             note_end(state, workspace, &op.table, &op.key, &row)?;
-            put_row(state, indexes, &row_key, old_row, &StoredRow { position, row })?;
+            let stored = StoredRow { position, row };
+            put_row(state, indexes, &row_key, old_row, &stored)?;
+            if let Some(new) = new {
+                let row_key = keys::row_key(workspace, new, &op.table, &op.key);
+                let old = read::row(state, &row_key)?;
+                put_row(state, indexes, &row_key, old.as_ref().map(|old| &old.row), &stored)?;
+            }
         }
     }
     Ok(())
@@ -131,6 +141,9 @@ pub(super) fn remote(
     position: u64,
     page: RemotePage,
 ) -> Result<(), StoreError> {
+    if let Some(reset) = read::reset(state, &page.workspace)? {
+        return reset::page(state, indexes, position, page, reset);
+    }
     let workspace = page.workspace;
     let mut step = Step::begin(state, indexes, &workspace)?;
     // A first bootstrap shows rows as they come; later pages wait for their consistent end, so
@@ -196,7 +209,7 @@ pub(super) fn dead_letters(
     let given_back = (frame.counters.len() as u64).saturating_sub(1);
     step.meta.written = step.meta.written.saturating_sub(given_back);
     step.end()?;
-    local_ops(state, indexes, &read::store_workspace(), 0, position, &frame.rows)
+    local_ops(state, indexes, &read::store_workspace(), (0, None), position, &frame.rows)
 }
 
 pub(super) fn retry(
@@ -207,7 +220,7 @@ pub(super) fn retry(
 ) -> Result<(), StoreError> {
     local(state, indexes, position, frame.sent)?;
     let letter = std::slice::from_ref(&frame.letter);
-    local_ops(state, indexes, &read::store_workspace(), 0, position, letter)
+    local_ops(state, indexes, &read::store_workspace(), (0, None), position, letter)
 }
 
 /// The store goes on as another device. What was under way in the name of the old one is of no use
@@ -229,12 +242,32 @@ pub(super) fn begin_as_another(
     Ok(())
 }
 
+/// Notes what a purge or a fold must find of a row that came from the authority.
+pub(super) fn note_received(
+    state: &mut StateTxn<'_>,
+    workspace: &WorkspaceName,
+    table: &TableName,
+    key: &Key,
+    stored: &StoredRow,
+) -> Result<(), StoreError> {
+    if stored.row.deleted {
+        let grave = keys::numbered(workspace, stored.row.last.seq);
+        state.put(GRAVES, &grave, &keys::record_bytes(table, key))?;
+    }
+    if stored.row.is_erased() {
+        note_erased(state, stored.position, stored.row.time_ms)?;
+    }
+    note_end(state, workspace, table, key, &stored.row)
+}
+
 /// One frame's work on one workspace. What records show is computed once each, at the end.
 pub(super) struct Step<'a, 'b> {
-    state: &'a mut StateTxn<'b>,
+    pub(super) state: &'a mut StateTxn<'b>,
     indexes: &'a Indexes,
-    workspace: &'a WorkspaceName,
-    meta: WorkspaceMeta,
+    pub(super) workspace: &'a WorkspaceName,
+    pub(super) meta: WorkspaceMeta,
+    /// The generation of a new copy, if one is being made.
+    pub(super) new: Option<u32>,
     /// Records whose shadow or own ops moved: row key, table, position of the newest frame.
     touched: BTreeMap<Vec<u8>, (TableName, u64)>,
 }
@@ -244,6 +277,18 @@ struct Own {
     device: DeviceId,
     former: Vec<DeviceId>,
     schema: Schema,
+    /// Restores of the authority: see [`rules::with_known_base`].
+    lineage: Vec<(u64, u64)>,
+}
+
+impl Own {
+    /// The op as it is judged if its base is of a history that a restore has lost.
+    fn with_known_base(&self, own: &PendingOp) -> Option<PendingOp> {
+        match rules::with_known_base(&own.op, &self.lineage) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(op) => Some(PendingOp { op, ..own.clone() }),
+        }
+    }
 }
 
 impl<'a, 'b> Step<'a, 'b> {
@@ -253,7 +298,8 @@ impl<'a, 'b> Step<'a, 'b> {
         workspace: &'a WorkspaceName,
     ) -> Result<Self, StoreError> {
         let meta = read::meta(state, workspace)?;
-        Ok(Self { state, indexes, workspace, meta, touched: BTreeMap::new() })
+        let new = read::reset(state, workspace)?.map(|reset| reset.generation);
+        Ok(Self { state, indexes, workspace, meta, new, touched: BTreeMap::new() })
     }
 
     pub(super) fn end(mut self) -> Result<(), StoreError> {
@@ -266,8 +312,9 @@ impl<'a, 'b> Step<'a, 'b> {
         put_meta(self.state, self.workspace, &self.meta)
     }
 
-    pub(super) fn state(&mut self) -> &mut StateTxn<'b> {
-        self.state
+    /// The visible generation and that of the new copy.
+    fn generations(&self) -> (u32, Option<u32>) {
+        (self.meta.generation, self.new)
     }
 
     pub(super) fn raise_horizon(&mut self, horizon: u64) {
@@ -278,14 +325,15 @@ impl<'a, 'b> Step<'a, 'b> {
         let identity = read::identity(self.state)?;
         let (device, former) = identity.map(|id| (id.device, id.former)).unwrap_or_default();
         let schema = read::schema(self.state, self.workspace)?.unwrap_or_default();
-        Ok(Own { device, former, schema })
+        let lineage = read::lineage(self.state, self.workspace)?.0;
+        Ok(Own { device, former, schema, lineage })
     }
 
-    fn row_key(&self, table: &TableName, key: &Key) -> Vec<u8> {
+    pub(super) fn row_key(&self, table: &TableName, key: &Key) -> Vec<u8> {
         keys::row_key(self.workspace, self.meta.generation, table, key)
     }
 
-    fn touch(&mut self, row_key: Vec<u8>, table: &TableName, position: u64) {
+    pub(super) fn touch(&mut self, row_key: Vec<u8>, table: &TableName, position: u64) {
         let newest = self.touched.entry(row_key).or_insert_with(|| (table.clone(), position));
         newest.1 = newest.1.max(position);
     }
@@ -313,9 +361,10 @@ impl<'a, 'b> Step<'a, 'b> {
         });
         put(self.state, PENDING, &keys::pending_key(&row_key, batch.counter), &pending)?;
         let old = shown.as_ref().map(|shown| &shown.row);
+        let known = own.with_known_base(&pending.0);
         let row = rules::overlay(
             old,
-            std::slice::from_ref(&pending.0),
+            std::slice::from_ref(known.as_ref().unwrap_or(&pending.0)),
             own.device,
             &own.former,
             own.schema.rules_of(&pending.0.op.table),
@@ -339,7 +388,12 @@ impl<'a, 'b> Step<'a, 'b> {
         position: u64,
     ) -> Result<(), StoreError> {
         let (state, indexes) = (&mut *self.state, self.indexes);
-        let pending = read::pending(state, row_key)?;
+        let mut pending = read::pending(state, row_key)?;
+        for pending in &mut pending {
+            if let Some(known) = own.with_known_base(pending) {
+                *pending = known;
+            }
+        }
         let shadow = read::authority_row(state, row_key)?;
         let old = read::row(state, row_key)?;
         // The newest frame stays reachable: own ops are part of the record's history.
@@ -401,14 +455,7 @@ impl<'a, 'b> Step<'a, 'b> {
         };
         let old = old.as_ref().map(|old| &old.row);
         count(&mut self.meta, table, key, old, Some(&stored.row));
-        if stored.row.deleted {
-            let grave = keys::numbered(self.workspace, stored.row.last.seq);
-            self.state.put(GRAVES, &grave, &keys::record_bytes(table, key))?;
-        }
-        if stored.row.is_erased() {
-            note_erased(self.state, stored.position, stored.row.time_ms)?;
-        }
-        note_end(self.state, self.workspace, table, key, &stored.row)?;
+        note_received(self.state, self.workspace, table, key, &stored)?;
         if !has_shadow {
             return put_row(self.state, self.indexes, &row_key, old, &stored);
         }
@@ -466,12 +513,16 @@ impl<'a, 'b> Step<'a, 'b> {
                 self.touch(row_key, table, entry.position);
             }
         }
-        entry.settled = Some(decided.decision.clone());
+        (entry.settled, entry.again) = (Some(decided.decision.clone()), false);
         put(self.state, OUTBOX, &keys::numbered(self.workspace, counter), &entry)
     }
 
     /// Settled batches whose last seq the cursor has passed leave the outbox and the overlay.
-    fn retire(&mut self) -> Result<(), StoreError> {
+    pub(super) fn retire(&mut self) -> Result<(), StoreError> {
+        // The cursor is one of the copy that goes.
+        if self.new.is_some() {
+            return Ok(());
+        }
         while let Some((counter, entry)) =
             read::first_in_outbox(self.state, self.workspace, &self.meta)?
         {
@@ -486,7 +537,7 @@ impl<'a, 'b> Step<'a, 'b> {
         Ok(())
     }
 
-    fn leave(&mut self, counter: u64, entry: &OutboxEntry) {
+    pub(super) fn leave(&mut self, counter: u64, entry: &OutboxEntry) {
         self.state.delete(OUTBOX, &keys::numbered(self.workspace, counter));
         for (table, key) in &entry.records {
             let row_key = self.row_key(table, key);
@@ -497,10 +548,22 @@ impl<'a, 'b> Step<'a, 'b> {
 
     /// Counters stay contiguous: a batch that stays takes the next free one. The order of a
     /// record's ops does not change, so its visible row does not either.
-    fn renumber(&mut self, old: u64, new: u64) -> Result<(), StoreError> {
-        let Some(entry) = read::outbox_entry(self.state, self.workspace, old)? else {
+    pub(super) fn renumber(&mut self, old: u64, new: u64) -> Result<(), StoreError> {
+        self.change(old, new, |_| {}, |_| {})
+    }
+
+    /// Gives a batch the counter `new` and changes its entry and its ops.
+    pub(super) fn change(
+        &mut self,
+        old: u64,
+        new: u64,
+        change_entry: impl Fn(&mut OutboxEntry),
+        change_op: impl Fn(&mut PendingOp),
+    ) -> Result<(), StoreError> {
+        let Some(mut entry) = read::outbox_entry(self.state, self.workspace, old)? else {
             return Ok(());
         };
+        change_entry(&mut entry);
         self.state.delete(OUTBOX, &keys::numbered(self.workspace, old));
         put(self.state, OUTBOX, &keys::numbered(self.workspace, new), &entry)?;
         for (table, key) in &entry.records {
@@ -508,8 +571,10 @@ impl<'a, 'b> Step<'a, 'b> {
             let from = keys::pending_key(&row_key, old);
             if let Some(StoredPending(own)) = read::pending_op(self.state, &from)? {
                 self.state.delete(PENDING, &from);
-                let own = StoredPending(PendingOp { counter: new, ..own });
-                put(self.state, PENDING, &keys::pending_key(&row_key, new), &own)?;
+                let mut own = PendingOp { counter: new, ..own };
+                change_op(&mut own);
+                let key = keys::pending_key(&row_key, new);
+                put(self.state, PENDING, &key, &StoredPending(own))?;
             }
         }
         Ok(())

@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lastword_core::hlc::Hlc;
-use lastword_core::id::{BatchId, DeviceId, IndexName, Key, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
-use lastword_core::protocol::{Decided, Entry};
+use lastword_core::protocol::{Decided, Entry, Role};
 use lastword_core::row::Row;
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword_core::value::{Record, Value};
 use lastword_store::apply::ApplyPayload;
 use lastword_store::index::{IndexDef, Indexes};
-use lastword_store::keys::{self, INDEX, ROWS, StoredRow};
+use lastword_store::keys::{self, INDEX, PENDING, ROWS, StoredRow, WorkspaceMeta};
 use lastword_store::payload::{
-    DeadLetters, Identity, LocalBatch, Payload, RemotePage, StoreRole, Verdicts,
+    Carried, DeadLetters, Identity, LocalBatch, Payload, Purge, PurgePart, RemotePage, Reset,
+    StoreRole, Verdicts,
 };
 use lastword_store::read::{self, visit_range};
 use lastword_store::{MemoryDisk, Options, Store, View};
@@ -33,6 +34,14 @@ enum Step {
     Accept { applied: bool },
     /// The oldest undecided batch is refused.
     Refuse,
+    /// Everything is taken anew, maybe of another history.
+    Reset { other: bool },
+    /// The rows of the local table come into the new copy.
+    Carry,
+    /// It goes on as another device.
+    Fork { id: u8 },
+    /// Rows of a copy that is over go.
+    Purge,
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -44,6 +53,10 @@ fn any_step() -> impl Strategy<Value = Step> {
             .prop_map(|(rows, consistent)| Step::Page { rows, consistent }),
         2 => any::<bool>().prop_map(|applied| Step::Accept { applied }),
         1 => Just(Step::Refuse),
+        1 => any::<bool>().prop_map(|other| Step::Reset { other }),
+        1 => Just(Step::Carry),
+        1 => (20..30_u8).prop_map(|id| Step::Fork { id }),
+        1 => Just(Step::Purge),
     ]
 }
 
@@ -103,6 +116,8 @@ fn op(table_name: &str, record_key: u8, action: u8, value: u8) -> Op {
 
 fn take(store: &mut Store, step: &Step) {
     let meta = read::meta(store.newest(), &workspace()).unwrap();
+    let reset = read::reset(store.newest(), &workspace()).unwrap();
+    let received_to = reset.map_or(meta.received_to, |reset| reset.received_to);
     let undecided = read::outbox(store.newest(), &workspace(), 0, usize::MAX).unwrap();
     let mut undecided = undecided.into_iter().filter(|(_, entry)| entry.settled.is_none());
     match step {
@@ -131,12 +146,12 @@ fn take(store: &mut Store, step: &Step) {
             append(store, &Payload::Local(LocalBatch { workspace, batch, local, previous }));
         }
         Step::Page { rows, consistent } => {
-            let seqs = meta.received_to + 1..;
+            let seqs = received_to + 1..;
             let entries: Vec<Entry> = rows.iter().zip(seqs).map(received).collect();
-            let to = meta.received_to.max(meta.head) + entries.len() as u64;
+            let to = received_to.max(meta.head) + entries.len() as u64;
             let previous = vec![0; entries.len()];
             let consistent_at = consistent.then_some(to);
-            let (workspace, from) = (workspace(), meta.received_to);
+            let (workspace, from) = (workspace(), received_to);
             let page = RemotePage { workspace, from, to, consistent_at, entries, previous };
             append(store, &Payload::Remote(page));
         }
@@ -153,6 +168,63 @@ fn take(store: &mut Store, step: &Step) {
             append(store, &Payload::Verdicts(Verdicts { workspace: workspace(), decisions }));
         }
         Step::Refuse => refuse(store, undecided.collect()),
+        anew => take_anew(store, anew, &meta),
+    }
+}
+
+/// Steps of a device that takes its workspace anew, or goes on as another.
+fn take_anew(store: &mut Store, step: &Step, meta: &WorkspaceMeta) {
+    let payload = match step {
+        Step::Reset { other } => Payload::Reset(Reset {
+            workspace: workspace(),
+            epoch: Epoch([u8::from(*other); 16]),
+            role: Role::Owner,
+            horizon: 1,
+            lineage: vec![(meta.head / 2, meta.head)],
+            other_history: other.then_some(meta.decided / 2),
+        }),
+        Step::Carry => {
+            let records = (0..4).map(|record| (table("local"), key(record))).collect();
+            Payload::Carried(Carried { workspace: workspace(), records })
+        }
+        Step::Fork { id } => {
+            let (role, device) = (StoreRole::Replica, DeviceId([*id; 16]));
+            Payload::Fork(Identity { role, device, former: vec![DEVICE], created_ms: 0 })
+        }
+        _ => {
+            let left = read::left_generation(store.newest(), &workspace()).unwrap();
+            let Some(generation) = left else { return };
+            let part = PurgePart::Generation { generation };
+            Payload::Purge(Purge { workspace: workspace(), part })
+        }
+    };
+    append(store, &payload);
+}
+
+/// Undecided counters are contiguous, own ops lie under the visible copy only, and each has its
+/// batch.
+fn assert_outbox_is_whole(store: &Store) {
+    let meta = read::meta(store.newest(), &workspace()).unwrap();
+    let entries = read::outbox(store.newest(), &workspace(), 0, usize::MAX).unwrap();
+    let undecided = entries.iter().filter(|(_, entry)| entry.settled.is_none());
+    let counters: Vec<u64> = undecided.map(|(counter, _)| *counter).collect();
+    let expected: Vec<u64> = (meta.decided + 1..=meta.written).collect();
+    assert_eq!(counters, expected);
+    assert!(entries.iter().all(|(counter, _)| *counter > meta.gone));
+    let mut pending = 0;
+    visit_range(store.newest(), PENDING, &[0], &[255], &mut |_, _| {
+        pending += 1;
+        Ok(true)
+    })
+    .unwrap();
+    assert_eq!(pending, entries.len(), "each batch has one op");
+    for (counter, entry) in &entries {
+        for (table, key) in &entry.records {
+            let row_key = keys::row_key(&workspace(), meta.generation, table, key);
+            let own = read::pending(store.newest(), &row_key).unwrap();
+            assert!(own.iter().any(|own| own.counter == *counter), "batch {counter} has its op");
+            assert!(read::has_shadow(store.newest(), &row_key).unwrap());
+        }
     }
 }
 
@@ -229,8 +301,9 @@ proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
 
     /// I13: after every frame, be it an own write, a page (staged, consistent or of the first
-    /// copy), a verdict or a refusal, the entries are those that the rows call for; and an index
-    /// that is declared later, over own ops under way and rows of others, has the same ones.
+    /// copy), a verdict, a refusal, a reset or a fork, the entries are those that the rows call
+    /// for; and an index that is declared later, over own ops under way and rows of others, has the
+    /// same ones.
     #[test]
     fn indexes_are_equal_to_recomputed_indexes(steps in prop::collection::vec(any_step(), 1..40)) {
         let disk = Arc::new(MemoryDisk::new(1 << 20));
@@ -242,6 +315,7 @@ proptest! {
         for (done, step) in steps.iter().enumerate() {
             take(&mut store, step);
             prop_assert_eq!(found(store.newest()), expected(store.newest(), &both));
+            assert_outbox_is_whole(&store);
             if done == steps.len() / 2 {
                 store.commit().unwrap();
                 store.checkpoint().unwrap();

@@ -15,12 +15,13 @@ use lastword_core::schema::{Schema, TableSchema};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword_core::value::Record;
 use lastword_store::keys::{
-    Lineage, OutboxEntry, Shadow, StoredDecision, StoredErasure, StoredPending, StoredRow,
-    WorkspaceMeta,
+    Lineage, OutboxEntry, Shadow, StoredDecision, StoredErasure, StoredPending, StoredReset,
+    StoredRow, WorkspaceMeta,
 };
 use lastword_store::payload::{
-    Attachment, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, LocalTables, Payload,
-    Purge, PurgePart, RemotePage, Restored, Retry, StoreRole, Sums, Verdicts, WorkspaceSchema,
+    Attachment, Carried, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, LocalTables,
+    Payload, Purge, PurgePart, RemotePage, Reset, Restored, Retry, SetAside, StoreRole, Sums,
+    Verdicts, WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -111,7 +112,8 @@ fn own_payloads() -> Vec<(&'static str, Payload)> {
         rows: vec![op("letter", Action::Create { record: record(), replace: false })],
     };
     vec![
-        ("identity", Payload::Identity(identity)),
+        ("identity", Payload::Identity(identity.clone())),
+        ("fork", Payload::Fork(identity)),
         ("local", Payload::Local(local.clone())),
         ("local.unsynced", Payload::Local(LocalBatch { batch: None, previous: vec![1], ..local })),
         ("retry", Payload::Retry(Retry { sent, letter: op("letter", Action::Delete) })),
@@ -121,6 +123,7 @@ fn own_payloads() -> Vec<(&'static str, Payload)> {
         ("purge.decisions", purge(PurgePart::Decisions { device: DeviceId([7; 16]), through: 9 })),
         ("purge.stale", purge(PurgePart::Stale { after: 6, through: 300 })),
         ("purge.erased", purge(PurgePart::Erased { before: 300 })),
+        ("purge.generation", purge(PurgePart::Generation { generation: 2 })),
         ("purge.clock", purge(PurgePart::Clock { now_ms: 1_700_000_000_000 })),
         ("sums", Payload::Sums(Sums { workspaces: vec![(workspace(), 300, 1 << 100)] })),
     ]
@@ -163,6 +166,13 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         records: vec![(TableName::new("notes").unwrap(), Key::new("n1").unwrap())],
     };
     let schema = |schema| Payload::Schema(WorkspaceSchema { workspace: workspace(), schema });
+    let lineage = vec![(10, 1_700_000_000 << 20)];
+    let (other_history, horizon) = (None, 300);
+    let reset = Reset { workspace: workspace(), epoch, role, horizon, lineage, other_history };
+    let records = erasure.records.clone();
+    let rows = vec![op("c", Action::Create { record: record(), replace: false })];
+    let (counters, renumbered) = (vec![4], vec![(5, 4)]);
+    let aside = SetAside { workspace: workspace(), counters, renumbered, rows };
     vec![
         ("erasure", Payload::Erasure(erasure)),
         ("decided", Payload::Decided(decided_batch(accepted(), batch().ops))),
@@ -174,6 +184,10 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         ("local-tables", Payload::LocalTables(LocalTables { tables })),
         ("schema", schema(Some(notes_schema()))),
         ("schema.none", schema(None)),
+        ("reset", Payload::Reset(reset.clone())),
+        ("reset.other", Payload::Reset(Reset { other_history: Some(300), ..reset })),
+        ("carried", Payload::Carried(Carried { workspace: workspace(), records })),
+        ("set_aside", Payload::SetAside(aside)),
     ]
 }
 
@@ -213,6 +227,37 @@ fn value<T: Encode + Decode + PartialEq + Debug>(
     assert!((0..bytes.len()).all(|len| from_bytes::<T>(&bytes[..len]).is_err()), "{name}");
 }
 
+/// What META has of a workspace.
+fn workspace_facts(golden: &mut BTreeMap<&str, &str>) {
+    let meta = WorkspaceMeta {
+        epoch: Some(Epoch([4; 16])),
+        generation: 1,
+        head: 10,
+        cursor: 9,
+        received_to: 10,
+        bootstrapped: true,
+        horizon: 2,
+        written: 5,
+        decided: 4,
+        gone: 3,
+        rows: 300,
+        digest: Digest(1 << 100),
+        time_ms: 1_700_000_000_001,
+        role: Some(Role::Owner),
+    };
+    value(golden, "state.meta", &meta);
+    value(golden, "state.schema", &notes_schema());
+    value(golden, "state.lineage", &Lineage(vec![(10, 1_700_000_000 << 20)]));
+    let reset = StoredReset {
+        generation: 2,
+        received_to: 300,
+        rows: 7,
+        digest: Digest(1 << 100),
+        behind_horizon: true,
+    };
+    value(golden, "state.reset", &reset);
+}
+
 /// Frame payloads and state rows of format 1, byte for byte; each is read back, and no part of one
 /// is taken for the whole.
 #[test]
@@ -234,25 +279,7 @@ fn payloads_and_state_rows_have_their_golden_bytes() {
     value(&mut golden, "state.row.erased", &StoredRow { position: 400, row: erased });
     value(&mut golden, "state.shadow", &Shadow(Some(stored)));
     value(&mut golden, "state.shadow.none", &Shadow(None));
-    let meta = WorkspaceMeta {
-        epoch: Some(Epoch([4; 16])),
-        generation: 1,
-        head: 10,
-        cursor: 9,
-        received_to: 10,
-        bootstrapped: true,
-        horizon: 2,
-        written: 5,
-        decided: 4,
-        gone: 3,
-        rows: 300,
-        digest: Digest(1 << 100),
-        time_ms: 1_700_000_000_001,
-        role: Some(Role::Owner),
-    };
-    value(&mut golden, "state.meta", &meta);
-    value(&mut golden, "state.schema", &notes_schema());
-    value(&mut golden, "state.lineage", &Lineage(vec![(10, 1_700_000_000 << 20)]));
+    workspace_facts(&mut golden);
     let entry = OutboxEntry {
         batch_id: BatchId([2; 16]),
         payload_hash: [3; 32],
@@ -260,8 +287,11 @@ fn payloads_and_state_rows_have_their_golden_bytes() {
         created_ms: 1_700_000_000_000,
         records: vec![(TableName::new("notes").unwrap(), Key::new("n1").unwrap())],
         settled: Some(accepted()),
+        again: false,
     };
     value(&mut golden, "state.outbox", &entry);
+    let entry = OutboxEntry { settled: None, again: true, ..entry };
+    value(&mut golden, "state.outbox.again", &entry);
     let stored = StoredDecision {
         device: DeviceId([1; 16]),
         counter: 3,

@@ -10,10 +10,13 @@ use crate::protocol::message::{Attached, Changes, Decided};
 /// What a session is made with.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// The device that writes.
+    /// The device that writes, until its store becomes another.
     pub device: DeviceId,
     /// Random per opened store.
     pub nonce: [u8; 16],
+    /// The attachments are numbered from the one after this; they must rise as long as the store is
+    /// opened, whichever of its sessions asks for them.
+    pub attachments_after: u64,
     /// The app's schema number, 0 = none.
     pub app_schema: u64,
     /// Name and version of the software.
@@ -27,11 +30,11 @@ pub struct Config {
 pub struct WorkspaceState {
     /// Epoch of its history, if it ever met the authority.
     pub epoch: Option<Epoch>,
-    /// Last consistent seq applied.
+    /// Last consistent seq applied; 0 while a new copy is being made.
     pub cursor: u64,
-    /// Last seq whose page is durable.
+    /// Last seq whose page is durable, of the new copy if one is being made.
     pub received_to: u64,
-    /// The authority's horizon at the last attach.
+    /// The authority's horizon as it was told last.
     pub horizon: u64,
     /// Last counter whose decision is stored.
     pub decided: u64,
@@ -93,9 +96,10 @@ pub enum StopReason {
     Forbidden,
     /// Another connection of this device took over.
     Fenced,
-    /// The device id is used by two stores.
+    /// The device id is used by two stores, and going on under new ids did not help.
     DeviceForked,
-    /// The server has another history of the workspace.
+    /// The server has another history of the workspace, and was not restored from a backup of this
+    /// one.
     EpochChanged,
     /// The app's schema number is too low.
     AppTooOld,
@@ -103,8 +107,6 @@ pub enum StopReason {
     WorkspaceDeleted,
     /// No protocol version in common.
     Version,
-    /// What this device missed is no longer kept.
-    BehindHorizon,
     /// The app declares a table otherwise than the server, or does not understand its schema.
     OtherSchema,
     /// This device's own store failed.
@@ -207,6 +209,20 @@ pub enum Input {
         /// For people: which table, and what to do.
         message: String,
     },
+    /// Answer to [`Output::StoreHorizon`].
+    HorizonStored {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The horizon.
+        horizon: u64,
+    },
+    /// Answer to [`Output::StoreFork`]: the store writes as another device.
+    ForkStored {
+        /// The device that writes from here on.
+        device: DeviceId,
+        /// What the store knows of each workspace now.
+        states: Vec<(WorkspaceName, WorkspaceState)>,
+    },
     /// Time has passed.
     Time,
 }
@@ -236,7 +252,8 @@ pub enum Output {
         /// Most batches to bring.
         max: usize,
     },
-    /// Store durably that the workspace met its authority, and the decisions that came with it.
+    /// Store durably that the workspace met its authority, that a new copy begins if it has to, and
+    /// the decisions that came with it.
     StoreAttached {
         /// The workspace.
         workspace: WorkspaceName,
@@ -257,6 +274,16 @@ pub enum Output {
         /// The decisions, in counter order.
         decisions: Vec<Decided>,
     },
+    /// Store durably that tombstones up to this seq are forgotten.
+    StoreHorizon {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The horizon.
+        horizon: u64,
+    },
+    /// Another store uses the device id: go on under a new one, durably. What waits in the outbox
+    /// is sent again in its name.
+    StoreFork,
     /// The status of a workspace changed.
     Status {
         /// The workspace.

@@ -1,5 +1,7 @@
 //! The session itself.
 
+mod attach;
+mod fork;
 mod workspace;
 
 use alloc::collections::{BTreeMap, VecDeque};
@@ -16,6 +18,7 @@ use crate::limits::{
 use crate::protocol::VERSION;
 use crate::protocol::message::{ErrorCode, Hello, Message, Notice, cut_text};
 use crate::protocol::retry::Backoff;
+use fork::not_written_here;
 
 #[derive(Debug, PartialEq, Eq)]
 enum Link {
@@ -45,6 +48,10 @@ pub struct ReplicaSession {
     /// state is not known, and their answers would be taken for those of the new attachment.
     requests: BTreeMap<WorkspaceName, usize>,
     last_attachment: u64,
+    /// The store is becoming another device: no connection until it has.
+    forking: bool,
+    /// How often it became another one since a decision was stored last.
+    forks: u32,
     backoff: Backoff,
     /// The wake-up that was asked for last.
     wake_at: Option<u64>,
@@ -58,6 +65,7 @@ impl ReplicaSession {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let backoff = Backoff::new(config.seed);
+        let last_attachment = config.attachments_after;
         Self {
             config,
             wanted: false,
@@ -65,7 +73,9 @@ impl ReplicaSession {
             open_since: None,
             workspaces: BTreeMap::new(),
             requests: BTreeMap::new(),
-            last_attachment: 0,
+            last_attachment,
+            forking: false,
+            forks: 0,
             backoff,
             wake_at: None,
             outputs: VecDeque::new(),
@@ -96,6 +106,7 @@ impl ReplicaSession {
             Input::Attach { workspace, state } => self.add(workspace, state),
             Input::Detach { workspace } => self.remove(&workspace),
             Input::Time => self.time(now_ms),
+            Input::ForkStored { device, states } => self.fork_stored(device, states),
             Input::Written { workspace, counter } => {
                 if let Some(local) = self.workspaces.get_mut(&workspace) {
                     local.state.written = counter;
@@ -127,6 +138,7 @@ impl ReplicaSession {
                     local.state.decided = local.state.decided.max(decided);
                 }
                 self.backoff.reset();
+                self.forks = 0;
                 self.pump(&workspace);
                 workspace
             }
@@ -135,7 +147,13 @@ impl ReplicaSession {
                 workspace
             }
             Input::Forked { workspace, counter } => {
-                self.forked(&workspace, counter);
+                self.forked(&workspace, &not_written_here(counter));
+                workspace
+            }
+            Input::HorizonStored { workspace, horizon } => {
+                if let Some(local) = self.workspaces.get_mut(&workspace) {
+                    local.state.horizon = horizon;
+                }
                 workspace
             }
             Input::OtherSchema { workspace, message } => {
@@ -196,6 +214,11 @@ impl ReplicaSession {
     }
 
     fn connect(&mut self) {
+        if self.forking {
+            // It would say Hello under the old id.
+            self.link = Link::Off;
+            return;
+        }
         self.link = Link::Connecting;
         self.out(Output::Connect);
         for workspace in self.active() {

@@ -1,4 +1,4 @@
-//! What the session does for one workspace: attach, push, take changes, stop.
+//! What the session does for one workspace once it is attached: push, take changes, stop.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -8,9 +8,7 @@ use crate::codec::to_bytes;
 use crate::id::WorkspaceName;
 use crate::limits::{MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES, MAX_RETRY_AFTER_MS};
 use crate::op::Batch;
-use crate::protocol::message::{
-    Attach, AttachRefusal, Attached, Changes, Decided, Entry, Message, Notice,
-};
+use crate::protocol::message::{Changes, Decided, Entry, Message, Notice};
 use crate::protocol::replica::io::{Output, StopReason, SyncStatus, WorkspaceState};
 use crate::protocol::replica::local::{Local, Phase, Reading};
 use crate::stamp::Decision;
@@ -19,8 +17,6 @@ use crate::stamp::Decision;
 const MAX_BYTES_IN_FLIGHT: usize = MAX_MESSAGE_BYTES;
 /// Most batches read from the outbox at once.
 const MAX_OUTBOX_READ: usize = 8;
-/// A workspace that the server cannot serve now is asked for again after this, in milliseconds.
-const ATTACH_RETRY_MS: u64 = 5_000;
 
 impl ReplicaSession {
     pub(super) fn add(&mut self, workspace: WorkspaceName, state: WorkspaceState) {
@@ -48,39 +44,6 @@ impl ReplicaSession {
         }
     }
 
-    /// Attaches a workspace if nothing is in the way.
-    pub(super) fn attach(&mut self, workspace: &WorkspaceName) {
-        let Some(local) = self.workspaces.get(workspace) else { return };
-        let ready = self.link == Link::Open
-            && local.phase == Phase::Idle
-            && local.attach_at.is_none()
-            && !self.requests.contains_key(workspace);
-        if !ready {
-            return;
-        }
-        self.last_attachment += 1;
-        let attachment = self.last_attachment;
-        let nonce = self.config.nonce;
-        let Some(local) = self.workspaces.get_mut(workspace) else { return };
-        local.attachment = attachment;
-        local.phase = Phase::Attaching;
-        let state = local.state;
-        // Pages go on from what is asked for here, also if more becomes durable meanwhile.
-        local.expected = state.received_to;
-        local.began_at = state.received_to;
-        self.send(&Message::Attach(Attach {
-            attachment,
-            workspace: workspace.clone(),
-            epoch: state.epoch,
-            cursor: state.cursor,
-            received_to: state.received_to,
-            cover: [0; 16],
-            nonce,
-            decided: state.decided,
-            scope: Vec::new(),
-        }));
-    }
-
     pub(super) fn stop_workspace(
         &mut self,
         workspace: &WorkspaceName,
@@ -101,7 +64,9 @@ impl ReplicaSession {
             Message::Refused { attachment, .. }
             | Message::Ack { attachment, .. }
             | Message::Notice(
-                Notice::Revoked { attachment } | Notice::RetryAfter { attachment, .. },
+                Notice::Revoked { attachment }
+                | Notice::RetryAfter { attachment, .. }
+                | Notice::Horizon { attachment, .. },
             ) => *attachment,
             _ => return self.fail(now_ms, "this message is not for a device"),
         };
@@ -119,6 +84,9 @@ impl ReplicaSession {
             Message::Notice(Notice::RetryAfter { counter, retry_ms, message, .. }) => {
                 let retry_at_ms = now_ms.saturating_add(retry_ms.min(MAX_RETRY_AFTER_MS));
                 self.retry_after(&workspace, counter, retry_at_ms, message);
+            }
+            Message::Notice(Notice::Horizon { horizon, .. }) => {
+                self.horizon(now_ms, &workspace, horizon);
             }
             _ => {
                 let message = "the membership of this workspace ended".into();
@@ -148,115 +116,6 @@ impl ReplicaSession {
         self.progress(workspace);
     }
 
-    fn refused(
-        &mut self,
-        now_ms: u64,
-        workspace: &WorkspaceName,
-        code: AttachRefusal,
-        message: String,
-    ) {
-        let why = match code {
-            AttachRefusal::Forbidden => StopReason::Forbidden,
-            AttachRefusal::Fenced => StopReason::Fenced,
-            AttachRefusal::DeviceForked => {
-                let message = self.copied(&message);
-                return self.stop_workspace(workspace, StopReason::DeviceForked, message);
-            }
-            AttachRefusal::AppTooOld => StopReason::AppTooOld,
-            AttachRefusal::WorkspaceDeleted => StopReason::WorkspaceDeleted,
-            // The other workspaces of the connection go on.
-            AttachRefusal::TooMany | AttachRefusal::Unavailable => {
-                let retry_at_ms = now_ms + self.backoff.spread(ATTACH_RETRY_MS);
-                self.reset(workspace);
-                if let Some(local) = self.workspaces.get_mut(workspace) {
-                    local.attach_at = Some(retry_at_ms);
-                }
-                let status = SyncStatus::Offline { why: message, retry_at_ms };
-                return self.set_status(workspace, status);
-            }
-        };
-        self.stop_workspace(workspace, why, message);
-    }
-
-    fn attached(&mut self, workspace: &WorkspaceName, attached: Attached) {
-        let Some(local) = self.workspaces.get_mut(workspace) else { return };
-        if local.phase != Phase::Attaching {
-            return;
-        }
-        let state = local.state;
-        let other_history = state.epoch.is_some_and(|epoch| epoch != attached.epoch)
-            || state.received_to > attached.head
-            || state.decided > attached.last_counter;
-        if other_history {
-            let message = alloc::format!(
-                "the server has another history of workspace {workspace} than this device (was \
-                 it restored or made anew?); unsent changes are kept; sync this workspace into \
-                 a new --data directory to go on"
-            );
-            return self.give_up(workspace, StopReason::EpochChanged, message);
-        }
-        if attached.last_counter > state.written {
-            return self.forked(workspace, attached.last_counter);
-        }
-        // A first copy that is half there may hold records whose tombstones are gone since.
-        let torn = state.cursor == 0
-            && (1..attached.horizon).contains(&state.received_to)
-            && attached.horizon != state.horizon;
-        if torn || (state.cursor > 0 && state.cursor < attached.horizon) {
-            let message = alloc::format!(
-                "this device was away too long: the server keeps changes of workspace \
-                 {workspace} from seq {} on, this device has seen {}; unsent changes are kept; \
-                 sync it into a new --data directory",
-                attached.horizon,
-                state.received_to
-            );
-            return self.give_up(workspace, StopReason::BehindHorizon, message);
-        }
-        local.phase = Phase::Storing;
-        local.goal = attached.head;
-        let store = Output::StoreAttached { workspace: workspace.clone(), attached };
-        self.request(workspace, store);
-    }
-
-    /// The authority decided a batch of this device that this store did not write: the device id is
-    /// in use elsewhere.
-    pub(super) fn forked(&mut self, workspace: &WorkspaceName, counter: u64) {
-        let why = alloc::format!(
-            "the server has decided batch {counter} of it, which was not written here"
-        );
-        let message = self.copied(&why);
-        self.give_up(workspace, StopReason::DeviceForked, message);
-    }
-
-    fn copied(&self, why: &str) -> String {
-        alloc::format!(
-            "this directory and a copy of it both write as device {}: {why}; unsent changes are \
-             kept; sync this workspace into a new --data directory to go on",
-            self.config.device
-        )
-    }
-
-    /// What the authority offers is of no use here: it need not serve it.
-    pub(super) fn give_up(&mut self, workspace: &WorkspaceName, why: StopReason, message: String) {
-        if let Some(local) = self.workspaces.get(workspace) {
-            self.send(&Message::Detach { attachment: local.attachment });
-        }
-        self.stop_workspace(workspace, why, message);
-    }
-
-    pub(super) fn attach_stored(&mut self, workspace: &WorkspaceName, state: WorkspaceState) {
-        let Some(local) = self.workspaces.get_mut(workspace) else { return };
-        // A write may have been told of since the store answered, so its counter never falls.
-        local.state = WorkspaceState { written: local.state.written.max(state.written), ..state };
-        if local.phase == Phase::Storing {
-            local.phase = Phase::Open;
-            local.pushed = state.decided;
-            local.handed = state.decided;
-        }
-        self.progress(workspace);
-        self.pump(workspace);
-    }
-
     fn changes(&mut self, now_ms: u64, workspace: &WorkspaceName, page: Changes) {
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
         if !matches!(local.phase, Phase::Storing | Phase::Open) {
@@ -267,6 +126,19 @@ impl ReplicaSession {
         }
         local.expected = page.to;
         self.request(workspace, Output::StoreChanges { workspace: workspace.clone(), page });
+    }
+
+    /// The authority has forgotten tombstones that every page so far has shown.
+    fn horizon(&mut self, now_ms: u64, workspace: &WorkspaceName, horizon: u64) {
+        let Some(local) = self.workspaces.get_mut(workspace) else { return };
+        if !matches!(local.phase, Phase::Storing | Phase::Open) {
+            return;
+        }
+        if horizon > local.expected {
+            return self.fail(now_ms, "the server named a horizon before the pages up to it");
+        }
+        let store = Output::StoreHorizon { workspace: workspace.clone(), horizon };
+        self.request(workspace, store);
     }
 
     pub(super) fn changes_stored(
@@ -288,7 +160,7 @@ impl ReplicaSession {
 
     /// Live once the cursor has reached the head of the attach; then it stays live, or held while
     /// the server puts batches off.
-    fn progress(&mut self, workspace: &WorkspaceName) {
+    pub(super) fn progress(&mut self, workspace: &WorkspaceName) {
         let Some(local) = self.workspaces.get(workspace) else { return };
         if local.phase != Phase::Open {
             return;
@@ -338,6 +210,7 @@ impl ReplicaSession {
         written: u64,
     ) {
         self.backoff.reset();
+        self.forks = 0;
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
         local.state.decided = decided;
         local.state.written = local.state.written.max(written);
