@@ -415,7 +415,9 @@ impl Cluster {
         loop {
             while self.turn(who)? || self.forget(who)? {}
             let wakes = |at: &usize| {
-                let is_free = !self.lines[*at].is_held();
+                // Over a connection that holds messages back nobody gets in step.
+                let line = &self.lines[*at];
+                let is_free = line.open.is_none() || !line.is_held();
                 self.devices[*at].wakes_at().filter(|_| is_free)
             };
             let Some(at) = who.iter().filter_map(wakes).min() else { return Ok(()) };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lastword::core::json;
 use lastword::core::protocol::replica::SyncStatus;
 use lastword::core::stamp::{Decision, Verdict};
 use lastword::core::value::{Record, Value};
@@ -9,6 +10,9 @@ use lastword::{Conflict, Settled, Shown};
 
 use crate::notation::{in_parentheses, parts, record, record_name};
 use crate::play::{Actor, Done, Play, said};
+
+/// Characters of a record that a failure shows.
+const MOST_SHOWN: usize = 200;
 
 pub(crate) fn is_in_step(actor: &Actor) -> bool {
     let status = actor.device.status(actor.workspace.name());
@@ -185,7 +189,7 @@ impl Play {
         self.cluster.settle().map_err(said)?;
         let mut others = Vec::new();
         for row in self.conflicts()? {
-            let is_of = row.table == table.as_str() && row.conflict_key() == key.as_str();
+            let is_of = row.table == table.as_str() && (*row).key == key.as_str();
             if self.named.contains(row.key()) || !is_of {
                 continue;
             }
@@ -195,7 +199,7 @@ impl Play {
                 self.named.insert(row.key().to_owned());
                 return Ok(());
             }
-            others.push(format!("({}) {lost:?} gave way to {won:?}", row.reason));
+            others.push(format!("({}) {}", row.reason, shown_sides(&lost, &won)));
         }
         Err(format!("there is no such conflict, but {others:?}"))
     }
@@ -206,9 +210,12 @@ impl Play {
         for row in self.conflicts()? {
             if !self.named.contains(row.key()) {
                 let (lost, won) = sides_of(&row);
-                let name = format!("{}/{}", row.table, row.conflict_key());
+                let name = format!("{}/{}", row.table, (*row).key);
                 let reason = &row.reason;
-                return Err(format!("conflict on {name} ({reason}): {lost:?} gave way to {won:?}"));
+                let sides = shown_sides(&lost, &won);
+                return Err(format!(
+                    "nothing is said of the conflict on {name} ({reason}): {sides}"
+                ));
             }
         }
         Ok(())
@@ -226,23 +233,24 @@ impl Play {
     }
 }
 
-/// The row's field `key` is the record's, its own key is the conflict's.
-trait OfRecord {
-    fn conflict_key(&self) -> &str;
-}
-
-impl OfRecord for Conflict {
-    fn conflict_key(&self) -> &str {
-        &self.key
-    }
-}
-
 fn check_value(whose: &str, name: &str, expected: Option<&Record>, found: Option<&Shown>) -> Done {
     let found = found.map(|shown| &shown.record);
     match expected == found {
         true => Ok(()),
-        false => Err(format!("{name} at {whose}: the page says {expected:?}, it is {found:?}")),
+        false => {
+            let (expected, found) = (shown_record(expected), shown_record(found));
+            Err(format!("{name} at {whose}: the page says {expected}, it is {found}"))
+        }
     }
+}
+
+fn shown_record(record: Option<&Record>) -> String {
+    let text = record.map(|record| json::record_to_string(record).unwrap_or_else(said));
+    let mut text = text.unwrap_or_else(|| "not there".into());
+    if let Some((most, _)) = text.char_indices().nth(MOST_SHOWN) {
+        text.replace_range(most.., "..");
+    }
+    text
 }
 
 /// Values of the disputed fields; none if that side deletes.
@@ -253,6 +261,20 @@ fn side(text: &str) -> Result<Side, String> {
         return Ok(None);
     }
     Ok(Some(record(text)?.to_entries().map_err(said)?.into_iter().collect()))
+}
+
+fn shown_sides(lost: &Side, won: &Side) -> String {
+    let shown = |side: &Side| match side {
+        None => "a delete".to_owned(),
+        Some(fields) => {
+            let field = |(name, value): (&String, &Value)| {
+                format!("{name}: {}", json::value_to_string(value))
+            };
+            let fields: Vec<String> = fields.iter().map(field).collect();
+            format!("{{{}}}", fields.join(", "))
+        }
+    };
+    format!("{} gave way to {}", shown(lost), shown(won))
 }
 
 fn sides_of(conflict: &Conflict) -> (Side, Side) {

@@ -40,30 +40,15 @@ impl Play {
                 let backup = self.backup.take().ok_or("there is no backup")?;
                 self.cluster.restore_server(&backup).map_err(said)
             }
-            ["offline", name] => {
-                let device = self.actor(name)?.device.clone();
-                self.cluster.offline(&device).map_err(said)
-            }
-            ["online", name] => {
-                let device = self.actor(name)?.device.clone();
-                self.cluster.online(&device);
-                Ok(())
+            [what @ ("cut" | "offline" | "online" | "release"), name] => {
+                self.connection(what, name)
             }
             ["kill", "server"] => self.cluster.kill_server().map_err(said),
             ["kill" | "restart", name] => self.restart(words[0], name),
-            ["cut", name] => {
-                let device = self.actor(name)?.device.clone();
-                self.cluster.cut(&device).map_err(said)
-            }
             ["hold", way @ ("to" | "from"), name] => self.let_pass(way, name, 0),
             ["let", number, "pass", way @ ("to" | "from"), name] => {
                 let number = number.parse().map_err(|_| format!("no number: {number}"))?;
                 self.let_pass(way, name, number)
-            }
-            ["release", name] => {
-                let device = self.actor(name)?.device.clone();
-                self.cluster.release(&device);
-                Ok(())
             }
             ["role", name, role] => self.role(name, role),
             ["copy", name, "as", copy, "of", user] => {
@@ -83,6 +68,23 @@ impl Play {
                 self.edit(name, named, value)
             }
             _ => Err(format!("no step: {text}")),
+        }
+    }
+
+    /// Something happens to the connection of a device.
+    fn connection(&mut self, what: &str, name: &str) -> Done {
+        let device = self.actor(name)?.device.clone();
+        match what {
+            "cut" => self.cluster.cut(&device).map_err(said),
+            "offline" => self.cluster.offline(&device).map_err(said),
+            "online" => {
+                self.cluster.online(&device);
+                Ok(())
+            }
+            _ => {
+                self.cluster.release(&device);
+                Ok(())
+            }
         }
     }
 
