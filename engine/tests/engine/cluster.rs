@@ -41,8 +41,16 @@ fn two_runs_are_the_same() {
         on_b.write(|tx| tx.update(MESSAGES, "m1", |message| message.index = 7)).unwrap();
         cluster.settle().unwrap();
         cluster.assert_equal();
+        let backup = cluster.backup_server();
+        put(&on_a, "m3");
+        cluster.settle().unwrap();
+        cluster.restore_server(&backup).unwrap();
+        cluster.settle().unwrap();
+        assert!(on_b.get(MESSAGES, "m3").unwrap().is_none(), "the backup does not have it");
+        cluster.assert_equal();
         let history = on_b.history(MESSAGES, "m2").unwrap();
-        (on_a.status().unwrap(), a.id(), format!("{history:?}"), cluster.now_ms())
+        let lost = format!("{:?}", on_b.dead_letters().unwrap());
+        (on_a.status().unwrap(), a.id(), format!("{history:?}"), lost, cluster.now_ms())
     };
     assert_eq!(run(), run());
 }
