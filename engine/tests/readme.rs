@@ -1,4 +1,4 @@
-//! The Rust of the README, as it stands there: here it is compiled.
+//! The Rust of the READMEs, as it stands there: here it is compiled.
 
 // A helper of a test fails the test as the test itself would.
 #![allow(clippy::unwrap_used)]
@@ -58,6 +58,42 @@ fn embedded() -> Done {
     Ok(())
 }
 
+// The same for the page of this crate.
+#[allow(dead_code)]
+fn engine() -> Done {
+    use lastword::{Database, Remote, Table};
+    use serde::{Deserialize, Serialize};
+
+    #[derive(Serialize, Deserialize)]
+    struct Note {
+        id: String,
+        folder: String,
+        text: String,
+    }
+
+    const NOTES: Table<Note> = Table::new("notes", "id");
+    const BY_FOLDER: Index<Note> = NOTES.index("by_folder", &["folder", "text"]);
+
+    let db = Database::builder().tables(NOTES).index(BY_FOLDER).open("notes.lastword")?;
+    let ws = db.workspace("acme")?;
+    let receipt = ws.write(|tx| {
+        tx.update(NOTES, "n1", |note| note.text.push('!'))?;
+        tx.delete(NOTES, "n2")
+    })?;
+
+    let mut live = ws.watch(&BY_FOLDER.prefix("inbox").limit(50))?;
+    while let Some(diff) = live.recv() {
+        show(&diff.rows);
+    }
+
+    let sync = db.connect(Remote::new("ws://127.0.0.1:7420")?.token("me"))?;
+    sync.attach(&ws)?;
+    let verdict = receipt.wait(None);
+
+    show(&verdict);
+    Ok(())
+}
+
 fn tested() -> Done {
     use lastword::testing::Cluster;
     use lastword::{Database, Table};
@@ -82,16 +118,17 @@ fn squeezed(code: &str) -> String {
     code.replace(",}", "}").replace(";}", "}")
 }
 
-/// R11. What the README shows is what users type first: it compiles, and its test passes.
+/// R11. What a README shows is what users type first: it compiles, and its test passes.
 #[test]
-fn the_code_of_the_readme_compiles() {
+fn the_code_of_the_readmes_compiles() {
     tested().unwrap();
     let here = squeezed(include_str!("readme.rs"));
-    let readme = include_str!("../../README.md");
-    let blocks = readme.split("\n```rust\n").skip(1).filter_map(|rest| rest.split("\n```").next());
-    let blocks: Vec<&str> = blocks.collect();
-    assert_eq!(blocks.len(), 5, "blocks of Rust in the README");
-    for block in blocks {
-        assert!(here.contains(&squeezed(block)), "the README has other code:\n{block}");
+    for (page, count) in [(include_str!("../../README.md"), 5), (include_str!("../README.md"), 1)] {
+        let blocks = page.split("\n```rust\n").skip(1);
+        let blocks: Vec<&str> = blocks.filter_map(|rest| rest.split("\n```").next()).collect();
+        assert_eq!(blocks.len(), count, "blocks of Rust in a README");
+        for block in blocks {
+            assert!(here.contains(&squeezed(block)), "a README has other code:\n{block}");
+        }
     }
 }
