@@ -10,6 +10,7 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, TableName, WorkspaceName};
 use lastword_store::{OpenReport, View, read};
 
+use crate::environment::{Environment, Machine};
 use crate::error::{Error, Result};
 use crate::heal::{self, HealReport, OnDamage};
 use crate::hook::{self, Failed};
@@ -45,10 +46,22 @@ pub(crate) struct DatabaseInner {
     pub(crate) max_undecided: u64,
     pub(crate) app_schema: u64,
     pub(crate) last_hlc: Arc<Mutex<Hlc>>,
+    pub(crate) environment: Arc<dyn Environment>,
     /// Drawn when it first connects: every connection of this process is of one store.
     pub(crate) nonce: Mutex<Option<[u8; 16]>>,
     /// How often it has connected.
     pub(crate) connects: AtomicU64,
+}
+
+/// An open store with what runs it.
+pub(crate) struct Running {
+    pub(crate) opened: OpenedStore,
+    pub(crate) healed: Option<HealReport>,
+    pub(crate) writer: Writer,
+    pub(crate) watchers: Arc<Watchers>,
+    pub(crate) hooks: Arc<HookQueue>,
+    pub(crate) declared: Arc<Declared>,
+    pub(crate) environment: Arc<dyn Environment>,
 }
 
 /// Settings of a database that is about to be opened.
@@ -132,12 +145,9 @@ impl Builder {
     /// does not fit another or what the store has; [`crate::Error::NotHealed`] if healing fails,
     /// [`crate::Error::HealUnfinished`] if it was cut short and is not wanted now.
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Database> {
-        if let Some(fault) = self.fault {
-            return Err(fault);
-        }
-        let options = OpenOptions::replica(self.declared.indexes(), self.history);
+        let mut declared = self.declared()?;
+        let options = OpenOptions::replica(declared.indexes(), self.history);
         let (opened, mut store, healed) = heal::open(dir.as_ref(), &options, self.on_damage)?;
-        let mut declared = self.declared;
         if let Err(error) = locality::settle(&mut store, &mut declared) {
             // Nothing is wrong with the store, so the next open should find it in good order.
             store.close()?;
@@ -151,30 +161,53 @@ impl Builder {
             "writer",
             Box::new(move |view| told.published(view)),
         )?;
-        Ok(Database {
+        let (declared, environment) = (Arc::new(declared), Arc::new(Machine));
+        let hooks = Arc::default();
+        let running = Running { opened, healed, writer, watchers, hooks, declared, environment };
+        Ok(self.database(running))
+    }
+
+    /// What is declared, if it fits together.
+    pub(crate) fn declared(&self) -> Result<Declared> {
+        match &self.fault {
+            Some(fault) => Err(fault.clone()),
+            None => Ok(self.declared.clone()),
+        }
+    }
+
+    /// Number of the app's schema, 0 = none.
+    pub(crate) fn app_schema(&self) -> u64 {
+        self.app_schema
+    }
+
+    /// The database over a store that is open.
+    pub(crate) fn database(&self, running: Running) -> Database {
+        let Running { opened, healed, writer, watchers, hooks, declared, environment } = running;
+        tell_panics(&hooks);
+        Database {
             inner: Arc::new(DatabaseInner {
                 opened,
                 healed,
                 writer: Arc::new(writer),
                 watchers,
                 receipts: Arc::default(),
-                hooks: hooks(),
+                hooks,
                 looking: Arc::default(),
-                declared: Arc::new(declared),
+                declared,
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 app_schema: self.app_schema,
                 last_hlc: Arc::default(),
+                environment,
                 nonce: Mutex::default(),
                 connects: AtomicU64::default(),
             }),
-        })
+        }
     }
 }
 
-/// The queue of a new database; a panic of a hook is an event itself, unless it was told of one.
-fn hooks() -> Arc<HookQueue> {
-    let queue: Arc<HookQueue> = Arc::default();
-    let of = Arc::downgrade(&queue);
+/// A panic of a hook is an event itself, unless it was told of one.
+fn tell_panics(queue: &Arc<HookQueue>) {
+    let of = Arc::downgrade(queue);
     queue.on_panic(move |name, reason| {
         if let Some(queue) = of.upgrade()
             && name != hook::SYNC_ERROR.name()
@@ -183,7 +216,6 @@ fn hooks() -> Arc<HookQueue> {
             queue.run(hook::SYNC_ERROR, &Failed { workspace: None, message });
         }
     });
-    queue
 }
 
 impl Database {

@@ -2,6 +2,28 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+/// Where a database takes the time and its ids from.
+pub(crate) trait Environment: Send + Sync {
+    /// Wall time, milliseconds since 1970 UTC.
+    fn now_ms(&self) -> i64;
+
+    /// Bytes that no other call gives.
+    fn random(&self) -> [u8; 16];
+}
+
+/// The machine that the process runs on.
+pub(crate) struct Machine;
+
+impl Environment for Machine {
+    fn now_ms(&self) -> i64 {
+        now_ms()
+    }
+
+    fn random(&self) -> [u8; 16] {
+        random()
+    }
+}
+
 /// Wall time of this machine, milliseconds since 1970 UTC; shown, never used for order.
 #[must_use]
 pub fn now_ms() -> i64 {

@@ -85,6 +85,24 @@ struct Waiting {
 }
 
 impl HookQueue {
+    /// A queue without a thread, for a database that is driven one event at a time: events wait
+    /// until [`HookQueue::run_waiting`].
+    pub(crate) fn in_place() -> Self {
+        // Whoever drives it is the thread.
+        let waiting = Mutex::new(Waiting { has_thread: true, ..Waiting::default() });
+        Self { waiting, ..Self::default() }
+    }
+
+    /// Does what waits, and what comes while it does, on this thread; true if there was anything.
+    pub(crate) fn run_waiting(&self) -> bool {
+        let mut did = false;
+        loop {
+            let Some(job) = lock(&self.waiting).jobs.pop_front() else { return did };
+            job();
+            did = true;
+        }
+    }
+
     /// Adds what is to be run at a point, and begins the thread with the first of them.
     pub(crate) fn add<E: Any>(
         self: &Arc<Self>,

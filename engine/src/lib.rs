@@ -49,6 +49,7 @@
 //! - What an app does not know as a type it reads and writes as records: [`Tx::put_record`],
 //!   [`Workspace::get_record`], [`Workspace::watch_records`].
 //! - To sync, call [`Database::connect`]. To serve, open an [`Authority`].
+//! - To test an app that syncs, use [`testing::Cluster`]: a server and devices in one process.
 
 // Lowest first: a module uses only those above it.
 mod environment;
@@ -79,6 +80,7 @@ mod receipt;
 mod hooks;
 pub mod hook;
 mod database;
+mod raise;
 mod lost;
 mod view;
 mod workspace;
@@ -98,6 +100,7 @@ mod backup;
 mod restore;
 mod compact;
 pub mod node;
+pub mod testing;
 #[cfg(feature = "net")]
 mod sync;
 

@@ -112,6 +112,28 @@ impl Purging {
     }
 }
 
+/// A whole pass at once, for a store that nothing else runs beside; whether it changed anything.
+pub(crate) fn all(
+    store: &mut Store,
+    tombstones: Duration,
+    history: Duration,
+    clock_ms: i64,
+) -> Result<bool, StoreError> {
+    let Purging { tombstones_ms, decisions_ms, .. } = Purging::new(tombstones, history);
+    let mut pass = Pass { clock_ms, stale: true, last: None, is_own_left: true, walk: None };
+    let mut changed = false;
+    loop {
+        match pass.next(store, tombstones_ms, decisions_ms)? {
+            Found::Purge(purge) => {
+                append(store, purge)?;
+                changed = true;
+            }
+            Found::More => {}
+            Found::End => return Ok(changed),
+        }
+    }
+}
+
 impl Pass {
     fn next_workspace(&mut self, store: &Store) -> Result<Option<WorkspaceName>, StoreError> {
         let next = match self.is_own_left {

@@ -102,10 +102,20 @@ fn jump(head: u64, now_ms: i64) -> u64 {
     above.checked_next_multiple_of(SEQS_PER_SECOND).unwrap_or(above)
 }
 
+/// Begins another history in every workspace, behind what was given until now.
 pub(crate) fn workspaces(store: &mut Store, now_ms: i64) -> Result<Vec<RestoredWorkspace>> {
+    workspaces_under(store, now_ms, &mut || Epoch(random()))
+}
+
+/// The same; each history gets its epoch from `epoch`.
+pub(crate) fn workspaces_under(
+    store: &mut Store,
+    now_ms: i64,
+    epoch: &mut dyn FnMut() -> Epoch,
+) -> Result<Vec<RestoredWorkspace>> {
     let mut renewed = Vec::new();
     for (workspace, meta) in read::workspaces(store.newest())? {
-        let (epoch, branch, head) = (Epoch(random()), meta.head, jump(meta.head, now_ms));
+        let (epoch, branch, head) = (epoch(), meta.head, jump(meta.head, now_ms));
         let name = workspace.as_str().to_owned();
         renewed.push(RestoredWorkspace { workspace: name, epoch, branch, head });
         let frame = Restored { workspace, epoch, branch, head, time_ms: now_ms };

@@ -19,7 +19,6 @@ use lastword_store::payload::{LocalBatch, Payload, RemotePage, Retry};
 use lastword_store::{Store, read};
 
 use crate::dead_letter::{self, Kept};
-use crate::environment::now_ms;
 use crate::error::{Error, Result};
 use crate::live::lock;
 use crate::receipt::{Held, Receipt, Written};
@@ -87,7 +86,7 @@ impl Workspace {
         let mut letters: Vec<BatchId> = self.unit(unit)?.iter().map(|kept| kept.batch_id).collect();
         // The last first: what is left after a crash is the beginning of a unit.
         letters.reverse();
-        let (now_ms, mut discarded) = (now_ms(), 0);
+        let (now_ms, mut discarded) = (self.database().inner.environment.now_ms(), 0);
         for letters in letters.chunks(MAX_BATCH_OPS) {
             let letters = letters.to_vec();
             discarded += self.database().inner.writer.run(move |store| {
@@ -186,7 +185,7 @@ impl Workspace {
         let hold = |again: &Again| inner.receipts.hold(again.new_id);
         let held: Vec<Held> = step.iter().map(hold).collect();
         let (workspace, clock) = (self.name().clone(), Arc::clone(&inner.last_hlc));
-        let (max_undecided, now_ms) = (inner.max_undecided, now_ms());
+        let (max_undecided, now_ms) = (inner.max_undecided, inner.environment.now_ms());
         let sent = self.told_if_full(inner.writer.run(move |store| {
             let mut last_hlc = lock(&clock);
             let mut sent = Vec::with_capacity(step.len());

@@ -7,7 +7,6 @@ use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_store::read;
 
 use crate::database::Database;
-use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
 use crate::hook::{self, QueueFull};
 use crate::live::lock;
@@ -90,14 +89,15 @@ impl Workspace {
             edit(&mut tx)?;
             let (draft, before) = tx.into_draft();
             let (declared, max_undecided) = (Arc::clone(&inner.declared), inner.max_undecided);
-            let batch_id = BatchId(random());
+            let environment = Arc::clone(&inner.environment);
+            let batch_id = BatchId(environment.random());
             let held = inner.receipts.hold(batch_id);
             let clock = Arc::clone(&inner.last_hlc);
             let appended = self.told_if_full(inner.writer.run(move |store| {
                 let is_local = |table: &TableName| declared.is_local(table);
                 let mut last_hlc = lock(&clock);
                 let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
-                write::append(store, &draft, batch_id, now_ms(), author)
+                write::append(store, &draft, batch_id, environment.now_ms(), author)
             }))?;
             let workspace = self.name.clone();
             return Ok(match appended {

@@ -1,4 +1,5 @@
-//! The writer: one thread that owns the store and does everything that changes it.
+//! The writer: one thread that owns the store and does everything that changes it. A store that is
+//! driven one event at a time has none: there a job runs at once, on its caller's thread.
 //!
 //! Jobs queue while a sync runs; when it ends, the next ones are taken together, appended, written
 //! and synced once (group commit without election). A job decides on the newest state; whoever
@@ -29,11 +30,25 @@ const PACE: Duration = Duration::from_millis(25);
 /// Called after every group that was published, with the view that shows it.
 pub(crate) type OnPublish = Box<dyn Fn(&Arc<View>) + Send>;
 
-/// Handle of the writer thread.
+/// A store that belongs to somebody who drives it without a thread.
+pub(crate) trait InPlace: Send + Sync {
+    /// Runs a job, makes durable what it appended, shows that, and answers. Errors:
+    /// [`Error::Closed`].
+    fn run(&self, job: Job) -> Result<(), Error>;
+
+    /// Closes the store cleanly, unless it is closed.
+    fn close(&self) -> Result<(), Error>;
+}
+
+/// Handle of a store and of what changes it.
 pub(crate) struct Writer {
-    queue: Arc<Queue>,
+    way: Way,
     views: ViewHandle,
-    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+enum Way {
+    Thread { queue: Arc<Queue>, thread: Mutex<Option<JoinHandle<()>>> },
+    InPlace(Arc<dyn InPlace>),
 }
 
 impl Writer {
@@ -57,7 +72,12 @@ impl Writer {
                 WriterLoop { store, queue: theirs, on_publish, upkeep }.run();
             })
             .map_err(|source| Error::Thread { reason: source.to_string() })?;
-        Ok(Self { queue, views, thread: Mutex::new(Some(thread)) })
+        Ok(Self { way: Way::Thread { queue, thread: Mutex::new(Some(thread)) }, views })
+    }
+
+    /// The handle of a store that somebody else drives.
+    pub(crate) fn in_place(store: Arc<dyn InPlace>, views: ViewHandle) -> Self {
+        Self { way: Way::InPlace(store), views }
     }
 
     /// The last published view.
@@ -82,7 +102,10 @@ impl Writer {
             let result = job(store);
             Box::new(move |synced| done(result.and_then(|value| Ok(synced.map(|()| value)?))))
         });
-        self.queue.job(bytes, job)
+        match &self.way {
+            Way::Thread { queue, .. } => queue.job(bytes, job),
+            Way::InPlace(store) => store.run(job),
+        }
     }
 
     /// Runs a job and waits until its group is durable. What it holds is its caller's, who waits.
@@ -101,13 +124,17 @@ impl Writer {
     /// Finishes what is queued, closes the store cleanly and ends the thread. On the thread itself,
     /// which cannot wait for its own end, it happens after this returns.
     pub(crate) fn close(&self) -> Result<(), Error> {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (queue, thread) = match &self.way {
+            Way::Thread { queue, thread } => (queue, thread),
+            Way::InPlace(store) => return store.close(),
+        };
+        let thread = thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(thread) = thread else { return Ok(()) };
         if thread.thread().id() == std::thread::current().id() {
-            return self.queue.close(Box::new(drop));
+            return queue.close(Box::new(drop));
         }
         let (answer, answered) = sync_channel(1);
-        let close = self.queue.close(Box::new(move |result| {
+        let close = queue.close(Box::new(move |result| {
             let _ = answer.send(result);
         }));
         let closed = close.and_then(|()| match answered.recv() {

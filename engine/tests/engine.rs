@@ -11,6 +11,8 @@ mod site;
 
 #[path = "engine/authority.rs"]
 mod authority;
+#[path = "engine/cluster.rs"]
+mod cluster;
 #[path = "engine/hooks.rs"]
 mod hooks;
 #[path = "engine/index.rs"]

@@ -12,6 +12,7 @@ use lastword_store::payload::StoreRole;
 use lastword_store::{Disk, OpenReport, Options, Store, StoreError, View, read};
 
 use crate::error::{Error, Result};
+use crate::locality;
 use crate::open;
 use crate::replicator::{self, workspace_state};
 use crate::schema::Declared;
@@ -75,21 +76,32 @@ impl DeviceNode {
         wall_ms: i64,
     ) -> Result<(Self, OpenReport)> {
         let mut declared = Declared::default();
-        for table in settings.local_tables {
-            declared.local_table(table)?;
+        for table in &settings.local_tables {
+            declared.local_table(table.clone())?;
         }
+        Self::open_declared(disk, settings, (declared, 0), wall_ms)
+    }
+
+    /// The same with what an app declares, and the number of its schema.
+    pub(crate) fn open_declared(
+        disk: Arc<dyn Disk>,
+        settings: DeviceSettings,
+        (mut declared, app_schema): (Declared, u64),
+        wall_ms: i64,
+    ) -> Result<(Self, OpenReport)> {
         let apply = Arc::new(ApplyPayload::new(declared.indexes().clone()));
         let (mut store, report) = Store::open(disk, settings.store, apply)?;
         let identity = match read::identity(store.newest())? {
             Some(identity) => identity,
             None => open::introduce(&mut store, StoreRole::Replica, settings.new_device, wall_ms)?,
         };
+        locality::settle(&mut store, &mut declared)?;
         let nonce = replicator::nonce(&mut store, settings.nonce)?;
         let session = ReplicaSession::new(Config {
             device: identity.device,
             nonce,
             attachments_after: 0,
-            app_schema: 0,
+            app_schema,
             agent: "lastword node".into(),
             seed: settings.seed,
         });
@@ -234,6 +246,16 @@ impl DeviceNode {
     #[must_use]
     pub fn has_requests(&self) -> bool {
         !self.requests.is_empty()
+    }
+
+    /// The oldest thing that the session wants of the store.
+    pub(crate) fn next_request(&self) -> Option<&Output> {
+        self.requests.front()
+    }
+
+    /// What its app declares.
+    pub(crate) fn declared(&self) -> &Arc<Declared> {
+        &self.declared
     }
 
     /// Carries out the oldest thing that the session wants of the store, durably, and tells it.

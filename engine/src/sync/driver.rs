@@ -22,10 +22,10 @@ use super::socket::{Connecting, Link, connect};
 use crate::database::Database;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
-use crate::hook::{self, Failed, Pulled, Pushed, Pushing};
-use crate::hooks::HookQueue;
+use crate::hook::{self, Failed};
 use crate::live::lock;
 use crate::lost;
+use crate::raise::{self, Unable};
 use crate::replicator::{self, Stored};
 use crate::survivors;
 
@@ -103,7 +103,7 @@ struct Driver {
     /// Decisions that the writer has not stored yet.
     verdicts: BTreeMap<WorkspaceName, Arc<Mutex<Vec<Decided>>>>,
     /// Why each workspace cannot sync, as hooks were told.
-    unable: BTreeMap<WorkspaceName, String>,
+    unable: Unable,
     heard: Instant,
     pinged: Instant,
     /// Why the store failed before it began.
@@ -151,7 +151,7 @@ impl Driver {
             told: BTreeMap::new(),
             seen_position: 0,
             verdicts: BTreeMap::new(),
-            unable: BTreeMap::new(),
+            unable: Unable::default(),
             heard: now,
             pinged: now,
             failed,
@@ -351,7 +351,7 @@ impl Driver {
                 }
 
                 Output::Status { workspace, status } => {
-                    self.raise_error(&workspace, &status);
+                    self.unable.tell(&self.db.inner.hooks, &workspace, &status);
                     self.board.set(&workspace, status);
                 }
                 Output::ReadOutbox { workspace, after, max } => {
@@ -361,13 +361,7 @@ impl Driver {
                         after,
                         max,
                     )?;
-                    for batch in &batches {
-                        let event = || Pushing {
-                            workspace: workspace.clone(),
-                            batch: Arc::new(batch.clone()),
-                        };
-                        self.db.inner.hooks.raise(hook::SYNC_PUSH_BEFORE, event);
-                    }
+                    raise::pushing(&self.db.inner.hooks, &workspace, &batches);
                     self.input(Input::Outbox { workspace, batches });
                 }
                 Output::ReadSurvivors { workspace, lineage, after } => {
@@ -407,7 +401,7 @@ impl Driver {
         let (receipts, hooks) = (&self.db.inner.receipts, &self.db.inner.hooks);
         let (receipts, hooks) = (Arc::clone(receipts), Arc::clone(hooks));
         let settle = move |workspace: &WorkspaceName, settled: Vec<(BatchId, Decision)>| {
-            settled.iter().for_each(|decided| raise_pushed(&hooks, workspace, decided));
+            raise::pushed(&hooks, workspace, &settled);
             receipts.settle(settled);
         };
         match output {
@@ -493,36 +487,11 @@ impl Driver {
         let hooks = Arc::clone(&self.db.inner.hooks);
         let stored = move |stored: Result<Input>| {
             if let Ok(Input::ChangesStored { workspace, received_to, cursor }) = &stored {
-                let (cursor, is_consistent) = (*cursor, received_to == cursor);
-                hooks.raise(hook::SYNC_PULL_AFTER, || Pulled {
-                    workspace: workspace.clone(),
-                    rows,
-                    cursor,
-                    is_consistent,
-                });
+                raise::pulled(&hooks, workspace, rows, (*received_to, *cursor));
             }
             answer(stored);
         };
         self.db.inner.writer.submit(bytes, job, stored)
-    }
-
-    /// Hooks hear once why a workspace cannot sync, until it does again.
-    fn raise_error(&mut self, workspace: &WorkspaceName, status: &SyncStatus) {
-        let why = match status {
-            SyncStatus::Offline { why, .. } => format!("server not reachable ({why})"),
-            SyncStatus::Held { why, .. } => format!("the server takes no writes: {why}"),
-            SyncStatus::Stopped { message, .. } => message.clone(),
-            SyncStatus::Connecting => return,
-            _ => {
-                self.unable.remove(workspace);
-                return;
-            }
-        };
-        if self.unable.get(workspace) != Some(&why) {
-            let event = || Failed { workspace: Some(workspace.clone()), message: why.clone() };
-            self.db.inner.hooks.raise(hook::SYNC_ERROR, event);
-            self.unable.insert(workspace.clone(), why);
-        }
     }
 
     fn count_decisions(&self, workspace: &WorkspaceName, decisions: &[Decided]) {
@@ -541,18 +510,6 @@ impl Driver {
             }
         });
     }
-}
-
-fn raise_pushed(
-    hooks: &Arc<HookQueue>,
-    workspace: &WorkspaceName,
-    (batch_id, decision): &(BatchId, Decision),
-) {
-    hooks.raise(hook::SYNC_PUSH_AFTER, || Pushed {
-        workspace: workspace.clone(),
-        batch_id: *batch_id,
-        decision: decision.clone(),
-    });
 }
 
 async fn sleep(until: Option<Instant>) {
