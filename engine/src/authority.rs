@@ -321,7 +321,8 @@ impl Authority {
 
     /// Writes back what [`Authority::survivors`] shows, as ordinary changes that reach every
     /// device; nothing that was written since the restore is overwritten. Answers what was done
-    /// with each record. Blocks until it is durable; after a failure in between it can be called again.
+    /// with each record. Blocks until it is durable; after a failure in between it can be called
+    /// again.
     ///
     /// # Errors
     /// [`Error::UnknownWorkspace`]; [`Error::Store`] if the disk fails or a row is damaged.

@@ -59,7 +59,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lastword_core::id::{Epoch, WorkspaceName};
+use lastword_core::id::{BatchId, Epoch, WorkspaceName};
 use lastword_core::protocol::Role;
 use lastword_core::protocol::replica::Input;
 use lastword_core::schema::Schema;
@@ -73,6 +73,7 @@ use crate::environment::Environment;
 use crate::error::Result;
 use crate::node::{AuthorityNode, Members, Outgoing, ToLink};
 use crate::renew;
+use crate::survivors::Survivor;
 use crate::view::WorkspaceView;
 use clock::Clock;
 use line::Line;
@@ -346,6 +347,20 @@ impl Cluster {
         }
         self.server = server;
         self.advance(RESTORE)
+    }
+
+    /// Has a restored server write back what devices brought back of what it lost; devices get it
+    /// with what follows.
+    ///
+    /// # Errors
+    /// As [`crate::Authority::recover`].
+    pub fn recover(&mut self, workspace: &str) -> Result<Vec<Survivor>> {
+        let workspace = WorkspaceName::new(workspace)?;
+        let clock = Arc::clone(&self.clock);
+        let batch_ids = move || BatchId(clock.random());
+        let done = self.server.recover(&workspace, batch_ids, self.clock.now_ms())?;
+        self.decide()?;
+        Ok(done)
     }
 
     /// What the server shows of a workspace.

@@ -10,7 +10,7 @@ use lastword::testing::Way;
 use lastword::{Database, DeadLetter, Table};
 
 use crate::notation::{parts, record, record_name};
-use crate::play::{Done, Play, SETUP, said};
+use crate::play::{Done, Play, SETUP, WORKSPACE, said};
 
 impl Play {
     pub(crate) fn step(&mut self, text: &str) -> Done {
@@ -40,6 +40,7 @@ impl Play {
                 let backup = self.backup.take().ok_or("there is no backup")?;
                 self.cluster.restore_server(&backup).map_err(said)
             }
+            ["recover"] => self.cluster.recover(WORKSPACE).map(drop).map_err(said),
             [what @ ("cut" | "offline" | "online" | "release"), name] => {
                 self.connection(what, name)
             }
