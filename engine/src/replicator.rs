@@ -101,7 +101,8 @@ pub(crate) struct Stored {
     /// Counter of the batch that was refused, if one was: its unit is in the dead letters and the
     /// rest is renumbered.
     pub(crate) refused: Option<u64>,
-    /// Counter of a decided batch that this store did not write; nothing was stored then.
+    /// Counter of a decided batch that this store did not write, or whose decision nobody knows any
+    /// more; no decision was stored then.
     pub(crate) forked: Option<u64>,
     /// Why the authority's schema is not that of the app; nothing was stored then.
     pub(crate) other_schema: Option<String>,
@@ -147,8 +148,15 @@ pub(crate) fn store_attached(
     };
     let last_counter = attached.last_counter;
     let decisions = note_authority(store, workspace, attached, schema)?;
+    let is_told = !decisions.is_empty();
     // A refusal among them needs no Resume: a new attachment halts nothing.
     let mut stored = store_decisions(store, workspace, decisions, now_ms)?;
+    let WorkspaceState { decided, .. } = stored.state;
+    if !is_told && decided < last_counter {
+        // They are forgotten. Under its old counters the batches are those of another store; as
+        // another device this one goes on before any page is stored.
+        stored.forked = Some(decided + 1);
+    }
     let resets = read::reset(store.newest(), workspace)?;
     if stored.forked.is_none()
         && resets.is_some_and(|reset| reset.behind_horizon)

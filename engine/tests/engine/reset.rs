@@ -426,3 +426,31 @@ fn a_hole_of_a_refused_batch_is_closed_by_a_fork() {
     assert_eq!(copy.shows(&notes(), "d").as_deref(), Some("d1"));
     assert_eq!(copy.shows(&notes(), "f").as_deref(), Some("copy"));
 }
+
+/// I4, section 4. The story: the answer to a create was lost, the device was away, and the record
+/// was deleted, forgotten, and the decision with it. The server said that it had decided the batch
+/// and not how; the device sent it again, was taken for a copy, and by then its new copy was whole:
+/// under a new id nothing was doubtful any more, and the create brought the record back.
+#[test]
+fn a_batch_whose_decision_is_forgotten_is_not_sent_again() {
+    let (mut site, mut phone, mut other) = (Site::new(), Phone::new(1), Phone::new(2));
+    phone.put("a", note("a1"));
+    site.sync(&mut phone);
+    phone.put("c", note("c1"));
+    // What is durable here while the answer is on its way.
+    let unanswered = phone.copied(1);
+    site.sync(&mut phone);
+    site.cut(&mut phone);
+    phone = unanswered;
+    site.sync(&mut other);
+    other.delete("c");
+    site.sync(&mut other);
+    site.forget_decisions();
+    site.settle(&mut phone).unwrap();
+    site.sync(&mut phone);
+    assert_eq!(phone.shows(&notes(), "c"), None);
+    assert_eq!(phone.letters(), ["outcome_unknown"]);
+    phone.put("d", note("d1"));
+    site.sync(&mut phone);
+    assert_eq!(phone.meta().digest, site.meta().digest);
+}

@@ -325,6 +325,12 @@ impl Site {
         self.on_published();
     }
 
+    /// As [`Site::purge`], so much later that decisions are forgotten too.
+    pub(crate) fn forget_decisions(&mut self) {
+        self.wall_ms += 31 * DAY_MS;
+        self.purge();
+    }
+
     /// One thing happens on each side, if anything is to happen; an error of the device's store is
     /// handed on.
     pub(crate) fn turn(&mut self, phone: &mut Phone) -> Result<bool, Error> {

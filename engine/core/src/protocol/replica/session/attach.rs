@@ -91,6 +91,9 @@ impl ReplicaSession {
             local.phase = Phase::Open;
             local.pushed = state.decided;
             local.handed = state.decided;
+            for store in core::mem::take(&mut local.early) {
+                self.request(workspace, store);
+            }
         }
         self.progress(workspace);
         self.pump(workspace);
