@@ -58,6 +58,7 @@ pub(crate) fn workspace_state<S: ReadState>(
         epoch: meta.epoch,
         cursor,
         received_to,
+        shown_to: meta.received_to,
         horizon: meta.horizon,
         decided: meta.decided,
         written: meta.written,
@@ -315,6 +316,11 @@ pub(crate) fn store_changes(
     now_ms: i64,
 ) -> Result<(u64, u64)> {
     page.entries.retain(|Entry::Row { table, .. }| !is_local(table));
+    let known = workspace_state(store.newest(), workspace)?;
+    if page.from > known.received_to {
+        // Another session of this database has begun a new copy since it was asked for.
+        return Ok((known.received_to, known.cursor));
+    }
     let reset = read::reset(store.newest(), workspace)?;
     if reset.is_some() && page.consistent_at.is_some() {
         leave_old_copy(store, workspace, is_local, now_ms)?;

@@ -305,6 +305,29 @@ fn a_server_made_anew_takes_nothing_away() {
     assert_eq!(phone.rows(&notes()).len(), 5);
 }
 
+/// R2, section 6. The story: the same while a new copy was being made. The device compared how far
+/// that one had come, which is nowhere, took the other server for a restored one, and threw away
+/// the only copy that there was.
+#[test]
+fn a_server_made_anew_in_a_reset_takes_nothing_away() {
+    let (mut site, _, mut away) = behind();
+    site.until(&mut away, |away| away.resets_at().is_some()).unwrap();
+    site.cut(&mut away);
+    let before = away.rows(&notes());
+    let (mut other, mut first) = (Site::new(), Phone::new(3));
+    first.put("n", note("new"));
+    other.sync(&mut first);
+    let backup = other.disk.after_power_cut(lastword::store::Survival::Kept);
+    drop(other);
+    let mut other = Site::renamed(&backup, 7);
+    other.settle(&mut away).unwrap();
+    assert!(matches!(away.status(), SyncStatus::Stopped { .. }), "{:?}", away.status());
+    assert_eq!(away.rows(&notes()), before);
+    // The server that it knows goes on with it.
+    away.crash(&mut site);
+    site.sync(&mut away);
+}
+
 /// R3, I22, I4, section 4. Two stores use one device id: the one that finds out goes on under a new
 /// id, sends what waits under the same batch ids, and everything of both is there once.
 #[test]
