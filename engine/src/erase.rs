@@ -25,7 +25,8 @@ pub const DEFAULT_ERASE_WITHIN: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The log is asked this often whether something waits for its bytes to go.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// What could not go, because an outbox still needs it, is tried again after this long.
+/// What could not go, because an outbox or another copy still has it, is tried again after this
+/// long.
 const AGAIN: Duration = Duration::from_secs(10 * 60);
 
 /// What [`crate::Authority::erase`] did.
@@ -137,6 +138,10 @@ impl Erasing {
             self.rests_until = Instant::now() + LOOK_EVERY;
             return Ok(Step::Rest);
         };
+        if has_other_copies(store.newest())? {
+            self.rests_until = Instant::now() + AGAIN;
+            return Ok(Step::Rest);
+        }
         let before = erasure.before;
         let is_known = self.ended.is_some_and(|(known, _)| known == before);
         if !is_known {
@@ -175,15 +180,140 @@ impl Erasing {
 /// Tells the log that erased bytes have left the files, after a fold and a rebuild of all there is.
 pub(crate) fn confirm(store: &mut Store) -> Result<(), StoreError> {
     match read::erasure(store.newest())? {
-        Some(erasure) if store.first_position() >= erasure.before => {
+        Some(erasure)
+            if store.first_position() >= erasure.before && !has_other_copies(store.newest())? =>
+        {
             append(store, PurgePart::Erased { before: erasure.before })
         }
         _ => Ok(()),
     }
 }
 
+/// Whether a workspace has rows beside those of one copy: the other one may hold what was erased,
+/// and a base that is made now would keep it.
+fn has_other_copies<S: ReadState>(state: &S) -> Result<bool, StoreError> {
+    for (workspace, _) in read::workspaces(state)? {
+        if read::reset(state, &workspace)?.is_some()
+            || read::left_generation(state, &workspace)?.is_some()
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 fn append(store: &mut Store, part: PurgePart) -> Result<(), StoreError> {
     let payload = Payload::Purge(Purge { workspace: read::store_workspace(), part });
     store.append_urgent(payload.kind(), &payload.to_bytes())?;
     store.commit().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lastword_core::hlc::Hlc;
+    use lastword_core::id::{DeviceId, Epoch};
+    use lastword_core::op::{Action, Op};
+    use lastword_core::protocol::Role;
+    use lastword_core::value::Record;
+    use lastword_store::apply::ApplyPayload;
+    use lastword_store::payload::{Attachment, Identity, RemotePage, Reset, StoreRole};
+    use lastword_store::purge::{Found, PurgeWalk, Retention};
+    use lastword_store::{MemoryDisk, Options};
+
+    use super::*;
+    use crate::upkeep::fold_now;
+
+    fn main() -> WorkspaceName {
+        WorkspaceName::new("main").expect("a name")
+    }
+
+    fn say(store: &mut Store, payload: &Payload) {
+        store.append_urgent(payload.kind(), &payload.to_bytes()).expect("the disk works");
+        store.commit().expect("the disk works");
+    }
+
+    fn store(role: StoreRole) -> Store {
+        let apply = Arc::new(ApplyPayload::default());
+        let disk = Arc::new(MemoryDisk::new(1 << 16));
+        let options = Options { segment_size: 1 << 16, ..Options::default() };
+        let mut store = Store::open(disk, options, apply).expect("it opens").0;
+        let device = DeviceId([1; 16]);
+        say(
+            &mut store,
+            &Payload::Identity(Identity { role, device, former: Vec::new(), created_ms: 0 }),
+        );
+        let (workspace, epoch, role) = (main(), Epoch([1; 16]), Role::Owner);
+        let met = Attachment { workspace, epoch, role, horizon: 0 };
+        say(&mut store, &Payload::Attachment(met));
+        store
+    }
+
+    /// The authority's rows as pages; the last is consistent.
+    fn pages(authority: &Store, cut: bool) -> Vec<RemotePage> {
+        let page = read::changes(authority.newest(), &main(), 0).expect("it reads");
+        let (previous, consistent_at) = (vec![0; page.entries.len()], page.consistent_at);
+        let (workspace, entries, to) = (main(), page.entries, page.to);
+        let whole = RemotePage { workspace, from: 0, to, consistent_at, entries, previous };
+        match cut {
+            false => vec![whole],
+            true => {
+                let (from, entries, previous) = (to, Vec::new(), Vec::new());
+                let last = RemotePage { from, entries, previous, ..whole.clone() };
+                vec![RemotePage { consistent_at: None, ..whole }, last]
+            }
+        }
+    }
+
+    /// R7.4. The story: a new copy had the erasure and was not whole yet, so the old one still held
+    /// the value; the log was folded and told that the bytes were gone, and the base kept them
+    /// until another fold, which a device that writes little may never need.
+    #[test]
+    fn erased_bytes_are_not_gone_while_an_old_copy_has_them() {
+        let mut authority = store(StoreRole::Authority);
+        let (table, key) =
+            (TableName::new("notes").expect("a name"), Key::new("a").expect("a key"));
+        let record = Record::new(&[("text".into(), Value::Text("secret".into()))]).expect("small");
+        let action = Action::Create { record, replace: false };
+        let (base, revision, hlc) = (0, 1, Hlc(1));
+        let op = Op { table: table.clone(), key: key.clone(), base, revision, hlc, action };
+        let batch = lastword_core::op::Batch {
+            device: DeviceId([2; 16]),
+            counter: 1,
+            batch_id: lastword_core::id::BatchId([2; 16]),
+            created_ms: 0,
+            strict: false,
+            former: Vec::new(),
+            ops: vec![op],
+        };
+        let (user, gate) = ("ann".into(), crate::authority::PushGate::default());
+        let pushed = crate::authority::Queued::new(user, batch, gate);
+        pushed.decide(&mut authority, &main(), 1).expect("it is decided");
+        let mut device = store(StoreRole::Replica);
+        for page in pages(&authority, false) {
+            say(&mut device, &Payload::Remote(page));
+        }
+        erase_now(&mut authority, &main(), &table, &key).expect("it is erased");
+        let (workspace, epoch, role) = (main(), Epoch([1; 16]), Role::Owner);
+        let (horizon, lineage, other_history) = (1, Vec::new(), None);
+        let reset = Reset { workspace, epoch, role, horizon, lineage, other_history };
+        say(&mut device, &Payload::Reset(reset));
+        let waits = |store: &mut Store| {
+            let next = Erasing::new(Duration::ZERO).next(store).expect("it reads");
+            fold_now(store, Duration::ZERO).expect("it folds");
+            let waits = read::erasure(store.newest()).expect("it reads").is_some();
+            (next, waits)
+        };
+        for page in pages(&authority, true) {
+            say(&mut device, &Payload::Remote(page));
+            assert_eq!(waits(&mut device), (Step::Rest, true));
+        }
+        let retention = Retention { now_ms: 0, tombstones_ms: 0, decisions_ms: 0, stale: false };
+        let mut walk = PurgeWalk::new(main());
+        while let Found::Purge(purge) = walk.next(device.newest(), &retention).expect("it reads") {
+            say(&mut device, &Payload::Purge(purge));
+        }
+        assert_eq!(waits(&mut device), (Step::Checkpoint, false), "now they are gone");
+    }
 }

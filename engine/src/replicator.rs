@@ -58,6 +58,7 @@ pub(crate) fn workspace_state<S: ReadState>(
         epoch: meta.epoch,
         cursor,
         received_to,
+        shown_to: meta.received_to,
         horizon: meta.horizon,
         decided: meta.decided,
         written: meta.written,
@@ -101,7 +102,8 @@ pub(crate) struct Stored {
     /// Counter of the batch that was refused, if one was: its unit is in the dead letters and the
     /// rest is renumbered.
     pub(crate) refused: Option<u64>,
-    /// Counter of a decided batch that this store did not write; nothing was stored then.
+    /// Counter of a decided batch that this store did not write, or whose decision nobody knows any
+    /// more; no decision was stored then.
     pub(crate) forked: Option<u64>,
     /// Why the authority's schema is not that of the app; nothing was stored then.
     pub(crate) other_schema: Option<String>,
@@ -147,8 +149,15 @@ pub(crate) fn store_attached(
     };
     let last_counter = attached.last_counter;
     let decisions = note_authority(store, workspace, attached, schema)?;
+    let is_told = !decisions.is_empty();
     // A refusal among them needs no Resume: a new attachment halts nothing.
     let mut stored = store_decisions(store, workspace, decisions, now_ms)?;
+    let WorkspaceState { decided, .. } = stored.state;
+    if !is_told && decided < last_counter {
+        // They are forgotten. Under its old counters the batches are those of another store; as
+        // another device this one goes on before any page is stored.
+        stored.forked = Some(decided + 1);
+    }
     let resets = read::reset(store.newest(), workspace)?;
     if stored.forked.is_none()
         && resets.is_some_and(|reset| reset.behind_horizon)
@@ -307,6 +316,11 @@ pub(crate) fn store_changes(
     now_ms: i64,
 ) -> Result<(u64, u64)> {
     page.entries.retain(|Entry::Row { table, .. }| !is_local(table));
+    let known = workspace_state(store.newest(), workspace)?;
+    if page.from > known.received_to {
+        // Another session of this database has begun a new copy since it was asked for.
+        return Ok((known.received_to, known.cursor));
+    }
     let reset = read::reset(store.newest(), workspace)?;
     if reset.is_some() && page.consistent_at.is_some() {
         leave_old_copy(store, workspace, is_local, now_ms)?;

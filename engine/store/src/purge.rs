@@ -81,6 +81,11 @@ impl PurgeWalk {
     ) -> Result<Found, StoreError> {
         let is_authority =
             read::identity(state)?.is_some_and(|identity| identity.role == StoreRole::Authority);
+        // While a new copy is made, entries by seq and time may be about its rows.
+        let resets = read::reset(state, &self.workspace)?.is_some();
+        if resets && !matches!(self.at, At::Generations) {
+            return Ok(Found::End);
+        }
         let stay = |found: Option<PurgePart>, behind: At| match found {
             Some(_) => (found, self.at),
             None => (None, behind),
@@ -89,9 +94,7 @@ impl PurgeWalk {
             At::Generations => {
                 let left = read::left_generation(state, &self.workspace)?;
                 let part = left.map(|generation| PurgePart::Generation { generation });
-                // While a new copy is made, entries by seq and time may be about its rows.
-                let resets = read::reset(state, &self.workspace)?.is_some();
-                stay(part, if resets { At::End } else { At::Expired })
+                stay(part, At::Expired)
             }
             At::Expired => stay(self.expired(state, retention)?, At::Tombstones),
             At::Tombstones if is_authority => {

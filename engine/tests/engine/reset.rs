@@ -305,6 +305,29 @@ fn a_server_made_anew_takes_nothing_away() {
     assert_eq!(phone.rows(&notes()).len(), 5);
 }
 
+/// R2, section 6. The story: the same while a new copy was being made. The device compared how far
+/// that one had come, which is nowhere, took the other server for a restored one, and threw away
+/// the only copy that there was.
+#[test]
+fn a_server_made_anew_in_a_reset_takes_nothing_away() {
+    let (mut site, _, mut away) = behind();
+    site.until(&mut away, |away| away.resets_at().is_some()).unwrap();
+    site.cut(&mut away);
+    let before = away.rows(&notes());
+    let (mut other, mut first) = (Site::new(), Phone::new(3));
+    first.put("n", note("new"));
+    other.sync(&mut first);
+    let backup = other.disk.after_power_cut(lastword::store::Survival::Kept);
+    drop(other);
+    let mut other = Site::renamed(&backup, 7);
+    other.settle(&mut away).unwrap();
+    assert!(matches!(away.status(), SyncStatus::Stopped { .. }), "{:?}", away.status());
+    assert_eq!(away.rows(&notes()), before);
+    // The server that it knows goes on with it.
+    away.crash(&mut site);
+    site.sync(&mut away);
+}
+
 /// R3, I22, I4, section 4. Two stores use one device id: the one that finds out goes on under a new
 /// id, sends what waits under the same batch ids, and everything of both is there once.
 #[test]
@@ -425,4 +448,32 @@ fn a_hole_of_a_refused_batch_is_closed_by_a_fork() {
     assert_eq!(copy.outbox(), [0; 0], "nothing waits");
     assert_eq!(copy.shows(&notes(), "d").as_deref(), Some("d1"));
     assert_eq!(copy.shows(&notes(), "f").as_deref(), Some("copy"));
+}
+
+/// I4, section 4. The story: the answer to a create was lost, the device was away, and the record
+/// was deleted, forgotten, and the decision with it. The server said that it had decided the batch
+/// and not how; the device sent it again, was taken for a copy, and by then its new copy was whole:
+/// under a new id nothing was doubtful any more, and the create brought the record back.
+#[test]
+fn a_batch_whose_decision_is_forgotten_is_not_sent_again() {
+    let (mut site, mut phone, mut other) = (Site::new(), Phone::new(1), Phone::new(2));
+    phone.put("a", note("a1"));
+    site.sync(&mut phone);
+    phone.put("c", note("c1"));
+    // What is durable here while the answer is on its way.
+    let unanswered = phone.copied(1);
+    site.sync(&mut phone);
+    site.cut(&mut phone);
+    phone = unanswered;
+    site.sync(&mut other);
+    other.delete("c");
+    site.sync(&mut other);
+    site.forget_decisions();
+    site.settle(&mut phone).unwrap();
+    site.sync(&mut phone);
+    assert_eq!(phone.shows(&notes(), "c"), None);
+    assert_eq!(phone.letters(), ["outcome_unknown"]);
+    phone.put("d", note("d1"));
+    site.sync(&mut phone);
+    assert_eq!(phone.meta().digest, site.meta().digest);
 }

@@ -325,6 +325,12 @@ impl Site {
         self.on_published();
     }
 
+    /// As [`Site::purge`], so much later that decisions are forgotten too.
+    pub(crate) fn forget_decisions(&mut self) {
+        self.wall_ms += 31 * DAY_MS;
+        self.purge();
+    }
+
     /// Days later what ends by itself has gone.
     pub(crate) fn expire(&mut self, days: i64) {
         self.wall_ms += days * DAY_MS;

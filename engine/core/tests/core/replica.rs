@@ -658,6 +658,55 @@ fn a_reset_begins_at_zero() {
     assert_eq!(statuses(&played.tell(stored)), [SyncStatus::Live { head: 20 }]);
 }
 
+/// Section 5. The story: the pages of a reset came while Attached was being stored, and were handed
+/// to the store too. It did not take the reset, since the schema was not that of the app, and took
+/// the pages into the visible copy: the cursor passed deletes that nobody knows any more.
+#[test]
+fn no_page_is_stored_before_its_attached_is() {
+    let known = WorkspaceState {
+        epoch: Some(Epoch([9; 16])),
+        cursor: 9,
+        received_to: 9,
+        horizon: 4,
+        ..state(0, 0)
+    };
+    let begin = || {
+        let mut played = Played::new();
+        played.tell(Input::Start);
+        played.tell(Input::Attach { workspace: workspace(), state: known });
+        played.connect();
+        let reset = Some(ResetReason::BehindHorizon);
+        let theirs = Attached { horizon: 10, head: 20, reset, ..attached(1, 0) };
+        played.says(&Message::Attached(theirs));
+        let page =
+            Changes { attachment: 1, from: 0, to: 20, consistent_at: Some(20), entries: vec![] };
+        assert_eq!(played.says(&Message::Changes(page)), []);
+        let moved = Notice::Horizon { attachment: 1, horizon: 20 };
+        assert_eq!(played.says(&Message::Notice(moved)), []);
+        played
+    };
+    let stored = |outputs: Vec<Output>| {
+        let is_stored = |output: &Output| {
+            matches!(output, Output::StoreChanges { .. } | Output::StoreHorizon { .. })
+        };
+        outputs.into_iter().filter(is_stored).collect::<Vec<_>>()
+    };
+    let message = "update the app".into();
+    let other = Input::OtherSchema { workspace: workspace(), message };
+    assert_eq!(stored(begin().tell(other)), []);
+    let forked = Input::Forked { workspace: workspace(), counter: 1 };
+    assert_eq!(stored(begin().tell(forked)), []);
+    let state = WorkspaceState { cursor: 0, received_to: 0, horizon: 10, ..known };
+    let outputs = begin().tell(Input::AttachStored { workspace: workspace(), state });
+    assert!(
+        matches!(
+            &stored(outputs)[..],
+            [Output::StoreChanges { .. }, Output::StoreHorizon { horizon: 20, .. }]
+        ),
+        "in their order"
+    );
+}
+
 /// R6, section 5: a horizon is stored behind the pages up to it, and named at the next attach; one
 /// before them would let this device forget deletes that it has not seen.
 #[test]

@@ -13,7 +13,7 @@ use lastword_core::value::{Record, Value};
 use lastword_store::apply::ApplyPayload;
 use lastword_store::keys::{self, BY_COUNTER, BY_SEQ, DECISIONS, EXPIRING, GRAVES, ROWS};
 use lastword_store::payload::{
-    Attachment, DecidedBatch, Identity, LocalBatch, Payload, RemotePage, StoreRole, Verdicts,
+    Attachment, DecidedBatch, Identity, LocalBatch, Payload, RemotePage, Reset, StoreRole, Verdicts,
 };
 use lastword_store::purge::{Found, MAX_PURGE_ENTRIES, PurgeWalk, Retention};
 use lastword_store::read;
@@ -198,6 +198,55 @@ fn open(disk: &Arc<MemoryDisk>, rebuild_state: bool) -> Store {
 fn after(days: i64) -> Retention {
     let (now_ms, tombstones_ms, decisions_ms) = (days * DAY, 400 * DAY, 30 * DAY);
     Retention { now_ms, tombstones_ms, decisions_ms, stale: true }
+}
+
+/// I16. The story: a reset began between two steps of a walk, a page brought a tombstone into the
+/// new copy, and its server forgot it. The walk went on and took the entry by which tombstones are
+/// found, and the row of the old copy; that of the new one stayed for ever.
+#[test]
+fn a_walk_ends_when_a_new_copy_begins() {
+    let mut authority = Part::authority();
+    let mut replica = Part::new(StoreRole::Replica);
+    authority.decide(1, 0, vec![create("a"), create("b")], vec![]);
+    authority.decide(1, DAY, vec![delete("a")], vec![]);
+    replica.follow(&authority);
+    let mut walk = PurgeWalk::new(workspace());
+    assert_eq!(walk.next(replica.store.newest(), &after(0)).unwrap(), Found::More);
+
+    let page = read::changes(authority.store.newest(), &workspace(), 0).unwrap();
+    let (epoch, role, lineage, other_history) = (Epoch([1; 16]), Role::Owner, Vec::new(), None);
+    let begin = Reset { workspace: workspace(), epoch, role, horizon: 0, lineage, other_history };
+    replica.append(&Payload::Reset(begin));
+    let (to, previous) = (page.to, vec![0; page.entries.len()]);
+    let half = RemotePage {
+        workspace: workspace(),
+        from: 0,
+        to,
+        consistent_at: None,
+        entries: page.entries,
+        previous,
+    };
+    replica.append(&Payload::Remote(half));
+    authority.purge(after(402));
+    let horizon = authority.meta().horizon;
+    assert_ne!(horizon, 0);
+    let told = Attachment { workspace: workspace(), epoch, role, horizon };
+    replica.append(&Payload::Attachment(told));
+    loop {
+        match walk.next(replica.store.newest(), &after(0)).unwrap() {
+            Found::Purge(purge) => replica.append(&Payload::Purge(purge)),
+            Found::More => {}
+            Found::End => break,
+        }
+    }
+    let (consistent_at, entries, previous) = (Some(to), Vec::new(), Vec::new());
+    let last =
+        RemotePage { workspace: workspace(), from: to, to, consistent_at, entries, previous };
+    replica.append(&Payload::Remote(last));
+    replica.purge(after(0));
+    let replica = replica.again();
+    assert_eq!(replica.meta().generation, 1);
+    assert_eq!(replica.meta().digest, authority.meta().digest);
 }
 
 /// R7.4, B7. Tombstones older than the retention go and the horizon moves to the last of them;

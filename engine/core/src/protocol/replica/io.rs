@@ -34,6 +34,8 @@ pub struct WorkspaceState {
     pub cursor: u64,
     /// Last seq whose page is durable, of the new copy if one is being made.
     pub received_to: u64,
+    /// Last seq whose page is in the copy that is shown.
+    pub shown_to: u64,
     /// The authority's horizon as it was told last.
     pub horizon: u64,
     /// Last counter whose decision is stored.

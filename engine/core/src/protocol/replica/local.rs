@@ -2,8 +2,9 @@
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::vec::Vec;
 
-use super::io::{SyncStatus, WorkspaceState};
+use super::io::{Output, SyncStatus, WorkspaceState};
 use crate::id::{Key, TableName};
 use crate::protocol::message::Attached;
 
@@ -32,6 +33,9 @@ pub(super) struct Local {
     pub(super) goal: u64,
     /// End of the last page handed to the store.
     pub(super) expected: u64,
+    /// What came before Attached was stored, in its order: pages mean nothing to a store that does
+    /// not know yet which copy they are for.
+    pub(super) early: Vec<Output>,
     /// Last counter sent on this attachment.
     pub(super) pushed: u64,
     /// Last counter whose decision was handed to the store.
@@ -72,6 +76,7 @@ impl Local {
             began_at: state.received_to,
             goal: 0,
             expected: state.received_to,
+            early: Vec::new(),
             pushed: state.decided,
             handed: state.decided,
             in_flight: VecDeque::new(),

@@ -260,6 +260,7 @@ impl ReplicaSession {
             if local.phase != Phase::Stopped {
                 local.phase = Phase::Idle;
             }
+            local.early.clear();
             local.in_flight.clear();
             local.void_reading();
             local.halted = false;

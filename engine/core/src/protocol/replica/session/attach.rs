@@ -58,7 +58,7 @@ impl ReplicaSession {
         let other_epoch = state.epoch.is_some_and(|epoch| epoch != attached.epoch);
         // A server that was restored goes on above every seq that it ever gave, under a new epoch,
         // and says so. One that knows less under the same epoch would give seqs twice.
-        let unexplained = state.received_to > attached.head
+        let unexplained = state.received_to.max(state.shown_to) > attached.head
             || (other_epoch && !is_restored)
             || (!is_restored && state.decided > attached.last_counter);
         if unexplained {
@@ -99,6 +99,9 @@ impl ReplicaSession {
             local.phase = Phase::Open;
             local.pushed = state.decided;
             local.handed = state.decided;
+            for store in core::mem::take(&mut local.early) {
+                self.request(workspace, store);
+            }
         }
         self.progress(workspace);
         self.pump(workspace);

@@ -6,7 +6,9 @@ use alloc::vec::Vec;
 use super::{Link, ReplicaSession};
 use crate::codec::to_bytes;
 use crate::id::WorkspaceName;
-use crate::limits::{MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES, MAX_RETRY_AFTER_MS};
+use crate::limits::{
+    MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES, MAX_PAGES_IN_FLIGHT, MAX_RETRY_AFTER_MS,
+};
 use crate::op::Batch;
 use crate::protocol::message::{Changes, Decided, Entry, Message, Notice};
 use crate::protocol::replica::io::{Output, StopReason, SyncStatus, WorkspaceState};
@@ -17,6 +19,8 @@ use crate::stamp::Decision;
 const MAX_BYTES_IN_FLIGHT: usize = MAX_MESSAGE_BYTES;
 /// Most batches read from the outbox at once.
 const MAX_OUTBOX_READ: usize = 8;
+/// Most pages, each with the horizon that it lets the server name, before Attached is stored.
+const MAX_EARLY: usize = 2 * MAX_PAGES_IN_FLIGHT as usize;
 
 impl ReplicaSession {
     pub(super) fn add(&mut self, workspace: WorkspaceName, state: WorkspaceState) {
@@ -127,7 +131,19 @@ impl ReplicaSession {
             return self.fail(now_ms, reason);
         }
         local.expected = page.to;
-        self.request(workspace, Output::StoreChanges { workspace: workspace.clone(), page });
+        let store = Output::StoreChanges { workspace: workspace.clone(), page };
+        self.store_behind_attached(now_ms, workspace, store);
+    }
+
+    fn store_behind_attached(&mut self, now_ms: u64, workspace: &WorkspaceName, store: Output) {
+        let Some(local) = self.workspaces.get_mut(workspace) else { return };
+        if local.phase == Phase::Open {
+            return self.request(workspace, store);
+        }
+        if local.early.len() == MAX_EARLY {
+            return self.fail(now_ms, "the server sent more pages than it has credit for");
+        }
+        local.early.push(store);
     }
 
     /// The authority has forgotten tombstones that every page so far has shown.
@@ -140,7 +156,7 @@ impl ReplicaSession {
             return self.fail(now_ms, "the server named a horizon before the pages up to it");
         }
         let store = Output::StoreHorizon { workspace: workspace.clone(), horizon };
-        self.request(workspace, store);
+        self.store_behind_attached(now_ms, workspace, store);
     }
 
     pub(super) fn changes_stored(
