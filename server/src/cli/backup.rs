@@ -32,9 +32,11 @@ pub(super) fn backup(args: &Backup) -> Result<(), Failure> {
 pub(super) fn of_running(args: &Backup) -> Result<(), Failure> {
     let (begun, bar, out) = (Instant::now(), copying(), absolute(&args.out)?);
     let ask = Ask::Backup { out: out.clone() };
-    let answer = control::ask(&args.data, &ask, &mut |done_bytes, total_bytes| {
-        bar.set_length(total_bytes);
-        bar.set_position(done_bytes);
+    let answer = control::ask(&args.data, &ask, &mut |answer| {
+        if let Answer::Progress { done_bytes, total_bytes } = answer {
+            bar.set_length(total_bytes);
+            bar.set_position(done_bytes);
+        }
     });
     bar.finish_and_clear();
     match answer? {

@@ -15,6 +15,7 @@ mod history;
 mod erase;
 mod explain;
 mod letters;
+mod members;
 mod status;
 mod verify;
 mod backup;
@@ -67,6 +68,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
+        Command::Admin(Admin::Members(args)) => args.json,
         Command::Erase(args) => args.json,
         Command::Restore(args) => args.json,
         Command::Salvage(args) => args.json,
@@ -101,6 +103,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Log(args) => status::log(args),
         Command::Backup(args) => backup::backup(args),
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
+        Command::Admin(Admin::Members(args)) => members::reload(args),
         Command::Erase(args) => erase::erase(args),
         Command::Restore(args) => restore::restore(args),
         Command::Salvage(args) => salvage::salvage(args),

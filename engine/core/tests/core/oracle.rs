@@ -296,6 +296,7 @@ pub enum AttachRefusal {
     WorkspaceDeleted,
     TooMany,
     Unavailable,
+    RoleChanged,
 }
 
 #[derive(Encode, Decode, Debug, Clone)]

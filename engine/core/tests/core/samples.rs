@@ -669,6 +669,7 @@ fn endings() -> Vec<Sample> {
         (AttachRefusal::WorkspaceDeleted, oracle::AttachRefusal::WorkspaceDeleted),
         (AttachRefusal::TooMany, oracle::AttachRefusal::TooMany),
         (AttachRefusal::Unavailable, oracle::AttachRefusal::Unavailable),
+        (AttachRefusal::RoleChanged, oracle::AttachRefusal::RoleChanged),
     ] {
         samples.push(sample(
             &format!("message.refused.{code}"),
