@@ -5,7 +5,7 @@
 //! after one of a later opening, belongs to a copy of the store: two stores use one device id. (Or
 //! to a process that is gone, whose last words arrive late: nobody hears the answer then.)
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use lastword_core::id::{DeviceId, WorkspaceName};
 use lastword_core::protocol::AttachRefusal;
@@ -106,6 +106,13 @@ impl Attachments {
         let holder = Holder { connection, attachment, attached: true, nonce, gate, replaced };
         self.holders.insert(key, holder);
         Ok(fenced)
+    }
+
+    /// No batch of these connections is decided any more.
+    pub fn fence(&self, connections: &BTreeSet<u64>) {
+        let fenced =
+            self.holders.values().filter(|holder| connections.contains(&holder.connection));
+        fenced.for_each(|holder| holder.gate.fence());
     }
 
     /// The attachment is over; what is remembered of the device are the nonces that it has had.

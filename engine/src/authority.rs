@@ -11,7 +11,7 @@ use lastword_core::codec::to_bytes;
 use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::{Batch, Op};
-use lastword_core::protocol::authority::PushAnswer;
+use lastword_core::protocol::authority::{Input, PushAnswer};
 use lastword_core::protocol::{Attach, Attached, Entry, ResetReason, Role};
 use lastword_core::row::Digest;
 use lastword_core::schema::Schema;
@@ -29,8 +29,9 @@ use crate::error::{Error, Result};
 use crate::history::{self, RecordHistory};
 use crate::judge::{Pushed, decide_now};
 use crate::log::{self, LogLine};
+use crate::members::{self, MemberChange, MemberList};
 use crate::open::{self, OpenOptions, OpenedStore};
-use crate::survivors::{self, Survivor};
+use crate::survivors::{self, Offered, Survivor};
 use crate::upkeep::Keep;
 use crate::view::WorkspaceView;
 use crate::writer::Writer;
@@ -111,18 +112,24 @@ impl Queued {
         Self { pushed, gate, opening }
     }
 
-    /// Decides it, unless its gate was closed before; what is not accepted closes the gate.
+    /// Decides it, unless its gate was closed before or its user may not write; what is not
+    /// accepted closes the gate.
     pub(crate) fn decide(
         self,
         store: &mut Store,
         workspace: &WorkspaceName,
+        members: Option<&MemberList>,
         now_ms: i64,
     ) -> Result<PushAnswer> {
         let Self { pushed, gate, opening } = self;
         if gate.is_closed(opening) {
             return Ok(PushAnswer::Ignored);
         }
-        let answer = decide_now(store, workspace, pushed, now_ms);
+        let objection = members::objection(store.newest(), members, workspace, &pushed.user);
+        let answer = match objection.transpose() {
+            Some(answer) => answer,
+            None => decide_now(store, workspace, pushed, now_ms),
+        };
         let goes_on = matches!(
             answer,
             Ok(PushAnswer::Decided(Decision::Accepted { .. }) | PushAnswer::Ignored)
@@ -150,6 +157,9 @@ struct Inner {
     listeners: Arc<Mutex<Vec<Listener>>>,
     /// What a new workspace gets.
     schema: Mutex<Option<Arc<Schema>>>,
+    /// Who may do what; without it everybody owns everything. The writer replaces and reads it, so
+    /// no batch or new workspace meets an older one than the rows.
+    members: Arc<Mutex<Option<Arc<MemberList>>>>,
 }
 
 impl Authority {
@@ -179,8 +189,8 @@ impl Authority {
                 listeners.iter().for_each(|listener| listener(view));
             }),
         )?;
-        let schema = Mutex::default();
-        Ok(Self { inner: Arc::new(Inner { opened, writer, listeners, schema }) })
+        let (schema, members) = Default::default();
+        Ok(Self { inner: Arc::new(Inner { opened, writer, listeners, schema, members }) })
     }
 
     /// Gives every workspace this schema, those to come too; a workspace keeps it from then on,
@@ -210,6 +220,64 @@ impl Authority {
             }
         }
         Ok(false)
+    }
+
+    /// From here on these are the members, and nobody else; before it is called everybody owns
+    /// every workspace. Rows of `_members` say so in each workspace. Batches that wait are decided
+    /// as the role of their user is when their turn comes. Blocks until it is durable, and returns
+    /// what changed.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn admit(&self, list: MemberList) -> Result<Vec<MemberChange>> {
+        let members = Arc::clone(&self.inner.members);
+        self.inner.writer.run(move |store| {
+            let changes = members::admit_now(store, &list, now_ms())?;
+            *members.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(list));
+            Ok(changes)
+        })
+    }
+
+    /// The role of a user in a workspace, as `view` has it; none for a stranger, whether it exists
+    /// or not.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or the row is damaged.
+    pub fn role(&self, view: &View, workspace: &WorkspaceName, user: &str) -> Result<Option<Role>> {
+        let list = listed(&self.inner.members);
+        members::role(view, list.as_deref(), workspace, user)
+    }
+
+    /// What ends an attachment whose user was told of the role `told`, if that is not so any more.
+    ///
+    /// # Errors
+    /// As [`Authority::role`].
+    pub fn ended(
+        &self,
+        workspace: &WorkspaceName,
+        user: &str,
+        attachment: u64,
+        told: Role,
+    ) -> Result<Option<Input>> {
+        let list = listed(&self.inner.members);
+        members::ended(&*self.view(), list.as_deref(), workspace, user, (attachment, told))
+    }
+
+    /// The page of changes after `after` for an attachment, if its user is a member in the view
+    /// that it is read from; else what ends the attachment.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a row is damaged.
+    pub fn page(
+        &self,
+        view: &View,
+        workspace: &WorkspaceName,
+        user: &str,
+        attachment: u64,
+        after: u64,
+    ) -> Result<Input> {
+        let list = listed(&self.inner.members);
+        members::page(view, list.as_deref(), workspace, user, (attachment, after))
     }
 
     /// The schema of a workspace; none if it takes any table.
@@ -247,7 +315,9 @@ impl Authority {
     /// `done` is called on the writer thread.
     ///
     /// # Errors
-    /// [`Error::UnknownWorkspace`] if it does not exist and `create` is not set.
+    /// [`Error::UnknownWorkspace`] if it does not exist and `create` is not set,
+    /// [`Error::NoMember`] if the user has no role in it, [`Error::ForeignDevice`] if the device
+    /// belongs to another one.
     pub fn attach(
         &self,
         workspace: WorkspaceName,
@@ -255,8 +325,11 @@ impl Authority {
         done: impl FnOnce(Result<Attached>) + Send + 'static,
     ) -> Result<()> {
         let schema = self.inner.schema.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let members = Arc::clone(&self.inner.members);
         let job = move |store: &mut _| {
-            attach_now(store, &workspace, &attach, Epoch(random()), schema.as_deref())
+            let (schema, members) = (schema.as_deref(), listed(&members));
+            let given = Given { epoch: Epoch(random()), schema, members: members.as_deref() };
+            attach_now(store, &workspace, &attach, &given, now_ms())
         };
         self.inner.writer.submit(0, job, done)
     }
@@ -276,7 +349,10 @@ impl Authority {
     ) -> Result<()> {
         let bytes = batch.ops.iter().map(Op::size_bytes).sum();
         let queued = Queued::new(user, batch, gate);
-        let job = move |store: &mut _| queued.decide(store, &workspace, now_ms());
+        let members = Arc::clone(&self.inner.members);
+        let job = move |store: &mut _| {
+            queued.decide(store, &workspace, listed(&members).as_deref(), now_ms())
+        };
         self.inner.writer.submit(bytes, job, done)
     }
 
@@ -292,21 +368,25 @@ impl Authority {
         self.inner.writer.run(move |store| erase::erase_now(store, &workspace, &table, &key))
     }
 
-    /// Keeps rows that this store lost when it was restored and `device` still has, beside its
-    /// rows, for 30 days. `done` is called on the writer thread once that is durable.
+    /// Keeps rows that this store lost when it was restored and that user's device still has,
+    /// beside its rows, for 30 days, if the user may write. `done` is called on the writer thread
+    /// once that is durable.
     ///
     /// # Errors
     /// [`Error::Closed`] if the authority is closed; then `done` is not called.
     pub fn keep_survivors(
         &self,
         workspace: WorkspaceName,
-        device: DeviceId,
+        (user, device): (String, DeviceId),
         entries: Vec<Entry>,
         done: impl FnOnce(Result<()>) + Send + 'static,
     ) -> Result<()> {
         let bytes = entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum();
-        let job =
-            move |store: &mut _| survivors::keep(store, &workspace, device, entries, now_ms());
+        let offered = Offered { user, device, entries };
+        let members = Arc::clone(&self.inner.members);
+        let job = move |store: &mut _| {
+            survivors::keep(store, &workspace, offered, listed(&members).as_deref(), now_ms())
+        };
         self.inner.writer.submit(bytes, job, done)
     }
 
@@ -410,6 +490,10 @@ impl Authority {
     }
 }
 
+fn listed(members: &Mutex<Option<Arc<MemberList>>>) -> Option<Arc<MemberList>> {
+    members.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         if let Err(error) = self.writer.close() {
@@ -450,8 +534,6 @@ pub struct AttachRequest {
     pub received_to: u64,
     /// The horizon that it knows.
     pub horizon: u64,
-    /// The user's role.
-    pub role: Role,
     /// Make the workspace if it does not exist.
     pub create: bool,
 }
@@ -459,9 +541,9 @@ pub struct AttachRequest {
 impl AttachRequest {
     /// What `device` of `user` asked for; the workspace is made if it does not exist.
     #[must_use]
-    pub fn of(attach: &Attach, device: DeviceId, user: String, role: Role) -> Self {
+    pub fn of(attach: &Attach, device: DeviceId, user: String) -> Self {
         let Attach { attachment, epoch, received_to, horizon, decided, .. } = *attach;
-        Self { attachment, device, user, decided, epoch, received_to, horizon, role, create: true }
+        Self { attachment, device, user, decided, epoch, received_to, horizon, create: true }
     }
 
     /// Why the device has to take everything anew, if it has to.
@@ -478,27 +560,52 @@ impl AttachRequest {
     }
 }
 
-/// What a device needs to know when it attaches; a workspace that is made begins with `new_epoch`.
+/// What a workspace that is made begins with.
+pub(crate) struct Given<'a> {
+    pub(crate) epoch: Epoch,
+    pub(crate) schema: Option<&'a Schema>,
+    /// Who may do what; without it everybody owns everything.
+    pub(crate) members: Option<&'a MemberList>,
+}
+
+fn make(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    given: &Given<'_>,
+    now_ms: i64,
+) -> Result<()> {
+    let (epoch, role) = (given.epoch, Role::Owner);
+    let made = Attachment { workspace: workspace.clone(), epoch, role, horizon: 0 };
+    let payload = Payload::Attachment(made);
+    store.append(payload.kind(), &payload.to_bytes())?;
+    adopt::of_new(store, workspace, given.schema)?;
+    if let Some(list) = given.members {
+        members::write(store, workspace, list, now_ms)?;
+    }
+    Ok(())
+}
+
+/// What a device needs to know when it attaches; makes the workspace if need be.
 pub(crate) fn attach_now(
     store: &mut Store,
     workspace: &WorkspaceName,
     request: &AttachRequest,
-    new_epoch: Epoch,
-    schema: Option<&Schema>,
+    given: &Given<'_>,
+    now_ms: i64,
 ) -> Result<Attached> {
-    let mut meta = read::meta(store.newest(), workspace)?;
-    if meta.epoch.is_none() {
+    let role = members::role(store.newest(), given.members, workspace, &request.user)?;
+    let Some(role) = role else {
+        let (workspace, user) = (workspace.clone(), request.user.clone());
+        return Err(Error::NoMember { workspace, user });
+    };
+    if read::meta(store.newest(), workspace)?.epoch.is_none() {
         if !request.create {
             return Err(Error::UnknownWorkspace { workspace: workspace.clone() });
         }
-        let (epoch, role) = (new_epoch, Role::Owner);
-        let made = Attachment { workspace: workspace.clone(), epoch, role, horizon: 0 };
-        let payload = Payload::Attachment(made);
-        store.append(payload.kind(), &payload.to_bytes())?;
-        adopt::of_new(store, workspace, schema)?;
-        meta = read::meta(store.newest(), workspace)?;
+        make(store, workspace, given, now_ms)?;
     }
     let newest = store.newest();
+    let meta = read::meta(newest, workspace)?;
     let owner = devices::owner(newest, workspace, request.device)?;
     if owner.is_some_and(|owner| owner != request.user) {
         return Err(Error::ForeignDevice { device: request.device });
@@ -516,7 +623,7 @@ pub(crate) fn attach_now(
         schema: read::schema(newest, workspace)?.map_or_else(Vec::new, |s| to_bytes(&s)),
         head: meta.head,
         horizon: meta.horizon,
-        role: request.role,
+        role,
         reset,
         last_counter: read::last_counter(newest, workspace, request.device)?,
         decisions,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lastword_core::id::{BatchId, DeviceId, Key, NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
+use lastword_core::protocol::AttachRefusal;
 use lastword_core::schema::SchemaError;
 use lastword_core::value::ValueError;
 use lastword_store::index::NotIndexed;
@@ -174,6 +175,14 @@ pub enum Error {
         /// The device.
         device: DeviceId,
     },
+    /// The user has no role in the workspace, or there is no such workspace.
+    #[error("user {user} is no member of workspace {workspace}")]
+    NoMember {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The user.
+        user: String,
+    },
     /// The workspace belongs to the product.
     #[error("workspace names that begin with _ belong to Lastword; {workspace} is one")]
     ReservedWorkspace {
@@ -306,6 +315,17 @@ fn waiting(batches: &[(String, u64)]) -> String {
 
 /// What the engine's calls return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// What a device is told that cannot attach because of this.
+    #[must_use]
+    pub fn refuses_attach(&self) -> AttachRefusal {
+        match self {
+            Error::NoMember { .. } | Error::ForeignDevice { .. } => AttachRefusal::Forbidden,
+            _ => AttachRefusal::Unavailable,
+        }
+    }
+}
 
 impl From<LockError> for Error {
     fn from(error: LockError) -> Self {

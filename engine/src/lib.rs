@@ -59,6 +59,8 @@ mod schema;
 mod query;
 mod tables;
 mod purge;
+mod own;
+mod members;
 mod survivors;
 mod erase;
 mod upkeep;
@@ -124,6 +126,7 @@ pub use lastword_core::protocol::authority::PushAnswer;
 pub use lastword_core::protocol::replica::{StopReason, SyncStatus};
 pub use log::LogLine;
 pub use lost::Hooks;
+pub use members::{MemberChange, MemberList};
 pub use purge::DEFAULT_TOMBSTONES;
 pub use query::{IndexPrefix, IndexValue, Query};
 pub use receipt::{Receipt, Settled};
@@ -135,7 +138,7 @@ pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatu
 pub use survivors::{Recovery, Survivor};
 #[cfg(feature = "net")]
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
-pub use tables::{CONFLICTS, Conflict, ConflictField, DEAD_LETTERS, RefusedBatch};
+pub use tables::{CONFLICTS, Conflict, ConflictField, DEAD_LETTERS, MEMBERS, Member, RefusedBatch};
 pub use typed::Row;
 pub use undo::{RowHistory, RowVersion};
 pub use upkeep::{DEFAULT_HISTORY, Keep};

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use lastword_core::id::{Key, TableName};
+use lastword_core::id::{DeviceId, Key, TableName};
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::Entry;
 use lastword_core::schema::Schema;
@@ -215,7 +215,10 @@ fn local_text(local: &LocalBatch) -> String {
 }
 
 fn decided_text(frame: &DecidedBatch) -> String {
-    let from = format!("device {} batch {}", frame.batch.device.short(), frame.batch.counter);
+    let from = match frame.batch.device {
+        DeviceId::AUTHORITY => "the server,".to_owned(),
+        device => format!("device {} batch {}", device.short(), frame.batch.counter),
+    };
     let ops = frame.batch.ops.iter().chain(&frame.own).map(op_text).collect::<Vec<_>>();
     format!("{from} {}: {}", decision_text(&frame.decision), list(&ops))
 }

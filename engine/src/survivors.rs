@@ -10,18 +10,19 @@ use lastword_core::codec::to_bytes;
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_PAGE_ENTRIES, PAGE_BYTES};
-use lastword_core::op::{Action, Batch, Op};
-use lastword_core::protocol::Entry;
+use lastword_core::op::{Action, Op};
+use lastword_core::protocol::{Entry, Role};
 use lastword_core::row::Row;
 use lastword_core::rules::{self, Policy};
 use lastword_core::schema::Schema;
-use lastword_core::stamp::Decision;
 use lastword_store::Store;
 use lastword_store::keys::{self, ROWS, StoredRow};
-use lastword_store::payload::{DecidedBatch, Payload, SurvivorFrame};
+use lastword_store::payload::{Payload, SurvivorFrame};
 use lastword_store::read::{self, ReadState};
 
 use crate::error::{Error, Result};
+use crate::members::{self, MemberList};
+use crate::own;
 use crate::tables;
 
 /// Records of a copy that are looked at in one step.
@@ -87,15 +88,28 @@ fn behind(row_key: &[u8]) -> Vec<u8> {
     [row_key, &[0]].concat()
 }
 
+/// What a device still has of what was lost.
+pub(crate) struct Offered {
+    pub(crate) user: String,
+    pub(crate) device: DeviceId,
+    pub(crate) entries: Vec<Entry>,
+}
+
 /// Keeps what a device offers, durably with the next commit. Rows under seqs that are not lost are
-/// not taken: whoever offers them is wrong about the history.
+/// not taken: whoever offers them is wrong about the history. Neither is anything of a user who may
+/// not write.
 pub(crate) fn keep(
     store: &mut Store,
     workspace: &WorkspaceName,
-    device: DeviceId,
-    mut entries: Vec<Entry>,
+    offered: Offered,
+    members: Option<&MemberList>,
     time_ms: i64,
 ) -> Result<()> {
+    let Offered { user, device, mut entries } = offered;
+    let role = members::role(store.newest(), members, workspace, &user)?;
+    if !matches!(role, Some(Role::Owner | Role::Editor)) {
+        return Ok(());
+    }
     let lineage = read::lineage(store.newest(), workspace)?.0;
     entries.retain(|Entry::Row { table, row, .. }| {
         !table.is_reserved() && rules::is_lost(row.last.seq, &lineage)
@@ -354,36 +368,13 @@ pub(crate) fn recover_some(
         done.push(Survivor { recovery, ..known.clone() });
     }
     if !own.is_empty() {
-        let frame = own_batch(workspace, meta.head, (batch_id, time_ms), own, previous);
+        let frame = own::batch(workspace, meta.head, (batch_id, time_ms), (own, previous));
         append(store, Payload::Decided(frame))?;
     }
     for gone in gone.chunks(MAX_PAGE_ENTRIES) {
         append(store, Payload::Survivors(taken(workspace, gone.to_vec())))?;
     }
     Ok((looked_at, done))
-}
-
-/// A batch of the authority alone.
-fn own_batch(
-    workspace: &WorkspaceName,
-    head: u64,
-    (batch_id, time_ms): (BatchId, i64),
-    own: Vec<Op>,
-    previous: Vec<u64>,
-) -> DecidedBatch {
-    let (first_seq, last_seq) = (head + 1, head + own.len() as u64);
-    let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts: Vec::new() };
-    let batch = Batch {
-        device: DeviceId::AUTHORITY,
-        counter: 0,
-        batch_id,
-        created_ms: time_ms,
-        strict: false,
-        former: Vec::new(),
-        ops: Vec::new(),
-    };
-    let (workspace, payload_hash) = (workspace.clone(), batch.payload_hash());
-    DecidedBatch { workspace, batch, payload_hash, decision, own, previous }
 }
 
 /// The authority's op that does it, if there is something to do.

@@ -95,6 +95,19 @@ pub struct RefusedBatch {
     pub records: Vec<String>,
 }
 
+/// The members of a workspace and what each may do, one row each; the key is the user's name.
+/// Written by the server, if it was given members, and synced like any table.
+pub const MEMBERS: Table<Member> = Table::new("_members", "");
+
+/// A row of [`MEMBERS`].
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Member {
+    /// `owner`, `editor` or `viewer`.
+    pub role: String,
+    /// Since when, milliseconds since 1970 UTC of the server's clock.
+    pub since_ms: i64,
+}
+
 fn table(name: &str) -> TableName {
     TableName::new(name).expect("invariant: the name is valid")
 }
@@ -115,4 +128,10 @@ pub(crate) fn dead_letters() -> TableName {
 #[must_use]
 pub(crate) fn devices() -> TableName {
     table("_devices")
+}
+
+/// Name of [`MEMBERS`].
+#[must_use]
+pub(crate) fn members() -> TableName {
+    table(MEMBERS.name())
 }

@@ -19,6 +19,8 @@ mod hooks;
 mod index;
 #[path = "engine/maintenance.rs"]
 mod maintenance;
+#[path = "engine/members.rs"]
+mod members;
 #[path = "engine/recover.rs"]
 mod recover;
 #[path = "engine/reset.rs"]

@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use lastword::core::id::{DeviceId, WorkspaceName};
 use lastword::core::protocol::authority::{AuthoritySession, Input, Output, Principal};
-use lastword::core::protocol::{Attach, AttachRefusal, Changes, Entry};
-use lastword::store::StoreError;
+use lastword::core::protocol::{Attach, AttachRefusal, Entry, Role};
 use lastword::{AttachRequest, Claim, Error, PushAnswer, PushGate};
 use tokio::sync::mpsc;
 
@@ -88,6 +87,8 @@ struct Attachment {
     workspace: WorkspaceName,
     /// The head and horizon that the session was told of.
     told: (u64, u64),
+    /// The role that the device was told of.
+    role: Option<Role>,
     gate: PushGate,
 }
 
@@ -114,8 +115,15 @@ impl Connection {
                     && let Some(known) = self.attached.get_mut(attachment)
                 {
                     known.told = (attached.head, attached.horizon);
+                    known.role = Some(attached.role);
                 }
                 self.input(input);
+            }
+            Event::Members => self.members_changed(),
+            Event::TokenGone => {
+                let result = Err("this server does not know the token any more".into());
+                let server_time_ms = lastword::now_ms();
+                self.input(Input::Authenticated { result, server_time_ms });
             }
             Event::Evict { attachment, code, message } => {
                 self.input(Input::Evict { attachment, code, message });
@@ -156,6 +164,24 @@ impl Connection {
         }
     }
 
+    /// Ends the attachments whose user has another role now, or none.
+    fn members_changed(&mut self) {
+        let Some(user) = &self.user else { return };
+        let mut ended = Vec::new();
+        for (attachment, known) in &self.attached {
+            let Some(role) = known.role else { continue };
+            match self.hub.authority.ended(&known.workspace, user, *attachment, role) {
+                Ok(input) => ended.extend(input),
+                Err(error) => {
+                    tracing::error!(%error, "cannot read the members of a workspace");
+                    let (code, message) = (AttachRefusal::Unavailable, error.to_string());
+                    ended.push(Input::Evict { attachment: *attachment, code, message });
+                }
+            }
+        }
+        ended.into_iter().for_each(|input| self.input(input));
+    }
+
     async fn time(&mut self) {
         if self.pinged.elapsed() >= PING_INTERVAL {
             self.pinged = Instant::now();
@@ -192,7 +218,7 @@ impl Connection {
                     self.wake_at = Some(self.wake_at.map_or(at, |wake| wake.min(at)));
                 }
                 Output::Authenticate { hello } => {
-                    let answer = self.hub.members.authenticate(&hello.token);
+                    let answer = self.hub.authenticate(self.id, &hello.token);
                     self.device = Some(hello.device);
                     self.app_schema = hello.app_schema;
                     self.user = answer.clone().ok();
@@ -245,11 +271,17 @@ impl Connection {
             return self.refuse(attachment, AttachRefusal::Forbidden, message);
         };
         // Unknown workspaces get the same answer, so a stranger learns nothing.
-        let role = self.hub.members.role(&user, &workspace).filter(|_| !workspace.is_reserved());
-        let Some(role) = role else {
-            let message = format!("user {user} is no member of workspace {workspace}");
-            return self.refuse(attachment, AttachRefusal::Forbidden, message);
-        };
+        let authority = &self.hub.authority;
+        match authority.role(&authority.view(), &workspace, &user) {
+            Ok(Some(_)) if !workspace.is_reserved() => {}
+            Ok(_) => {
+                let error = Error::NoMember { workspace, user };
+                return self.refuse(attachment, error.refuses_attach(), error.to_string());
+            }
+            Err(error) => {
+                return self.refuse(attachment, error.refuses_attach(), error.to_string());
+            }
+        }
         // Before the claim, which would shut the owner's connection out.
         match self.hub.authority.device_owner(&workspace, device) {
             Ok(owner) if owner.as_ref().is_none_or(|owner| *owner == user) => {}
@@ -271,17 +303,19 @@ impl Connection {
             return self.refuse(attachment, code, message);
         }
         // Until the answer is there, the head counts as told.
-        let known = Attachment { workspace: workspace.clone(), told: (u64::MAX, u64::MAX), gate };
+        let known = Attachment {
+            workspace: workspace.clone(),
+            told: (u64::MAX, u64::MAX),
+            role: None,
+            gate,
+        };
         self.attached.insert(attachment, known);
-        let request = AttachRequest::of(&attach, device, user, role);
+        let request = AttachRequest::of(&attach, device, user);
         let (events, hub) = (self.events.clone(), Arc::clone(&self.hub));
         let submitted = self.hub.authority.attach(workspace, request, move |result| {
-            let result = result.map_err(|error| match error {
-                Error::ForeignDevice { .. } => (AttachRefusal::Forbidden, error.to_string()),
-                error => {
-                    end_if_poisoned(&hub, &error);
-                    (AttachRefusal::Unavailable, error.to_string())
-                }
+            let result = result.map_err(|error| {
+                hub.end_if_poisoned(&error);
+                (error.refuses_attach(), error.to_string())
             });
             // A connection that is gone does not need the answer.
             let _ = events.send(Event::Answer(Input::AttachAnswer { attachment, result }));
@@ -311,12 +345,13 @@ impl Connection {
 
     fn keep_survivors(&mut self, offer: Offer, entries: Vec<Entry>) {
         let Offer { attachment, workspace, device, is_last } = offer;
+        let user = self.user.clone().unwrap_or_default();
         let (events, hub) = (self.events.clone(), Arc::clone(&self.hub));
         let answer = move |result: Result<(), Error>| match result {
             Ok(()) => Input::SurvivorsStored { attachment, is_last },
             Err(error) => {
                 tracing::error!(%error, "what a device has of a lost history could not be kept");
-                end_if_poisoned(&hub, &error);
+                hub.end_if_poisoned(&error);
                 let (code, message) = (AttachRefusal::Unavailable, error.to_string());
                 Input::Evict { attachment, code, message }
             }
@@ -326,21 +361,16 @@ impl Connection {
             // A connection that is gone does not need the answer.
             let _ = events.send(Event::Answer(answer(result)));
         };
-        if let Err(error) = hub.authority.keep_survivors(workspace, device, entries, kept) {
+        if let Err(error) = hub.authority.keep_survivors(workspace, (user, device), entries, kept) {
             let (code, message) = (AttachRefusal::Unavailable, error.to_string());
             self.input(Input::Evict { attachment, code, message });
         }
     }
 
     fn read_page(&mut self, attachment: u64, workspace: &WorkspaceName, after: u64) {
-        let view = self.hub.view();
-        match lastword::store::read::changes(&*view, workspace, after) {
-            Ok(page) => {
-                let lastword::store::read::ChangesPage { to, consistent_at, entries, horizon } =
-                    page;
-                let page = Changes { attachment, from: after, to, consistent_at, entries };
-                self.input(Input::Page { attachment, page, horizon });
-            }
+        let (view, user) = (self.hub.view(), self.user.clone().unwrap_or_default());
+        match self.hub.authority.page(&view, workspace, &user, attachment, after) {
+            Ok(input) => self.input(input),
             Err(error) => {
                 tracing::error!(%error, %workspace, "cannot read changes");
                 let (code, message) = (AttachRefusal::Unavailable, "the server failed".into());
@@ -361,14 +391,8 @@ struct Offer {
 /// A failure of the store decides nothing: the device keeps its batch and tries again.
 fn not_now(hub: &Hub, error: &Error) -> PushAnswer {
     tracing::error!(%error, "a batch could not be decided");
-    end_if_poisoned(hub, error);
+    hub.end_if_poisoned(error);
     let message =
         "the server cannot store batches now (is its disk full?): its log says why".into();
     PushAnswer::NotNow { retry_ms: 5_000, message }
-}
-
-fn end_if_poisoned(hub: &Hub, error: &Error) {
-    if let Error::Store(StoreError::OutcomeUnknown { .. } | StoreError::Poisoned { .. }) = error {
-        hub.fail(error.to_string());
-    }
 }

@@ -19,6 +19,8 @@ pub enum Ask {
         /// Absolute path of the directory for it.
         out: PathBuf,
     },
+    /// Read the file of members again.
+    Members,
     /// Erase a record.
     Erase {
         /// Its workspace.
@@ -53,6 +55,13 @@ pub enum Answer {
     },
     /// A backup is made.
     Done(Made),
+    /// One member's role is another now.
+    Member(Changed),
+    /// All of them are told.
+    Members {
+        /// How many.
+        changed: u64,
+    },
     /// A record is erased.
     Erased {
         /// Seq of the erasure.
@@ -103,6 +112,19 @@ impl From<lastword::Survivor> for Named {
             recovery: recovery.as_str().into(),
         }
     }
+}
+
+/// What the file of members changed for one user.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The workspace.
+    pub workspace: String,
+    /// The user.
+    pub user: String,
+    /// The role before; none for a new member.
+    pub before: Option<String>,
+    /// The role from here on; none for somebody who is no member any more.
+    pub after: Option<String>,
 }
 
 /// A backup that was made.
@@ -176,12 +198,13 @@ mod with_sockets {
     use std::time::{Duration, Instant};
 
     use lastword::core::id::{Key, TableName, WorkspaceName};
-    use lastword::{Authority, Erased};
+    use lastword::{Authority, Erased, MemberChange};
     use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::{UnixListener, UnixStream};
     use tokio::sync::{Mutex, mpsc};
 
-    use super::{Answer, Ask, ControlError, NAME, Path, PathBuf};
+    use super::{Answer, Ask, Changed, ControlError, NAME, Path, PathBuf};
+    use crate::hub::Hub;
 
     /// Longest line on the socket in bytes.
     const MAX_LINE: u64 = 64 * 1024;
@@ -198,16 +221,17 @@ mod with_sockets {
     impl Control {
         /// Serves the control socket of that store, inside a runtime. Without one, because the path
         /// is too long for a socket, the server runs all the same.
-        pub fn start(authority: &Authority) -> Self {
-            let socket = authority.dir().join(NAME);
-            match listen(authority.dir(), &socket) {
+        pub fn start(hub: &Arc<Hub>) -> Self {
+            let dir = hub.authority.dir();
+            let socket = dir.join(NAME);
+            match listen(dir, &socket) {
                 Ok(listener) => {
-                    tokio::spawn(serve(listener, authority.clone()));
+                    tokio::spawn(serve(listener, Arc::clone(hub)));
                     Self { socket: Some(socket) }
                 }
                 Err(error) => {
                     let socket = socket.display();
-                    tracing::warn!(%error, "no {socket}, so no backups while the server runs");
+                    tracing::warn!(%error, "no {socket}, so the server takes no commands while it runs");
                     Self { socket: None }
                 }
             }
@@ -235,12 +259,12 @@ mod with_sockets {
         Ok(listener)
     }
 
-    async fn serve(listener: UnixListener, authority: Authority) {
+    async fn serve(listener: UnixListener, hub: Arc<Hub>) {
         let busy = Arc::new(Mutex::new(()));
         loop {
             match listener.accept().await {
                 Ok((socket, _)) => {
-                    tokio::spawn(answer(socket, authority.clone(), Arc::clone(&busy)));
+                    tokio::spawn(answer(socket, Arc::clone(&hub), Arc::clone(&busy)));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the control socket takes no connection");
@@ -251,7 +275,7 @@ mod with_sockets {
         }
     }
 
-    async fn answer(socket: UnixStream, authority: Authority, busy: Arc<Mutex<()>>) {
+    async fn answer(socket: UnixStream, hub: Arc<Hub>, busy: Arc<Mutex<()>>) {
         let (read, mut write) = socket.into_split();
         let (mut line, mut reader) = (String::new(), BufReader::new(read.take(MAX_LINE)));
         match tokio::time::timeout(ASK_LIMIT, reader.read_line(&mut line)).await {
@@ -261,7 +285,7 @@ mod with_sockets {
         let (told, mut lines) = mpsc::unbounded_channel();
         tokio::task::spawn_blocking(move || {
             let last = match serde_json::from_str(&line) {
-                Ok(ask) => obey(&ask, &authority, &busy, &|answer| drop(told.send(answer))),
+                Ok(ask) => obey(&ask, &hub, &busy, &|answer| drop(told.send(answer))),
                 Err(error) => Answer::Error { message: format!("not understood: {error}") },
             };
             // Whoever asked may be gone; the backup is made all the same.
@@ -275,14 +299,15 @@ mod with_sockets {
         }
     }
 
-    fn obey(ask: &Ask, authority: &Authority, busy: &Mutex<()>, tell: &dyn Fn(Answer)) -> Answer {
+    fn obey(ask: &Ask, hub: &Hub, busy: &Mutex<()>, tell: &dyn Fn(Answer)) -> Answer {
         match ask {
-            Ask::Backup { out } => back_up(out, authority, busy, tell),
-            Ask::Erase { workspace, table, key } => erase(authority, workspace, table, key)
+            Ask::Backup { out } => back_up(out, &hub.authority, busy, tell),
+            Ask::Members => reload(hub, tell),
+            Ask::Erase { workspace, table, key } => erase(&hub.authority, workspace, table, key)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
-            Ask::Survivors { workspace } => survivors(authority, workspace, false, tell)
+            Ask::Survivors { workspace } => survivors(&hub.authority, workspace, false, tell)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
-            Ask::Recover { workspace } => survivors(authority, workspace, true, tell)
+            Ask::Recover { workspace } => survivors(&hub.authority, workspace, true, tell)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
         }
     }
@@ -300,6 +325,20 @@ mod with_sockets {
         };
         survivors.into_iter().for_each(|survivor| tell(Answer::Survivor(survivor.into())));
         Ok(Answer::Survivors {})
+    }
+
+    fn reload(hub: &Hub, tell: &dyn Fn(Answer)) -> Answer {
+        let changes = match hub.reload() {
+            Ok(changes) => changes,
+            Err(error) => return Answer::Error { message: error.to_string() },
+        };
+        let changed = changes.len() as u64;
+        for MemberChange { workspace, user, before, after } in changes {
+            let [before, after] = [before, after].map(|role| role.map(|role| role.to_string()));
+            let workspace = workspace.to_string();
+            tell(Answer::Member(Changed { workspace, user, before, after }));
+        }
+        Answer::Members { changed }
     }
 
     fn erase(
@@ -341,7 +380,7 @@ mod with_sockets {
     }
 
     /// Has the server whose data is in `dir` do something, and returns its last answer; `each` gets
-    /// those before, which are progress or records.
+    /// those before it.
     ///
     /// # Errors
     /// [`ControlError`].
@@ -366,7 +405,9 @@ mod with_sockets {
                 return Err(broken("it has ended".into()));
             }
             match serde_json::from_str(&line).map_err(|error| broken(error.to_string()))? {
-                said @ (Answer::Progress { .. } | Answer::Survivor(_)) => each(said),
+                answer @ (Answer::Progress { .. } | Answer::Member(_) | Answer::Survivor(_)) => {
+                    each(answer);
+                }
                 Answer::Error { message } => return Err(ControlError::Refused { message }),
                 done => return Ok(done),
             }
@@ -376,16 +417,17 @@ mod with_sockets {
 
 #[cfg(windows)]
 mod without_sockets {
-    use lastword::Authority;
+    use std::sync::Arc;
 
     use super::{Answer, Ask, ControlError, NAME, Path};
+    use crate::hub::Hub;
 
     /// No control socket.
     pub struct Control;
 
     impl Control {
         /// Does nothing.
-        pub fn start(_authority: &Authority) -> Self {
+        pub fn start(_hub: &Arc<Hub>) -> Self {
             Self
         }
     }

@@ -1,22 +1,23 @@
 //! What all connections share: the authority, the members, the newest published view, and which
 //! connection serves which device.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lastword::core::id::{DeviceId, WorkspaceName};
 use lastword::core::protocol::AttachRefusal;
 use lastword::core::protocol::authority::Input;
-use lastword::{Attachments, Authority, Claim, Fenced};
+use lastword::store::StoreError;
+use lastword::{Attachments, Authority, Claim, Error, Fenced, MemberChange};
 use tokio::sync::{mpsc, watch};
 
-use crate::members::Members;
+use crate::members::{Members, MembersError, Tokens};
 
 /// What reaches a connection from outside its socket.
 pub enum Event {
     /// An answer of the store.
     Answer(Input),
-    /// Another connection took over, or the membership ended.
+    /// Another connection took over.
     Evict {
         /// The attachment.
         attachment: u64,
@@ -25,21 +26,53 @@ pub enum Event {
         /// For people.
         message: String,
     },
+    /// The members are others now.
+    Members,
+    /// The token counts no more.
+    TokenGone,
     /// The server stops.
     Shutdown,
+}
+
+/// Why the members stay as they were.
+#[derive(Debug, thiserror::Error)]
+pub enum ReloadError {
+    /// There is no file of members.
+    #[error("the server takes any token (--dev): it has no file of members to read again")]
+    Dev,
+    /// The file cannot be used.
+    #[error("{0}; the members stay as they were")]
+    Members(#[from] MembersError),
+    /// The store failed.
+    #[error(transparent)]
+    Engine(#[from] Error),
 }
 
 /// Shared by all connections of a server.
 pub struct Hub {
     /// The store that decides.
     pub authority: Authority,
-    /// Who may do what.
-    pub members: Members,
     published: watch::Sender<Option<Arc<lastword::store::View>>>,
     failed: watch::Sender<Option<String>>,
     attachments: Mutex<Attachments>,
-    /// Where each connection hears of events.
-    connections: Mutex<HashMap<u64, mpsc::UnboundedSender<Event>>>,
+    /// Locked before `attachments`.
+    connected: Mutex<Connected>,
+    /// One reads the file of members at a time.
+    reloading: Mutex<()>,
+}
+
+/// Who may connect, and who has. Under one lock: no token is checked against members of before and
+/// then passed over when they change.
+struct Connected {
+    members: Members,
+    connections: HashMap<u64, Known>,
+}
+
+struct Known {
+    /// Where the connection hears of events.
+    events: mpsc::UnboundedSender<Event>,
+    /// Its token, and whose that was.
+    token: Option<(String, String)>,
 }
 
 impl Hub {
@@ -48,9 +81,10 @@ impl Hub {
     pub fn new(authority: Authority, members: Members) -> Arc<Self> {
         let (published, _) = watch::channel(None);
         let (failed, _) = watch::channel(None);
-        let (attachments, connections) = Default::default();
+        let (attachments, reloading) = Default::default();
+        let connected = Mutex::new(Connected { members, connections: HashMap::new() });
         let hub =
-            Arc::new(Self { authority, members, published, failed, attachments, connections });
+            Arc::new(Self { authority, published, failed, attachments, connected, reloading });
         let told = Arc::downgrade(&hub);
         hub.authority.on_publish(move |view| {
             if let Some(hub) = told.upgrade() {
@@ -91,14 +125,73 @@ impl Hub {
         }
     }
 
+    /// Fails the server if the store takes no more writes.
+    pub fn end_if_poisoned(&self, error: &Error) {
+        if let Error::Store(StoreError::OutcomeUnknown { .. } | StoreError::Poisoned { .. }) = error
+        {
+            self.fail(error.to_string());
+        }
+    }
+
     /// Events for connection `number` go to `events` until it says [`Hub::disconnected`].
     pub fn connected(&self, number: u64, events: mpsc::UnboundedSender<Event>) {
-        lock(&self.connections).insert(number, events);
+        lock(&self.connected).connections.insert(number, Known { events, token: None });
     }
 
     /// The connection is over.
     pub fn disconnected(&self, number: u64) {
-        lock(&self.connections).remove(&number);
+        lock(&self.connected).connections.remove(&number);
+    }
+
+    /// The user behind the token of connection `number`, which is told if it counts no more.
+    ///
+    /// # Errors
+    /// A sentence for the device.
+    pub fn authenticate(&self, number: u64, token: &str) -> Result<String, String> {
+        let mut connected = lock(&self.connected);
+        let user = connected.members.authenticate(token)?;
+        if let Some(known) = connected.connections.get_mut(&number) {
+            known.token = Some((token.to_owned(), user.clone()));
+        }
+        Ok(user)
+    }
+
+    /// Whether any token is taken.
+    #[must_use]
+    pub fn is_dev(&self) -> bool {
+        matches!(lock(&self.connected).members, Members::Dev)
+    }
+
+    /// Reads the file of members again. When this returns, no batch of somebody who is no member
+    /// any more is decided, and every connection hears of it. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`ReloadError`]; then the members stay as they were.
+    pub fn reload(&self) -> Result<Vec<MemberChange>, ReloadError> {
+        let _alone = lock(&self.reloading);
+        let path = match &lock(&self.connected).members {
+            Members::Dev => return Err(ReloadError::Dev),
+            Members::Tokens(tokens) => tokens.path.clone(),
+        };
+        let tokens = Tokens::read(&path)?;
+        let admitted = self.authority.admit(tokens.list.clone());
+        let changes = admitted.inspect_err(|error| self.end_if_poisoned(error))?;
+        let mut connected = lock(&self.connected);
+        let Connected { members, connections } = &mut *connected;
+        *members = Members::Tokens(tokens);
+        let is_gone = |known: &Known| match &known.token {
+            Some((token, user)) => members.authenticate(token).as_ref() != Ok(user),
+            None => false,
+        };
+        let gone = connections.iter().filter(|(_, known)| is_gone(known));
+        let gone: BTreeSet<u64> = gone.map(|(number, _)| *number).collect();
+        lock(&self.attachments).fence(&gone);
+        for (number, known) in connections {
+            let is_gone = gone.contains(number);
+            // A connection that is gone already does not need to hear it.
+            let _ = known.events.send(if is_gone { Event::TokenGone } else { Event::Members });
+        }
+        Ok(changes)
     }
 
     /// Makes `claim` the connection of that device; an older one is told that it is fenced.
@@ -113,12 +206,12 @@ impl Hub {
     ) -> Result<(), AttachRefusal> {
         let fenced = lock(&self.attachments).claim(workspace, device, claim)?;
         if let Some(Fenced { connection, attachment }) = fenced
-            && let Some(events) = lock(&self.connections).get(&connection)
+            && let Some(known) = lock(&self.connected).connections.get(&connection)
         {
             let code = AttachRefusal::Fenced;
             let message = "another connection of this device took over".into();
             // A connection that is gone already does not need to hear it.
-            let _ = events.send(Event::Evict { attachment, code, message });
+            let _ = known.events.send(Event::Evict { attachment, code, message });
         }
         Ok(())
     }

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::path::{Path, PathBuf};
 
-use lastword::core::id::WorkspaceName;
+use lastword::MemberList;
+use lastword::core::id::{Key, WorkspaceName};
 use lastword::core::protocol::Role;
 
 /// Largest tokens file in bytes.
@@ -33,7 +34,7 @@ pub enum MembersError {
     },
 }
 
-/// The membership while the server runs.
+/// Who may connect.
 #[derive(Debug)]
 pub enum Members {
     /// Any token is a user of that name and owns every workspace. Loopback only.
@@ -45,14 +46,18 @@ pub enum Members {
 /// A parsed tokens file.
 #[derive(Debug, Default)]
 pub struct Tokens {
+    /// Where it was read.
+    pub path: PathBuf,
+    /// The members that it names.
+    pub list: MemberList,
     /// The user behind each token, and the line that says so first.
     users: HashMap<String, (String, usize)>,
-    /// The role of each user in a workspace, and its line.
-    roles: HashMap<(String, WorkspaceName), (Role, usize)>,
+    /// The line of each user in a workspace.
+    lines: HashMap<(Key, WorkspaceName), usize>,
 }
 
 impl Members {
-    /// The user behind a token; the error does not tell a wrong token from an expired one.
+    /// The user behind a token; the error does not tell a wrong token from one that is gone.
     ///
     /// # Errors
     /// A sentence for the device.
@@ -63,17 +68,6 @@ impl Members {
             Members::Tokens(tokens) => {
                 let unknown = || "this server does not know the token".to_owned();
                 tokens.users.get(token).map(|(user, _)| user.clone()).ok_or_else(unknown)
-            }
-        }
-    }
-
-    /// The user's role in a workspace; none for a stranger, whether it exists or not.
-    #[must_use]
-    pub fn role(&self, user: &str, workspace: &WorkspaceName) -> Option<Role> {
-        match self {
-            Members::Dev => Some(Role::Owner),
-            Members::Tokens(tokens) => {
-                tokens.roles.get(&(user.to_owned(), workspace.clone())).map(|(role, _)| *role)
             }
         }
     }
@@ -92,7 +86,7 @@ impl Tokens {
             return Err(unreadable(format!("{} bytes, the limit is {limit}", meta.len())));
         }
         let text = std::fs::read_to_string(path).map_err(|error| unreadable(error.to_string()))?;
-        let mut tokens = Tokens::default();
+        let mut tokens = Tokens { path: path.into(), ..Tokens::default() };
         for (index, line) in text.lines().enumerate() {
             let line = line.split('#').next().unwrap_or_default().trim();
             if !line.is_empty() {
@@ -116,6 +110,7 @@ impl Tokens {
             return Err("token and user must not be empty".into());
         }
         let workspace = WorkspaceName::new(workspace).map_err(|error| error.to_string())?;
+        let key = Key::new(user).map_err(|error| error.to_string())?;
         let role = match *role {
             "owner" => Role::Owner,
             "editor" => Role::Editor,
@@ -129,13 +124,14 @@ impl Tokens {
             return Err(format!("the token is {known}'s already, on line {first}"));
         }
         // Two people of one name would be one user, and of two roles one would count.
-        match self.roles.entry((named, workspace.clone())) {
-            Entry::Occupied(known) => {
-                let (_, first) = known.get();
+        match self.lines.entry((key.clone(), workspace.clone())) {
+            Entry::Occupied(first) => {
+                let first = first.get();
                 Err(format!("user {user} is in workspace {workspace} already, on line {first}"))
             }
             Entry::Vacant(new) => {
-                new.insert((role, number));
+                new.insert(number);
+                self.list.add(workspace, key, role);
                 Ok(())
             }
         }
@@ -157,14 +153,21 @@ mod tests {
     fn a_token_opens_what_its_lines_name() {
         let tokens =
             parse(&["t1, ann, acme, owner", "t1, ann, beta, viewer", "t2,bob,acme,editor"]);
-        let members = Members::Tokens(tokens.expect("valid lines"));
-        let acme = WorkspaceName::new("acme").expect("valid");
-        let beta = WorkspaceName::new("beta").expect("valid");
+        let tokens = tokens.expect("valid lines");
+        let mut named = MemberList::default();
+        let lines = [
+            ("acme", "ann", Role::Owner),
+            ("beta", "ann", Role::Viewer),
+            ("acme", "bob", Role::Editor),
+        ];
+        for (workspace, user, role) in lines {
+            let workspace = WorkspaceName::new(workspace).expect("valid");
+            named.add(workspace, Key::new(user).expect("valid"), role);
+        }
+        assert_eq!(tokens.list, named);
+        let members = Members::Tokens(tokens);
         assert_eq!(members.authenticate("t1"), Ok("ann".into()));
         assert!(members.authenticate("t3").is_err());
-        assert_eq!(members.role("ann", &beta), Some(Role::Viewer));
-        assert_eq!(members.role("bob", &acme), Some(Role::Editor));
-        assert_eq!(members.role("bob", &beta), None);
     }
 
     /// A mistyped line must stop the server, not quietly lock a user out.

@@ -110,13 +110,17 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     if let Some(schema) = schema {
         authority.adopt(schema)?;
     }
+    if let Members::Tokens(tokens) = &members {
+        authority.admit(tokens.list.clone())?;
+    }
     let tables = tables_taken(options, &authority)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let control = runtime.block_on(async { Control::start(&authority) });
+    let hub = Hub::new(authority.clone(), members);
+    let control = runtime.block_on(async { Control::start(&hub) });
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let served = runtime.block_on(async {
         let listener = listen(options, &tables).await?;
-        serve(listener, Hub::new(authority.clone(), members), &mut signals).await
+        serve(listener, hub, &mut signals).await
     });
     runtime.spawn(async move {
         signals.next().await;
@@ -219,7 +223,7 @@ async fn sync(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if !is_from_here(&headers, matches!(served.hub.members, Members::Dev)) {
+    if !is_from_here(&headers, served.hub.is_dev()) {
         let message = "pages of other sites may not connect here\n";
         return (StatusCode::FORBIDDEN, message).into_response();
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::op::Batch;
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
-use lastword_core::protocol::{Attach, AttachRefusal, Attached, Changes, Entry, Role};
+use lastword_core::protocol::{Attach, AttachRefusal, Attached, Role};
 use lastword_core::schema::Schema;
 use lastword_store::apply::ApplyPayload;
 use lastword_store::payload::StoreRole;
@@ -14,26 +14,24 @@ use lastword_store::{Disk, OpenReport, Options, Store, StoreError, View, read};
 
 use crate::adopt;
 use crate::attachments::{Attachments, Claim};
-use crate::authority::{AttachRequest, PushGate, Queued, attach_now};
+use crate::authority::{AttachRequest, Given, PushGate, Queued, attach_now};
 use crate::devices;
 use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
+use crate::members::{self, MemberList};
 use crate::open;
-use crate::survivors::{self, Survivor};
+use crate::survivors::{self, Offered, Survivor};
 
 /// A batch that could not be decided comes again after this, in milliseconds.
 const NOT_NOW_MS: u64 = 5_000;
 
-/// Who may do what.
-pub trait Members {
+/// Who is who.
+pub trait Users {
     /// The user of a token, or a sentence for the device.
     ///
     /// # Errors
     /// Why the token is not taken.
     fn authenticate(&self, token: &str) -> std::result::Result<String, String>;
-
-    /// The role of a user in a workspace; none for a stranger.
-    fn role(&self, user: &str, workspace: &WorkspaceName) -> Option<Role>;
 }
 
 /// What goes to one connection.
@@ -58,6 +56,8 @@ pub struct AuthorityNode {
     jobs: VecDeque<Job>,
     /// What a new workspace gets.
     schema: Option<Schema>,
+    /// Who may do what; without it everybody owns everything.
+    members: Option<MemberList>,
 }
 
 struct Connection {
@@ -76,20 +76,16 @@ struct Served {
     workspace: WorkspaceName,
     /// The head and horizon that the session was told of.
     told: (u64, u64),
+    /// The role that the device was told of.
+    role: Option<Role>,
     gate: PushGate,
 }
 
 enum Job {
+    Admit(MemberList),
     Attach { connection: u64, workspace: WorkspaceName, request: AttachRequest },
     Decide { connection: u64, attachment: u64, workspace: WorkspaceName, batch: Box<Pending> },
-    Keep { connection: u64, attachment: u64, workspace: WorkspaceName, offered: Offered },
-}
-
-/// What a device still has of what was lost.
-struct Offered {
-    device: DeviceId,
-    entries: Vec<Entry>,
-    is_last: bool,
+    Keep { connection: u64, of: (u64, bool), workspace: WorkspaceName, offered: Offered },
 }
 
 struct Pending {
@@ -99,7 +95,7 @@ struct Pending {
 }
 
 /// What a job gives its connection.
-enum Given {
+enum Answer {
     Attached(u64, std::result::Result<Attached, (AttachRefusal, String)>),
     Decided { attachment: u64, counter: u64, batch_id: BatchId, answer: PushAnswer },
     Kept { attachment: u64, is_last: bool, result: Result<()> },
@@ -117,8 +113,8 @@ impl AuthorityNode {
             open::introduce(&mut store, StoreRole::Authority, DeviceId::AUTHORITY, wall_ms)?;
         }
         let (attachments, connections, jobs) = Default::default();
-        let schema = None;
-        Ok((Self { store, attachments, connections, jobs, schema }, report))
+        let (schema, members) = Default::default();
+        Ok((Self { store, attachments, connections, jobs, schema, members }, report))
     }
 
     /// Gives every workspace this schema, those to come too, before devices attach; see
@@ -133,6 +129,12 @@ impl AuthorityNode {
         Ok(())
     }
 
+    /// From here on these are the members, in the order of what is queued; see
+    /// [`crate::Authority::admit`].
+    pub fn admit(&mut self, list: MemberList) {
+        self.jobs.push_back(Job::Admit(list));
+    }
+
     /// Its store, for what is done beside commits: checkpoints, folds, purges.
     pub fn store(&mut self) -> &mut Store {
         &mut self.store
@@ -145,7 +147,7 @@ impl AuthorityNode {
     }
 
     /// A connection was accepted.
-    pub fn connect(&mut self, connection: u64, now_ms: u64, members: &dyn Members, wall_ms: i64) {
+    pub fn connect(&mut self, connection: u64, now_ms: u64, users: &dyn Users, wall_ms: i64) {
         let new = Connection {
             session: AuthoritySession::new(),
             user: None,
@@ -158,7 +160,7 @@ impl AuthorityNode {
         };
         self.connections.insert(connection, new);
         self.input(connection, now_ms, Input::Time);
-        self.drain(now_ms, members, wall_ms);
+        self.drain(now_ms, users, wall_ms);
     }
 
     /// A connection is gone.
@@ -176,15 +178,15 @@ impl AuthorityNode {
         connection: u64,
         bytes: Vec<u8>,
         now_ms: u64,
-        members: &dyn Members,
+        users: &dyn Users,
         wall_ms: i64,
     ) {
         self.input(connection, now_ms, Input::Message(bytes));
-        self.drain(now_ms, members, wall_ms);
+        self.drain(now_ms, users, wall_ms);
     }
 
     /// Time has passed: connections that asked to be woken hear of it.
-    pub fn time(&mut self, now_ms: u64, members: &dyn Members, wall_ms: i64) {
+    pub fn time(&mut self, now_ms: u64, users: &dyn Users, wall_ms: i64) {
         let due = |connection: &Connection| connection.wake_at.is_some_and(|at| at <= now_ms);
         let woken: Vec<u64> =
             self.connections.iter().filter(|(_, c)| due(c)).map(|(number, _)| *number).collect();
@@ -194,7 +196,7 @@ impl AuthorityNode {
             }
             self.input(number, now_ms, Input::Time);
         }
-        self.drain(now_ms, members, wall_ms);
+        self.drain(now_ms, users, wall_ms);
     }
 
     /// The next thing for a connection; after a `Close` there is nothing more.
@@ -217,80 +219,103 @@ impl AuthorityNode {
     pub fn step(
         &mut self,
         now_ms: u64,
-        members: &dyn Members,
+        users: &dyn Users,
         wall_ms: i64,
         new_epoch: Epoch,
     ) -> Result<()> {
-        let mut given = Vec::new();
+        let (mut answers, mut admits) = (Vec::new(), false);
         for job in std::mem::take(&mut self.jobs) {
-            given.push(self.run(job, wall_ms, new_epoch));
+            admits |= matches!(job, Job::Admit(_));
+            answers.extend(self.run(job, wall_ms, new_epoch)?);
         }
         self.store.commit()?;
-        for (connection, given) in given {
-            self.give(connection, now_ms, given);
+        for (connection, answer) in answers {
+            self.give(connection, now_ms, answer);
+        }
+        if admits {
+            self.tell_roles(now_ms)?;
         }
         self.tell_heads(now_ms);
-        self.drain(now_ms, members, wall_ms);
+        self.drain(now_ms, users, wall_ms);
         Ok(())
     }
 
-    fn run(&mut self, job: Job, wall_ms: i64, new_epoch: Epoch) -> (u64, Given) {
-        match job {
+    fn run(&mut self, job: Job, wall_ms: i64, epoch: Epoch) -> Result<Option<(u64, Answer)>> {
+        Ok(Some(match job {
+            Job::Admit(list) => {
+                members::admit_now(&mut self.store, &list, wall_ms)?;
+                self.members = Some(list);
+                return Ok(None);
+            }
             Job::Attach { connection, workspace, request } => {
                 let attachment = request.attachment;
-                let result = attach_now(
-                    &mut self.store,
-                    &workspace,
-                    &request,
-                    new_epoch,
-                    self.schema.as_ref(),
-                );
-                let result = result.map_err(|error| match error {
-                    Error::ForeignDevice { .. } => (AttachRefusal::Forbidden, error.to_string()),
-                    error => (AttachRefusal::Unavailable, error.to_string()),
-                });
-                (connection, Given::Attached(attachment, result))
+                let (schema, members) = (self.schema.as_ref(), self.members.as_ref());
+                let given = Given { epoch, schema, members };
+                let result = attach_now(&mut self.store, &workspace, &request, &given, wall_ms);
+                let result = result.map_err(|error| (error.refuses_attach(), error.to_string()));
+                (connection, Answer::Attached(attachment, result))
             }
             Job::Decide { connection, attachment, workspace, batch } => {
                 let Pending { counter, batch_id, queued } = *batch;
-                let answer = queued.decide(&mut self.store, &workspace, wall_ms);
+                let members = self.members.as_ref();
+                let answer = queued.decide(&mut self.store, &workspace, members, wall_ms);
                 let answer = answer.unwrap_or_else(|error| PushAnswer::NotNow {
                     retry_ms: NOT_NOW_MS,
                     message: error.to_string(),
                 });
-                (connection, Given::Decided { attachment, counter, batch_id, answer })
+                (connection, Answer::Decided { attachment, counter, batch_id, answer })
             }
-            Job::Keep { connection, attachment, workspace, offered } => {
-                let Offered { device, entries, is_last } = offered;
-                let result = survivors::keep(&mut self.store, &workspace, device, entries, wall_ms);
-                (connection, Given::Kept { attachment, is_last, result })
+            Job::Keep { connection, of: (attachment, is_last), workspace, offered } => {
+                let (store, members) = (&mut self.store, self.members.as_ref());
+                let result = survivors::keep(store, &workspace, offered, members, wall_ms);
+                (connection, Answer::Kept { attachment, is_last, result })
             }
-        }
+        }))
     }
 
-    fn give(&mut self, connection: u64, now_ms: u64, given: Given) {
-        let input = match given {
-            Given::Attached(attachment, result) => {
+    fn give(&mut self, connection: u64, now_ms: u64, answer: Answer) {
+        let input = match answer {
+            Answer::Attached(attachment, result) => {
                 let known = self.connections.get_mut(&connection);
                 if let (Ok(attached), Some(known)) = (&result, known)
                     && let Some(served) = known.attached.get_mut(&attachment)
                 {
                     served.told = (attached.head, attached.horizon);
+                    served.role = Some(attached.role);
                 }
                 Input::AttachAnswer { attachment, result }
             }
-            Given::Decided { attachment, counter, batch_id, answer } => {
+            Answer::Decided { attachment, counter, batch_id, answer } => {
                 Input::Decided { attachment, counter, batch_id, answer }
             }
-            Given::Kept { attachment, is_last, result: Ok(()) } => {
+            Answer::Kept { attachment, is_last, result: Ok(()) } => {
                 Input::SurvivorsStored { attachment, is_last }
             }
-            Given::Kept { attachment, result: Err(error), .. } => {
+            Answer::Kept { attachment, result: Err(error), .. } => {
                 let (code, message) = (AttachRefusal::Unavailable, error.to_string());
                 Input::Evict { attachment, code, message }
             }
         };
         self.input(connection, now_ms, input);
+    }
+
+    /// Ends the attachments whose user has another role now, or none.
+    fn tell_roles(&mut self, now_ms: u64) -> Result<()> {
+        let view = self.store.view();
+        let mut inputs = Vec::new();
+        for (number, connection) in &self.connections {
+            let Some(user) = &connection.user else { continue };
+            for (attachment, served) in &connection.attached {
+                let Some(told) = served.role else { continue };
+                let (list, told) = (self.members.as_ref(), (*attachment, told));
+                let ended = members::ended(&*view, list, &served.workspace, user, told)?;
+                inputs.extend(ended.map(|input| (*number, input)));
+            }
+        }
+        for (number, input) in inputs {
+            self.input(number, now_ms, input);
+        }
+        Ok(())
     }
 
     fn tell_heads(&mut self, now_ms: u64) {
@@ -322,13 +347,13 @@ impl AuthorityNode {
     }
 
     /// Carries out what sessions want until none wants anything.
-    fn drain(&mut self, now_ms: u64, members: &dyn Members, wall_ms: i64) {
+    fn drain(&mut self, now_ms: u64, users: &dyn Users, wall_ms: i64) {
         let numbers: Vec<u64> = self.connections.keys().copied().collect();
         for number in numbers {
             while let Some(output) =
                 self.connections.get_mut(&number).and_then(|known| known.session.poll())
             {
-                self.carry_out(number, now_ms, members, wall_ms, output);
+                self.carry_out(number, now_ms, users, wall_ms, output);
             }
         }
     }
@@ -337,7 +362,7 @@ impl AuthorityNode {
         &mut self,
         number: u64,
         now_ms: u64,
-        members: &dyn Members,
+        users: &dyn Users,
         wall_ms: i64,
         output: Output,
     ) {
@@ -350,7 +375,7 @@ impl AuthorityNode {
             }
             Output::WakeAt(at) => known.wake_at = Some(known.wake_at.map_or(at, |w| w.min(at))),
             Output::Authenticate { hello } => {
-                let answer = members.authenticate(&hello.token);
+                let answer = users.authenticate(&hello.token);
                 (known.device, known.app_schema) = (Some(hello.device), hello.app_schema);
                 known.user = answer.clone().ok();
                 let result = answer.map(|user| Principal { user });
@@ -359,7 +384,7 @@ impl AuthorityNode {
             }
             Output::Attach { attach } => {
                 let attachment = attach.attachment;
-                if let Err(refusal) = self.attach(number, now_ms, members, attach) {
+                if let Err(refusal) = self.attach(number, now_ms, attach) {
                     let result = Err(refusal);
                     self.input(number, now_ms, Input::AttachAnswer { attachment, result });
                 }
@@ -387,22 +412,23 @@ impl AuthorityNode {
                 }
             }
             Output::StoreSurvivors { attachment, workspace, device, entries, is_last } => {
-                let (connection, offered) = (number, Offered { device, entries, is_last });
-                self.jobs.push_back(Job::Keep { connection, attachment, workspace, offered });
+                let user = known.user.clone().unwrap_or_default();
+                let (connection, of) = (number, (attachment, is_last));
+                let offered = Offered { user, device, entries };
+                self.jobs.push_back(Job::Keep { connection, of, workspace, offered });
             }
             Output::ReadPage { attachment, workspace, after } => {
-                let input = self.page(attachment, &workspace, after);
+                let user = known.user.clone().unwrap_or_default();
+                let input = self.page(&user, attachment, &workspace, after);
                 self.input(number, now_ms, input);
             }
         }
     }
 
-    fn page(&self, attachment: u64, workspace: &WorkspaceName, after: u64) -> Input {
-        match read::changes(&*self.store.view(), workspace, after) {
-            Ok(read::ChangesPage { to, consistent_at, entries, horizon }) => {
-                let page = Changes { attachment, from: after, to, consistent_at, entries };
-                Input::Page { attachment, page, horizon }
-            }
+    fn page(&self, user: &str, attachment: u64, workspace: &WorkspaceName, after: u64) -> Input {
+        let (view, members) = (self.store.view(), self.members.as_ref());
+        match members::page(&view, members, workspace, user, (attachment, after)) {
+            Ok(input) => input,
             Err(error) => {
                 let (code, message) = (AttachRefusal::Unavailable, error.to_string());
                 Input::Evict { attachment, code, message }
@@ -414,7 +440,6 @@ impl AuthorityNode {
         &mut self,
         number: u64,
         now_ms: u64,
-        members: &dyn Members,
         attach: Attach,
     ) -> std::result::Result<(), (AttachRefusal, String)> {
         let Attach { attachment, nonce, .. } = attach;
@@ -424,12 +449,13 @@ impl AuthorityNode {
         let (Some(user), Some(device)) = (known.user.clone(), known.device) else {
             return Err(forbidden("not authenticated".into()));
         };
-        let role = members.role(&user, &workspace).filter(|_| !workspace.is_reserved());
-        let Some(role) = role else {
-            return Err(forbidden(format!("user {user} is no member of workspace {workspace}")));
-        };
-        let owner = devices::owner(&*self.store.view(), &workspace, device)
-            .map_err(|error| (AttachRefusal::Unavailable, error.to_string()))?;
+        let unavailable = |error: Error| (AttachRefusal::Unavailable, error.to_string());
+        let view = self.store.view();
+        let role = members::role(&*view, self.members.as_ref(), &workspace, &user);
+        if workspace.is_reserved() || role.map_err(unavailable)?.is_none() {
+            return Err(forbidden(Error::NoMember { workspace, user }.to_string()));
+        }
+        let owner = devices::owner(&*view, &workspace, device).map_err(unavailable)?;
         if owner.is_some_and(|owner| owner != user) {
             return Err(forbidden(Error::ForeignDevice { device }.to_string()));
         }
@@ -450,11 +476,12 @@ impl AuthorityNode {
             old.session.input(now_ms, Input::Evict { attachment, code, message });
         }
         // Until the answer is there, the head counts as told.
-        let served = Served { workspace: workspace.clone(), told: (u64::MAX, u64::MAX), gate };
+        let served =
+            Served { workspace: workspace.clone(), told: (u64::MAX, u64::MAX), role: None, gate };
         if let Some(known) = self.connections.get_mut(&number) {
             known.attached.insert(attachment, served);
         }
-        let request = AttachRequest::of(&attach, device, user, role);
+        let request = AttachRequest::of(&attach, device, user);
         self.jobs.push_back(Job::Attach { connection: number, workspace, request });
         Ok(())
     }

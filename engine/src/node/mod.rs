@@ -8,5 +8,5 @@
 mod authority;
 mod device;
 
-pub use authority::{AuthorityNode, Members, Outgoing};
+pub use authority::{AuthorityNode, Outgoing, Users};
 pub use device::{DeviceNode, DeviceSettings, ToLink};

@@ -55,15 +55,15 @@ mod line;
 mod device;
 mod difference;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lastword_core::id::{BatchId, Epoch, WorkspaceName};
+use lastword_core::id::{BatchId, Epoch, Key, WorkspaceName};
 use lastword_core::protocol::Role;
 use lastword_core::protocol::replica::Input;
 use lastword_core::schema::Schema;
-use lastword_store::{MemoryDisk, Survival};
+use lastword_store::{MemoryDisk, Survival, read};
 
 pub use device::Device;
 pub use line::Way;
@@ -71,7 +71,8 @@ pub use line::Way;
 use crate::database::Builder;
 use crate::environment::Environment;
 use crate::error::Result;
-use crate::node::{AuthorityNode, Members, Outgoing, ToLink};
+use crate::members::MemberList;
+use crate::node::{AuthorityNode, Outgoing, ToLink, Users};
 use crate::renew;
 use crate::survivors::Survivor;
 use crate::view::WorkspaceView;
@@ -109,17 +110,17 @@ pub struct Cluster {
     connections: u64,
 }
 
-/// Who may do what: everybody writes everywhere, unless it was said otherwise.
+/// Everybody is who they say, and owns every workspace until the first [`Cluster::set_role`].
 #[derive(Default)]
-struct Roles(BTreeMap<String, Option<Role>>);
+struct Roles {
+    said: BTreeMap<String, Option<Role>>,
+    /// What the server was given last.
+    list: MemberList,
+}
 
-impl Members for Roles {
+impl Users for Roles {
     fn authenticate(&self, token: &str) -> std::result::Result<String, String> {
         Ok(token.to_owned())
-    }
-
-    fn role(&self, user: &str, _workspace: &WorkspaceName) -> Option<Role> {
-        self.0.get(user).copied().unwrap_or(Some(Role::Editor))
     }
 }
 
@@ -319,6 +320,7 @@ impl Cluster {
         }
         self.disk = self.disk.after_power_cut(Survival::Dropped);
         self.server = open_server(&self.disk, self.schema.as_ref(), &self.clock)?;
+        self.roles.list = MemberList::default();
         Ok(())
     }
 
@@ -346,6 +348,7 @@ impl Cluster {
             server.adopt(schema.clone())?;
         }
         self.server = server;
+        self.roles.list = MemberList::default();
         self.advance(RESTORE)
     }
 
@@ -375,10 +378,42 @@ impl Cluster {
         WorkspaceView::new(workspace.clone(), self.server.view(), Arc::default())
     }
 
-    /// The user has this role in every workspace, or none: no member. A device hears of it when it
-    /// connects.
-    pub fn set_role(&mut self, user: &str, role: Option<Role>) {
-        self.roles.0.insert(user.to_owned(), role);
+    /// The user has this role in every workspace, or none: no member. Others keep the role that
+    /// they have, editor if none was said. What is decided from here on is decided by it, and
+    /// devices hear of it at once.
+    ///
+    /// # Errors
+    /// [`crate::Error::Name`] if the name of a user is not one that a member can have.
+    pub fn set_role(&mut self, user: &str, role: Option<Role>) -> Result<()> {
+        Key::new(user)?;
+        self.roles.said.insert(user.to_owned(), role);
+        self.admit()
+    }
+
+    /// Tells the server who may do what in the workspaces that there are now.
+    fn admit(&mut self) -> Result<()> {
+        if self.roles.said.is_empty() {
+            return Ok(());
+        }
+        let view = self.server.view();
+        let known = read::workspaces(&*view)?.into_iter().map(|(workspace, _)| workspace);
+        let mut workspaces: BTreeSet<WorkspaceName> = known.collect();
+        self.devices.iter().for_each(|device| workspaces.extend(device.attached()));
+        let mut list = MemberList::default();
+        for workspace in workspaces.into_iter().filter(|workspace| !workspace.is_reserved()) {
+            for device in &self.devices {
+                let user = device.user();
+                let said = self.roles.said.get(user).copied();
+                if let Some(role) = said.unwrap_or(Some(Role::Editor)) {
+                    list.add(workspace.clone(), Key::new(user)?, role);
+                }
+            }
+        }
+        if list != self.roles.list {
+            self.roles.list = list.clone();
+            self.server.admit(list);
+        }
+        Ok(())
     }
 
     /// Gives every workspace of the server this schema, those to come too. A device hears of it
@@ -445,6 +480,7 @@ impl Cluster {
     /// Each of them does what it can, and what it said arrives; whether there was anything.
     fn turn(&mut self, who: &[usize]) -> Result<bool> {
         let mut moved = false;
+        self.admit()?;
         for &at in who {
             moved |= self.devices[at].work()?;
             moved |= self.link(at)?;

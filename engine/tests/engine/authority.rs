@@ -7,7 +7,7 @@ use lastword::core::hlc::Hlc;
 use lastword::core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword::core::json;
 use lastword::core::op::{Action, Batch, Op};
-use lastword::core::protocol::{Attached, Role};
+use lastword::core::protocol::Attached;
 use lastword::core::stamp::{Decision, RefusalCode, Verdict};
 use lastword::{AttachRequest, Authority, Error, PushAnswer, PushGate};
 
@@ -41,7 +41,6 @@ impl Fixture {
             epoch: None,
             received_to: 0,
             horizon: 0,
-            role: Role::Editor,
             create: true,
         };
         let done = move |answer| tell.send(answer).unwrap();
@@ -185,7 +184,6 @@ fn what_was_queued_behind_a_refusal_stays_ignored_after_resume() {
         epoch: None,
         received_to: 0,
         horizon: 0,
-        role: Role::Editor,
         create: false,
     };
     fixture.authority.attach(fixture.main.clone(), request, busy).unwrap();
@@ -267,7 +265,6 @@ fn the_last_clone_that_goes_closes_the_store() {
         epoch: None,
         received_to: 0,
         horizon: 0,
-        role: Role::Editor,
         create: true,
     };
     let (go, gone) = channel::<()>();

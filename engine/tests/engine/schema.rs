@@ -54,7 +54,6 @@ fn attach(authority: &Authority, workspace: &str) -> Attached {
         epoch: None,
         received_to: 0,
         horizon: 0,
-        role: Role::Editor,
         create: true,
     };
     let done = move |answer| tell.send(answer).unwrap();

@@ -7,12 +7,12 @@ use lastword::core::protocol::Role;
 use lastword::core::protocol::replica::{Input, SyncStatus};
 use lastword::core::row::Row;
 use lastword::core::value::{Record, Value};
-use lastword::node::{AuthorityNode, DeviceNode, DeviceSettings, Members, Outgoing, ToLink};
+use lastword::node::{AuthorityNode, DeviceNode, DeviceSettings, Outgoing, ToLink, Users};
 use lastword::store::keys::{self, WorkspaceMeta};
 use lastword::store::payload::{Attachment, Payload, Restored};
 use lastword::store::purge::{Found, PurgeWalk, Retention};
 use lastword::store::{MemoryDisk, Options, Store, Survival, read};
-use lastword::{Error, Survivor, Tx};
+use lastword::{Error, MemberList, Survivor, Tx};
 
 const DAY_MS: i64 = 24 * 3600 * 1000;
 
@@ -44,13 +44,9 @@ pub(crate) fn big(text: &str) -> Record {
 
 struct Everyone;
 
-impl Members for Everyone {
+impl Users for Everyone {
     fn authenticate(&self, token: &str) -> Result<String, String> {
         Ok(token.to_owned())
-    }
-
-    fn role(&self, _: &str, _: &WorkspaceName) -> Option<Role> {
-        Some(Role::Owner)
     }
 }
 
@@ -72,7 +68,7 @@ pub(crate) struct Phone {
 pub(crate) struct Site {
     pub(crate) disk: MemoryDisk,
     node: AuthorityNode,
-    now_ms: u64,
+    pub(crate) now_ms: u64,
     pub(crate) wall_ms: i64,
     connections: u64,
 }
@@ -295,8 +291,8 @@ impl Site {
         site
     }
 
-    /// What the writer publishes after something that nobody pushed.
-    fn on_published(&mut self) {
+    /// One group, of something that nobody pushed.
+    pub(crate) fn on_published(&mut self) {
         let (now_ms, wall_ms) = (self.now_ms, self.wall_ms);
         self.node.step(now_ms, &Everyone, wall_ms, Epoch([1; 16])).unwrap();
     }
@@ -375,23 +371,7 @@ impl Site {
         phone.node().tell_written(now_ms)?;
         while let Some(wanted) = phone.node().to_link() {
             went_on = true;
-            match wanted {
-                ToLink::Connect => {
-                    self.connections += 1;
-                    self.node.connect(self.connections, now_ms, &Everyone, wall_ms);
-                    phone.connection = Some(self.connections);
-                    phone.node().input(now_ms, Input::Connected);
-                }
-                ToLink::Message(bytes) => {
-                    if let Some(connection) = phone.connection {
-                        self.node.message(connection, bytes, now_ms, &Everyone, wall_ms);
-                    }
-                }
-                ToLink::Close => self.hang_up(phone),
-                ToLink::FetchToken => {
-                    phone.node().input(now_ms, Input::Token(Ok("ann".into())));
-                }
-            }
+            self.carry(phone, wanted);
         }
         if self.node.has_jobs() {
             went_on = true;
@@ -414,6 +394,51 @@ impl Site {
             phone.node().step(now_ms, wall_ms)?;
         }
         Ok(went_on)
+    }
+
+    /// What the device wants of its link; the server looks at it in its next group.
+    pub(crate) fn carry(&mut self, phone: &mut Phone, wanted: ToLink) {
+        let (now_ms, wall_ms) = (self.now_ms, self.wall_ms);
+        match wanted {
+            ToLink::Connect => {
+                self.connections += 1;
+                self.node.connect(self.connections, now_ms, &Everyone, wall_ms);
+                phone.connection = Some(self.connections);
+                phone.node().input(now_ms, Input::Connected);
+            }
+            ToLink::Message(bytes) => {
+                if let Some(connection) = phone.connection {
+                    self.node.message(connection, bytes, now_ms, &Everyone, wall_ms);
+                }
+            }
+            ToLink::Close => self.hang_up(phone),
+            ToLink::FetchToken => {
+                phone.node().input(now_ms, Input::Token(Ok("ann".into())));
+            }
+        }
+    }
+
+    /// In its next group the server has these members of the workspace and no others.
+    pub(crate) fn admit(&mut self, members: &[(&str, Role)]) {
+        let mut list = MemberList::default();
+        for (user, role) in members {
+            list.add(main(), key(user), *role);
+        }
+        self.node.admit(list);
+    }
+
+    /// What the rows of `_members` say.
+    pub(crate) fn members(&self) -> Vec<(String, String)> {
+        let table = TableName::new("_members").unwrap();
+        let prefix = keys::table_prefix(&main(), 0, &table);
+        let view = self.node.view();
+        let rows = read::table_rows(&*view, &prefix, &[], None, false, usize::MAX).unwrap();
+        let role = |row: Row| match row.record.get("role") {
+            Some(Value::Text(role)) => role,
+            other => panic!("{other:?}"),
+        };
+        let named = rows.into_iter();
+        named.map(|(_, key, stored)| (key.as_str().into(), role(stored.row))).collect()
     }
 
     fn hang_up(&mut self, phone: &mut Phone) {

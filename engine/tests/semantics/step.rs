@@ -117,7 +117,7 @@ impl Play {
         Ok(())
     }
 
-    /// The user of a device has another role, which the device hears when it connects again.
+    /// The user of a device has another role from here on.
     fn role(&mut self, name: &str, role: &str) -> Done {
         let device = self.actor(name)?.device.clone();
         let role = match role {
@@ -126,8 +126,7 @@ impl Play {
             "editor" => Some(Role::Editor),
             _ => return Err(format!("no role: {role}")),
         };
-        self.cluster.set_role(device.user(), role);
-        self.cluster.cut(&device).map_err(said)
+        self.cluster.set_role(device.user(), role).map_err(said)
     }
 
     fn take_back(&mut self, what: &str, name: &str) -> Done {

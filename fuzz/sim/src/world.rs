@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use lastword::core::id::{BatchId, WorkspaceName};
-use lastword::core::protocol::Role;
-use lastword::node::{AuthorityNode, DeviceNode, Members};
+use lastword::node::{AuthorityNode, DeviceNode, Users};
 use lastword::store::{Fault, MemoryDisk, Options};
 
 use crate::check;
@@ -57,16 +56,12 @@ pub struct World {
     pub(crate) written: u64,
 }
 
-/// Everybody is a member.
+/// Each token is a user.
 pub(crate) struct Everybody;
 
-impl Members for Everybody {
+impl Users for Everybody {
     fn authenticate(&self, token: &str) -> Result<String, String> {
         Ok(token.to_owned())
-    }
-
-    fn role(&self, _user: &str, _workspace: &WorkspaceName) -> Option<Role> {
-        Some(Role::Editor)
     }
 }
 

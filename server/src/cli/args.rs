@@ -214,6 +214,19 @@ pub(super) struct Recover {
 pub(super) enum Admin {
     /// Have a running server copy its store; `lastword backup` does the same by itself
     Backup(Backup),
+    /// Have a running server read its file of members again, and tell the devices at once
+    Members(Running),
+}
+
+/// A server that runs.
+#[derive(Debug, Args)]
+pub(super) struct Running {
+    /// Directory of its data
+    #[arg(long, value_name = "DIR", default_value = "./lastword-data")]
+    pub(super) data: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// A directory that no process may have open.

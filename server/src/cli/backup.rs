@@ -32,8 +32,8 @@ pub(super) fn backup(args: &Backup) -> Result<(), Failure> {
 pub(super) fn of_running(args: &Backup) -> Result<(), Failure> {
     let (begun, bar, out) = (Instant::now(), copying(), absolute(&args.out)?);
     let ask = Ask::Backup { out: out.clone() };
-    let answer = control::ask(&args.data, &ask, &mut |said| {
-        if let Answer::Progress { done_bytes, total_bytes } = said {
+    let answer = control::ask(&args.data, &ask, &mut |answer| {
+        if let Answer::Progress { done_bytes, total_bytes } = answer {
             bar.set_length(total_bytes);
             bar.set_position(done_bytes);
         }

@@ -62,7 +62,7 @@ pub(super) fn erase(args: &Erase) -> Result<(), Failure> {
 fn of_running(args: &Erase) -> Result<Erased, Failure> {
     let Erase { workspace, table, key, .. } = args;
     let (workspace, table, key) = (workspace.clone(), table.clone(), key.clone());
-    match control::ask(&args.data, &Ask::Erase { workspace, table, key }, &mut |_| {})? {
+    match control::ask(&args.data, &Ask::Erase { workspace, table, key }, &mut drop)? {
         Answer::Erased { seq, conflicts } => Ok(Erased { seq, conflicts }),
         other => Err(unexpected(&other)),
     }

@@ -16,6 +16,7 @@ mod history;
 mod erase;
 mod explain;
 mod letters;
+mod members;
 mod status;
 mod verify;
 mod backup;
@@ -68,6 +69,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
+        Command::Admin(Admin::Members(args)) => args.json,
         Command::Erase(args) => args.json,
         Command::Recover(args) => args.json,
         Command::Restore(args) => args.json,
@@ -103,6 +105,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Log(args) => status::log(args),
         Command::Backup(args) => backup::backup(args),
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
+        Command::Admin(Admin::Members(args)) => members::reload(args),
         Command::Erase(args) => erase::erase(args),
         Command::Recover(args) => recover::recover(args),
         Command::Restore(args) => restore::restore(args),

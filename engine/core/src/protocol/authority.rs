@@ -48,8 +48,21 @@ pub enum PushAnswer {
         /// For people.
         message: String,
     },
+    /// Its user is no member any more: nothing was decided.
+    Revoked,
     /// It came after a refusal or a `NotNow` and was not looked at.
     Ignored,
+}
+
+impl PushAnswer {
+    /// What a viewer's batch gets: it waits until its user may write.
+    #[must_use]
+    pub fn read_only() -> Self {
+        let message = "your role in this workspace is viewer, which only reads: ask its owner for \
+                       the role editor"
+            .into();
+        PushAnswer::NotNow { retry_ms: READ_ONLY_RETRY_MS, message }
+    }
 }
 
 /// What the session is told.
@@ -57,7 +70,7 @@ pub enum PushAnswer {
 pub enum Input {
     /// A message arrived.
     Message(Vec<u8>),
-    /// Answer to [`Output::Authenticate`].
+    /// Answer to [`Output::Authenticate`], or later: the token counts no more.
     Authenticated {
         /// Who it is, or a sentence for the device.
         result: Result<Principal, String>,
@@ -115,6 +128,11 @@ pub enum Input {
         code: AttachRefusal,
         /// For people.
         message: String,
+    },
+    /// The user is no member any more: the attachment must end.
+    Revoked {
+        /// The attachment.
+        attachment: u64,
     },
     /// The server stops.
     Shutdown,
@@ -314,6 +332,7 @@ impl AuthoritySession {
                 self.read_more(attachment);
             }
             Input::Evict { attachment, code, message } => self.evict(attachment, code, message),
+            Input::Revoked { attachment } => self.revoke(attachment),
             Input::Shutdown => {
                 self.send(&Message::Notice(Notice::ShuttingDown));
                 self.close(1012, "the server restarts");
@@ -510,6 +529,13 @@ impl AuthoritySession {
         }
     }
 
+    fn revoke(&mut self, attachment: u64) {
+        if self.served.remove(&attachment).is_some() {
+            self.outputs.push_back(Output::Detached { attachment });
+            self.send(&Message::Notice(Notice::Revoked { attachment }));
+        }
+    }
+
     fn push(&mut self, attachment: u64, batch: Batch) {
         if batch.device != self.device {
             return self.fail(ErrorCode::Protocol, "the batch names another device");
@@ -527,11 +553,9 @@ impl AuthoritySession {
             Gate::NotNow(_) => served.gate = Gate::Opening,
             Gate::Open | Gate::Opening => {}
         }
-        if served.role == Role::Viewer {
-            let message = "your role in this workspace is viewer, which only reads: ask its owner \
-                           for the role editor"
-                .into();
-            let retry_ms = READ_ONLY_RETRY_MS;
+        if served.role == Role::Viewer
+            && let PushAnswer::NotNow { retry_ms, message } = PushAnswer::read_only()
+        {
             return self.not_now(attachment, batch.counter, retry_ms, message);
         }
         // What was passed on before the gate closed counts no more for the replica.
@@ -584,6 +608,7 @@ impl AuthoritySession {
             PushAnswer::Forked { message } => {
                 self.evict(attachment, AttachRefusal::DeviceForked, message);
             }
+            PushAnswer::Revoked => self.revoke(attachment),
             PushAnswer::NotNow { .. } | PushAnswer::Ignored => {}
         }
         self.pass_on(attachment);

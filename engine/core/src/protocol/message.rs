@@ -270,6 +270,8 @@ pub enum AttachRefusal {
     TooMany,
     /// The server failed; try again.
     Unavailable,
+    /// The member's role is another one now; attach again to hear it.
+    RoleChanged,
 }
 
 /// Something the replica should know.
@@ -358,6 +360,7 @@ coded!(AttachRefusal, "refusal code",
     WorkspaceDeleted = 4, "workspace_deleted";
     TooMany = 5, "too_many";
     Unavailable = 6, "unavailable";
+    RoleChanged = 7, "role_changed";
 );
 coded!(ErrorCode, "error code",
     Version = 0, "version";

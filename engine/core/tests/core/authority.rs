@@ -512,6 +512,36 @@ fn an_evicted_attachment_is_told_why() {
     assert!(matches!(&sent(&outputs)[..], [Message::Refused { code: AttachRefusal::Fenced, .. }]));
 }
 
+/// B12, I39: whose membership ends is told so and served no more, whether it is known from the
+/// members or from a batch that came too late; the other workspaces of the connection go on. A
+/// token that counts no more ends the connection.
+#[test]
+fn a_revoked_attachment_ends_and_no_other() {
+    for from_batch in [false, true] {
+        let (mut played, _) = Played::open(0, Role::Editor);
+        played.says(&attach(2, "other"));
+        played.tell(attached(2, 0, Role::Editor));
+        played.push(1);
+        played.push(2);
+        let outputs = match from_batch {
+            true => played.answer(1, PushAnswer::Revoked),
+            false => played.tell(Input::Revoked { attachment: 1 }),
+        };
+        let revoked = Message::Notice(Notice::Revoked { attachment: 1 });
+        assert_eq!(sent(&outputs), [revoked]);
+        assert!(outputs.contains(&Output::Detached { attachment: 1 }));
+        assert_eq!(played.tell(Input::Revoked { attachment: 1 }), [], "it is told once");
+        assert_eq!(played.answer(2, PushAnswer::Ignored), []);
+        assert_eq!(played.push(3), []);
+        assert_eq!(played.tell(Input::Head { attachment: 1, head: 9, horizon: 0 }), []);
+        let outputs = played.tell(Input::Head { attachment: 2, head: 9, horizon: 0 });
+        assert!(matches!(outputs[..], [Output::ReadPage { attachment: 2, .. }]), "{outputs:?}");
+        let gone = Err("not any more".into());
+        let outputs = played.tell(Input::Authenticated { result: gone, server_time_ms: 5 });
+        ends_with(&outputs, ErrorCode::Unauthenticated);
+    }
+}
+
 /// The story: a text longer than the limit was sent, and the peer could not decode the message
 /// that was to tell it why.
 #[test]

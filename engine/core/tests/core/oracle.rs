@@ -308,6 +308,7 @@ pub enum AttachRefusal {
     WorkspaceDeleted,
     TooMany,
     Unavailable,
+    RoleChanged,
 }
 
 #[derive(Encode, Decode, Debug, Clone)]

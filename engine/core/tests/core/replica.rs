@@ -406,6 +406,30 @@ fn a_refused_attachment_stops_with_its_reason() {
     };
 }
 
+/// I39, section 4: a device whose role has changed attaches again at once, on the same connection,
+/// and sends what waits, also what was put off for a while as a viewer's; it is not told as a stop.
+#[test]
+fn another_role_attaches_anew_at_once() {
+    let (mut played, _) = Played::open(state(0, 2));
+    assert_eq!(pushed(&played.outbox(batches(1..=2))), [1, 2]);
+    let (counter, retry_ms, message) = (1, 60_000, "viewer".into());
+    let held = Notice::RetryAfter { attachment: 1, counter, retry_ms, message };
+    assert!(matches!(
+        statuses(&played.says(&Message::Notice(held)))[..],
+        [SyncStatus::Held { .. }]
+    ));
+    let (code, message) = (AttachRefusal::RoleChanged, "editor".into());
+    let outputs = played.says(&Message::Refused { attachment: 1, code, message });
+    assert_eq!(statuses(&outputs), []);
+    assert!(matches!(&sent(&outputs)[..], [Message::Attach(a)] if a.attachment == 2));
+    played.says(&Message::Attached(attached(2, 0)));
+    let state = WorkspaceState { epoch: Some(Epoch([9; 16])), ..state(0, 2) };
+    let outputs = played.tell(Input::AttachStored { workspace: workspace(), state });
+    assert!(matches!(statuses(&outputs)[..], [SyncStatus::Live { .. }]), "{outputs:?}");
+    assert_eq!(reads(&outputs), [0]);
+    assert_eq!(pushed(&played.outbox(batches(1..=2))), [1, 2]);
+}
+
 /// Section 6: another epoch stops the workspace and keeps everything. The story: the server went on
 /// serving it, and asking for the workspace again on that connection broke the protocol.
 #[test]

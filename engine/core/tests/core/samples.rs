@@ -66,6 +66,7 @@ pub fn all() -> Vec<Sample> {
     samples.extend(streams());
     samples.extend(endings());
     samples.extend(survivors());
+    samples.push(revoked());
     samples
 }
 
@@ -643,6 +644,13 @@ fn survivors() -> Vec<Sample> {
     ]
 }
 
+/// The end of a membership.
+fn revoked() -> Sample {
+    let notice = Message::Notice(Notice::Revoked { attachment: 1 });
+    let onotice = oracle::Message::Notice(oracle::Notice::Revoked { attachment: 1 });
+    sample("message.notice.revoked", &notice, &onotice)
+}
+
 /// Messages that end something.
 fn endings() -> Vec<Sample> {
     use Message as P;
@@ -651,11 +659,6 @@ fn endings() -> Vec<Sample> {
     let mut samples = vec![
         sample("message.detach", &P::Detach { attachment: 1 }, &O::Detach { attachment: 1 }),
         sample("message.refresh", &P::Refresh { token: text() }, &O::Refresh { token: text() }),
-        sample(
-            "message.notice.revoked",
-            &P::Notice(Notice::Revoked { attachment: 1 }),
-            &O::Notice(oracle::Notice::Revoked { attachment: 1 }),
-        ),
         sample(
             "message.notice.retry_after",
             &P::Notice(Notice::RetryAfter {
@@ -690,6 +693,7 @@ fn endings() -> Vec<Sample> {
         (AttachRefusal::WorkspaceDeleted, oracle::AttachRefusal::WorkspaceDeleted),
         (AttachRefusal::TooMany, oracle::AttachRefusal::TooMany),
         (AttachRefusal::Unavailable, oracle::AttachRefusal::Unavailable),
+        (AttachRefusal::RoleChanged, oracle::AttachRefusal::RoleChanged),
     ] {
         samples.push(sample(
             &format!("message.refused.{code}"),

@@ -284,6 +284,7 @@ fn ending() -> impl Strategy<Value = Message> {
         AttachRefusal::Fenced,
         AttachRefusal::DeviceForked,
         AttachRefusal::Unavailable,
+        AttachRefusal::RoleChanged,
     ]);
     let code = select(vec![ErrorCode::Version, ErrorCode::Protocol, ErrorCode::Internal]);
     prop_oneof![

@@ -120,6 +120,10 @@ impl ReplicaSession {
             AttachRefusal::DeviceForked => return self.forked(workspace, &message),
             AttachRefusal::AppTooOld => StopReason::AppTooOld,
             AttachRefusal::WorkspaceDeleted => StopReason::WorkspaceDeleted,
+            AttachRefusal::RoleChanged => {
+                self.reset(workspace);
+                return self.attach(workspace);
+            }
             // The other workspaces of the connection go on.
             AttachRefusal::TooMany | AttachRefusal::Unavailable => {
                 let retry_at_ms = now_ms + self.backoff.spread(ATTACH_RETRY_MS);

@@ -95,7 +95,9 @@ impl ReplicaSession {
                 self.horizon(now_ms, &workspace, horizon);
             }
             _ => {
-                let message = "the membership of this workspace ended".into();
+                let message = "your membership of this workspace ended; everything here is kept, \
+                               and what waits is sent if you are a member again"
+                    .into();
                 self.stop_workspace(&workspace, StopReason::Forbidden, message);
             }
         }
