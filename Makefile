@@ -59,9 +59,10 @@ deny: ## Licences, banned crates, sources, and advisories if their database can 
 	cargo deny check --hide-inclusion-graph licenses bans sources
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; else echo "Advisories were skipped: their database cannot be fetched from here."; fi
 
-slow: ## What `make test` does in part, in full: kills, crash points, flipped bits, models, planted bugs
+slow: ## What `make test` does in part, in full: kills, crash points, flipped bits, models, planted bugs, 50 devices
 	LASTWORD_KILL_ROUNDS=200 cargo test -p lastword-store --test store -- kills
 	LASTWORD_KILL_ROUNDS=20 cargo test -p lastword-server -- kills
+	LASTWORD_STORM_SECONDS=180 cargo test -p lastword-server --test server -- fleet
 	LASTWORD_CRASH_STRIDE=1 cargo test -p lastword-store --test store -- crash
 	LASTWORD_FLIP_STRIDE=1 cargo test -p lastword-store --test flips log
 	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb
