@@ -6,7 +6,7 @@ START  ?= 0
 TARGET ?= message
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench compare fuzz sim fmt doc tidy lint no-std deny slow deps
+.PHONY: help run test check soak bench compare compare-sync fuzz sim fmt doc tidy lint no-std deny slow deps
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ bench: ## Measure speed (about 2 minutes after the build)
 
 compare: ## Measure log and state beside fjall, SQLite, redb and LMDB (10 minutes; PARTS=a,b for some of it)
 	cargo run --release -p lastword-benches --features peers --bin compare -- store $(if $(PARTS),--only $(PARTS))
+
+compare-sync: ## Measure replication beside RxDB, PouchDB, TinyBase, Yjs and automerge-repo (needs npm; 15 minutes)
+	cargo run --release -p lastword-benches --features peers --bin compare -- sync
 
 fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targets: ls fuzz/corpus)
 	@mkdir -p fuzz/targets/corpus/$(TARGET)
