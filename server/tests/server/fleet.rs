@@ -120,7 +120,8 @@ fn rage(
 ) {
     let begun = Instant::now();
     let (mut step, mut restarts) = (0, 0);
-    while begun.elapsed() < time {
+    // On a machine that is busy with other things a start may take long.
+    while begun.elapsed() < time || restarts < 2 {
         step += 1;
         let device = &mut devices[chance.below(DEVICES)];
         match chance.below(200) {
@@ -140,7 +141,6 @@ fn rage(
             restarts += 1;
         }
     }
-    assert!(restarts >= 2, "the server was neither killed nor ended");
     let struck = proxy.struck();
     eprintln!("{step} steps, {restarts} restarts of the server, struck {struck:?}");
     assert!(FAULTS.iter().all(|fault| struck.contains_key(fault)), "{struck:?}");

@@ -95,11 +95,12 @@ pub(crate) fn install_peers() -> Result<(), String> {
     let mut npm = Command::new("npm");
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(peers_dir());
     let done = npm.stdin(Stdio::null()).output().map_err(|error| format!("no npm: {error}"))?;
-    let told = String::from_utf8_lossy(&done.stderr);
-    match done.status.success() {
-        true => Ok(()),
-        false => Err(format!("npm ci failed: {}", told.lines().next().unwrap_or_default())),
+    if done.status.success() {
+        return Ok(());
     }
+    let told = String::from_utf8_lossy(&done.stderr);
+    let told = told.lines().filter_map(|line| line.strip_prefix("npm error ")).take(3);
+    Err(format!("npm ci failed: {}", told.collect::<Vec<_>>().join("; ")))
 }
 
 /// Where cargo puts it: beside this program.
