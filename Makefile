@@ -6,7 +6,7 @@ START  ?= 0
 TARGET ?= message
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench compare fuzz sim fmt doc tidy lint no-std deny slow deps
+.PHONY: help run test check soak bench compare compare-sync fuzz sim fmt doc tidy lint no-std deny slow deps
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ bench: ## Measure speed (about 2 minutes after the build)
 
 compare: ## Measure log and state beside fjall, SQLite, redb and LMDB (10 minutes; PARTS=a,b for some of it)
 	cargo run --release -p lastword-benches --features peers --bin compare -- store $(if $(PARTS),--only $(PARTS))
+
+compare-sync: ## Measure replication beside RxDB, PouchDB, TinyBase, Yjs and automerge-repo (needs npm; 15 minutes)
+	cargo run --release -p lastword-benches --features peers --bin compare -- sync
 
 fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targets: ls fuzz/corpus)
 	@mkdir -p fuzz/targets/corpus/$(TARGET)
@@ -59,9 +62,10 @@ deny: ## Licences, banned crates, sources, and advisories if their database can 
 	cargo deny check --hide-inclusion-graph licenses bans sources
 	@if cargo deny fetch db >/dev/null 2>&1; then cargo deny check advisories; else echo "Advisories were skipped: their database cannot be fetched from here."; fi
 
-slow: ## What `make test` does in part, in full: kills, crash points, flipped bits, models, planted bugs
+slow: ## What `make test` does in part, in full: kills, crash points, flipped bits, models, planted bugs, 50 devices
 	LASTWORD_KILL_ROUNDS=200 cargo test -p lastword-store --test store -- kills
 	LASTWORD_KILL_ROUNDS=20 cargo test -p lastword-server -- kills
+	LASTWORD_STORM_SECONDS=180 cargo test -p lastword-server --test server -- fleet
 	LASTWORD_CRASH_STRIDE=1 cargo test -p lastword-store --test store -- crash
 	LASTWORD_FLIP_STRIDE=1 cargo test -p lastword-store --test flips log
 	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb

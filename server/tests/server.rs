@@ -14,6 +14,8 @@ mod devices;
 mod erase;
 #[path = "server/fixtures.rs"]
 mod fixtures;
+#[path = "server/fleet.rs"]
+mod fleet;
 #[path = "server/full_disk.rs"]
 mod full_disk;
 #[path = "server/hooks.rs"]
@@ -26,6 +28,8 @@ mod maintenance;
 mod members;
 #[path = "server/origin.rs"]
 mod origin;
+#[path = "server/proxy.rs"]
+mod proxy;
 #[path = "server/refused.rs"]
 mod refused;
 #[path = "server/round_trip.rs"]

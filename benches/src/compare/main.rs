@@ -8,6 +8,7 @@ mod engines;
 mod measure;
 mod parts;
 mod rows;
+mod sync;
 mod table;
 
 use std::io::Write;
@@ -32,9 +33,14 @@ struct Args {
 enum What {
     /// Log and state: beside fjall, SQLite, redb and LMDB.
     Store(StoreArgs),
+    /// Replication: beside RxDB, PouchDB, TinyBase, Yjs and automerge-repo.
+    Sync(sync::SyncArgs),
     /// Fills an engine and waits to be killed; a part of `store`.
     #[command(hide = true)]
     Fill { engine: String, dir: PathBuf },
+    /// A device that does what it is told; a part of `sync`.
+    #[command(hide = true)]
+    Device { dir: PathBuf, address: String },
 }
 
 #[derive(Debug, clap::Args)]
@@ -70,7 +76,9 @@ const PARTS: [Part; 9] = [
 fn main() -> Result<()> {
     match Args::parse().what {
         What::Store(args) => store(&args),
+        What::Sync(args) => sync::sync(&args),
         What::Fill { engine, dir } => parts::fill(&engine, &dir),
+        What::Device { dir, address } => sync::device(&dir, &address),
     }
 }
 

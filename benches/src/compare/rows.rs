@@ -73,6 +73,11 @@ pub(crate) fn mix(number: u64) -> u64 {
     z ^ (z >> 31)
 }
 
+/// A random uuid for each number.
+pub(crate) fn uuid(number: u64) -> String {
+    key(number).iter().copied().map(char::from).collect()
+}
+
 fn key(number: u64) -> [u8; KEY_BYTES] {
     const DIGITS: [u8; 16] = *b"0123456789abcdef";
     let bits = (u128::from(mix(number)) << 64) | u128::from(mix(!number));

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder, to_bytes};
+use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use crate::hlc::Hlc;
 use crate::id::{BatchId, DeviceId, Key, TableName};
 use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_PATCH_NAMES, MAX_ROW_BYTES};
@@ -111,10 +111,11 @@ impl Row {
     /// The digest of this row under its name.
     #[must_use]
     pub fn digest(&self, table: &TableName, key: &Key) -> Digest {
-        let mut out = Encoder::default();
+        let names = table.as_str().len() + key.as_str().len();
+        let mut out = Encoder::with_capacity(self.size_bytes() + names + NAMES_BYTES);
         table.encode(&mut out);
         key.encode(&mut out);
-        out.raw(&to_bytes(self));
+        self.encode(&mut out);
         let hash = blake3::hash(&out.into_bytes());
         let half = hash.as_bytes().first_chunk().expect("invariant: a hash has 32 bytes");
         Digest(u128::from_le_bytes(*half))
@@ -174,6 +175,9 @@ impl Decode for FieldMark {
 const FIELD_MARK_BYTES: usize = 9 + 16 + 3;
 /// The longest form of what a row holds besides field marks and record.
 const ROW_BYTES: usize = 1 + 3 * (9 + 16) + 9 + 3 + 9 + 9 + 16;
+
+/// The lengths of a table's name and of a key, at their longest.
+const NAMES_BYTES: usize = 1 + 3;
 
 const DELETED: u8 = 1;
 const FULL_IS_LAST: u8 = 2;

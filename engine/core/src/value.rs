@@ -252,6 +252,66 @@ fn decode_entries(
     Ok(entries)
 }
 
+/// Accepts exactly the bytes that [`decode_value`] does, and makes nothing of them.
+fn check_value(from: &mut Decoder<'_>, depth: usize) -> Result<(), DecodeError> {
+    if depth > MAX_DEPTH {
+        return Err(from.invalid("nesting depth"));
+    }
+    let offset = from.offset();
+    match from.u64()? {
+        NULL => {}
+        BOOL => drop(from.bool()?),
+        INT => drop(from.i64()?),
+        FLOAT => {
+            if !from.f64()?.is_finite() {
+                return Err(DecodeError::Invalid { what: "number", offset });
+            }
+        }
+        TEXT => drop(from.str("text", MAX_RECORD_BYTES)?),
+        BYTES => drop(from.bytes("bytes", MAX_RECORD_BYTES)?),
+        LIST => {
+            for _ in 0..from.len("list", MAX_RECORD_BYTES)? {
+                check_value(from, depth + 1)?;
+            }
+        }
+        MAP => {
+            let offset = from.offset();
+            let mut seen = Names::default();
+            for _ in 0..from.len("map", MAX_FIELDS)? {
+                if !seen.insert(from.str("name", MAX_FIELD_NAME_BYTES)?) {
+                    return Err(DecodeError::Invalid { what: "repeated name", offset });
+                }
+                check_value(from, depth + 1)?;
+            }
+        }
+        _ => return Err(DecodeError::Invalid { what: "value tag", offset }),
+    }
+    Ok(())
+}
+
+/// Names that were seen. Most records have few, and looking through few is faster than a tree.
+#[derive(Default)]
+struct Names<'a> {
+    first: Vec<&'a str>,
+    others: BTreeSet<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    const FEW: usize = 16;
+
+    /// False if it was there already.
+    fn insert(&mut self, name: &'a str) -> bool {
+        if self.first.contains(&name) {
+            return false;
+        }
+        if self.first.len() < Self::FEW {
+            self.first.push(name);
+            return true;
+        }
+        self.others.insert(name)
+    }
+}
+
 /// One named field; `value` is an encoded [`Value`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
@@ -399,12 +459,14 @@ impl Record {
 /// # Errors
 /// [`DecodeError`] of the first field that fails.
 pub fn check_fields_untrusted(fields: &[Field]) -> Result<(), DecodeError> {
-    let mut seen = BTreeSet::new();
+    let mut seen = Names::default();
     for field in fields {
         if !seen.insert(field.name.as_str()) {
             return Err(DecodeError::Invalid { what: "repeated field name", offset: 0 });
         }
-        field.decode_value()?;
+        let mut value = Decoder::new(&field.value);
+        check_value(&mut value, 1)?;
+        value.finish()?;
     }
     Ok(())
 }

@@ -112,10 +112,14 @@ pub fn rows_prefix(workspace: &WorkspaceName, generation: u32) -> Vec<u8> {
     out
 }
 
+/// What most keys have behind the workspace fits in so many bytes, so that they need not grow.
+const KEY_ROOM: usize = 96;
+
 /// `workspace 00`.
 #[must_use]
 pub fn workspace_prefix(workspace: &WorkspaceName) -> Vec<u8> {
-    let mut out = workspace.as_str().as_bytes().to_vec();
+    let mut out = Vec::with_capacity(workspace.as_str().len() + KEY_ROOM);
+    out.extend_from_slice(workspace.as_str().as_bytes());
     out.push(0);
     out
 }
@@ -163,10 +167,7 @@ pub fn index_prefix(table_prefix: &[u8], index: &IndexName) -> Vec<u8> {
 /// `table 00 key`.
 #[must_use]
 pub fn record_bytes(table: &TableName, key: &Key) -> Vec<u8> {
-    let mut out = table.as_str().as_bytes().to_vec();
-    out.push(0);
-    out.extend_from_slice(key.as_str().as_bytes());
-    out
+    [table.as_str(), "\0", key.as_str()].concat().into_bytes()
 }
 
 /// Reads what [`record_bytes`] wrote.

@@ -63,6 +63,13 @@ impl Device {
                 self.sync = Some(sync);
                 Ok(json!({ "begun_us": begun_us }))
             }
+            // As "connect", without waiting: a network that fails is tried again.
+            "follow" => {
+                let sync = self.db.connect(self.remote.clone())?;
+                sync.attach(&self.ws)?;
+                self.sync = Some(sync);
+                Ok(json!({}))
+            }
             "disconnect" => {
                 self.sync = None;
                 Ok(json!({}))

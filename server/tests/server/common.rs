@@ -17,6 +17,22 @@ pub const LIMIT: Duration = Duration::from_secs(60);
 /// Longest run of one command, on a machine that is busy with other things.
 pub const PATIENCE: Duration = Duration::from_secs(240);
 
+/// xorshift64 (Marsaglia, 2003).
+pub struct Chance(u64);
+
+impl Chance {
+    pub fn new(seed: u64) -> Self {
+        Self(seed | 1)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        usize::try_from(self.0 % limit as u64).expect("below a usize")
+    }
+}
+
 /// A `lastword serve` process.
 pub struct Server {
     child: Child,
@@ -71,10 +87,22 @@ impl Server {
         self.child.wait().expect("the server ends");
     }
 
-    /// Kills it if it runs, and starts it again on the same port with the same data. Meanwhile the
-    /// system may give the port to another connection; then it is tried again.
+    /// Ends the process as SIGTERM does, and waits until it is gone; it must end well.
+    pub fn terminate(&mut self) {
+        let sent = Command::new("kill").args(["-s", "TERM", &self.pid().to_string()]).status();
+        assert!(sent.expect("kill runs").success());
+        assert!(self.child.wait().expect("it ends").success(), "the server did not end well");
+    }
+
+    /// Kills it if it runs, and starts it again on the same port with the same data.
     pub fn restart(&mut self) {
         self.kill();
+        self.start_again();
+    }
+
+    /// Starts it again on the same port with the same data, after it has ended. Meanwhile the
+    /// system may have given the port to another connection; then it is tried again.
+    pub fn start_again(&mut self) {
         let until = Instant::now() + LIMIT;
         while Instant::now() < until {
             if let Some(server) = Self::try_start(&self.dir, &self.args, &self.address()) {

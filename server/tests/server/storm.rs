@@ -1,24 +1,12 @@
 //! Devices that write, delete, come and go at random while the server is killed: in the end all are
 //! equal.
 
-use crate::common::{Device, LIMIT, Server, name};
+use crate::common::{Chance, Device, LIMIT, Server, name};
 
 const DEVICES: usize = 4;
 const STEPS: usize = 400;
 const KEYS: usize = 12;
 const FIELDS: [&str; 3] = ["title", "body", "done"];
-
-/// xorshift64 (Marsaglia, 2003).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).expect("below a usize")
-    }
-}
 
 /// One random edit; what does not fit the record as the device shows it is left out.
 fn edit(device: &Device, chance: &mut Chance, step: usize) {
@@ -62,7 +50,7 @@ fn copy(device: &Device) -> Vec<Vec<(String, String)>> {
 fn devices_in_a_storm_end_equal() {
     let seed =
         std::env::var("LASTWORD_STORM_SEED").map_or(20_261_124, |s| s.parse().expect("a number"));
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     let dir = tempfile::tempdir().expect("a folder");
     let mut server = Server::start(&dir.path().join("server"));
     let path = |number: usize| dir.path().join(format!("device-{number}"));

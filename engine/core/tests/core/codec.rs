@@ -12,7 +12,7 @@ use lastword_core::op::{Action, Batch, Op};
 use lastword_core::protocol::Message;
 use lastword_core::row::Row;
 use lastword_core::stamp::{Decision, Verdict};
-use lastword_core::value::{Field, Record, Value};
+use lastword_core::value::{Field, Record, Value, check_fields_untrusted};
 use proptest::prelude::*;
 
 use crate::{samples, strategies};
@@ -145,6 +145,48 @@ fn only_the_shortest_form_of_an_integer_is_read() {
     assert_eq!(from_bytes::<u64>(&[251, 251, 0]), Ok(251));
     assert_eq!(from_bytes::<u64>(&[252, 0, 0, 1, 0]), Ok(65_536));
     assert_eq!(from_bytes::<u64>(&[253, 0, 0, 0, 0, 1, 0, 0, 0]), Ok(1 << 32));
+}
+
+/// What a session says of a field from outside is what decoding its value says.
+fn checked_as_decoded(bytes: Vec<u8>) -> Result<(), TestCaseError> {
+    let field = Field { name: "f".into(), value: bytes };
+    let checked = check_fields_untrusted(std::slice::from_ref(&field));
+    prop_assert_eq!(checked, field.decode_value().map(drop));
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(crate::cases())]
+
+    /// I30, I41: a field from outside is checked without being decoded; that accepts what decodes,
+    /// and nothing else, with the same error.
+    #[test]
+    fn a_field_is_checked_as_it_decodes(
+        value in strategies::value(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        noise in proptest::collection::vec(0..12_u8, 0..24),
+    ) {
+        let mut bytes = to_bytes(&value);
+        checked_as_decoded(bytes.clone())?;
+        checked_as_decoded(bytes[..at.index(bytes.len())].to_vec())?;
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        checked_as_decoded(bytes)?;
+        checked_as_decoded(noise)?;
+    }
+}
+
+/// I30: a name that occurs twice is found wherever the two stand.
+#[test]
+fn a_name_that_occurs_twice_is_found_among_many() {
+    let field = |number: usize| Field { name: format!("f{number}"), value: vec![0] };
+    let fields: Vec<Field> = (0..100).map(field).collect();
+    assert_eq!(check_fields_untrusted(&fields), Ok(()));
+    for twice in [0, 15, 16, 17, 99] {
+        let fields = [&fields[..], &[field(twice)]].concat();
+        assert_eq!(check_fields_untrusted(&fields), invalid("repeated field name", 0));
+    }
 }
 
 fn written(fill: impl FnOnce(&mut Encoder)) -> Vec<u8> {
