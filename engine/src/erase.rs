@@ -265,8 +265,8 @@ mod tests {
     }
 
     /// R7.4. The story: a new copy had the erasure and was not whole yet, so the old one still held
-    /// the value; the log was folded and told that the bytes were gone, and the base kept them until
-    /// another fold, which a device that writes little may never need.
+    /// the value; the log was folded and told that the bytes were gone, and the base kept them
+    /// until another fold, which a device that writes little may never need.
     #[test]
     fn erased_bytes_are_not_gone_while_an_old_copy_has_them() {
         let mut authority = store(StoreRole::Authority);
