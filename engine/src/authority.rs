@@ -30,6 +30,7 @@ use crate::history::{self, RecordHistory};
 use crate::judge::{Pushed, decide_now};
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
+use crate::seen::{self, Seen};
 use crate::upkeep::Keep;
 use crate::view::WorkspaceView;
 use crate::writer::Writer;
@@ -319,6 +320,15 @@ impl Authority {
         Ok(workspaces.into_iter().map(status).collect())
     }
 
+    /// What a device of `user` that has caught up holds of a workspace, if its app keeps no synced
+    /// table local. Reads every row.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a row is damaged.
+    pub fn seen_by(&self, workspace: &WorkspaceName, user: &str) -> Result<Seen> {
+        seen::seen_by(&*self.view(), workspace, user, &[])
+    }
+
     /// A consistent view of one workspace.
     ///
     /// # Errors
@@ -379,7 +389,8 @@ pub struct AuthorityStatus {
     pub head: u64,
     /// Live records, product tables left out.
     pub rows: u64,
-    /// Digest sum of its rows, equal on every device that has caught up.
+    /// Digest sum of its rows, equal on every device that has caught up and sees all of them; see
+    /// [`Authority::seen_by`].
     pub digest: Digest,
 }
 

@@ -88,6 +88,7 @@ mod status;
 mod undo;
 mod judge;
 mod adopt;
+mod seen;
 mod authority;
 mod attachments;
 mod replicator;
@@ -127,6 +128,7 @@ pub use renew::RestoredWorkspace;
 pub use restore::{RestoreReport, restore};
 pub use salvage::{LostSeqs, SalvageLoss, Salvaged, SavedBehind, salvage};
 pub use schema::{Index, Table, TableSet};
+pub use seen::{Seen, seen_by};
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};
 #[cfg(feature = "net")]
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};

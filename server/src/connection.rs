@@ -306,8 +306,9 @@ impl Connection {
     }
 
     fn read_page(&mut self, attachment: u64, workspace: &WorkspaceName, after: u64) {
+        let Some(user) = &self.user else { return };
         let view = self.hub.view();
-        match lastword::store::read::changes(&*view, workspace, after) {
+        match lastword::store::read::changes(&*view, workspace, after, user) {
             Ok(page) => {
                 let lastword::store::read::ChangesPage { to, consistent_at, entries, horizon } =
                     page;

@@ -55,10 +55,11 @@ impl Row {
         self.fields.iter().find(|field| field.name == name).map_or(self.full, |field| field.mark)
     }
 
-    /// What stands where a record was erased, by the authority's op `seq`: a tombstone without a
-    /// value. Its tuple is above that of the row it takes the place of.
+    /// What stands where a record was erased, by the authority's op `seq`: a tombstone of which
+    /// `left` says no more than whose it is. Its tuple is above that of the row it takes the place
+    /// of.
     #[must_use]
-    pub fn erased(old: &Row, seq: u64, time_ms: i64) -> Row {
+    pub fn erased(old: &Row, left: Record, seq: u64, time_ms: i64) -> Row {
         let mark = Mark { seq, writer: DeviceId::AUTHORITY };
         Row {
             deleted: true,
@@ -70,7 +71,7 @@ impl Row {
             revision: old.revision.saturating_add(1),
             hlc: old.hlc,
             op_id: BatchId::default(),
-            record: Record::default(),
+            record: left,
         }
     }
 

@@ -364,14 +364,15 @@ impl AuthorityNode {
                 }
             }
             Output::ReadPage { attachment, workspace, after } => {
-                let input = self.page(attachment, &workspace, after);
+                let user = known.user.clone().unwrap_or_default();
+                let input = self.page(attachment, &workspace, after, &user);
                 self.input(number, now_ms, input);
             }
         }
     }
 
-    fn page(&self, attachment: u64, workspace: &WorkspaceName, after: u64) -> Input {
-        match read::changes(&*self.store.view(), workspace, after) {
+    fn page(&self, attachment: u64, workspace: &WorkspaceName, after: u64, user: &str) -> Input {
+        match read::changes(&*self.store.view(), workspace, after, user) {
             Ok(read::ChangesPage { to, consistent_at, entries, horizon }) => {
                 let page = Changes { attachment, from: after, to, consistent_at, entries };
                 Input::Page { attachment, page, horizon }

@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{At, Policy};
+use super::{At, Policy, TableRules, privacy};
 use crate::id::DeviceId;
 use crate::op::{Action, Op};
 use crate::row::{FieldMark, Row};
@@ -14,15 +14,16 @@ use crate::value::Record;
 /// are in a live row, and a new life begins without them. The result is `row` unchanged where the
 /// op cannot apply (an edit without a row): the authority never logs such a verdict.
 #[must_use]
-pub fn apply(
+pub fn apply<'a>(
     row: Option<&Row>,
     op: &Op,
     writer: DeviceId,
     at: &At,
-    policy: Policy,
+    rules: impl Into<TableRules<'a>>,
     dropped: &[String],
 ) -> Option<Row> {
     let mark = Mark { seq: at.seq, writer };
+    let rules: TableRules<'_> = rules.into();
     let mut next = match (&op.action, row) {
         // Under the revision policy a create on a live record is a put.
         (Action::Create { record, replace: false }, Some(row)) if !row.deleted => {
@@ -32,10 +33,11 @@ pub fn apply(
         // Under the revision policy a put or delete may be the first thing known of a record.
         (Action::Put { record }, None) => begin(kept(None, record, dropped), mark),
         (Action::Delete, None) => Row { deleted: true, ..begin(Record::default(), mark) },
-        // Its tombstones hold key and tuple only, so that it does not matter which of the versions
-        // below was known.
-        (Action::Delete, Some(_)) if policy == Policy::Revision => {
-            Row { deleted: true, ..begin(Record::default(), mark) }
+        // Its tombstones hold key and tuple only, and whose they are, so that it does not matter
+        // which of the versions below was known.
+        (Action::Delete, Some(row)) if rules.policy == Policy::Revision => {
+            let record = privacy::emptied(&op.table, &row.record, rules);
+            Row { deleted: true, ..begin(record, mark) }
         }
         (Action::Put { record }, Some(row)) => {
             let born = if row.deleted { mark } else { row.born };

@@ -173,7 +173,7 @@ impl Case<'_> {
     }
 
     fn row_without(&self, dropped: &[String]) -> Option<Row> {
-        apply(self.row, self.op, self.writer.device, self.at, self.rules.policy, dropped)
+        apply(self.row, self.op, self.writer.device, self.at, self.rules, dropped)
     }
 
     /// Server-owned fields that a client's op would make other than they are: those that it sets,

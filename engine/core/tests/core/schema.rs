@@ -51,6 +51,11 @@ fn what_holds_for_ever_cannot_change() {
     assert_eq!(forbidden(&revision, under(Policy::ServerWins)), FixedRule::Revision);
     let local = schema(&[("notes", TableSchema { local: true, ..id() })]);
     assert_eq!(forbidden(&local, id()), FixedRule::Locality);
+    let private = |field: &str| TableSchema { private_by: Some(field.into()), ..id() };
+    assert_eq!(forbidden(&old, private("user")), FixedRule::Privacy);
+    let of_users = schema(&[("notes", private("user"))]);
+    assert_eq!(forbidden(&of_users, private("owner")), FixedRule::Privacy);
+    assert_eq!(forbidden(&of_users, id()), FixedRule::Privacy);
 
     let other = TableSchema {
         content_keyed: true,
@@ -100,6 +105,12 @@ fn a_schema_that_breaks_a_rule_is_an_error_that_names_its_table() {
         (TableSchema { blob_fields: own(&[""]), ..id() }, "needs a name"),
         (TableSchema { local: true, ..under(Policy::Revision) }, "leave policy"),
         (TableSchema { local: true, server_owned: own(&["a"]), ..id() }, "leave policy"),
+        (TableSchema { local: true, private_by: Some("a".into()), ..id() }, "private_by out"),
+        (TableSchema { private_by: Some(String::new()), ..id() }, "private_by: field"),
+        (
+            TableSchema { private_by: Some("a".into()), server_owned: own(&["a"]), ..id() },
+            "cannot own it",
+        ),
     ] {
         let message = wrong(table);
         assert!(message.starts_with("table notes: ") && message.contains(says), "{message}");
@@ -131,7 +142,7 @@ fn a_second_form_of_a_schema_does_not_decode() {
     let other_layout = [&[2], &good[1..]].concat();
     let flags_at = good.iter().position(|byte| *byte == b'a').unwrap() + 1;
     let mut flags = good.clone();
-    flags[flags_at] = 8;
+    flags[flags_at] = 16;
     for bytes in [swapped, other_layout, flags] {
         let error = from_bytes::<Schema>(&bytes).unwrap_err();
         assert!(matches!(error, DecodeError::Invalid { .. }), "{error}");

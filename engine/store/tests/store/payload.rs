@@ -275,7 +275,7 @@ fn payloads_and_state_rows_have_their_golden_bytes() {
     value(&mut golden, "state.row", &stored);
     let (before, since_ms) = (300, 1_700_000_000_004);
     value(&mut golden, "state.erasure", &StoredErasure { before, since_ms });
-    let erased = Row::erased(&stored.row, 301, 1_700_000_000_004);
+    let erased = Row::erased(&stored.row, Record::default(), 301, 1_700_000_000_004);
     value(&mut golden, "state.row.erased", &StoredRow { position: 400, row: erased });
     value(&mut golden, "state.shadow", &Shadow(Some(stored)));
     value(&mut golden, "state.shadow.none", &Shadow(None));
