@@ -16,7 +16,7 @@ use lastword_core::protocol::{Attach, Attached, ResetReason, Role};
 use lastword_core::row::Digest;
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
-use lastword_store::keys;
+use lastword_store::keys::{self, WorkspaceMeta};
 use lastword_store::payload::{Attachment, Payload};
 use lastword_store::read;
 use lastword_store::{Store, View};
@@ -411,6 +411,8 @@ pub struct AttachRequest {
     pub received_to: u64,
     /// The horizon that it knows.
     pub horizon: u64,
+    /// What its copy covers, as it was told last.
+    pub cover: [u8; 16],
     /// The user's role.
     pub role: Role,
     /// Make the workspace if it does not exist.
@@ -421,12 +423,23 @@ impl AttachRequest {
     /// What `device` of `user` asked for; the workspace is made if it does not exist.
     #[must_use]
     pub fn of(attach: &Attach, device: DeviceId, user: String, role: Role) -> Self {
-        let Attach { attachment, epoch, received_to, horizon, decided, .. } = *attach;
-        Self { attachment, device, user, decided, epoch, received_to, horizon, role, create: true }
+        Self {
+            attachment: attach.attachment,
+            device,
+            user,
+            decided: attach.decided,
+            epoch: attach.epoch,
+            received_to: attach.received_to,
+            horizon: attach.horizon,
+            cover: attach.cover,
+            role,
+            create: true,
+        }
     }
 
     /// Why the device has to take everything anew, if it has to.
-    fn reset(&self, epoch: Epoch, head: u64, horizon: u64) -> Option<ResetReason> {
+    fn reset(&self, epoch: Epoch, meta: &WorkspaceMeta, cover: [u8; 16]) -> Option<ResetReason> {
+        let (head, horizon) = (meta.head, meta.horizon);
         if self.epoch.is_some_and(|known| known != epoch) {
             // A restore goes on above all that it ever gave. Who has seen more comes from a history
             // that has nothing to do with this one: it stops, and loses nothing.
@@ -435,7 +448,11 @@ impl AttachRequest {
         // Deletes up to the horizon are forgotten. Whoever has nothing yet needs none of them, and
         // neither does a copy that was begun under this horizon.
         let may_lack_deletes = (1..horizon).contains(&self.received_to) && self.horizon != horizon;
-        may_lack_deletes.then_some(ResetReason::BehindHorizon)
+        if may_lack_deletes {
+            return Some(ResetReason::BehindHorizon);
+        }
+        let is_other = self.received_to > 0 && self.cover != cover;
+        is_other.then_some(ResetReason::OtherCover)
     }
 }
 
@@ -465,7 +482,9 @@ pub(crate) fn attach_now(
         return Err(Error::ForeignDevice { device: request.device });
     }
     let epoch = meta.epoch.expect("invariant: set above");
-    let reset = request.reset(epoch, meta.head, meta.horizon);
+    let schema = read::schema(newest, workspace)?;
+    let cover = schema.as_ref().map_or([0; 16], |schema| schema.cover(&request.user));
+    let reset = request.reset(epoch, &meta, cover);
     // Counters of another history say nothing here: the device sends its batches again.
     let limit = if reset == Some(ResetReason::OtherHistory) { 0 } else { MAX_ATTACHED_DECISIONS };
     let decisions =
@@ -474,11 +493,12 @@ pub(crate) fn attach_now(
         attachment: request.attachment,
         epoch,
         lineage: read::lineage(newest, workspace)?.0,
-        schema: read::schema(newest, workspace)?.map_or_else(Vec::new, |s| to_bytes(&s)),
+        schema: schema.map_or_else(Vec::new, |schema| to_bytes(&schema)),
         head: meta.head,
         horizon: meta.horizon,
         role: request.role,
         reset,
+        cover,
         last_counter: read::last_counter(newest, workspace, request.device)?,
         decisions,
     })

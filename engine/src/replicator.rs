@@ -16,7 +16,7 @@ use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 use lastword_store::keys::{self, ROWS};
 use lastword_store::payload::{
-    Attachment, Carried, Identity, Payload, Purge, PurgePart, RemotePage, Reset, Verdicts,
+    Attachment, Carried, Cover, Identity, Payload, Purge, PurgePart, RemotePage, Reset, Verdicts,
     WorkspaceSchema,
 };
 use lastword_store::read::{self, ReadState};
@@ -59,6 +59,7 @@ pub(crate) fn workspace_state<S: ReadState>(
         cursor,
         received_to,
         horizon: meta.horizon,
+        cover: read::cover(state, workspace)?,
         decided: meta.decided,
         written: meta.written,
     })
@@ -173,7 +174,7 @@ fn note_authority(
     schema: Option<Schema>,
 ) -> Result<Vec<Decided>> {
     let meta = read::meta(store.newest(), workspace)?;
-    let Attached { epoch, role, horizon, lineage, reset, last_counter, decisions, .. } = attached;
+    let Attached { epoch, role, horizon, lineage, reset, cover, last_counter, .. } = attached;
     let is_other = reset == Some(ResetReason::OtherHistory);
     if reset.is_some() {
         let other_history = is_other.then_some(last_counter);
@@ -189,8 +190,13 @@ fn note_authority(
         let frame = WorkspaceSchema { workspace: workspace.clone(), schema };
         append_urgent(store, &Payload::Schema(frame))?;
     }
+    // Behind the reset: if the last frames are lost, the copy must not seem to be what it is not.
+    if read::cover(store.newest(), workspace)? != cover {
+        let frame = Cover { workspace: workspace.clone(), cover };
+        append_urgent(store, &Payload::Cover(frame))?;
+    }
     // Counters of another history say nothing of this outbox.
-    Ok(if is_other { Vec::new() } else { decisions })
+    Ok(if is_other { Vec::new() } else { attached.decisions })
 }
 
 /// Stores that the authority has forgotten tombstones up to this seq.

@@ -233,6 +233,28 @@ impl Schema {
         })
     }
 
+    /// What of a workspace the devices of a user hold: zeros for all of it, which everybody sees
+    /// where no table is private; else a hash. A copy made under another cover lacks rows, or has
+    /// rows that it must not have.
+    #[must_use]
+    pub fn cover(&self, user: &str) -> [u8; 16] {
+        let mut out = Encoder::default();
+        out.str(user);
+        let mut is_whole = true;
+        for (name, known) in &self.tables {
+            if let Some(field) = &known.table.private_by {
+                name.encode(&mut out);
+                out.str(field);
+                is_whole = false;
+            }
+        }
+        if is_whole {
+            return [0; 16];
+        }
+        let hash = blake3::hash(&out.into_bytes());
+        *hash.as_bytes().first_chunk().expect("invariant: a hash has 32 bytes")
+    }
+
     /// The schema that stands when `new` takes the place of this one: `new`, with the tables that
     /// it leaves out remembered as removed.
     ///

@@ -205,6 +205,17 @@ pub fn reset<S: ReadState + ?Sized>(
     typed(state, META, &keys::reset_key(workspace))
 }
 
+/// What a replica's copy covers, as its authority said; zeros for everything.
+pub fn cover<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+) -> Result<[u8; 16], StoreError> {
+    let key = keys::cover_key(workspace);
+    let Some(stored) = state.get(META, &key)? else { return Ok([0; 16]) };
+    let cover = <[u8; 16]>::try_from(&*stored);
+    cover.map_err(|_| state_damaged(META, &key, "a cover has 16 bytes"))
+}
+
 /// Spaces whose keys begin with workspace and generation.
 pub const GENERATION_SPACES: [Space; 4] = [ROWS, INDEX, SHADOW, STAGED];
 

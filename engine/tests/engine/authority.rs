@@ -41,6 +41,7 @@ impl Fixture {
             epoch: None,
             received_to: 0,
             horizon: 0,
+            cover: [0; 16],
             role: Role::Editor,
             create: true,
         };
@@ -185,6 +186,7 @@ fn what_was_queued_behind_a_refusal_stays_ignored_after_resume() {
         epoch: None,
         received_to: 0,
         horizon: 0,
+        cover: [0; 16],
         role: Role::Editor,
         create: false,
     };
@@ -267,6 +269,7 @@ fn the_last_clone_that_goes_closes_the_store() {
         epoch: None,
         received_to: 0,
         horizon: 0,
+        cover: [0; 16],
         role: Role::Editor,
         create: true,
     };

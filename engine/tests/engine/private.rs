@@ -158,3 +158,65 @@ fn pages_of_others_move_a_device_on() {
     site.sync(&mut ann);
     holds_its_own(&mut site, &mut bob, "ann");
 }
+
+/// I21, I38, semantics 5. A device that has only read gets the token of another user: it takes the
+/// workspace anew, once, and what it holds then is what that user sees.
+#[test]
+fn a_device_of_another_user_begins_anew() {
+    let (mut site, [mut ann, _, mut bob]) = members(Policy::Revision);
+    ann.put("shared", note("for all"));
+    put(&mut ann, "a", of("ann", note("secret of ann")));
+    put(&mut bob, "b", of("bob", note("secret of bob")));
+    site.sync(&mut ann);
+    site.sync(&mut bob);
+    let mut lent = Phone::new(4);
+    for (user, other, generation) in [("bob", "ann", 0), ("ann", "bob", 1), ("bob", "ann", 2)] {
+        lent.user = user;
+        site.cut(&mut lent);
+        holds_its_own(&mut site, &mut lent, other);
+        assert_eq!((lent.meta().rows, lent.meta().generation), (2, generation));
+        // The same user again is no reason, and neither is a restart.
+        lent.crash(&mut site);
+        holds_its_own(&mut site, &mut lent, other);
+        assert_eq!(lent.meta().generation, generation);
+        lent.rebuilt(&mut site);
+        lent.purge();
+    }
+}
+
+/// I21, I38: where a table becomes private that everybody had, other users' records leave each
+/// device, in one step, and what it has not sent stays on top; a crash on the way changes nothing.
+#[test]
+fn a_table_that_becomes_private_leaves_the_devices_of_others() {
+    let (mut site, mut ann, mut bob) = (Site::new(), Phone::new(1), Phone::new(2));
+    bob.user = "bob";
+    for n in 0..6 {
+        put(&mut ann, &format!("a{n}"), of("ann", big("secret of ann")));
+    }
+    put(&mut bob, "b", of("bob", big("secret of bob")));
+    site.sync(&mut ann);
+    site.sync(&mut bob);
+    site.sync(&mut ann);
+    assert_eq!((ann.rows(&inbox()).len(), bob.rows(&inbox()).len()), (7, 7));
+    site.cut(&mut ann);
+    site.cut(&mut bob);
+    site.node().adopt(schema(Policy::Arrival)).unwrap();
+    put(&mut bob, "b", of("bob", note("edited by bob")));
+    put(&mut bob, "a0", of("bob", note("taken by bob")));
+    site.until(&mut ann, |ann| ann.resets_at().is_some_and(|at| at > 0)).unwrap();
+    ann.crash(&mut site);
+    assert!(ann.resets_at().is_some_and(|at| at > 0), "it goes on where it was");
+    let mut seen = Vec::new();
+    while site.go_on(&mut ann).unwrap() {
+        seen.push(ann.rows(&inbox()).len());
+    }
+    seen.dedup();
+    assert_eq!(seen, [7, 6], "the new copy is there at once or not at all");
+    holds_its_own(&mut site, &mut ann, "bob");
+    holds_its_own(&mut site, &mut bob, "ann");
+    assert_eq!(bob.rows(&inbox()), [("b".into(), "edited by bob".into())]);
+    assert_eq!(bob.letters(), ["policy"]);
+    assert_eq!((ann.meta().generation, bob.meta().generation), (1, 1));
+    bob.purge();
+    assert_eq!(bob.left_generation(), None);
+}

@@ -54,6 +54,7 @@ fn attach(authority: &Authority, workspace: &str) -> Attached {
         epoch: None,
         received_to: 0,
         horizon: 0,
+        cover: [0; 16],
         role: Role::Editor,
         create: true,
     };

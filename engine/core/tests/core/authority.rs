@@ -53,6 +53,7 @@ fn attached(attachment: u64, head: u64, role: Role) -> Input {
         horizon: 0,
         role,
         reset: None,
+        cover: [0; 16],
         last_counter: 0,
         decisions: vec![],
     };

@@ -210,6 +210,7 @@ pub enum Message {
 pub enum ResetReason {
     BehindHorizon,
     OtherHistory,
+    OtherCover,
 }
 
 #[derive(Encode, Decode, Debug, Clone)]

@@ -536,6 +536,7 @@ fn attaches() -> Vec<Sample> {
             horizon: 17,
             role,
             reset: None,
+            cover: [0; 16],
             last_counter: 300,
             decisions: vec![decided()],
         });
@@ -567,13 +568,21 @@ fn resets(attached: Message, oattached: oracle::Message) -> Vec<Sample> {
     let reasons = [
         (ResetReason::BehindHorizon, oracle::ResetReason::BehindHorizon),
         (ResetReason::OtherHistory, oracle::ResetReason::OtherHistory),
+        (ResetReason::OtherCover, oracle::ResetReason::OtherCover),
     ];
     let of = |(reset, oreset)| {
         let attached = Message::Attached(Attached { reset: Some(reset), ..attached.clone() });
         let oattached = oracle::Message::AttachedReset(oattached.clone(), oreset);
         sample(&format!("message.attached.reset.{reset}"), &attached, &oattached)
     };
-    reasons.into_iter().map(of).collect()
+    let mut samples: Vec<Sample> = reasons.into_iter().map(of).collect();
+    let other = (Some(ResetReason::OtherCover), Some(oracle::ResetReason::OtherCover));
+    for (name, (reset, oreset)) in [("cover", (None, None)), ("cover.reset", other)] {
+        let attached = Message::Attached(Attached { reset, cover: [5; 16], ..attached.clone() });
+        let oattached = (21_u64, oattached.clone(), oreset, [5_u8; 16]);
+        samples.push(sample(&format!("message.attached.{name}"), &attached, &oattached));
+    }
+    samples
 }
 
 /// Messages that carry batches, decisions and changes.

@@ -149,6 +149,33 @@ fn a_second_form_of_a_schema_does_not_decode() {
     }
 }
 
+/// Semantics 5, I38: who sees other rows has another cover, and who sees everything has that of
+/// zeros. Anything else in a schema changes no cover: a change of it must cost no new copy.
+#[test]
+fn a_cover_says_who_sees_other_rows() {
+    let private = |field: &str| TableSchema { private_by: Some(field.into()), ..id() };
+    let whole = schema(&[("notes", id())]);
+    assert_eq!(whole.cover("ann"), [0; 16]);
+    assert_eq!(whole.cover("bob"), [0; 16]);
+    let one = schema(&[("notes", id()), ("inbox", private("user"))]);
+    let covers = [
+        [0; 16],
+        one.cover("ann"),
+        one.cover("bob"),
+        schema(&[("inbox", private("owner"))]).cover("ann"),
+        schema(&[("inbox", private("user")), ("kv", private("user"))]).cover("ann"),
+        schema(&[("outbox", private("user"))]).cover("ann"),
+    ];
+    let different: std::collections::BTreeSet<_> = covers.iter().collect();
+    assert_eq!(different.len(), covers.len());
+    let inbox = TableSchema { policy: Policy::ServerWins, ..private("user") };
+    let same = schema(&[("inbox", inbox), ("more", id())]);
+    assert_eq!(same.cover("ann"), one.cover("ann"));
+    // What is left of a table that was removed is hidden as before.
+    let removed = one.replaced_by(&whole).unwrap();
+    assert_eq!(removed.cover("ann"), one.cover("ann"));
+}
+
 proptest! {
     #![proptest_config(crate::cases())]
 

@@ -236,9 +236,11 @@ fn opening() -> impl Strategy<Value = Message> {
     );
     let role = select(vec![Role::Owner, Role::Editor, Role::Viewer]);
     let lists = (vec((integer(), integer()), 0..3), vec(any::<u8>(), 0..9), vec(decided(), 0..3));
-    let reset = option::of(select(vec![ResetReason::BehindHorizon, ResetReason::OtherHistory]));
-    let attached = (vec(integer(), 4), id(), (role, reset), lists).prop_map(
-        |(of, epoch, (role, reset), (lineage, schema, decisions))| {
+    let reasons =
+        vec![ResetReason::BehindHorizon, ResetReason::OtherHistory, ResetReason::OtherCover];
+    let covers = (option::of(select(reasons)), option::of(id()));
+    let attached = (vec(integer(), 4), id(), (role, covers), lists).prop_map(
+        |(of, epoch, (role, (reset, cover)), (lineage, schema, decisions))| {
             Message::Attached(Attached {
                 attachment: of[0],
                 epoch: Epoch(epoch),
@@ -248,6 +250,7 @@ fn opening() -> impl Strategy<Value = Message> {
                 horizon: of[2],
                 role,
                 reset,
+                cover: cover.unwrap_or_default(),
                 last_counter: of[3],
                 decisions,
             })

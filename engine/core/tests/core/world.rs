@@ -459,6 +459,7 @@ impl World {
                 horizon: 0,
                 role: server.role,
                 reset: None,
+                cover: [0; 16],
                 last_counter: server.decisions.len() as u64,
                 decisions: after.collect(),
             };

@@ -19,9 +19,9 @@ use lastword_store::keys::{
     StoredRow, WorkspaceMeta,
 };
 use lastword_store::payload::{
-    Attachment, Carried, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, LocalTables,
-    Payload, Purge, PurgePart, RemotePage, Reset, Restored, Retry, SetAside, StoreRole, Sums,
-    Verdicts, WorkspaceSchema,
+    Attachment, Carried, Cover, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch,
+    LocalTables, Payload, Purge, PurgePart, RemotePage, Reset, Restored, Retry, SetAside, StoreRole,
+    Sums, Verdicts, WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -188,6 +188,7 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         ("reset.other", Payload::Reset(Reset { other_history: Some(300), ..reset })),
         ("carried", Payload::Carried(Carried { workspace: workspace(), records })),
         ("set_aside", Payload::SetAside(aside)),
+        ("cover", Payload::Cover(Cover { workspace: workspace(), cover: [5; 16] })),
     ]
 }
 
