@@ -26,6 +26,8 @@ mod maintenance;
 mod members;
 #[path = "server/origin.rs"]
 mod origin;
+#[path = "server/private.rs"]
+mod private;
 #[path = "server/refused.rs"]
 mod refused;
 #[path = "server/round_trip.rs"]
