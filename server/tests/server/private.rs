@@ -19,7 +19,8 @@ fn each_user_has_an_inbox() {
     let dir = dir.path();
     let tokens = "a, ann, main, editor\nb, bob, main, editor\n";
     std::fs::write(dir.join("tokens"), tokens).expect("written");
-    let schema = "[tables.notes]\nkey = \"id\"\n\n[tables.inbox]\nkey = \"id\"\nprivate_by = \"user\"\n";
+    let schema = "[tables.notes]\nkey = \"id\"\n\n\
+                  [tables.inbox]\nkey = \"id\"\nprivate_by = \"user\"\n";
     std::fs::write(dir.join("schema.toml"), schema).expect("written");
     let path = |name: &str| dir.join(name).display().to_string();
     let args = ["--tokens".into(), path("tokens"), "--schema".into(), path("schema.toml")];

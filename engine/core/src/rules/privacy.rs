@@ -63,9 +63,7 @@ pub fn objection(row: Option<&Row>, op: &Op, user: &str, rules: TableRules<'_>) 
         }
         Action::Patch { set, remove } => {
             let set = set.iter().find(|set| set.name == field);
-            let same = |set: &crate::value::Field| {
-                matches!(set.decode_value(), Ok(Value::Text(named)) if named == user)
-            };
+            let same = |set: &crate::value::Field| matches!(set.decode_value(), Ok(Value::Text(named)) if named == user);
             set.is_none_or(same) && !remove.iter().any(|name| name == field)
         }
         Action::Delete | Action::Undelete { .. } => true,

@@ -403,7 +403,8 @@ fn schemas() -> Vec<Sample> {
     let none = oracle::Schema { layout: 1, min_app_schema: 0, tables: vec![] };
     let table = TableSchema { private_by: Some("user_id".into()), ..TableSchema::new("id") };
     let private = Schema::new(0, [(TableName::new("inbox").unwrap(), table)]).unwrap();
-    let (name, key_field, by) = (String::from("inbox"), String::from("id"), String::from("user_id"));
+    let (name, key_field, by) =
+        (String::from("inbox"), String::from("id"), String::from("user_id"));
     let (flags, policy, fields) = (8_u8, 0_u64, Vec::<String>::new());
     let table = (name, flags, key_field, policy, fields.clone(), fields, by);
     vec![

@@ -20,8 +20,8 @@ use lastword_store::keys::{
 };
 use lastword_store::payload::{
     Attachment, Carried, Cover, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch,
-    LocalTables, Payload, Purge, PurgePart, RemotePage, Reset, Restored, Retry, SetAside, StoreRole,
-    Sums, Verdicts, WorkspaceSchema,
+    LocalTables, Payload, Purge, PurgePart, RemotePage, Reset, Restored, Retry, SetAside,
+    StoreRole, Sums, Verdicts, WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {

@@ -357,7 +357,8 @@ fn entries_of_earlier_versions_go() {
         authority.decide(1, n, vec![op], vec![]);
     }
     authority.store.checkpoint().unwrap();
-    let pages = |part: &Part| read::changes(part.store.newest(), &workspace(), 0, "ann").unwrap().entries;
+    let pages =
+        |part: &Part| read::changes(part.store.newest(), &workspace(), 0, "ann").unwrap().entries;
     let (head, expected) = (authority.meta().head, pages(&authority));
     let sums = authority.meta();
     authority.purge(after(0));
