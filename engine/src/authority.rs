@@ -16,6 +16,7 @@ use lastword_core::protocol::{Attach, Attached, ResetReason, Role};
 use lastword_core::row::Digest;
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
+use lastword_core::value::Record;
 use lastword_store::keys::{self, WorkspaceMeta};
 use lastword_store::payload::{Attachment, Payload};
 use lastword_store::read;
@@ -30,6 +31,7 @@ use crate::history::{self, RecordHistory};
 use crate::judge::{Pushed, decide_now};
 use crate::log::{self, LogLine};
 use crate::open::{self, OpenOptions, OpenedStore};
+use crate::owned::{self, OwnedFields};
 use crate::seen::{self, Seen};
 use crate::upkeep::Keep;
 use crate::view::WorkspaceView;
@@ -290,6 +292,30 @@ impl Authority {
     pub fn erase(&self, workspace: &WorkspaceName, table: &TableName, key: &Key) -> Result<Erased> {
         let (workspace, table, key) = (workspace.clone(), table.clone(), key.clone());
         self.inner.writer.run(move |store| erase::erase_now(store, &workspace, &table, &key))
+    }
+
+    /// Sets and removes fields of a live record that the schema names as server-owned. It reaches
+    /// every device that sees the record. It is nobody's edit: no op becomes stale by it, and who
+    /// wrote the record last stays. Answers its seq, or that of the record if nothing changes.
+    /// Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRecord`] if there is no such live record, [`Error::NotServerOwned`] names a
+    /// field that is not the server's, [`Error::Value`] if the record would be too large,
+    /// [`Error::Store`] if the disk fails.
+    pub fn set_owned(
+        &self,
+        workspace: &WorkspaceName,
+        table: &TableName,
+        key: &Key,
+        set: Record,
+        remove: Vec<String>,
+    ) -> Result<u64> {
+        let (workspace, name) = (workspace.clone(), (table.clone(), key.clone()));
+        let job = move |store: &mut _| {
+            owned::set_now(store, &workspace, &name, OwnedFields { set, remove }, now_ms())
+        };
+        self.inner.writer.run(job)
     }
 
     /// The user that a device belongs to, if it ever wrote in the workspace.

@@ -89,6 +89,7 @@ mod undo;
 mod judge;
 mod adopt;
 mod seen;
+mod owned;
 mod authority;
 mod attachments;
 mod replicator;

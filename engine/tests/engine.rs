@@ -17,6 +17,8 @@ mod hooks;
 mod index;
 #[path = "engine/maintenance.rs"]
 mod maintenance;
+#[path = "engine/owned.rs"]
+mod owned;
 #[path = "engine/private.rs"]
 mod private;
 #[path = "engine/reset.rs"]

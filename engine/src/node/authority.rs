@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use lastword_core::id::{BatchId, DeviceId, Epoch, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::op::Batch;
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
 use lastword_core::protocol::{Attach, AttachRefusal, Attached, Changes, Role};
 use lastword_core::schema::Schema;
+use lastword_core::value::Record;
 use lastword_store::apply::ApplyPayload;
 use lastword_store::payload::StoreRole;
 use lastword_store::{Disk, OpenReport, Options, Store, StoreError, View, read};
@@ -18,6 +19,7 @@ use crate::authority::{AttachRequest, PushGate, Queued, attach_now};
 use crate::devices;
 use crate::error::{Error, Result};
 use crate::open;
+use crate::owned::{self, OwnedFields};
 
 /// A batch that could not be decided comes again after this, in milliseconds.
 const NOT_NOW_MS: u64 = 5_000;
@@ -120,6 +122,23 @@ impl AuthorityNode {
         adopt::adopt_now(&mut self.store, &schema)?;
         self.schema = Some(schema);
         Ok(())
+    }
+
+    /// Sets fields that the server owns, durable with the next [`Self::step`]; see
+    /// [`crate::Authority::set_owned`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_owned(
+        &mut self,
+        workspace: &WorkspaceName,
+        (table, key): (&TableName, &Key),
+        set: Record,
+        remove: Vec<String>,
+        wall_ms: i64,
+    ) -> Result<u64> {
+        let (name, fields) = ((table.clone(), key.clone()), OwnedFields { set, remove });
+        owned::set_now(&mut self.store, workspace, &name, fields, wall_ms)
     }
 
     /// Its store, for what is done beside commits: checkpoints, folds, purges.

@@ -548,7 +548,7 @@ pub fn changes<S: ReadState + ?Sized>(
         let Some(bytes) = stored else { return Ok(true) };
         let StoredRow { row, .. } = decoded(ROWS, &row_key, &bytes)?;
         // The index is insert-only: an entry whose row has moved on counts at the newer seq.
-        if row.last.seq == seq && sees(user, &table, &row.record, schema.rules_of(&table)) {
+        if row.stream_seq() == seq && sees(user, &table, &row.record, schema.rules_of(&table)) {
             size_bytes += bytes.len() + record.len() + 16;
             page.entries.push(Entry::Row { table, key, row });
         }

@@ -339,6 +339,7 @@ fn page(seq: u64, json: &str, changed: &[&str]) -> Payload {
         born: mark(1),
         full: mark(1),
         fields: fields.collect(),
+        set_at: 0,
         revision: seq,
         hlc: Hlc(seq),
         op_id: BatchId([9; 16]),

@@ -337,6 +337,19 @@ impl Site {
         conflicts(&self.node.view(), 0)
     }
 
+    /// The server sets fields of a note that it owns.
+    pub(crate) fn set_owned(
+        &mut self,
+        name: &str,
+        set: Record,
+        remove: Vec<String>,
+    ) -> Result<u64, Error> {
+        let seq =
+            self.node.set_owned(&main(), (&notes(), &key(name)), set, remove, self.wall_ms)?;
+        self.on_published();
+        Ok(seq)
+    }
+
     /// A frame that nobody pushed.
     pub(crate) fn append(&mut self, payload: &Payload) {
         append(self.node.store(), payload);

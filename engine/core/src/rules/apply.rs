@@ -24,6 +24,11 @@ pub fn apply<'a>(
 ) -> Option<Row> {
     let mark = Mark { seq: at.seq, writer };
     let rules: TableRules<'_> = rules.into();
+    if writer == DeviceId::AUTHORITY
+        && let Some(set) = row.and_then(|row| set_owned(row, op, at, rules))
+    {
+        return Some(set);
+    }
     let mut next = match (&op.action, row) {
         // Under the revision policy a create on a live record is a put.
         (Action::Create { record, replace: false }, Some(row)) if !row.deleted => {
@@ -51,10 +56,25 @@ pub fn apply<'a>(
         }
         (Action::Patch { .. } | Action::Undelete { .. }, None) => return None,
     };
+    next.set_at = 0;
     next.time_ms = at.time_ms;
     next.revision = op.revision;
     next.hlc = op.hlc;
     next.op_id = at.op_id;
+    Some(next)
+}
+
+/// A live row after the authority has set fields that it owns, if the op does that and no more.
+/// The row moves in the stream; who wrote it, and when, does not.
+fn set_owned(row: &Row, op: &Op, at: &At, rules: TableRules<'_>) -> Option<Row> {
+    let Action::Patch { set, remove } = &op.action else { return None };
+    let mut names = set.iter().map(|field| &field.name).chain(remove).peekable();
+    if row.deleted || names.peek().is_none() || !names.all(|name| rules.owns(name)) {
+        return None;
+    }
+    let mut next = Row { set_at: at.seq, ..row.clone() };
+    set.iter().for_each(|field| next.record.set(field.clone()));
+    remove.iter().for_each(|name| next.record.remove(name));
     Some(next)
 }
 
@@ -78,6 +98,7 @@ fn begin(record: Record, mark: Mark) -> Row {
         born: mark,
         full: mark,
         fields: Vec::new(),
+        set_at: 0,
         revision: 0,
         hlc: crate::hlc::Hlc::default(),
         op_id: crate::id::BatchId::default(),

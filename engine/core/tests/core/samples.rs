@@ -287,6 +287,7 @@ pub fn all_rows() -> Vec<(&'static str, Row, oracle::Row)> {
             born: of(born),
             full: of(full),
             fields: vec![FieldMark { name: "likes".into(), mark: of(three) }],
+            set_at: 0,
             revision: 4,
             hlc: Hlc(0x0191_0000_0000_0002),
             op_id: BatchId(BATCH),
@@ -299,6 +300,7 @@ pub fn all_rows() -> Vec<(&'static str, Row, oracle::Row)> {
             full: (flags & 2 == 0).then(|| oof(full)),
             born: (flags & 12 == 0).then(|| oof(born)),
             fields: vec![oracle::FieldMark { name: "likes".into(), mark: oof(three) }],
+            set_at: None,
             revision: 4,
             hlc: 0x0191_0000_0000_0002,
             op_id: BATCH,
@@ -313,6 +315,9 @@ fn rows() -> Vec<Sample> {
     let mut samples = Vec::new();
     for (name, row, orow) in all_rows() {
         samples.push(sample(name, &row, &orow));
+        let set = Row { set_at: 300, ..row.clone() };
+        let oset = oracle::Row { flags: orow.flags | 16, set_at: Some(300), ..orow.clone() };
+        samples.push(sample(&format!("{name}.set"), &set, &oset));
         let row = Row { deleted: true, ..row };
         let orow = oracle::Row { flags: orow.flags | 1, ..orow };
         samples.push(sample(&format!("{name}.deleted"), &row, &orow));

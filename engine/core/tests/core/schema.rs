@@ -6,7 +6,7 @@ use lastword_core::id::{BatchId, DeviceId, TableName};
 use lastword_core::limits::{MAX_SCHEMA_FIELDS, MAX_SCHEMA_TABLES};
 use lastword_core::op::{Action, Op};
 use lastword_core::row::Row;
-use lastword_core::rules::{At, Outcome, Policy, TableRules, Writer, decide};
+use lastword_core::rules::{At, Outcome, Policy, TableRules, Writer, apply, decide};
 use lastword_core::schema::{FixedRule, Schema, SchemaError, TableSchema};
 use lastword_core::stamp::{Superseded, Verdict};
 use proptest::prelude::*;
@@ -296,6 +296,47 @@ fn server_owned_fields_are_no_matter_of_conflict() {
     assert_eq!(outcome.verdict, Verdict::Superseded { by: 4, reason: Superseded::Stale });
 }
 
+/// Semantics, section 1 (a trap of the design: a set that left a stamp made the whole writes of
+/// everybody stale). What the authority sets is nobody's edit: the row moves in the stream and
+/// nothing else tells of it, so no op is stale, superseded or in conflict because of it.
+#[test]
+fn a_set_of_the_authority_is_no_edit() {
+    for policy in ALL {
+        let mut table = Owned::new(policy);
+        table.decides(A, ranked(2, 3, put(&[("x", 1)])));
+        let before = table.row.clone().unwrap();
+        let at = At { seq: 9, time_ms: 9, op_id: BatchId::default() };
+        let set = |row: &Row, action: Action| {
+            let op = ranked(0, 0, action);
+            apply(Some(row), &op, DeviceId::AUTHORITY, &at, table.rules, &[]).unwrap()
+        };
+        let row = set(&before, patch(&[("o", 8)]));
+        let expected = record(&[("x", 1), ("o", 8)]);
+        assert_eq!(row, Row { set_at: 9, record: expected, ..before.clone() });
+        assert_eq!((row.stream_seq(), before.stream_seq()), (9, 3));
+        assert_eq!(set(&row, remove(&["o"])).record, record(&[("x", 1)]));
+        let mixed = set(&before, patch(&[("o", 8), ("x", 2)]));
+        assert_eq!((mixed.set_at, mixed.last.seq), (0, 9), "an edit like any other");
+        assert_eq!(from_bytes::<Row>(&to_bytes(&row)).as_ref(), Ok(&row));
+        let early = Row { set_at: 3, ..row.clone() };
+        assert!(from_bytes::<Row>(&to_bytes(&early)).is_err(), "a set behind the row is none");
+        for (strict, action) in [true, false].into_iter().flat_map(|strict| {
+            [put(&[("x", 5)]), Action::Delete, replace(&[("x", 5)])].map(|action| (strict, action))
+        }) {
+            if strict && matches!(action, Action::Create { .. }) {
+                continue;
+            }
+            let writer = Writer { device: B, former: &[], strict };
+            let at = At { seq: 10, ..at };
+            let op = ranked(3, 4, action);
+            let outcome = decide(Some(&row), &op, &writer, &at, table.rules).unwrap();
+            assert!(matches!(outcome.verdict, Verdict::Applied { .. }), "{policy:?} {op:?}");
+            assert_eq!(outcome.conflicts, vec![], "{policy:?} {op:?}");
+            assert_eq!(outcome.row.unwrap().set_at, 0);
+        }
+    }
+}
+
 /// Semantics, section 1: in a table whose keys say what the record is, a second create loses
 /// silently, under every policy; another op that loses is told as always.
 #[test]
@@ -304,7 +345,7 @@ fn a_second_create_in_a_content_keyed_table_is_silent() {
         let mut table = Owned::new(policy);
         table.rules.content_keyed = true;
         let outcome = table.decides(B, ranked(0, 1, create(&[("x", 9)])));
-        assert!(matches!(outcome.verdict, Verdict::Superseded { by: 2, .. }), "{policy:?}");
+        assert!(matches!(outcome.verdict, Verdict::Superseded { .. }), "{policy:?}");
         assert_eq!(outcome.conflicts, vec![], "{policy:?}");
         table.rules.content_keyed = false;
         let outcome = table.decides(B, ranked(0, 1, create(&[("x", 9)])));

@@ -141,11 +141,13 @@ fn mark() -> impl Strategy<Value = Mark> {
 pub fn row() -> impl Strategy<Value = Row> {
     let field_mark = (name(), mark()).prop_map(|(name, mark)| FieldMark { name, mark });
     let marks = (mark(), mark(), mark(), vec(field_mark, 0..3));
-    let parts = (any::<bool>(), marks, signed(), integer(), integer(), id(), record());
-    parts.prop_map(|(deleted, marks, time_ms, revision, hlc, op_id, record)| {
+    let flags = (any::<bool>(), 0..3_u64);
+    let parts = (flags, marks, signed(), integer(), integer(), id(), record());
+    parts.prop_map(|((deleted, after), marks, time_ms, revision, hlc, op_id, record)| {
         let (last, born, full, fields) = marks;
         let (hlc, op_id) = (Hlc(hlc), BatchId(op_id));
-        Row { deleted, last, time_ms, born, full, fields, revision, hlc, op_id, record }
+        let set_at = if after == 0 { 0 } else { last.seq + after };
+        Row { deleted, last, time_ms, born, full, fields, set_at, revision, hlc, op_id, record }
     })
 }
 

@@ -81,6 +81,7 @@ fn row() -> Row {
         born: mark(2),
         full: mark(8),
         fields: Vec::new(),
+        set_at: 0,
         revision: 2,
         hlc: Hlc(0x1_0000),
         op_id: BatchId([2; 16]),
