@@ -16,7 +16,8 @@ use lastword_core::protocol::{Attach, Attached, Entry, ResetReason, Role};
 use lastword_core::row::Digest;
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
-use lastword_store::keys;
+use lastword_core::value::Record;
+use lastword_store::keys::{self, WorkspaceMeta};
 use lastword_store::payload::{Attachment, Payload};
 use lastword_store::read;
 use lastword_store::{Store, View};
@@ -31,6 +32,8 @@ use crate::judge::{Pushed, decide_now};
 use crate::log::{self, LogLine};
 use crate::members::{self, MemberChange, MemberList};
 use crate::open::{self, OpenOptions, OpenedStore};
+use crate::owned::{self, OwnedFields};
+use crate::seen::{self, Seen};
 use crate::survivors::{self, Offered, Survivor};
 use crate::upkeep::Keep;
 use crate::view::WorkspaceView;
@@ -421,6 +424,30 @@ impl Authority {
         Ok(all)
     }
 
+    /// Sets and removes fields of a live record that the schema names as server-owned. It reaches
+    /// every device that sees the record. It is nobody's edit: no op becomes stale by it, and who
+    /// wrote the record last stays. Answers its seq, or that of the record if nothing changes.
+    /// Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`Error::UnknownRecord`] if there is no such live record, [`Error::NotServerOwned`] names a
+    /// field that is not the server's, [`Error::Value`] if the record would be too large,
+    /// [`Error::Store`] if the disk fails.
+    pub fn set_owned(
+        &self,
+        workspace: &WorkspaceName,
+        table: &TableName,
+        key: &Key,
+        set: Record,
+        remove: Vec<String>,
+    ) -> Result<u64> {
+        let (workspace, name) = (workspace.clone(), (table.clone(), key.clone()));
+        let job = move |store: &mut _| {
+            owned::set_now(store, &workspace, &name, OwnedFields { set, remove }, now_ms())
+        };
+        self.inner.writer.run(job)
+    }
+
     /// The user that a device belongs to, if it ever wrote in the workspace.
     ///
     /// # Errors
@@ -447,6 +474,15 @@ impl Authority {
             digest: meta.digest,
         };
         Ok(workspaces.into_iter().map(status).collect())
+    }
+
+    /// What a device of `user` that has caught up holds of a workspace, if its app keeps no synced
+    /// table local. Reads every row.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a row is damaged.
+    pub fn seen_by(&self, workspace: &WorkspaceName, user: &str) -> Result<Seen> {
+        seen::seen_by(&*self.view(), workspace, user, &[])
     }
 
     /// A consistent view of one workspace.
@@ -513,7 +549,8 @@ pub struct AuthorityStatus {
     pub head: u64,
     /// Live records, product tables left out.
     pub rows: u64,
-    /// Digest sum of its rows, equal on every device that has caught up.
+    /// Digest sum of its rows, equal on every device that has caught up and sees all of them; see
+    /// [`Authority::seen_by`].
     pub digest: Digest,
 }
 
@@ -534,6 +571,8 @@ pub struct AttachRequest {
     pub received_to: u64,
     /// The horizon that it knows.
     pub horizon: u64,
+    /// What its copy covers, as it was told last.
+    pub cover: [u8; 16],
     /// Make the workspace if it does not exist.
     pub create: bool,
 }
@@ -542,12 +581,22 @@ impl AttachRequest {
     /// What `device` of `user` asked for; the workspace is made if it does not exist.
     #[must_use]
     pub fn of(attach: &Attach, device: DeviceId, user: String) -> Self {
-        let Attach { attachment, epoch, received_to, horizon, decided, .. } = *attach;
-        Self { attachment, device, user, decided, epoch, received_to, horizon, create: true }
+        Self {
+            attachment: attach.attachment,
+            device,
+            user,
+            decided: attach.decided,
+            epoch: attach.epoch,
+            received_to: attach.received_to,
+            horizon: attach.horizon,
+            cover: attach.cover,
+            create: true,
+        }
     }
 
     /// Why the device has to take everything anew, if it has to.
-    fn reset(&self, epoch: Epoch, head: u64, horizon: u64) -> Option<ResetReason> {
+    fn reset(&self, epoch: Epoch, meta: &WorkspaceMeta, cover: [u8; 16]) -> Option<ResetReason> {
+        let (head, horizon) = (meta.head, meta.horizon);
         if self.epoch.is_some_and(|known| known != epoch) {
             // A restore goes on above all that it ever gave. Who has seen more comes from a history
             // that has nothing to do with this one: it stops, and loses nothing.
@@ -556,7 +605,11 @@ impl AttachRequest {
         // Deletes up to the horizon are forgotten. Whoever has nothing yet needs none of them, and
         // neither does a copy that was begun under this horizon.
         let may_lack_deletes = (1..horizon).contains(&self.received_to) && self.horizon != horizon;
-        may_lack_deletes.then_some(ResetReason::BehindHorizon)
+        if may_lack_deletes {
+            return Some(ResetReason::BehindHorizon);
+        }
+        let is_other = self.received_to > 0 && self.cover != cover;
+        is_other.then_some(ResetReason::OtherCover)
     }
 }
 
@@ -611,7 +664,9 @@ pub(crate) fn attach_now(
         return Err(Error::ForeignDevice { device: request.device });
     }
     let epoch = meta.epoch.expect("invariant: set above");
-    let reset = request.reset(epoch, meta.head, meta.horizon);
+    let schema = read::schema(newest, workspace)?;
+    let cover = schema.as_ref().map_or([0; 16], |schema| schema.cover(&request.user));
+    let reset = request.reset(epoch, &meta, cover);
     // Counters of another history say nothing here: the device sends its batches again.
     let limit = if reset == Some(ResetReason::OtherHistory) { 0 } else { MAX_ATTACHED_DECISIONS };
     let decisions =
@@ -620,11 +675,12 @@ pub(crate) fn attach_now(
         attachment: request.attachment,
         epoch,
         lineage: read::lineage(newest, workspace)?.0,
-        schema: read::schema(newest, workspace)?.map_or_else(Vec::new, |s| to_bytes(&s)),
+        schema: schema.map_or_else(Vec::new, |schema| to_bytes(&schema)),
         head: meta.head,
         horizon: meta.horizon,
         role,
         reset,
+        cover,
         last_counter: read::last_counter(newest, workspace, request.device)?,
         decisions,
     })

@@ -252,7 +252,7 @@ mod tests {
 
     /// The authority's rows as pages; the last is consistent.
     fn pages(authority: &Store, cut: bool) -> Vec<RemotePage> {
-        let page = read::changes(authority.newest(), &main(), 0).expect("it reads");
+        let page = read::changes(authority.newest(), &main(), 0, "ann").expect("it reads");
         let (previous, consistent_at) = (vec![0; page.entries.len()], page.consistent_at);
         let (workspace, entries, to) = (main(), page.entries, page.to);
         let whole = RemotePage { workspace, from: 0, to, consistent_at, entries, previous };

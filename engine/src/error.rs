@@ -215,6 +215,17 @@ pub enum Error {
         /// The key.
         key: Key,
     },
+    /// The schema does not name the field as one that the server owns.
+    #[error(
+        "field {field:?} of table {table} is not the server's: name it in server_owned of the \
+         schema, or let a device write it"
+    )]
+    NotServerOwned {
+        /// The table.
+        table: TableName,
+        /// The field.
+        field: String,
+    },
     /// No dead letters of a workspace belong to that unit: it was sent again or discarded.
     #[error("workspace {workspace} has no dead letters of unit {unit}; `dead-letters` lists them")]
     NoDeadLetter {

@@ -169,9 +169,9 @@ fn of_remote(position: u64, page: RemotePage, (table, key): Name<'_>) -> Option<
     let previous = if row.is_erased() { 0 } else { previous };
     let version = Version {
         position,
-        seq: Some(row.last.seq),
+        seq: Some(row.stream_seq()),
         time_ms: row.time_ms,
-        device: row.last.writer,
+        device: if row.set_at == 0 { row.last.writer } else { DeviceId::AUTHORITY },
         what: match row.deleted {
             true if row.is_erased() => ERASED,
             true => "delete",

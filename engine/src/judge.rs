@@ -12,6 +12,7 @@ use lastword_core::protocol::authority::PushAnswer;
 use lastword_core::rules::{self, At, Policy, Writer as OpWriter};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, RefusalCode, Verdict};
+use lastword_core::value::{Field, Value};
 use lastword_store::Store;
 use lastword_store::keys;
 use lastword_store::payload::{DecidedBatch, Payload, cut_text};
@@ -127,9 +128,9 @@ fn judge(
     let mut judged = Judged { generation, lineage, time_ms, ..Judged::new(workspace, &schema) };
     let first_seq = meta.head + 1;
     for (op, seq) in pushed.batch.ops.iter().zip(first_seq..) {
-        if let Err(reason) = judged.op(newest, &pushed.batch, op, seq)? {
+        if let Err((code, reason)) = judged.op(newest, &pushed, op, seq)? {
             let message = format!("{}/{}: {reason}", op.table, op.key);
-            return Ok(refused(workspace, pushed, RefusalCode::ResultTooBig, &message, time_ms));
+            return Ok(refused(workspace, pushed, code, &message, time_ms));
         }
     }
     let Judged { verdicts, mut own, mut previous, .. } = judged;
@@ -260,23 +261,27 @@ impl<'a> Judged<'a> {
     fn op<S: ReadState>(
         &mut self,
         state: &S,
-        batch: &Batch,
+        Pushed { user, batch, .. }: &Pushed,
         op: &Op,
         seq: u64,
-    ) -> Result<std::result::Result<(), String>> {
+    ) -> Result<std::result::Result<(), (RefusalCode, String)>> {
         let row_key = keys::row_key(self.workspace, self.generation, &op.table, &op.key);
         let stored = read::row(state, &row_key)?;
         let writer = OpWriter { device: batch.device, former: &batch.former, strict: batch.strict };
         let at = At { seq, time_ms: self.time_ms, op_id: batch.batch_id };
         let table = self.schema.rules_of(&op.table);
         let row = stored.as_ref().map(|stored| &stored.row);
+        if let Some(reason) = rules::objection(row, op, user, table) {
+            return Ok(Err((RefusalCode::Policy, reason)));
+        }
         let known = rules::with_known_base(op, &self.lineage);
         let outcome = match rules::decide(row, &known, &writer, &at, table) {
             Ok(outcome) => outcome,
-            Err(error) => return Ok(Err(error.to_string())),
+            Err(error) => return Ok(Err((RefusalCode::ResultTooBig, error.to_string()))),
         };
         for conflict in &outcome.conflicts {
-            self.own.push(conflict_op(op, conflict, table.policy, self.time_ms));
+            let private_to = table.private_by.map(|_| user.as_str());
+            self.own.push(conflict_op(op, conflict, table.policy, self.time_ms, private_to));
         }
         self.verdicts.push(outcome.verdict);
         self.previous.push(stored.map_or(0, |stored| stored.position));
@@ -284,17 +289,24 @@ impl<'a> Judged<'a> {
     }
 }
 
-/// The authority's own op that records a conflict.
-fn conflict_op(op: &Op, conflict: &rules::Conflict, policy: Policy, time_ms: i64) -> Op {
+/// The authority's own op that records a conflict; one about a private record is private too.
+fn conflict_op(
+    op: &Op,
+    conflict: &rules::Conflict,
+    policy: Policy,
+    time_ms: i64,
+    private_to: Option<&str>,
+) -> Op {
+    let mut record = rules::conflict_record(&op.table, &op.key, conflict, policy, time_ms);
+    if let Some(user) = private_to {
+        record.set(Field::new(rules::PRIVATE_TO, &Value::Text(user.into())));
+    }
     Op {
         table: crate::tables::conflicts(),
         key: rules::conflict_key(&op.table, &op.key, conflict),
         base: 0,
         revision: 1,
         hlc: Hlc::default(),
-        action: Action::Create {
-            record: rules::conflict_record(&op.table, &op.key, conflict, policy, time_ms),
-            replace: false,
-        },
+        action: Action::Create { record, replace: false },
     }
 }

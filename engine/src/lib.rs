@@ -93,6 +93,8 @@ mod status;
 mod undo;
 mod judge;
 mod adopt;
+mod seen;
+mod owned;
 mod authority;
 mod attachments;
 mod replicator;
@@ -134,6 +136,7 @@ pub use renew::RestoredWorkspace;
 pub use restore::{RestoreReport, restore};
 pub use salvage::{LostSeqs, SalvageLoss, Salvaged, SavedBehind, salvage};
 pub use schema::{Index, Table, TableSet};
+pub use seen::{Seen, seen_by};
 pub use status::{Explanation, ServerVersion, ShownState, Waiting, WorkspaceStatus, verdict_word};
 pub use survivors::{Recovery, Survivor};
 #[cfg(feature = "net")]

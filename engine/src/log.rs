@@ -142,6 +142,7 @@ fn line(position: u64, payload: Payload) -> LogLine {
         Payload::Fork(identity) => {
             ("fork", None, format!("from here on device {}", identity.device))
         }
+        Payload::Cover(frame) => ("cover", Some(frame.workspace), cover_text(frame.cover)),
         Payload::SetAside(frame) => {
             ("set aside", Some(frame.workspace), left_text(&frame.counters, &frame.renumbered))
         }
@@ -173,10 +174,14 @@ fn tables_text(schema: Option<Schema>) -> String {
 
 fn reset_text(reset: &Reset) -> String {
     let why = match reset.other_history {
-        None => format!("away from before seq {}", reset.horizon),
+        None => format!("the same history, horizon {}", reset.horizon),
         Some(last) => format!("another history, which knows {last} batches of this device"),
     };
     format!("begins anew: epoch {}, {why}", reset.epoch)
+}
+
+fn cover_text(cover: [u8; 16]) -> String {
+    format!("what this user sees, {:032x}", u128::from_be_bytes(cover))
 }
 
 fn names_text(records: &[(TableName, Key)]) -> String {

@@ -222,7 +222,7 @@ pub(crate) fn page(
     if role(view, list, workspace, user)?.is_none() {
         return Ok(Input::Revoked { attachment });
     }
-    let page = read::changes(view, workspace, after)?;
+    let page = read::changes(view, workspace, after, user)?;
     let read::ChangesPage { to, consistent_at, entries, horizon } = page;
     let page = Changes { attachment, from: after, to, consistent_at, entries };
     Ok(Input::Page { attachment, page, horizon })

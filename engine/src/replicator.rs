@@ -16,7 +16,7 @@ use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 use lastword_store::keys::{self, ROWS};
 use lastword_store::payload::{
-    Attachment, Carried, Identity, Payload, Purge, PurgePart, RemotePage, Reset, Verdicts,
+    Attachment, Carried, Cover, Identity, Payload, Purge, PurgePart, RemotePage, Reset, Verdicts,
     WorkspaceSchema,
 };
 use lastword_store::read::{self, ReadState};
@@ -60,6 +60,7 @@ pub(crate) fn workspace_state<S: ReadState>(
         received_to,
         shown_to: meta.received_to,
         horizon: meta.horizon,
+        cover: read::cover(state, workspace)?,
         decided: meta.decided,
         written: meta.written,
     })
@@ -182,7 +183,7 @@ fn note_authority(
     schema: Option<Schema>,
 ) -> Result<Vec<Decided>> {
     let meta = read::meta(store.newest(), workspace)?;
-    let Attached { epoch, role, horizon, lineage, reset, last_counter, decisions, .. } = attached;
+    let Attached { epoch, role, horizon, lineage, reset, cover, last_counter, .. } = attached;
     let is_other = reset == Some(ResetReason::OtherHistory);
     if reset.is_some() {
         let other_history = is_other.then_some(last_counter);
@@ -198,8 +199,13 @@ fn note_authority(
         let frame = WorkspaceSchema { workspace: workspace.clone(), schema };
         append_urgent(store, &Payload::Schema(frame))?;
     }
+    // Behind the reset: if the last frames are lost, the copy must not seem to be what it is not.
+    if read::cover(store.newest(), workspace)? != cover {
+        let frame = Cover { workspace: workspace.clone(), cover };
+        append_urgent(store, &Payload::Cover(frame))?;
+    }
     // Counters of another history say nothing of this outbox.
-    Ok(if is_other { Vec::new() } else { decisions })
+    Ok(if is_other { Vec::new() } else { attached.decisions })
 }
 
 /// Stores that the authority has forgotten tombstones up to this seq.
@@ -515,6 +521,7 @@ mod tests {
                 born: mark,
                 full: mark,
                 fields: Vec::new(),
+                set_at: 0,
                 revision: 1,
                 hlc: Hlc::default(),
                 op_id: BatchId::default(),
@@ -549,6 +556,7 @@ mod tests {
                 revision: 1,
                 hlc: Hlc::default(),
                 op_id: batch_id(7),
+                set_at: 0,
                 record,
             };
             Entry::Row { table: TableName::new("notes").unwrap(), key: Key::new(key).unwrap(), row }
@@ -569,6 +577,7 @@ mod tests {
             horizon: 0,
             role: Role::Editor,
             reset: Some(ResetReason::OtherHistory),
+            cover: [0; 16],
             last_counter: 0,
             decisions: Vec::new(),
         };

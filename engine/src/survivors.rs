@@ -13,8 +13,9 @@ use lastword_core::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_PAGE_ENTRIES, PA
 use lastword_core::op::{Action, Op};
 use lastword_core::protocol::{Entry, Role};
 use lastword_core::row::Row;
-use lastword_core::rules::{self, Policy};
+use lastword_core::rules::{self, Policy, TableRules};
 use lastword_core::schema::Schema;
+use lastword_core::value::Field;
 use lastword_store::Store;
 use lastword_store::keys::{self, ROWS, StoredRow};
 use lastword_store::payload::{Payload, SurvivorFrame};
@@ -111,8 +112,10 @@ pub(crate) fn keep(
         return Ok(());
     }
     let lineage = read::lineage(store.newest(), workspace)?.0;
+    let schema = read::schema(store.newest(), workspace)?.unwrap_or_default();
     entries.retain(|Entry::Row { table, row, .. }| {
-        !table.is_reserved() && rules::is_lost(row.last.seq, &lineage)
+        let is_own = rules::sees(&user, table, &row.record, schema.rules_of(table));
+        is_own && !table.is_reserved() && rules::is_lost(row.last.seq, &lineage)
     });
     if entries.is_empty() {
         return Ok(());
@@ -184,7 +187,8 @@ pub enum Recovery {
     /// It was erased, so it stays so.
     Erased,
     /// The schema does not have its table any more, or the table is under `revision` and what was
-    /// lost is a delete, which only a device can write there.
+    /// lost is a delete, which only a device can write there; or the key of a private record is
+    /// another user's now.
     Left,
 }
 
@@ -310,6 +314,12 @@ fn recovery(
     if now.is_erased() {
         return Recovery::Erased;
     }
+    // In a table that is private to users the key is another user's now.
+    let of_table = schema.map(|schema| schema.rules_of(table)).unwrap_or_default();
+    let owner = |row: &Row| rules::emptied(table, &row.record, of_table);
+    if owner(lost) != owner(now) {
+        return Recovery::Left;
+    }
     let is_same = lost.deleted == now.deleted && (lost.deleted || lost.record == now.record);
     let jump = lineage.iter().find(|(branch, jump)| (branch + 1..=*jump).contains(&lost.last.seq));
     let is_newer = match policy {
@@ -353,8 +363,8 @@ pub(crate) fn recover_some(
         let now = read::row(newest, &row_key)?;
         let row = now.as_ref().map(|stored| &stored.row);
         let recovery = recovery(&lost, row, table, schema.as_ref(), &lineage);
-        let policy = policy(schema.as_ref(), table);
-        if let Some(op) = own_op(recovery, (table, key), &lost, row, policy, time_ms) {
+        let of_table = schema.as_ref().map(|schema| schema.rules_of(table)).unwrap_or_default();
+        if let Some(op) = own_op(recovery, (table, key), &lost, row, of_table, time_ms) {
             size_bytes += to_bytes(&op).len();
             if size_bytes > MAX_BATCH_BYTES && looked_at > 0 {
                 break;
@@ -383,7 +393,7 @@ fn own_op(
     (table, lost_key): (&TableName, &Key),
     lost: &Row,
     now: Option<&Row>,
-    policy: Policy,
+    of_table: TableRules<'_>,
     time_ms: i64,
 ) -> Option<Op> {
     let record = || lost.record.clone();
@@ -395,14 +405,18 @@ fn own_op(
         Recovery::Conflict => {
             let conflict = rules::gave_way(lost, now?, LOST_BY_RESTORE)?;
             let key = rules::conflict_key(table, lost_key, &conflict);
-            let record = rules::conflict_record(table, lost_key, &conflict, policy, time_ms);
+            let mut record =
+                rules::conflict_record(table, lost_key, &conflict, of_table.policy, time_ms);
+            if let Some(user) = of_table.private_by.and_then(|field| lost.record.get(field)) {
+                record.set(Field::new(rules::PRIVATE_TO, &user));
+            }
             let action = Action::Create { record, replace: true };
             let (table, base, revision, hlc) = (tables::conflicts(), 0, 1, Hlc::default());
             return Some(Op { table, key, base, revision, hlc, action });
         }
         Recovery::Same | Recovery::Erased | Recovery::Left => return None,
     };
-    let revision = match policy {
+    let revision = match of_table.policy {
         Policy::Revision => lost.revision,
         _ => now.map_or(1, |row| row.revision.saturating_add(1)).max(lost.revision),
     };

@@ -410,6 +410,7 @@ mod tests {
             born: mark,
             full: mark,
             fields: Vec::new(),
+            set_at: 0,
             revision: 1,
             hlc: Hlc::default(),
             op_id: BatchId::default(),

@@ -21,6 +21,10 @@ mod index;
 mod maintenance;
 #[path = "engine/members.rs"]
 mod members;
+#[path = "engine/owned.rs"]
+mod owned;
+#[path = "engine/private.rs"]
+mod private;
 #[path = "engine/recover.rs"]
 mod recover;
 #[path = "engine/reset.rs"]

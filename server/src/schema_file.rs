@@ -177,8 +177,12 @@ fn table(
             "content_keyed" => schema.content_keyed = flag(&path, value)?,
             "blob_fields" => schema.blob_fields = fields(&path, value)?,
             "server_owned" => schema.server_owned = fields(&path, value)?,
+            "private_by" => {
+                schema.private_by = Some(string(&path, value, "\"user_id\"")?.to_owned());
+            }
             _ => {
-                let known = "key, policy, local, content_keyed, blob_fields or server_owned";
+                let known =
+                    "key, policy, local, content_keyed, blob_fields, server_owned or private_by";
                 return wrong(key.span(), format!("{path} is not known; write {known}"));
             }
         }
@@ -257,6 +261,7 @@ mod tests {
                     [tables.notes]\nkey = \"id\"\n\
                     [tables.files]\nkey = \"hash\"\npolicy = \"revision\"\ncontent_keyed = true\n\
                     server_owned = [\"storage_id\"]\nblob_fields = [\"hash\"]\n\
+                    [tables.inbox]\nkey = \"id\"\nprivate_by = \"user\"\n\
                     [tables.drafts]\nkey = \"id\"\nlocal = true\n";
         let schema = parse(text).expect("valid");
         let files = TableSchema {
@@ -267,7 +272,9 @@ mod tests {
             ..TableSchema::new("hash")
         };
         let drafts = TableSchema { local: true, ..TableSchema::new("id") };
-        let tables = [("notes", TableSchema::new("id")), ("files", files), ("drafts", drafts)];
+        let inbox = TableSchema { private_by: Some("user".into()), ..TableSchema::new("id") };
+        let notes = TableSchema::new("id");
+        let tables = [("notes", notes), ("files", files), ("inbox", inbox), ("drafts", drafts)];
         let tables = tables.map(|(table, schema)| (name(table), schema));
         assert_eq!(schema, Schema::new(3, tables).expect("valid"));
     }
@@ -310,16 +317,17 @@ mod tests {
     fn the_preset_has_the_tables_of_or3_chat() {
         let schema = SchemaSource::Preset(Preset::Or3).read().expect("valid").expect("a schema");
         let tables: Vec<&str> = schema.tables().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(tables, ["file_meta", "kv", "messages", "posts", "projects", "threads"]);
+        let all = ["file_meta", "kv", "messages", "notifications", "posts", "projects", "threads"];
+        assert_eq!(tables, all);
         for (table, rules) in schema.tables() {
             assert_eq!(rules.policy, Policy::Revision, "{table}");
             let key = if table.as_str() == "file_meta" { "hash" } else { "id" };
             assert_eq!((rules.key_field.as_str(), rules.local), (key, false), "{table}");
+            let private_by = (table.as_str() == "notifications").then_some("user_id");
+            assert_eq!(rules.private_by.as_deref(), private_by, "{table}");
         }
         let files = schema.table(&name("file_meta")).expect("a table");
         assert!(files.content_keyed);
         assert_eq!(files.server_owned, ["storage_id", "storage_provider_id"]);
-        // A table that is private to a user must not be taken as if it were not.
-        assert_eq!(schema.table(&name("notifications")), None);
     }
 }

@@ -28,6 +28,8 @@ mod maintenance;
 mod members;
 #[path = "server/origin.rs"]
 mod origin;
+#[path = "server/private.rs"]
+mod private;
 #[path = "server/proxy.rs"]
 mod proxy;
 #[path = "server/refused.rs"]

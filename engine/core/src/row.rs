@@ -34,6 +34,9 @@ pub struct Row {
     pub full: Mark,
     /// Fields changed after `full`.
     pub fields: Vec<FieldMark>,
+    /// Seq at which the authority last set fields that it owns, if that came after `last`; else 0.
+    /// It is no edit: no mark tells of it, so nothing is stale or in conflict because of it.
+    pub set_at: u64,
     /// The writer's edit counter in the newest op.
     pub revision: u64,
     /// The writer's clock in the newest op.
@@ -55,10 +58,17 @@ impl Row {
         self.fields.iter().find(|field| field.name == name).map_or(self.full, |field| field.mark)
     }
 
-    /// What stands where a record was erased, by the authority's op `seq`: a tombstone without a
-    /// value. Its tuple is above that of the row it takes the place of.
+    /// The seq at which the stream shows the row.
     #[must_use]
-    pub fn erased(old: &Row, seq: u64, time_ms: i64) -> Row {
+    pub fn stream_seq(&self) -> u64 {
+        self.last.seq.max(self.set_at)
+    }
+
+    /// What stands where a record was erased, by the authority's op `seq`: a tombstone of which
+    /// `left` says no more than whose it is. Its tuple is above that of the row it takes the place
+    /// of.
+    #[must_use]
+    pub fn erased(old: &Row, left: Record, seq: u64, time_ms: i64) -> Row {
         let mark = Mark { seq, writer: DeviceId::AUTHORITY };
         Row {
             deleted: true,
@@ -67,10 +77,11 @@ impl Row {
             born: mark,
             full: mark,
             fields: Vec::new(),
+            set_at: 0,
             revision: old.revision.saturating_add(1),
             hlc: old.hlc,
             op_id: BatchId::default(),
-            record: Record::default(),
+            record: left,
         }
     }
 
@@ -174,7 +185,7 @@ impl Decode for FieldMark {
 /// A mark with its longest seq, and the longest length of a field name.
 const FIELD_MARK_BYTES: usize = 9 + 16 + 3;
 /// The longest form of what a row holds besides field marks and record.
-const ROW_BYTES: usize = 1 + 3 * (9 + 16) + 9 + 3 + 9 + 9 + 16;
+const ROW_BYTES: usize = 1 + 3 * (9 + 16) + 9 + 3 + 9 + 9 + 9 + 16;
 
 /// The lengths of a table's name and of a key, at their longest.
 const NAMES_BYTES: usize = 1 + 3;
@@ -183,7 +194,8 @@ const DELETED: u8 = 1;
 const FULL_IS_LAST: u8 = 2;
 const BORN_IS_LAST: u8 = 4;
 const BORN_IS_FULL: u8 = 8;
-const ALL_FLAGS: u8 = DELETED | FULL_IS_LAST | BORN_IS_LAST | BORN_IS_FULL;
+const SET_AFTER: u8 = 16;
+const ALL_FLAGS: u8 = DELETED | FULL_IS_LAST | BORN_IS_LAST | BORN_IS_FULL | SET_AFTER;
 
 impl Row {
     /// Most rows were written once, so equal marks are stored once and named by a flag.
@@ -194,6 +206,7 @@ impl Row {
             | flag(self.full == self.last, FULL_IS_LAST)
             | flag(born_is_last, BORN_IS_LAST)
             | flag(!born_is_last && self.born == self.full, BORN_IS_FULL)
+            | flag(self.set_at != 0, SET_AFTER)
     }
 }
 
@@ -210,6 +223,9 @@ impl Encode for Row {
             self.born.encode(out);
         }
         out.list(&self.fields);
+        if flags & SET_AFTER != 0 {
+            out.u64(self.set_at);
+        }
         out.u64(self.revision);
         out.u64(self.hlc.0);
         self.op_id.encode(out);
@@ -239,13 +255,15 @@ impl Decode for Row {
             born,
             full,
             fields: from.list("field marks", MAX_PATCH_NAMES)?,
+            set_at: if flags & SET_AFTER != 0 { from.u64()? } else { 0 },
             revision: from.u64()?,
             hlc: Hlc(from.u64()?),
             op_id: BatchId::decode(from)?,
             record: Record::decode(from)?,
         };
         // Equal marks that the flags do not name, or name twice, would be a second form.
-        if row.flags() != flags {
+        let is_before = row.set_at != 0 && row.set_at <= row.last.seq;
+        if row.flags() != flags || is_before {
             return Err(DecodeError::Invalid { what: "row flags", offset });
         }
         Ok(row)

@@ -28,6 +28,8 @@ pub struct TableSchema {
     pub blob_fields: Vec<String>,
     /// Fields that only the authority sets, ascending.
     pub server_owned: Vec<String>,
+    /// The field that names the one user who sees a record and writes it; none if all members do.
+    pub private_by: Option<String>,
 }
 
 impl TableSchema {
@@ -41,6 +43,7 @@ impl TableSchema {
             content_keyed: false,
             blob_fields: Vec::new(),
             server_owned: Vec::new(),
+            private_by: None,
         }
     }
 }
@@ -123,6 +126,8 @@ pub enum FixedRule {
     Locality,
     /// A table is under policy `revision` for ever or never.
     Revision,
+    /// A table is private to the users that one field names for ever or never.
+    Privacy,
     /// A table that was removed comes back only as it was.
     Retired,
 }
@@ -144,6 +149,7 @@ impl core::fmt::Display for FixedRule {
             FixedRule::KeyField => "its key field never changes",
             FixedRule::Locality => "it stays local or synced for ever",
             FixedRule::Revision => "it is under policy revision for ever or never",
+            FixedRule::Privacy => "what says whose a record is never changes",
             FixedRule::Retired => "the name is that of a removed table of other rules",
         })
     }
@@ -223,7 +229,30 @@ impl Schema {
             policy: table.policy,
             content_keyed: table.content_keyed,
             server_owned: &table.server_owned,
+            private_by: table.private_by.as_deref(),
         })
+    }
+
+    /// What of a workspace the devices of a user hold: zeros for all of it, which everybody sees
+    /// where no table is private; else a hash. A copy made under another cover lacks rows, or has
+    /// rows that it must not have.
+    #[must_use]
+    pub fn cover(&self, user: &str) -> [u8; 16] {
+        let mut out = Encoder::default();
+        out.str(user);
+        let mut is_whole = true;
+        for (name, known) in &self.tables {
+            if let Some(field) = &known.table.private_by {
+                name.encode(&mut out);
+                out.str(field);
+                is_whole = false;
+            }
+        }
+        if is_whole {
+            return [0; 16];
+        }
+        let hash = blake3::hash(&out.into_bytes());
+        *hash.as_bytes().first_chunk().expect("invariant: a hash has 32 bytes")
     }
 
     /// The schema that stands when `new` takes the place of this one: `new`, with the tables that
@@ -280,12 +309,25 @@ fn check_table(name: &TableName, table: &TableSchema) -> Result<(), SchemaError>
         let key = &table.key_field;
         return wrong(alloc::format!("{key:?} is its key field, so the server cannot own it"));
     }
+    if let Some(field) = &table.private_by {
+        if !is_field_name(field) {
+            return wrong(alloc::format!(
+                "private_by: field {field:?} needs a name of 1 to {MAX_FIELD_NAME_BYTES} bytes"
+            ));
+        }
+        if table.server_owned.contains(field) {
+            return wrong(alloc::format!(
+                "private_by: the writer names its user in {field:?}, so the server cannot own it"
+            ));
+        }
+    }
     let decided = table.policy != Policy::Arrival || table.content_keyed;
-    if table.local && (decided || !table.server_owned.is_empty()) {
+    let named = !table.server_owned.is_empty() || table.private_by.is_some();
+    if table.local && (decided || named) {
         return wrong(
-            "no server decides about a local table: leave policy, content_keyed and server_owned \
-             out"
-            .into(),
+            "no server decides about a local table: leave policy, content_keyed, server_owned and \
+             private_by out"
+                .into(),
         );
     }
     Ok(())
@@ -311,6 +353,13 @@ fn check_change(name: &TableName, old: &Known, new: &TableSchema) -> Result<(), 
     if (before.policy == Policy::Revision) != (new.policy == Policy::Revision) {
         return forbidden(FixedRule::Revision, before.policy.as_str(), new.policy.as_str());
     }
+    if before.private_by != new.private_by {
+        let by = |field: &Option<String>| match field {
+            Some(field) => alloc::format!("private by {field:?}"),
+            None => "not private".into(),
+        };
+        return forbidden(FixedRule::Privacy, &by(&before.private_by), &by(&new.private_by));
+    }
     if old.retired && before != new {
         return forbidden(FixedRule::Retired, "removed", "other rules");
     }
@@ -323,6 +372,7 @@ const LAYOUT: u64 = 1;
 const LOCAL: u8 = 1;
 const CONTENT_KEYED: u8 = 2;
 const RETIRED: u8 = 4;
+const PRIVATE: u8 = 8;
 
 impl Encode for Schema {
     fn encode(&self, out: &mut Encoder) {
@@ -334,11 +384,15 @@ impl Encode for Schema {
             name.encode(out);
             out.u8(flag(table.local, LOCAL)
                 | flag(table.content_keyed, CONTENT_KEYED)
-                | flag(*retired, RETIRED));
+                | flag(*retired, RETIRED)
+                | flag(table.private_by.is_some(), PRIVATE));
             out.str(&table.key_field);
             table.policy.encode(out);
             out.list(&table.blob_fields);
             out.list(&table.server_owned);
+            if let Some(field) = &table.private_by {
+                out.str(field);
+            }
         }
     }
 }
@@ -370,7 +424,7 @@ fn decode_table(from: &mut Decoder<'_>) -> Result<(TableName, Known), DecodeErro
     let name = TableName::decode(from)?;
     let offset = from.offset();
     let flags = from.u8()?;
-    if flags & !(LOCAL | CONTENT_KEYED | RETIRED) != 0 {
+    if flags & !(LOCAL | CONTENT_KEYED | RETIRED | PRIVATE) != 0 {
         return Err(DecodeError::Invalid { what: "table flags", offset });
     }
     let table = TableSchema {
@@ -380,6 +434,10 @@ fn decode_table(from: &mut Decoder<'_>) -> Result<(TableName, Known), DecodeErro
         content_keyed: flags & CONTENT_KEYED != 0,
         blob_fields: decode_fields(from, "blob fields")?,
         server_owned: decode_fields(from, "server-owned fields")?,
+        private_by: match flags & PRIVATE {
+            0 => None,
+            _ => Some(from.str("field name", MAX_FIELD_NAME_BYTES)?.into()),
+        },
     };
     Ok((name, Known { table, retired: flags & RETIRED != 0 }))
 }

@@ -24,6 +24,8 @@ mod json;
 mod model;
 #[path = "core/overlay.rs"]
 mod overlay;
+#[path = "core/privacy.rs"]
+mod privacy;
 #[path = "core/rules.rs"]
 mod rules;
 #[path = "core/schema.rs"]

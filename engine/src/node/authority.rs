@@ -8,6 +8,7 @@ use lastword_core::op::Batch;
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
 use lastword_core::protocol::{Attach, AttachRefusal, Attached, Role};
 use lastword_core::schema::Schema;
+use lastword_core::value::Record;
 use lastword_store::apply::ApplyPayload;
 use lastword_store::payload::StoreRole;
 use lastword_store::{Disk, OpenReport, Options, Store, StoreError, View, read};
@@ -20,6 +21,7 @@ use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
 use crate::members::{self, MemberList};
 use crate::open;
+use crate::owned::{self, OwnedFields};
 use crate::survivors::{self, Offered, Survivor};
 
 /// A batch that could not be decided comes again after this, in milliseconds.
@@ -133,6 +135,23 @@ impl AuthorityNode {
     /// [`crate::Authority::admit`].
     pub fn admit(&mut self, list: MemberList) {
         self.jobs.push_back(Job::Admit(list));
+    }
+
+    /// Sets fields that the server owns, durable with the next [`Self::step`]; see
+    /// [`crate::Authority::set_owned`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_owned(
+        &mut self,
+        workspace: &WorkspaceName,
+        (table, key): (&TableName, &Key),
+        set: Record,
+        remove: Vec<String>,
+        wall_ms: i64,
+    ) -> Result<u64> {
+        let (name, fields) = ((table.clone(), key.clone()), OwnedFields { set, remove });
+        owned::set_now(&mut self.store, workspace, &name, fields, wall_ms)
     }
 
     /// Its store, for what is done beside commits: checkpoints, folds, purges.

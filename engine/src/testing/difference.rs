@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use lastword_core::id::WorkspaceName;
 use lastword_core::json;
 use lastword_core::row::Row;
-use lastword_core::rules::PENDING_SEQ;
+use lastword_core::rules::{self, PENDING_SEQ};
 use lastword_store::read;
 
 use super::device::Device;
@@ -22,7 +22,11 @@ pub(super) fn of(
     server: &WorkspaceView,
 ) -> Result<Vec<String>> {
     let workspace = device.database().workspace(name.as_str())?;
-    let (here, there) = (rows(&workspace, &workspace.read()?)?, rows(&workspace, server)?);
+    let (here, mut there) = (rows(&workspace, &workspace.read()?)?, rows(&workspace, server)?);
+    let schema = read::schema(server.state(), workspace.name())?.unwrap_or_default();
+    there.retain(|(table, _), row| {
+        rules::sees(device.user(), table, &row.record, schema.rules_of(table))
+    });
     let mut lines = Vec::new();
     let waiting = workspace.waiting()?;
     if waiting > 0 {

@@ -59,10 +59,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lastword_core::id::{BatchId, Epoch, Key, WorkspaceName};
+use lastword_core::id::{BatchId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::protocol::Role;
 use lastword_core::protocol::replica::Input;
 use lastword_core::schema::Schema;
+use lastword_core::value::Record;
 use lastword_store::{MemoryDisk, Survival, read};
 
 pub use device::Device;
@@ -364,6 +365,23 @@ impl Cluster {
         let done = self.server.recover(&workspace, batch_ids, self.clock.now_ms())?;
         self.decide()?;
         Ok(done)
+    }
+
+    /// Sets and removes fields that the server owns.
+    ///
+    /// # Errors
+    /// As [`crate::Authority::set_owned`].
+    pub fn set_owned(
+        &mut self,
+        workspace: &str,
+        (table, key): (&TableName, &Key),
+        set: Record,
+        remove: Vec<String>,
+    ) -> Result<u64> {
+        let (workspace, wall) = (WorkspaceName::new(workspace)?, self.clock.now_ms());
+        let seq = self.server.set_owned(&workspace, (table, key), set, remove, wall)?;
+        self.decide()?;
+        Ok(seq)
     }
 
     /// What the server shows of a workspace.

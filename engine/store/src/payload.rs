@@ -15,7 +15,7 @@ use lastword_core::stamp::Decision;
 mod reset;
 mod survivors;
 
-pub use reset::{Carried, Reset, SetAside};
+pub use reset::{Carried, Cover, Reset, SetAside};
 pub use survivors::SurvivorFrame;
 
 /// Frame kinds of the layer above the log. 32 and 35 are reserved.
@@ -58,6 +58,8 @@ pub mod kind {
     pub const RETRY: u8 = 34;
     /// [`super::SetAside`].
     pub const SET_ASIDE: u8 = 36;
+    /// [`super::Cover`].
+    pub const COVER: u8 = 37;
 }
 
 /// The part that a store plays.
@@ -334,6 +336,8 @@ pub enum Payload {
     Fork(Identity),
     /// Batches that cannot be sent again left the outbox.
     SetAside(SetAside),
+    /// A copy covers something else.
+    Cover(Cover),
 }
 
 impl Payload {
@@ -360,6 +364,7 @@ impl Payload {
             Payload::Carried(_) => kind::CARRIED,
             Payload::Fork(_) => kind::FORK,
             Payload::SetAside(_) => kind::SET_ASIDE,
+            Payload::Cover(_) => kind::COVER,
         }
     }
 
@@ -395,6 +400,7 @@ impl Payload {
             Payload::Carried(body) => to_bytes(body),
             Payload::Fork(body) => to_bytes(body),
             Payload::SetAside(body) => to_bytes(body),
+            Payload::Cover(body) => to_bytes(body),
         }
     }
 
@@ -423,6 +429,7 @@ impl Payload {
             kind::CARRIED => Payload::Carried(from_bytes(bytes)?),
             kind::FORK => Payload::Fork(from_bytes(bytes)?),
             kind::SET_ASIDE => Payload::SetAside(from_bytes(bytes)?),
+            kind::COVER => Payload::Cover(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }

@@ -268,7 +268,7 @@ impl PurgeWalk {
             let (seq, table, key) = read::numbered_record(BY_SEQ, entry, record)?;
             let row_key = keys::row_key(&self.workspace, generation, &table, &key);
             let stored = read::row(state, &row_key)?;
-            stale |= stored.is_none_or(|stored| stored.row.last.seq != seq);
+            stale |= stored.is_none_or(|stored| stored.row.stream_seq() != seq);
             through = seq;
         }
         let is_last = pairs.len() < MAX_PURGE_ENTRIES;

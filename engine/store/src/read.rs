@@ -8,7 +8,7 @@ use lastword_core::codec::{Decode, DecodeError, from_bytes};
 use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_PAGE_ENTRIES, PAGE_BYTES};
 use lastword_core::protocol::{Decided, Entry};
-use lastword_core::rules::PendingOp;
+use lastword_core::rules::{PendingOp, sees};
 use lastword_core::value::Value;
 
 use lastword_core::schema::Schema;
@@ -237,6 +237,17 @@ pub fn visit_staged<S: ReadState + ?Sized>(
         each(row_key, stored);
         Ok(true)
     })
+}
+
+/// What a replica's copy covers, as its authority said; zeros for everything.
+pub fn cover<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+) -> Result<[u8; 16], StoreError> {
+    let key = keys::cover_key(workspace);
+    let Some(stored) = state.get(META, &key)? else { return Ok([0; 16]) };
+    let cover = <[u8; 16]>::try_from(&*stored);
+    cover.map_err(|_| state_damaged(META, &key, "a cover has 16 bytes"))
 }
 
 /// Spaces whose keys begin with workspace and generation.
@@ -536,15 +547,18 @@ pub struct ChangesPage {
 /// Most index entries looked at for one page.
 const MAX_PAGE_VISITS: usize = 4 * MAX_PAGE_ENTRIES;
 
-/// One page of what changed after `after`: each record once, at its newest seq.
+/// One page of what changed after `after`, as far as `user` may see it: each record once, at its
+/// newest seq. A page of which nothing may be seen moves on all the same.
 pub fn changes<S: ReadState + ?Sized>(
     state: &S,
     workspace: &WorkspaceName,
     after: u64,
+    user: &str,
 ) -> Result<ChangesPage, StoreError> {
     let meta = meta(state, workspace)?;
     let (to, consistent_at, horizon) = (meta.head, Some(meta.head), meta.horizon);
     let mut page = ChangesPage { to, consistent_at, entries: Vec::new(), horizon };
+    let schema = schema(state, workspace)?.unwrap_or_default();
     let from = keys::numbered(workspace, after.saturating_add(1));
     let end = keys::prefix_end(&keys::workspace_prefix(workspace));
     let (mut size_bytes, mut visited) = (0, 0);
@@ -568,7 +582,7 @@ pub fn changes<S: ReadState + ?Sized>(
         let Some(bytes) = stored else { return Ok(true) };
         let StoredRow { row, .. } = decoded(ROWS, &row_key, &bytes)?;
         // The index is insert-only: an entry whose row has moved on counts at the newer seq.
-        if row.last.seq == seq {
+        if row.stream_seq() == seq && sees(user, &table, &row.record, schema.rules_of(&table)) {
             size_bytes += bytes.len() + record.len() + 16;
             page.entries.push(Entry::Row { table, key, row });
         }

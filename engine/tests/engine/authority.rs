@@ -41,6 +41,7 @@ impl Fixture {
             epoch: None,
             received_to: 0,
             horizon: 0,
+            cover: [0; 16],
             create: true,
         };
         let done = move |answer| tell.send(answer).unwrap();
@@ -184,6 +185,7 @@ fn what_was_queued_behind_a_refusal_stays_ignored_after_resume() {
         epoch: None,
         received_to: 0,
         horizon: 0,
+        cover: [0; 16],
         create: false,
     };
     fixture.authority.attach(fixture.main.clone(), request, busy).unwrap();
@@ -265,6 +267,7 @@ fn the_last_clone_that_goes_closes_the_store() {
         epoch: None,
         received_to: 0,
         horizon: 0,
+        cover: [0; 16],
         create: true,
     };
     let (go, gone) = channel::<()>();

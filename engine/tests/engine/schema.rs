@@ -54,6 +54,7 @@ fn attach(authority: &Authority, workspace: &str) -> Attached {
         epoch: None,
         received_to: 0,
         horizon: 0,
+        cover: [0; 16],
         create: true,
     };
     let done = move |answer| tell.send(answer).unwrap();
@@ -337,6 +338,7 @@ fn page(seq: u64, json: &str, changed: &[&str]) -> Payload {
         born: mark(1),
         full: mark(1),
         fields: fields.collect(),
+        set_at: 0,
         revision: seq,
         hlc: Hlc(seq),
         op_id: BatchId([9; 16]),

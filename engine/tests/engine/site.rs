@@ -54,11 +54,12 @@ fn options() -> Options {
     Options { segment_size: 8 << 20, zero_step: 1 << 16, ..Options::default() }
 }
 
-/// One device of the user ann.
+/// One device, of the user ann unless said otherwise.
 pub(crate) struct Phone {
     pub(crate) disk: MemoryDisk,
     node: Option<DeviceNode>,
     settings: DeviceSettings,
+    pub(crate) user: &'static str,
     connection: Option<u64>,
     number: u8,
     batches: u16,
@@ -86,7 +87,8 @@ impl Phone {
         };
         let disk = MemoryDisk::new(1 << 16);
         let (node, connection) = (None, None);
-        let mut phone = Self { disk, node, settings, connection, number, batches: 0 };
+        let (user, batches) = ("ann", 0);
+        let mut phone = Self { disk, node, settings, user, connection, number, batches };
         phone.open();
         phone
     }
@@ -96,7 +98,8 @@ impl Phone {
         let disk = self.disk.after_power_cut(Survival::Kept);
         let settings = DeviceSettings { nonce: [number * 16; 8], ..self.settings.clone() };
         let (node, connection, batches) = (None, None, self.batches);
-        let mut phone = Self { disk, node, settings, connection, number, batches };
+        let user = self.user;
+        let mut phone = Self { disk, node, settings, user, connection, number, batches };
         phone.open();
         phone
     }
@@ -174,6 +177,11 @@ impl Phone {
         rows(&view, self.meta().generation, table)
     }
 
+    /// How many conflicts it knows.
+    pub(crate) fn conflicts(&self) -> usize {
+        conflicts(&self.node.as_ref().unwrap().view(), self.meta().generation)
+    }
+
     /// Codes of its dead letters.
     pub(crate) fn letters(&self) -> Vec<String> {
         let view = self.node.as_ref().unwrap().view();
@@ -240,6 +248,12 @@ fn rows(view: &lastword::store::View, generation: u32, table: &TableName) -> Vec
     named.collect()
 }
 
+fn conflicts(view: &lastword::store::View, generation: u32) -> usize {
+    let table = TableName::new(lastword::core::rules::CONFLICTS_TABLE).unwrap();
+    let prefix = keys::table_prefix(&main(), generation, &table);
+    read::table_rows(view, &prefix, &[], None, false, usize::MAX).unwrap().len()
+}
+
 /// All that may be forgotten at this time, tombstones after a day.
 fn purge(store: &mut Store, now_ms: i64) {
     let (tombstones_ms, decisions_ms) = (DAY_MS, 30 * DAY_MS);
@@ -301,16 +315,41 @@ impl Site {
         read::meta(&*self.node.view(), &main()).unwrap()
     }
 
+    pub(crate) fn node(&mut self) -> &mut AuthorityNode {
+        &mut self.node
+    }
+
+    /// Rows and digest of what a user's device should hold.
+    pub(crate) fn seen_by(&self, user: &str) -> lastword::Seen {
+        lastword::seen_by(&*self.node.view(), &main(), user, &[drafts()]).unwrap()
+    }
+
     pub(crate) fn rows(&self) -> Vec<(String, String)> {
         rows(&self.node.view(), 0, &notes())
     }
 
     /// How many conflicts are recorded.
     pub(crate) fn conflicts(&self) -> usize {
-        let table = TableName::new(lastword::core::rules::CONFLICTS_TABLE).unwrap();
-        let prefix = keys::table_prefix(&main(), 0, &table);
-        let view = self.node.view();
-        read::table_rows(&*view, &prefix, &[], None, false, usize::MAX).unwrap().len()
+        conflicts(&self.node.view(), 0)
+    }
+
+    /// The server sets fields of a note that it owns.
+    pub(crate) fn set_owned(
+        &mut self,
+        name: &str,
+        set: Record,
+        remove: Vec<String>,
+    ) -> Result<u64, Error> {
+        let seq =
+            self.node.set_owned(&main(), (&notes(), &key(name)), set, remove, self.wall_ms)?;
+        self.on_published();
+        Ok(seq)
+    }
+
+    /// A frame that nobody pushed.
+    pub(crate) fn append(&mut self, payload: &Payload) {
+        append(self.node.store(), payload);
+        self.on_published();
     }
 
     /// A day and more later, tombstones of before are forgotten and the horizon moves.
@@ -413,7 +452,8 @@ impl Site {
             }
             ToLink::Close => self.hang_up(phone),
             ToLink::FetchToken => {
-                phone.node().input(now_ms, Input::Token(Ok("ann".into())));
+                let token = Ok(phone.user.into());
+                phone.node().input(now_ms, Input::Token(token));
             }
         }
     }

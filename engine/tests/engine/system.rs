@@ -46,6 +46,7 @@ fn conflict_page() -> Payload {
         born: mark,
         full: mark,
         fields: Vec::new(),
+        set_at: 0,
         revision: 1,
         hlc: Hlc::default(),
         op_id: BatchId([3; 16]),

@@ -64,6 +64,12 @@ impl Play {
                 Ok(())
             }
             [what @ ("undo" | "retry" | "discard"), name] => self.take_back(what, name),
+            ["own", named, ..] => {
+                let value = record(text.splitn(3, ' ').nth(2).unwrap_or_default())?;
+                let (table, key) = record_name(named)?;
+                let set = self.cluster.set_owned(WORKSPACE, (&table, &key), value, Vec::new());
+                set.map(drop).map_err(said)
+            }
             ["edit", name, named, ..] => {
                 let value = text.splitn(4, ' ').nth(3).unwrap_or_default();
                 self.edit(name, named, value)
@@ -235,6 +241,7 @@ fn table(text: &str) -> Result<(TableName, TableSchema), String> {
             ["revision"] => table.policy = Policy::Revision,
             ["local"] => table.local = true,
             ["content-keyed"] => table.content_keyed = true,
+            ["private", "by", field] => table.private_by = Some((*field).to_owned()),
             ["key", field] => table.key_field = (*field).to_owned(),
             ["server-owned", field] => table.server_owned.push((*field).to_owned()),
             _ => return Err(format!("no rule of a table: {rule}")),

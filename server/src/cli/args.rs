@@ -489,6 +489,9 @@ pub(super) enum LetterAction {
 pub(super) struct Status {
     #[command(flatten)]
     pub(super) store: Store,
+    /// In a server's directory: count only what this user sees, as their devices do
+    #[arg(long, value_name = "NAME")]
+    pub(super) user: Option<String>,
     #[command(flatten)]
     pub(super) link: Link,
 }

@@ -126,7 +126,7 @@ fn told(recovery: Recovery, done: bool) -> &'static str {
         (Recovery::Same, _) => "are what they were",
         (Recovery::Erased, _) => "were erased and stay so",
         (Recovery::Left, _) => {
-            "are left: the schema has no such table, or it is a delete under revision"
+            "are left: no such table in the schema, a delete under revision, or another user's key now"
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use indicatif::{HumanBytes, HumanCount};
-use lastword::core::id::DeviceId;
+use lastword::core::id::{DeviceId, WorkspaceName};
 use lastword::core::protocol::Role;
 use lastword::{Authority, LogLine, WorkspaceStatus};
 use serde_json::{Value, json};
@@ -15,6 +15,11 @@ use super::session::{Opened, Session, open_any, open_as_it_is};
 
 pub(super) fn status(args: &Status) -> Result<(), Failure> {
     match open_as_it_is(&args.store, &args.link)? {
+        Opened::Device(session) if args.user.is_some() => {
+            session.close()?;
+            let message = "--user is for a server's directory: a device holds what its user sees";
+            Err(Failure::usage(message))
+        }
         Opened::Device(session) => {
             // A server that cannot be had is a reason to look, not one to see nothing.
             let caught_up = session.catch_up_if_asked();
@@ -115,7 +120,13 @@ fn workspace_json(status: &WorkspaceStatus) -> Value {
 }
 
 fn server(args: &Status, authority: &Authority) -> Result<(), Failure> {
-    let workspaces = authority.status()?;
+    let mut workspaces = authority.status()?;
+    if let Some(user) = &args.user {
+        for status in &mut workspaces {
+            let seen = authority.seen_by(&WorkspaceName::new(&status.workspace)?, user)?;
+            (status.rows, status.digest) = (seen.rows, seen.digest);
+        }
+    }
     let mut out = std::io::stdout().lock();
     if args.store.json {
         let list: Vec<Value> = workspaces

@@ -145,7 +145,7 @@ pub struct Attach {
     /// The horizon that the replica has stored: it lacks no delete up to it, or had nothing when it
     /// was told of it.
     pub horizon: u64,
-    /// Hash of what the cursor covers (scope, excluded tables, user, role).
+    /// What the replica's copy covers, as it was told last; see [`crate::schema::Schema::cover`].
     pub cover: [u8; 16],
     /// Random per opened store; one that comes back after being replaced is a clone.
     pub nonce: [u8; 16],
@@ -175,6 +175,8 @@ pub struct Attached {
     /// Why the pages begin at 0 and make a new copy; none if they go on after `received_to` of the
     /// attach.
     pub reset: Option<ResetReason>,
+    /// What the pages cover; zeros for everything.
+    pub cover: [u8; 16],
     /// Last counter of this device that was decided.
     pub last_counter: u64,
     /// Decisions after the one the replica named, in counter order, as many as fit; the others come
@@ -240,6 +242,8 @@ pub enum ResetReason {
     BehindHorizon,
     /// The authority goes on from a backup or a salvage: what it had given after that is lost.
     OtherHistory,
+    /// The user sees other rows than those that the copy was made of.
+    OtherCover,
 }
 
 /// What a member may do.
@@ -351,6 +355,7 @@ coded!(Role, "role", Owner = 0, "owner"; Editor = 1, "editor"; Viewer = 2, "view
 coded!(ResetReason, "reset reason",
     BehindHorizon = 0, "behind_horizon";
     OtherHistory = 1, "other_history";
+    OtherCover = 2, "other_cover";
 );
 coded!(AttachRefusal, "refusal code",
     Forbidden = 0, "forbidden";
@@ -394,6 +399,8 @@ mod tag {
     pub(super) const ATTACHED_RESET: u64 = 15;
     pub(super) const SURVIVORS: u64 = 18;
     pub(super) const SURVIVORS_STORED: u64 = 20;
+    /// ATTACHED of a workspace of which not everybody sees everything.
+    pub(super) const ATTACHED_COVER: u64 = 21;
 }
 
 impl Encode for Message {
@@ -405,6 +412,11 @@ impl Encode for Message {
             Message::Attach(attach) => {
                 tagged(out, tag::ATTACH_FROM, attach);
                 out.u64(attach.horizon);
+            }
+            Message::Attached(attached) if attached.cover != [0; 16] => {
+                tagged(out, tag::ATTACHED_COVER, attached);
+                out.option(attached.reset.as_ref());
+                out.raw(&attached.cover);
             }
             Message::Attached(attached) => match &attached.reset {
                 None => tagged(out, tag::ATTACHED, attached),
@@ -475,6 +487,14 @@ impl Decode for Message {
                 let attached = Attached::decode(from)?;
                 let reset = Some(ResetReason::decode(from)?);
                 Message::Attached(Attached { reset, ..attached })
+            }
+            tag::ATTACHED_COVER => {
+                let attached = Attached::decode(from)?;
+                let (reset, cover) = (from.option()?, from.array()?);
+                if cover == [0; 16] {
+                    return Err(from.invalid("cover"));
+                }
+                Message::Attached(Attached { reset, cover, ..attached })
             }
             tag::REFUSED => Message::Refused {
                 attachment: from.u64()?,
@@ -642,6 +662,7 @@ impl Decode for Attached {
             horizon: from.u64()?,
             role: Role::decode(from)?,
             reset: None,
+            cover: [0; 16],
             last_counter: from.u64()?,
             decisions: from.list("decisions", MAX_ATTACHED_DECISIONS)?,
         })

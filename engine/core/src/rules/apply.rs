@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use super::{At, Policy};
+use super::{At, Policy, TableRules, privacy};
 use crate::id::DeviceId;
 use crate::op::{Action, Op};
 use crate::row::{FieldMark, Row};
@@ -14,15 +14,21 @@ use crate::value::Record;
 /// are in a live row, and a new life begins without them. The result is `row` unchanged where the
 /// op cannot apply (an edit without a row): the authority never logs such a verdict.
 #[must_use]
-pub fn apply(
+pub fn apply<'a>(
     row: Option<&Row>,
     op: &Op,
     writer: DeviceId,
     at: &At,
-    policy: Policy,
+    rules: impl Into<TableRules<'a>>,
     dropped: &[String],
 ) -> Option<Row> {
     let mark = Mark { seq: at.seq, writer };
+    let rules: TableRules<'_> = rules.into();
+    if writer == DeviceId::AUTHORITY
+        && let Some(set) = row.and_then(|row| set_owned(row, op, at, rules))
+    {
+        return Some(set);
+    }
     let mut next = match (&op.action, row) {
         // Under the revision policy a create on a live record is a put.
         (Action::Create { record, replace: false }, Some(row)) if !row.deleted => {
@@ -32,10 +38,11 @@ pub fn apply(
         // Under the revision policy a put or delete may be the first thing known of a record.
         (Action::Put { record }, None) => begin(kept(None, record, dropped), mark),
         (Action::Delete, None) => Row { deleted: true, ..begin(Record::default(), mark) },
-        // Its tombstones hold key and tuple only, so that it does not matter which of the versions
-        // below was known.
-        (Action::Delete, Some(_)) if policy == Policy::Revision => {
-            Row { deleted: true, ..begin(Record::default(), mark) }
+        // Its tombstones hold key and tuple only, and whose they are, so that it does not matter
+        // which of the versions below was known.
+        (Action::Delete, Some(row)) if rules.policy == Policy::Revision => {
+            let record = privacy::emptied(&op.table, &row.record, rules);
+            Row { deleted: true, ..begin(record, mark) }
         }
         (Action::Put { record }, Some(row)) => {
             let born = if row.deleted { mark } else { row.born };
@@ -49,10 +56,25 @@ pub fn apply(
         }
         (Action::Patch { .. } | Action::Undelete { .. }, None) => return None,
     };
+    next.set_at = 0;
     next.time_ms = at.time_ms;
     next.revision = op.revision;
     next.hlc = op.hlc;
     next.op_id = at.op_id;
+    Some(next)
+}
+
+/// A live row after the authority has set fields that it owns, if the op does that and no more.
+/// The row moves in the stream; who wrote it, and when, does not.
+fn set_owned(row: &Row, op: &Op, at: &At, rules: TableRules<'_>) -> Option<Row> {
+    let Action::Patch { set, remove } = &op.action else { return None };
+    let mut names = set.iter().map(|field| &field.name).chain(remove).peekable();
+    if row.deleted || names.peek().is_none() || !names.all(|name| rules.owns(name)) {
+        return None;
+    }
+    let mut next = Row { set_at: at.seq, ..row.clone() };
+    set.iter().for_each(|field| next.record.set(field.clone()));
+    remove.iter().for_each(|name| next.record.remove(name));
     Some(next)
 }
 
@@ -76,6 +98,7 @@ fn begin(record: Record, mark: Mark) -> Row {
         born: mark,
         full: mark,
         fields: Vec::new(),
+        set_at: 0,
         revision: 0,
         hlc: crate::hlc::Hlc::default(),
         op_id: crate::id::BatchId::default(),

@@ -157,7 +157,8 @@ impl Case<'_> {
         }
         let contested = self.op.revision <= row.revision;
         let lost = self.next_row().filter(|_| contested && !self.is_known_content());
-        self.applied(lost.and_then(|next| conflict::outranked(row, &next, self.at)))
+        let lost = lost.and_then(|next| conflict::outranked(row, &next, self.at));
+        self.applied(lost.and_then(|lost| self.of_clients(lost)))
     }
 
     fn any_unseen(&self, row: &Row) -> bool {
@@ -173,7 +174,7 @@ impl Case<'_> {
     }
 
     fn row_without(&self, dropped: &[String]) -> Option<Row> {
-        apply(self.row, self.op, self.writer.device, self.at, self.rules.policy, dropped)
+        apply(self.row, self.op, self.writer.device, self.at, self.rules, dropped)
     }
 
     /// Server-owned fields that a client's op would make other than they are: those that it sets,
@@ -211,8 +212,17 @@ impl Case<'_> {
     /// What others wrote unseen and this op takes away.
     fn overwritten(&self, row: &Row) -> Vec<Conflict> {
         let unseen = |mark: Mark| self.writer.unseen(mark, self.op.base);
-        let next = self.next_row();
-        next.map_or_else(Vec::new, |next| conflict::overwritten(row, &next, self.at, &unseen))
+        let Some(next) = self.next_row() else { return Vec::new() };
+        let lost = conflict::overwritten(row, &next, self.at, &unseen);
+        lost.into_iter().filter_map(|lost| self.of_clients(lost)).collect()
+    }
+
+    /// A conflict without the fields that the server owns, if anything is left of it.
+    fn of_clients(&self, mut conflict: Conflict) -> Option<Conflict> {
+        let named = !conflict.fields.is_empty();
+        conflict.fields.retain(|field| !self.rules.owns(&field.name));
+        let is_left = !conflict.fields.is_empty() || !named;
+        (is_left || conflict.winner_deletes != conflict.loser_deletes).then_some(conflict)
     }
 
     fn superseded(&self, reason: Superseded) -> Outcome {

@@ -10,11 +10,13 @@ mod apply;
 mod conflict;
 mod decide;
 mod overlay;
+mod privacy;
 
 pub use apply::apply;
 pub use conflict::{CONFLICTS_TABLE, Conflict, Disputed, conflict_key, conflict_record, gave_way};
 pub use decide::{Outcome, decide};
 pub use overlay::{PENDING_SEQ, PendingOp, PendingState, overlay};
+pub use privacy::{PRIVATE_TO, emptied, objection, sees};
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -51,6 +53,8 @@ pub struct TableRules<'a> {
     pub content_keyed: bool,
     /// Fields that only the authority sets: a client's op neither sets nor clears them.
     pub server_owned: &'a [String],
+    /// The field that names the one user who sees a record and writes it.
+    pub private_by: Option<&'a str>,
 }
 
 impl TableRules<'_> {

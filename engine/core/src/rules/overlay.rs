@@ -70,7 +70,7 @@ pub fn overlay(
                 if *seq > shown =>
             {
                 let at = At { seq: *seq, time_ms: *time_ms, op_id: own.batch_id };
-                row = apply(row.as_ref(), &own.op, device, &at, rules.policy, dropped);
+                row = apply(row.as_ref(), &own.op, device, &at, rules, dropped);
             }
             PendingState::Settled { .. } => {}
         }

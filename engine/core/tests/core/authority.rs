@@ -56,6 +56,7 @@ fn attached(attachment: u64, head: u64, role: Role) -> Input {
         horizon: 0,
         role,
         reset: None,
+        cover: [0; 16],
         last_counter: 0,
         decisions: vec![],
     };
@@ -356,6 +357,7 @@ fn survivor(seq: u64) -> Entry {
         revision: 1,
         hlc: Hlc(1),
         op_id: BatchId([1; 16]),
+        set_at: 0,
         record: Record::new(&[("text".into(), Value::Text("lost".into()))]).unwrap(),
     };
     Entry::Row { table: TableName::new("notes").unwrap(), key: Key::new("n1").unwrap(), row }

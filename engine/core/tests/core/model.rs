@@ -9,7 +9,9 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, DeviceId, Key, TableName};
 use lastword_core::op::{Action, Op, TombstoneRef};
 use lastword_core::row::Row;
-use lastword_core::rules::{At, Policy, Writer, apply, conflict_key, conflict_record, decide};
+use lastword_core::rules::{
+    At, Policy, TableRules, Writer, apply, conflict_key, conflict_record, decide,
+};
 use lastword_core::stamp::{Superseded, Verdict};
 use lastword_core::value::{Field, Record, Value};
 use proptest::collection::vec;
@@ -482,6 +484,51 @@ fn run(policy: Policy, steps: &[Step]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// The steps twice, each op with the same seq: once as they are, and once with sets of a
+/// server-owned field in between. Nothing but that field may differ.
+fn run_with_sets(policy: Policy, steps: &[Step], sets: &[bool]) -> Result<(), TestCaseError> {
+    let owned = ["o".to_owned()];
+    let rules = TableRules { server_owned: &owned, ..policy.into() };
+    let (mut plain, mut set) = (None::<Row>, None::<Row>);
+    for (n, (step, is_set)) in (1..).zip(steps.iter().zip(sets)) {
+        let (seq, set_seq) = (2 * n, 2 * n + 1);
+        let Some(sent) = step else {
+            let dead = |row: &Option<Row>| row.as_ref().is_none_or(|row| row.deleted);
+            prop_assert_eq!(dead(&plain), dead(&set));
+            if dead(&plain) {
+                (plain, set) = (None, None);
+            }
+            continue;
+        };
+        let former: Vec<DeviceId> = sent.former.map(device).into_iter().collect();
+        let writer = Writer { device: device(sent.device), former: &former, strict: sent.strict };
+        let at = At { seq, time_ms: 1, op_id: BatchId([sent.batch; 16]) };
+        let op = op(&Sent { base: (2 * sent.base).min(seq - 1), ..sent.clone() });
+        let expected = decide(plain.as_ref(), &op, &writer, &at, rules).unwrap();
+        let mut found = decide(set.as_ref(), &op, &writer, &at, rules).unwrap();
+        if let Verdict::Applied { dropped } = &mut found.verdict {
+            dropped.retain(|name| name != "o");
+        }
+        prop_assert_eq!(&found.verdict, &expected.verdict, "seq {}: {:?}", seq, sent);
+        prop_assert_eq!(&found.conflicts, &expected.conflicts, "seq {}: {:?}", seq, sent);
+        (plain, set) = (expected.row.or(plain), found.row.or(set));
+        if let Some(row) = set.as_ref().filter(|row| *is_set && !row.deleted) {
+            let (seq, fields) = (set_seq, vec![field("o", 7)]);
+            let action = Action::Patch { set: fields, remove: Vec::new() };
+            let op = Op { action, ..op.clone() };
+            let at = At { seq, ..at };
+            set = apply(Some(row), &op, DeviceId::AUTHORITY, &at, rules, &[]);
+        }
+        let without = |row: &Row| {
+            let mut row = Row { set_at: 0, ..row.clone() };
+            row.record.remove("o");
+            row
+        };
+        prop_assert_eq!(set.as_ref().map(without), plain.clone());
+    }
+    Ok(())
+}
+
 /// Dropped fields come in the order of the op, which the model does not keep.
 fn sorted(verdict: &Verdict) -> Verdict {
     let mut verdict = verdict.clone();
@@ -537,6 +584,19 @@ fn schedule() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #![proptest_config(crate::cases())]
+
+    /// Semantics, section 1: whatever the server sets between the ops of devices, each op does what
+    /// it would have done without, and no conflict tells of it.
+    #[test]
+    fn model_of_server_owned_fields(
+        policy in prop::sample::select(vec![
+            Policy::Arrival, Policy::ServerWins, Policy::Revision,
+        ]),
+        steps in schedule(),
+        sets in prop::collection::vec(any::<bool>(), 40),
+    ) {
+        run_with_sets(policy, &steps, &sets)?;
+    }
 
     /// R2.4, I25: policy `arrival` says of every op what the rules say, and every loss leaves
     /// exactly one conflict per losing device.

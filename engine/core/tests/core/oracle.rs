@@ -89,7 +89,7 @@ pub struct FieldMark {
     pub mark: Mark,
 }
 
-/// Bits of the flags: 1 deleted, 2 full = last, 4 born = last, 8 born = full.
+/// Bits of the flags: 1 deleted, 2 full = last, 4 born = last, 8 born = full, 16 set after.
 #[derive(Debug, Clone)]
 pub struct Row {
     pub flags: u8,
@@ -100,6 +100,7 @@ pub struct Row {
     /// Absent if the flags say that it equals `last` or `full`.
     pub born: Option<Mark>,
     pub fields: Vec<FieldMark>,
+    pub set_at: Option<u64>,
     pub revision: u64,
     pub hlc: u64,
     pub op_id: Id,
@@ -115,6 +116,9 @@ impl Encode for Row {
             mark.encode(out)?;
         }
         self.fields.encode(out)?;
+        if let Some(seq) = self.set_at {
+            seq.encode(out)?;
+        }
         (self.revision, self.hlc, self.op_id).encode(out)?;
         self.record.encode(out)
     }
@@ -128,9 +132,10 @@ impl<C> Decode<C> for Row {
         let full = if flags & 2 == 0 { Some(Mark::decode(from)?) } else { None };
         let born = if flags & 12 == 0 { Some(Mark::decode(from)?) } else { None };
         let fields = Vec::decode(from)?;
+        let set_at = if flags & 16 == 0 { None } else { Some(u64::decode(from)?) };
         let (revision, hlc, op_id) = Decode::decode(from)?;
         let record = Vec::decode(from)?;
-        Ok(Self { flags, last, time_ms, full, born, fields, revision, hlc, op_id, record })
+        Ok(Self { flags, last, time_ms, full, born, fields, set_at, revision, hlc, op_id, record })
     }
 }
 
@@ -222,6 +227,7 @@ pub struct Survivors {
 pub enum ResetReason {
     BehindHorizon,
     OtherHistory,
+    OtherCover,
 }
 
 #[derive(Encode, Decode, Debug, Clone)]

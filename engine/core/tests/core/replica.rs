@@ -43,6 +43,7 @@ fn attached(attachment: u64, last_counter: u64) -> Attached {
         horizon: 0,
         role: Role::Editor,
         reset: None,
+        cover: [0; 16],
         last_counter,
         decisions: vec![],
     }

@@ -289,6 +289,7 @@ pub fn all_rows() -> Vec<(&'static str, Row, oracle::Row)> {
             born: of(born),
             full: of(full),
             fields: vec![FieldMark { name: "likes".into(), mark: of(three) }],
+            set_at: 0,
             revision: 4,
             hlc: Hlc(0x0191_0000_0000_0002),
             op_id: BatchId(BATCH),
@@ -301,6 +302,7 @@ pub fn all_rows() -> Vec<(&'static str, Row, oracle::Row)> {
             full: (flags & 2 == 0).then(|| oof(full)),
             born: (flags & 12 == 0).then(|| oof(born)),
             fields: vec![oracle::FieldMark { name: "likes".into(), mark: oof(three) }],
+            set_at: None,
             revision: 4,
             hlc: 0x0191_0000_0000_0002,
             op_id: BATCH,
@@ -315,6 +317,9 @@ fn rows() -> Vec<Sample> {
     let mut samples = Vec::new();
     for (name, row, orow) in all_rows() {
         samples.push(sample(name, &row, &orow));
+        let set = Row { set_at: 300, ..row.clone() };
+        let oset = oracle::Row { flags: orow.flags | 16, set_at: Some(300), ..orow.clone() };
+        samples.push(sample(&format!("{name}.set"), &set, &oset));
         let row = Row { deleted: true, ..row };
         let orow = oracle::Row { flags: orow.flags | 1, ..orow };
         samples.push(sample(&format!("{name}.deleted"), &row, &orow));
@@ -403,7 +408,17 @@ fn oschema() -> oracle::Schema {
 
 fn schemas() -> Vec<Sample> {
     let none = oracle::Schema { layout: 1, min_app_schema: 0, tables: vec![] };
-    vec![sample("schema", &schema(), &oschema()), sample("schema.empty", &Schema::default(), &none)]
+    let table = TableSchema { private_by: Some("user_id".into()), ..TableSchema::new("id") };
+    let private = Schema::new(0, [(TableName::new("inbox").unwrap(), table)]).unwrap();
+    let (name, key_field, by) =
+        (String::from("inbox"), String::from("id"), String::from("user_id"));
+    let (flags, policy, fields) = (8_u8, 0_u64, Vec::<String>::new());
+    let table = (name, flags, key_field, policy, fields.clone(), fields, by);
+    vec![
+        sample("schema", &schema(), &oschema()),
+        sample("schema.empty", &Schema::default(), &none),
+        sample("schema.private", &private, &(1_u64, 0_u64, vec![table])),
+    ]
 }
 
 fn accepted() -> Decision {
@@ -515,6 +530,12 @@ fn attaches() -> Vec<Sample> {
             samples.push(sample("message.attach.from", &attach, &oattach));
         }
     }
+    samples.extend(attached());
+    samples
+}
+
+fn attached() -> Vec<Sample> {
+    let mut samples = Vec::new();
     for (role, orole) in [
         (Role::Owner, oracle::Role::Owner),
         (Role::Editor, oracle::Role::Editor),
@@ -529,6 +550,7 @@ fn attaches() -> Vec<Sample> {
             horizon: 17,
             role,
             reset: None,
+            cover: [0; 16],
             last_counter: 300,
             decisions: vec![decided()],
         });
@@ -560,13 +582,21 @@ fn resets(attached: Message, oattached: oracle::Message) -> Vec<Sample> {
     let reasons = [
         (ResetReason::BehindHorizon, oracle::ResetReason::BehindHorizon),
         (ResetReason::OtherHistory, oracle::ResetReason::OtherHistory),
+        (ResetReason::OtherCover, oracle::ResetReason::OtherCover),
     ];
     let of = |(reset, oreset)| {
         let attached = Message::Attached(Attached { reset: Some(reset), ..attached.clone() });
         let oattached = oracle::Message::AttachedReset(oattached.clone(), oreset);
         sample(&format!("message.attached.reset.{reset}"), &attached, &oattached)
     };
-    reasons.into_iter().map(of).collect()
+    let mut samples: Vec<Sample> = reasons.into_iter().map(of).collect();
+    let other = (Some(ResetReason::OtherCover), Some(oracle::ResetReason::OtherCover));
+    for (name, (reset, oreset)) in [("cover", (None, None)), ("cover.reset", other)] {
+        let attached = Message::Attached(Attached { reset, cover: [5; 16], ..attached.clone() });
+        let oattached = (21_u64, oattached.clone(), oreset, [5_u8; 16]);
+        samples.push(sample(&format!("message.attached.{name}"), &attached, &oattached));
+    }
+    samples
 }
 
 /// Messages that carry batches, decisions and changes.

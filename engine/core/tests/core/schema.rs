@@ -6,7 +6,7 @@ use lastword_core::id::{BatchId, DeviceId, TableName};
 use lastword_core::limits::{MAX_SCHEMA_FIELDS, MAX_SCHEMA_TABLES};
 use lastword_core::op::{Action, Op};
 use lastword_core::row::Row;
-use lastword_core::rules::{At, Outcome, Policy, TableRules, Writer, decide};
+use lastword_core::rules::{At, Outcome, Policy, TableRules, Writer, apply, decide};
 use lastword_core::schema::{FixedRule, Schema, SchemaError, TableSchema};
 use lastword_core::stamp::{Superseded, Verdict};
 use proptest::prelude::*;
@@ -51,6 +51,11 @@ fn what_holds_for_ever_cannot_change() {
     assert_eq!(forbidden(&revision, under(Policy::ServerWins)), FixedRule::Revision);
     let local = schema(&[("notes", TableSchema { local: true, ..id() })]);
     assert_eq!(forbidden(&local, id()), FixedRule::Locality);
+    let private = |field: &str| TableSchema { private_by: Some(field.into()), ..id() };
+    assert_eq!(forbidden(&old, private("user")), FixedRule::Privacy);
+    let of_users = schema(&[("notes", private("user"))]);
+    assert_eq!(forbidden(&of_users, private("owner")), FixedRule::Privacy);
+    assert_eq!(forbidden(&of_users, id()), FixedRule::Privacy);
 
     let other = TableSchema {
         content_keyed: true,
@@ -100,6 +105,12 @@ fn a_schema_that_breaks_a_rule_is_an_error_that_names_its_table() {
         (TableSchema { blob_fields: own(&[""]), ..id() }, "needs a name"),
         (TableSchema { local: true, ..under(Policy::Revision) }, "leave policy"),
         (TableSchema { local: true, server_owned: own(&["a"]), ..id() }, "leave policy"),
+        (TableSchema { local: true, private_by: Some("a".into()), ..id() }, "private_by out"),
+        (TableSchema { private_by: Some(String::new()), ..id() }, "private_by: field"),
+        (
+            TableSchema { private_by: Some("a".into()), server_owned: own(&["a"]), ..id() },
+            "cannot own it",
+        ),
     ] {
         let message = wrong(table);
         assert!(message.starts_with("table notes: ") && message.contains(says), "{message}");
@@ -131,11 +142,38 @@ fn a_second_form_of_a_schema_does_not_decode() {
     let other_layout = [&[2], &good[1..]].concat();
     let flags_at = good.iter().position(|byte| *byte == b'a').unwrap() + 1;
     let mut flags = good.clone();
-    flags[flags_at] = 8;
+    flags[flags_at] = 16;
     for bytes in [swapped, other_layout, flags] {
         let error = from_bytes::<Schema>(&bytes).unwrap_err();
         assert!(matches!(error, DecodeError::Invalid { .. }), "{error}");
     }
+}
+
+/// Semantics 5, I38: who sees other rows has another cover, and who sees everything has that of
+/// zeros. Anything else in a schema changes no cover: a change of it must cost no new copy.
+#[test]
+fn a_cover_says_who_sees_other_rows() {
+    let private = |field: &str| TableSchema { private_by: Some(field.into()), ..id() };
+    let whole = schema(&[("notes", id())]);
+    assert_eq!(whole.cover("ann"), [0; 16]);
+    assert_eq!(whole.cover("bob"), [0; 16]);
+    let one = schema(&[("notes", id()), ("inbox", private("user"))]);
+    let covers = [
+        [0; 16],
+        one.cover("ann"),
+        one.cover("bob"),
+        schema(&[("inbox", private("owner"))]).cover("ann"),
+        schema(&[("inbox", private("user")), ("kv", private("user"))]).cover("ann"),
+        schema(&[("outbox", private("user"))]).cover("ann"),
+    ];
+    let different: std::collections::BTreeSet<_> = covers.iter().collect();
+    assert_eq!(different.len(), covers.len());
+    let inbox = TableSchema { policy: Policy::ServerWins, ..private("user") };
+    let same = schema(&[("inbox", inbox), ("more", id())]);
+    assert_eq!(same.cover("ann"), one.cover("ann"));
+    // What is left of a table that was removed is hidden as before.
+    let removed = one.replaced_by(&whole).unwrap();
+    assert_eq!(removed.cover("ann"), one.cover("ann"));
 }
 
 proptest! {
@@ -258,6 +296,47 @@ fn server_owned_fields_are_no_matter_of_conflict() {
     assert_eq!(outcome.verdict, Verdict::Superseded { by: 4, reason: Superseded::Stale });
 }
 
+/// Semantics, section 1 (a trap of the design: a set that left a stamp made the whole writes of
+/// everybody stale). What the authority sets is nobody's edit: the row moves in the stream and
+/// nothing else tells of it, so no op is stale, superseded or in conflict because of it.
+#[test]
+fn a_set_of_the_authority_is_no_edit() {
+    for policy in ALL {
+        let mut table = Owned::new(policy);
+        table.decides(A, ranked(2, 3, put(&[("x", 1)])));
+        let before = table.row.clone().unwrap();
+        let at = At { seq: 9, time_ms: 9, op_id: BatchId::default() };
+        let set = |row: &Row, action: Action| {
+            let op = ranked(0, 0, action);
+            apply(Some(row), &op, DeviceId::AUTHORITY, &at, table.rules, &[]).unwrap()
+        };
+        let row = set(&before, patch(&[("o", 8)]));
+        let expected = record(&[("x", 1), ("o", 8)]);
+        assert_eq!(row, Row { set_at: 9, record: expected, ..before.clone() });
+        assert_eq!((row.stream_seq(), before.stream_seq()), (9, 3));
+        assert_eq!(set(&row, remove(&["o"])).record, record(&[("x", 1)]));
+        let mixed = set(&before, patch(&[("o", 8), ("x", 2)]));
+        assert_eq!((mixed.set_at, mixed.last.seq), (0, 9), "an edit like any other");
+        assert_eq!(from_bytes::<Row>(&to_bytes(&row)).as_ref(), Ok(&row));
+        let early = Row { set_at: 3, ..row.clone() };
+        assert!(from_bytes::<Row>(&to_bytes(&early)).is_err(), "a set behind the row is none");
+        for (strict, action) in [true, false].into_iter().flat_map(|strict| {
+            [put(&[("x", 5)]), Action::Delete, replace(&[("x", 5)])].map(|action| (strict, action))
+        }) {
+            if strict && matches!(action, Action::Create { .. }) {
+                continue;
+            }
+            let writer = Writer { device: B, former: &[], strict };
+            let at = At { seq: 10, ..at };
+            let op = ranked(3, 4, action);
+            let outcome = decide(Some(&row), &op, &writer, &at, table.rules).unwrap();
+            assert!(matches!(outcome.verdict, Verdict::Applied { .. }), "{policy:?} {op:?}");
+            assert_eq!(outcome.conflicts, vec![], "{policy:?} {op:?}");
+            assert_eq!(outcome.row.unwrap().set_at, 0);
+        }
+    }
+}
+
 /// Semantics, section 1: in a table whose keys say what the record is, a second create loses
 /// silently, under every policy; another op that loses is told as always.
 #[test]
@@ -266,7 +345,7 @@ fn a_second_create_in_a_content_keyed_table_is_silent() {
         let mut table = Owned::new(policy);
         table.rules.content_keyed = true;
         let outcome = table.decides(B, ranked(0, 1, create(&[("x", 9)])));
-        assert!(matches!(outcome.verdict, Verdict::Superseded { by: 2, .. }), "{policy:?}");
+        assert!(matches!(outcome.verdict, Verdict::Superseded { .. }), "{policy:?}");
         assert_eq!(outcome.conflicts, vec![], "{policy:?}");
         table.rules.content_keyed = false;
         let outcome = table.decides(B, ranked(0, 1, create(&[("x", 9)])));

@@ -141,11 +141,13 @@ fn mark() -> impl Strategy<Value = Mark> {
 pub fn row() -> impl Strategy<Value = Row> {
     let field_mark = (name(), mark()).prop_map(|(name, mark)| FieldMark { name, mark });
     let marks = (mark(), mark(), mark(), vec(field_mark, 0..3));
-    let parts = (any::<bool>(), marks, signed(), integer(), integer(), id(), record());
-    parts.prop_map(|(deleted, marks, time_ms, revision, hlc, op_id, record)| {
+    let flags = (any::<bool>(), 0..3_u64);
+    let parts = (flags, marks, signed(), integer(), integer(), id(), record());
+    parts.prop_map(|((deleted, after), marks, time_ms, revision, hlc, op_id, record)| {
         let (last, born, full, fields) = marks;
         let (hlc, op_id) = (Hlc(hlc), BatchId(op_id));
-        Row { deleted, last, time_ms, born, full, fields, revision, hlc, op_id, record }
+        let set_at = if after == 0 { 0 } else { last.seq + after };
+        Row { deleted, last, time_ms, born, full, fields, set_at, revision, hlc, op_id, record }
     })
 }
 
@@ -236,9 +238,11 @@ fn opening() -> impl Strategy<Value = Message> {
     );
     let role = select(vec![Role::Owner, Role::Editor, Role::Viewer]);
     let lists = (vec((integer(), integer()), 0..3), vec(any::<u8>(), 0..9), vec(decided(), 0..3));
-    let reset = option::of(select(vec![ResetReason::BehindHorizon, ResetReason::OtherHistory]));
-    let attached = (vec(integer(), 4), id(), (role, reset), lists).prop_map(
-        |(of, epoch, (role, reset), (lineage, schema, decisions))| {
+    let reasons =
+        vec![ResetReason::BehindHorizon, ResetReason::OtherHistory, ResetReason::OtherCover];
+    let covers = (option::of(select(reasons)), option::of(id()));
+    let attached = (vec(integer(), 4), id(), (role, covers), lists).prop_map(
+        |(of, epoch, (role, (reset, cover)), (lineage, schema, decisions))| {
             Message::Attached(Attached {
                 attachment: of[0],
                 epoch: Epoch(epoch),
@@ -248,6 +252,7 @@ fn opening() -> impl Strategy<Value = Message> {
                 horizon: of[2],
                 role,
                 reset,
+                cover: cover.unwrap_or_default(),
                 last_counter: of[3],
                 decisions,
             })

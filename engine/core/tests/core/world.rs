@@ -463,6 +463,7 @@ impl World {
                 horizon: 0,
                 role: server.role,
                 reset: None,
+                cover: [0; 16],
                 last_counter: server.decisions.len() as u64,
                 decisions: after.collect(),
             };

@@ -68,11 +68,13 @@ pub(super) fn erasure(
 ) -> Result<(), StoreError> {
     let workspace = &frame.workspace;
     let mut meta = read::meta(state, workspace)?;
+    let schema = read::schema(state, workspace)?.unwrap_or_default();
     for ((table, key), seq) in frame.records.iter().zip(frame.first_seq..) {
         meta.head = meta.head.max(seq);
         let row_key = keys::row_key(workspace, meta.generation, table, key);
         let Some(StoredRow { row: old, .. }) = read::row(state, &row_key)? else { continue };
-        let row = Row::erased(&old, seq, frame.time_ms);
+        let left = rules::emptied(table, &old.record, schema.rules_of(table));
+        let row = Row::erased(&old, left, seq, frame.time_ms);
         count(&mut meta, table, key, Some(&old), Some(&row));
         let (record, by_seq) = (keys::record_bytes(table, key), keys::numbered(workspace, seq));
         state.put(GRAVES, &by_seq, &record)?;
@@ -127,8 +129,8 @@ impl Place<'_> {
             Verdict::Applied { dropped } => {
                 let op_id = self.frame.batch.batch_id;
                 let at = At { seq, time_ms: self.time_ms, op_id };
-                let policy = self.schema.rules_of(&op.table).policy;
-                rules::apply(old.as_ref().map(|old| &old.row), op, writer, &at, policy, dropped)
+                let table = self.schema.rules_of(&op.table);
+                rules::apply(old.as_ref().map(|old| &old.row), op, writer, &at, table, dropped)
             }
             Verdict::Superseded { .. } => {
                 // The loser joins the record's history; its row stays as it is.

@@ -67,6 +67,9 @@ impl Apply for ApplyPayload {
             Payload::Reset(frame) => reset::reset(state, indexes, &frame),
             Payload::Carried(frame) => reset::carried(state, indexes, &frame),
             Payload::Fork(identity) => reset::fork(state, indexes, &identity),
+            Payload::Cover(frame) => {
+                state.put(META, &keys::cover_key(&frame.workspace), &frame.cover)
+            }
             Payload::SetAside(frame) => reset::set_aside(state, indexes, position, &frame),
         }?;
         Ok(())

@@ -136,7 +136,7 @@ fn stale(
             let (seq, table, key) = read::numbered_record(space, &entry, &record)?;
             let row_key = keys::row_key(workspace, generation, &table, &key);
             let stored = read::authority_row(state, &row_key)?;
-            if stored.is_none_or(|stored| stored.row.last.seq != seq) {
+            if stored.is_none_or(|stored| stored.row.stream_seq() != seq) {
                 state.delete(space, &entry);
             }
         }

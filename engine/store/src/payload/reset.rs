@@ -27,6 +27,16 @@ pub struct Reset {
     pub other_history: Option<u64>,
 }
 
+/// What a replica's copy of a workspace covers, from here on. It comes behind the reset that it
+/// needs: a copy that is older than its cover would be taken for what it is not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cover {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// The cover, as the authority said.
+    pub cover: [u8; 16],
+}
+
 /// Rows of local tables, which no page brings, as they are in the visible copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Carried {
@@ -86,6 +96,19 @@ fn pairs(
 ) -> Result<Vec<(u64, u64)>, DecodeError> {
     let len = from.len(what, limit)?;
     (0..len).map(|_| Ok((from.u64()?, from.u64()?))).collect()
+}
+
+impl Encode for Cover {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        out.raw(&self.cover);
+    }
+}
+
+impl Decode for Cover {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { workspace: WorkspaceName::decode(from)?, cover: from.array()? })
+    }
 }
 
 impl Encode for Carried {

@@ -237,6 +237,7 @@ fn received(((record_key, value, deleted), seq): (&(u8, u8, bool), u64)) -> Entr
         born: mark,
         full: mark,
         fields: Vec::new(),
+        set_at: 0,
         revision: 1,
         hlc: Hlc::default(),
         op_id: BatchId([1; 16]),

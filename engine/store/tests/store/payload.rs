@@ -19,9 +19,9 @@ use lastword_store::keys::{
     StoredRow, StoredSurvivor, WorkspaceMeta,
 };
 use lastword_store::payload::{
-    Attachment, Carried, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch, LocalTables,
-    Payload, Purge, PurgePart, RemotePage, Reset, Restored, Retry, SetAside, StoreRole, Sums,
-    SurvivorFrame, Verdicts, WorkspaceSchema,
+    Attachment, Carried, Cover, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch,
+    LocalTables, Payload, Purge, PurgePart, RemotePage, Reset, Restored, Retry, SetAside,
+    StoreRole, Sums, SurvivorFrame, Verdicts, WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -81,6 +81,7 @@ fn row() -> Row {
         born: mark(2),
         full: mark(8),
         fields: Vec::new(),
+        set_at: 0,
         revision: 2,
         hlc: Hlc(0x1_0000),
         op_id: BatchId([2; 16]),
@@ -192,6 +193,7 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         ("reset.other", Payload::Reset(Reset { other_history: Some(300), ..reset })),
         ("carried", Payload::Carried(Carried { workspace: workspace(), records })),
         ("set_aside", Payload::SetAside(aside)),
+        ("cover", Payload::Cover(Cover { workspace: workspace(), cover: [5; 16] })),
     ]
 }
 
@@ -286,7 +288,7 @@ fn payloads_and_state_rows_have_their_golden_bytes() {
     value(&mut golden, "state.row", &stored);
     let (before, since_ms) = (300, 1_700_000_000_004);
     value(&mut golden, "state.erasure", &StoredErasure { before, since_ms });
-    let erased = Row::erased(&stored.row, 301, 1_700_000_000_004);
+    let erased = Row::erased(&stored.row, Record::default(), 301, 1_700_000_000_004);
     value(&mut golden, "state.row.erased", &StoredRow { position: 400, row: erased });
     value(&mut golden, "state.shadow", &Shadow(Some(stored)));
     value(&mut golden, "state.shadow.none", &Shadow(None));

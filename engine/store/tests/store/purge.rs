@@ -127,7 +127,7 @@ impl Part {
         let attachment = Attachment { workspace: workspace.clone(), epoch, role, horizon };
         self.append(&Payload::Attachment(attachment));
         let from = read::meta(self.store.newest(), &workspace).unwrap().received_to;
-        let page = read::changes(authority.store.newest(), &workspace, from).unwrap();
+        let page = read::changes(authority.store.newest(), &workspace, from, "ann").unwrap();
         let (to, consistent_at, entries) = (page.to, page.consistent_at, page.entries);
         let previous =
             self.previous(entries.iter().map(|Entry::Row { table, key, .. }| (table, key)));
@@ -213,7 +213,7 @@ fn a_walk_ends_when_a_new_copy_begins() {
     let mut walk = PurgeWalk::new(workspace());
     assert_eq!(walk.next(replica.store.newest(), &after(0)).unwrap(), Found::More);
 
-    let page = read::changes(authority.store.newest(), &workspace(), 0).unwrap();
+    let page = read::changes(authority.store.newest(), &workspace(), 0, "ann").unwrap();
     let (epoch, role, lineage, other_history) = (Epoch([1; 16]), Role::Owner, Vec::new(), None);
     let begin = Reset { workspace: workspace(), epoch, role, horizon: 0, lineage, other_history };
     replica.append(&Payload::Reset(begin));
@@ -406,7 +406,8 @@ fn entries_of_earlier_versions_go() {
         authority.decide(1, n, vec![op], vec![]);
     }
     authority.store.checkpoint().unwrap();
-    let pages = |part: &Part| read::changes(part.store.newest(), &workspace(), 0).unwrap().entries;
+    let pages =
+        |part: &Part| read::changes(part.store.newest(), &workspace(), 0, "ann").unwrap().entries;
     let (head, expected) = (authority.meta().head, pages(&authority));
     let sums = authority.meta();
     authority.purge(after(0));

@@ -38,6 +38,8 @@ pub struct WorkspaceState {
     pub shown_to: u64,
     /// The authority's horizon as it was told last.
     pub horizon: u64,
+    /// What the copy covers, as the authority said.
+    pub cover: [u8; 16],
     /// Last counter whose decision is stored.
     pub decided: u64,
     /// Last counter in the outbox; equal to `decided` if nothing waits.

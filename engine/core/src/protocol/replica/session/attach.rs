@@ -41,7 +41,7 @@ impl ReplicaSession {
             cursor: state.cursor,
             received_to: state.received_to,
             horizon: state.horizon,
-            cover: [0; 16],
+            cover: state.cover,
             nonce,
             decided: state.decided,
             scope: Vec::new(),

@@ -305,10 +305,10 @@ fn check_page(expected: u64, page: &Changes) -> Result<(), &'static str> {
     }
     let mut last = page.from;
     for Entry::Row { row, .. } in &page.entries {
-        if row.last.seq <= last || row.last.seq > page.to {
+        if row.stream_seq() <= last || row.stream_seq() > page.to {
             return Err("a page of changes is not in order");
         }
-        last = row.last.seq;
+        last = row.stream_seq();
         if row.record.check_untrusted().is_err() {
             return Err("a record in a page of changes is not valid");
         }

@@ -1,0 +1,64 @@
+//! Fields that the server owns: how the authority sets them.
+//!
+//! A set is an op of the authority in a batch of its own. `rules::apply` carries it out without a
+//! stamp, so that it is nobody's edit; the row moves in the stream to the seq of the set.
+
+use lastword_core::hlc::Hlc;
+use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
+use lastword_core::op::{Action, Op};
+use lastword_core::rules::{self, At};
+use lastword_core::value::Record;
+use lastword_store::payload::Payload;
+use lastword_store::read;
+use lastword_store::{Store, keys};
+
+use crate::error::{Error, Result};
+use crate::own;
+
+/// What a set does to the fields of one record.
+pub(crate) struct OwnedFields {
+    /// Fields with their new values.
+    pub(crate) set: Record,
+    /// Fields that go.
+    pub(crate) remove: Vec<String>,
+}
+
+/// Appends a set of server-owned fields and answers its seq; writes nothing if nothing changes.
+pub(crate) fn set_now(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    (table, key): &(TableName, Key),
+    OwnedFields { set, remove }: OwnedFields,
+    now_ms: i64,
+) -> Result<u64> {
+    let newest = store.newest();
+    let meta = read::meta(newest, workspace)?;
+    let row_key = keys::row_key(workspace, meta.generation, table, key);
+    let stored = read::row(newest, &row_key)?.filter(|stored| !stored.row.deleted);
+    let Some(stored) = stored else {
+        let (workspace, table, key) = (workspace.clone(), table.clone(), key.clone());
+        return Err(Error::UnknownRecord { workspace, table, key });
+    };
+    let schema = read::schema(newest, workspace)?.unwrap_or_default();
+    let of_table = schema.rules_of(table);
+    let mut names = set.fields().iter().map(|field| &field.name).chain(&remove);
+    if let Some(field) = names.find(|name| !of_table.server_owned.contains(name)) {
+        return Err(Error::NotServerOwned { table: table.clone(), field: field.clone() });
+    }
+    let action = Action::Patch { set: set.fields().to_vec(), remove };
+    let (base, revision, hlc) = (0, 0, Hlc::default());
+    let op = Op { table: table.clone(), key: key.clone(), base, revision, hlc, action };
+    let (seq, time_ms, op_id) = (meta.head + 1, now_ms.max(meta.time_ms), BatchId::default());
+    let at = At { seq, time_ms, op_id };
+    let next = rules::apply(Some(&stored.row), &op, DeviceId::AUTHORITY, &at, of_table, &[]);
+    let Some(next) = next.filter(|next| next.record != stored.row.record) else {
+        return Ok(stored.row.stream_seq());
+    };
+    next.record.check_size()?;
+    next.check_marks()?;
+    let (own, previous) = (vec![op], vec![stored.position]);
+    let frame = own::batch(workspace, meta.head, (op_id, time_ms), (own, previous));
+    let payload = Payload::Decided(frame);
+    store.append(payload.kind(), &payload.to_bytes())?;
+    Ok(seq)
+}
