@@ -15,7 +15,7 @@ pub use frame::{FrameRef, OwnedFrame};
 pub(crate) use reader::{LogReader, Scan};
 pub(crate) use recovery::{
     LogFiles, Recovered, check_base, check_reaches, check_readable, check_start, create,
-    create_behind, examine, load, recover, torn_tail,
+    create_behind, examine, load, recover, settle_first, torn_tail,
 };
 pub(crate) use segment::{Entropy, Segment};
 pub use writer::{Commit, CommitDone};

@@ -176,6 +176,16 @@ pub(crate) fn create(
     Ok(Arc::new(segment))
 }
 
+/// The header of a first segment that is here without a state may not be durable: its sync may be
+/// what failed before. A state must not be there before it, so it is written once more.
+pub(crate) fn settle_first(disk: &dyn Disk, segments: &[Arc<Segment>]) -> Result<(), StoreError> {
+    let [first] = segments else { return Ok(()) };
+    match disk.list()?.iter().any(|info| info.kind == FileKind::State) {
+        true => Ok(()),
+        false => Ok(first.give_birth()?),
+    }
+}
+
 /// Begins a segment at `position` in which the log of `old` goes on, whatever that ends with.
 pub(crate) fn create_behind(
     disk: &dyn Disk,

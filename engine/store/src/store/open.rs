@@ -27,6 +27,9 @@ impl Store {
         if created {
             segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
         }
+        if !created && base.is_none() {
+            oplog::settle_first(&*disk, &segments)?;
+        }
         let log_id = segments.first().map_or([0; 16], |segment| segment.header.log_id);
         let base_end = base.as_ref().map_or(0, |base| base.end.durable.end);
         let accept = |mark: &Watermark| match options.rebuild_state {

@@ -210,6 +210,28 @@ fn weaker_durability_survives_from_sync_on() {
     }
 }
 
+/// I15, found by simulation (seed 40). The sync of the first segment's header failed while a store
+/// was made; opening again in the same kernel made a state beside it, and a power cut just then left
+/// a state without a log, which never opened again. Whatever fails, then cuts the power, a store
+/// that is being made opens after that.
+#[test]
+fn a_store_whose_making_failed_twice_opens() {
+    for first in 0..12 {
+        for second in 0..30 {
+            let disk = disk();
+            disk.set_fault(Some((first, Fault::Once)));
+            drop(try_open(&disk));
+            disk.set_fault(Some((disk.operations() + second, Fault::PowerCut)));
+            drop(try_open(&disk));
+            for survival in [Survival::Dropped, Survival::Kept] {
+                let opened = try_open(&disk.after_power_cut(survival));
+                let error = opened.err().map(|error| error.to_string());
+                assert_eq!(error, None, "operations {first} and {second} failed");
+            }
+        }
+    }
+}
+
 /// I1, I8, found by simulation (seed 1066). The sync of a segment's header failed and the process
 /// was opened again in the same kernel, where the header reads well: commits went on in that
 /// segment, and a power cut took the header from under them. Whichever operation fails, what is
