@@ -65,6 +65,7 @@ pub(super) fn overwritten(
     new: &Row,
     at: &At,
     unseen: &dyn Fn(Mark) -> bool,
+    rules: TableRules<'_>,
 ) -> Vec<Conflict> {
     let deletes = new.deleted;
     let empty = Record::default();
@@ -79,7 +80,8 @@ pub(super) fn overwritten(
         fields,
     };
     let mut conflicts: Vec<Conflict> = Vec::new();
-    for name in field_names(old, kept) {
+    // What the server owns is nobody's, so it tells of no loss.
+    for name in field_names(old, kept).into_iter().filter(|name| !rules.owns(name)) {
         let mark = old.field_mark(name);
         let (winning, losing) = (value_of(kept, name), value_of(&old.record, name));
         if !unseen(mark) || (winning == losing && !deletes) {

@@ -213,8 +213,7 @@ impl Case<'_> {
     fn overwritten(&self, row: &Row) -> Vec<Conflict> {
         let unseen = |mark: Mark| self.writer.unseen(mark, self.op.base);
         let Some(next) = self.next_row() else { return Vec::new() };
-        let lost = conflict::overwritten(row, &next, self.at, &unseen);
-        lost.into_iter().filter_map(|lost| self.of_clients(lost)).collect()
+        conflict::overwritten(row, &next, self.at, &unseen, self.rules)
     }
 
     /// A conflict without the fields that the server owns, if anything is left of it.

@@ -296,6 +296,28 @@ fn server_owned_fields_are_no_matter_of_conflict() {
     assert_eq!(outcome.verdict, Verdict::Superseded { by: 4, reason: Superseded::Stale });
 }
 
+/// I25, semantics, section 1. The story: a delete that had not seen a whole write of B and an edit
+/// of C recorded a conflict with C; had the server set a field of the record, it recorded an empty
+/// one with B as well, as if B had written that field.
+#[test]
+fn a_delete_takes_nothing_of_the_server_from_a_client() {
+    let c = DeviceId([3; 16]);
+    let losers = |sets: bool| {
+        let Owned { rules, .. } = Owned::new(Policy::Arrival);
+        let mut table = Owned { row: None, seq: 0, rules };
+        table.decides(B, op(0, create(&[])));
+        table.decides(B, op(1, put(&[])));
+        table.decides(c, op(1, remove(&["a"])));
+        if sets {
+            table.decides(DeviceId::AUTHORITY, op(3, patch(&[("o", 7)])));
+        }
+        let conflicts = table.decides(A, op(1, Action::Delete)).conflicts;
+        conflicts.into_iter().map(|conflict| conflict.loser.writer).collect::<Vec<_>>()
+    };
+    assert_eq!(losers(false), [c]);
+    assert_eq!(losers(true), [c]);
+}
+
 /// Semantics, section 1 (a trap of the design: a set that left a stamp made the whole writes of
 /// everybody stale). What the authority sets is nobody's edit: the row moves in the stream and
 /// nothing else tells of it, so no op is stale, superseded or in conflict because of it.

@@ -211,9 +211,9 @@ fn weaker_durability_survives_from_sync_on() {
 }
 
 /// I15, found by simulation (seed 40). The sync of the first segment's header failed while a store
-/// was made; opening again in the same kernel made a state beside it, and a power cut just then left
-/// a state without a log, which never opened again. Whatever fails, then cuts the power, a store
-/// that is being made opens after that.
+/// was made; opening again in the same kernel made a state beside it, and a power cut just then
+/// left a state without a log, which never opened again. Whatever fails, then cuts the power, a
+/// store that is being made opens after that.
 #[test]
 fn a_store_whose_making_failed_twice_opens() {
     for first in 0..12 {
