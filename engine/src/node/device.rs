@@ -231,8 +231,10 @@ impl DeviceNode {
         let view = self.store.view();
         let mut news = Vec::new();
         for (workspace, told) in &mut self.told {
-            let written = read::meta(&*view, workspace)?.written;
-            if std::mem::replace(told, written) != written {
+            let meta = read::meta(&*view, workspace)?;
+            let written = meta.written;
+            // Counters that a refusal gave back are given again: the number alone tells nothing.
+            if std::mem::replace(told, written) != written || written > meta.decided {
                 news.push((workspace.clone(), written));
             }
         }
@@ -328,4 +330,95 @@ impl DeviceNode {
 fn next_device(nonce: [u8; 16], position: u64) -> DeviceId {
     let number = u128::from_le_bytes(nonce).wrapping_add(u128::from(position));
     DeviceId(number.to_le_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use lastword_core::id::{Epoch, Key};
+    use lastword_core::schema::{Schema, TableSchema};
+    use lastword_core::value::{Record, Value};
+    use lastword_store::MemoryDisk;
+
+    use super::*;
+    use crate::node::{AuthorityNode, Outgoing, Users};
+
+    struct Everybody;
+
+    impl Users for Everybody {
+        fn authenticate(&self, token: &str) -> std::result::Result<String, String> {
+            Ok(token.to_owned())
+        }
+    }
+
+    fn table(name: &str) -> TableName {
+        TableName::new(name).unwrap()
+    }
+
+    fn write(device: &mut DeviceNode, workspace: &WorkspaceName, name: &str, id: u128) {
+        let record = Record::new(&[("n".into(), Value::Int(id as i64))]).unwrap();
+        let key = Key::new("k").unwrap();
+        let put = |tx: &mut Tx| tx.put_record(&table(name), &key, record);
+        assert!(device.write(workspace, BatchId(id.to_be_bytes()), 1, put).unwrap());
+        device.tell_written(1).unwrap();
+    }
+
+    /// Carries messages to and fro until nobody has anything to say.
+    fn settle(device: &mut DeviceNode, authority: &mut AuthorityNode) {
+        loop {
+            let mut did = device.has_requests() || authority.has_jobs();
+            device.step(1, 1).unwrap();
+            while let Some(wish) = device.to_link() {
+                did = true;
+                match wish {
+                    ToLink::Connect => {
+                        authority.connect(1, 1, &Everybody, 1);
+                        device.input(1, Input::Connected);
+                    }
+                    ToLink::FetchToken => device.input(1, Input::Token(Ok("ann".into()))),
+                    ToLink::Message(bytes) => authority.message(1, bytes, 1, &Everybody, 1),
+                    ToLink::Close => panic!("nobody has a reason"),
+                }
+            }
+            authority.step(1, &Everybody, 1, Epoch([1; 16])).unwrap();
+            while let Some(Outgoing::Message(bytes)) = authority.outgoing(1) {
+                did = true;
+                device.input(1, Input::Message(bytes));
+            }
+            if !did {
+                return;
+            }
+        }
+    }
+
+    /// I28, found by simulation (seed 1024). A refusal gave the counter of a follower back; the
+    /// next write took it, and since the session had been told of that number before it was not
+    /// told of the write, which stayed in the outbox until the device connected again.
+    #[test]
+    fn a_write_under_a_counter_that_was_given_back_is_pushed() {
+        let disk = || Arc::new(MemoryDisk::new(1 << 20));
+        let (mut authority, _) = AuthorityNode::open(disk(), Options::default(), 1).unwrap();
+        let schema = Schema::new(0, [(table("notes"), TableSchema::new("id"))]).unwrap();
+        authority.adopt(schema).unwrap();
+        let settings = DeviceSettings {
+            store: Options::default(),
+            local_tables: Vec::new(),
+            new_device: DeviceId([1; 16]),
+            nonce: [1; 8],
+            seed: 1,
+            max_undecided: 10,
+        };
+        let (mut device, _) = DeviceNode::open(disk(), settings, 1).unwrap();
+        let workspace = WorkspaceName::new("main").unwrap();
+        device.input(1, Input::Start);
+        device.attach(&workspace, 1).unwrap();
+        settle(&mut device, &mut authority);
+        write(&mut device, &workspace, "unknown", 1);
+        write(&mut device, &workspace, "unknown", 2);
+        settle(&mut device, &mut authority);
+        assert_eq!(read::meta(&*device.view(), &workspace).unwrap().written, 1);
+        write(&mut device, &workspace, "notes", 3);
+        settle(&mut device, &mut authority);
+        let meta = read::meta(&*device.view(), &workspace).unwrap();
+        assert_eq!((meta.written, meta.decided), (2, 2));
+    }
 }

@@ -260,8 +260,10 @@ impl Driver {
         self.seen_position = view.position();
         let mut news = Vec::new();
         for (workspace, told) in &mut self.told {
-            let written = read::meta(&*view, workspace)?.written;
-            if written != *told {
+            let meta = read::meta(&*view, workspace)?;
+            let written = meta.written;
+            // Counters that a refusal gave back are given again: the number alone tells nothing.
+            if written != *told || written > meta.decided {
                 *told = written;
                 news.push((workspace.clone(), written));
             }
