@@ -15,7 +15,7 @@ use lastword_core::protocol::{Entry, Role};
 use lastword_core::row::Row;
 use lastword_core::rules::{self, Policy, TableRules};
 use lastword_core::schema::Schema;
-use lastword_core::value::Field;
+use lastword_core::value::{Field, Value};
 use lastword_store::Store;
 use lastword_store::keys::{self, ROWS, StoredRow};
 use lastword_store::payload::{Payload, SurvivorFrame};
@@ -407,7 +407,9 @@ fn own_op(
             let key = rules::conflict_key(table, lost_key, &conflict);
             let mut record =
                 rules::conflict_record(table, lost_key, &conflict, of_table.policy, time_ms);
-            if let Some(user) = of_table.private_by.and_then(|field| lost.record.get(field)) {
+            if let Some(field) = of_table.private_by {
+                // A record that names no user is nobody's, and so is what is said of it.
+                let user = lost.record.get(field).unwrap_or(Value::Null);
                 record.set(Field::new(rules::PRIVATE_TO, &user));
             }
             let action = Action::Create { record, replace: true };

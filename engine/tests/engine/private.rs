@@ -1,11 +1,12 @@
 //! Tables that are private to a user: what reaches whose devices, and what is refused.
 
+use lastword::Recovery;
 use lastword::core::id::TableName;
 use lastword::core::rules::Policy;
 use lastword::core::schema::{Schema, TableSchema};
 use lastword::core::value::{Field, Record, Value};
 use lastword::store::payload::{Erasure, Payload};
-use lastword::store::{keys, read};
+use lastword::store::{Survival, keys, read};
 
 use crate::site::{Phone, Site, big, key, main, note, notes};
 
@@ -219,4 +220,62 @@ fn a_table_that_becomes_private_leaves_the_devices_of_others() {
     assert_eq!((ann.meta().generation, bob.meta().generation), (1, 1));
     bob.purge();
     assert_eq!(bob.left_generation(), None);
+}
+
+/// I38, section 6: what a restored server lost of a private table comes back from devices of its
+/// user, and a conflict about it is that user's. The story of the second part: what was said of a
+/// record that names no user was shown to everybody.
+#[test]
+fn survivors_of_a_private_table_stay_their_users() {
+    let (mut site, [mut ann, mut pad, mut bob]) = members(Policy::Arrival);
+    put(&mut ann, "a", of("ann", note("secret of ann")));
+    for phone in [&mut ann, &mut pad, &mut bob] {
+        site.sync(phone);
+    }
+    let backup = site.disk.after_power_cut(Survival::Kept);
+    put(&mut ann, "a", of("ann", note("secret of ann, lost")));
+    put(&mut ann, "new", of("ann", note("secret of ann, too")));
+    for phone in [&mut ann, &mut pad, &mut bob] {
+        site.sync(phone);
+        site.cut(phone);
+    }
+    let mut site = Site::restored(&backup, 9);
+    site.settle(&mut pad).unwrap();
+    site.sync(&mut pad);
+    put(&mut pad, "a", of("ann", note("secret of ann, since")));
+    site.sync(&mut pad);
+    let done: Vec<Recovery> = site.recover().into_iter().map(|found| found.recovery).collect();
+    assert_eq!(done, [Recovery::Conflict, Recovery::Restored]);
+    for phone in [&mut ann, &mut pad] {
+        site.settle(phone).unwrap();
+        holds_its_own(&mut site, phone, "secret of bob");
+        assert_eq!(phone.conflicts(), 1);
+    }
+    site.settle(&mut bob).unwrap();
+    holds_its_own(&mut site, &mut bob, "secret of ann");
+
+    let (mut site, mut ann, mut bob) = (Site::new(), Phone::new(1), Phone::new(2));
+    bob.user = "bob";
+    put(&mut ann, "x", note("of nobody"));
+    site.sync(&mut ann);
+    site.sync(&mut bob);
+    site.cut(&mut bob);
+    let backup = site.disk.after_power_cut(Survival::Kept);
+    put(&mut ann, "x", note("of nobody, lost"));
+    site.sync(&mut ann);
+    site.cut(&mut ann);
+    let mut site = Site::restored(&backup, 9);
+    put(&mut bob, "x", note("of nobody, since"));
+    for phone in [&mut bob, &mut ann] {
+        site.settle(phone).unwrap();
+        site.sync(phone);
+    }
+    site.node().adopt(schema(Policy::Arrival)).unwrap();
+    let done: Vec<Recovery> = site.recover().into_iter().map(|found| found.recovery).collect();
+    assert_eq!(done, [Recovery::Conflict]);
+    for phone in [&mut ann, &mut bob] {
+        site.cut(phone);
+        site.settle(phone).unwrap();
+        holds_its_own(&mut site, phone, "of nobody");
+    }
 }
