@@ -25,6 +25,7 @@ use lastword_store::read::{self, ReadState};
 
 use crate::convert;
 use crate::error::{Error, Result};
+use crate::survivors::LOST_BY_RESTORE;
 use crate::tables::{self, RefusedBatch};
 
 /// Bytes of rows after which another frame is begun, well below the limit of a frame.
@@ -33,8 +34,6 @@ const ROWS_BYTES: usize = 4 * 1024 * 1024;
 /// them all.
 const RECORDS_BYTES: usize = 128 * 1024;
 
-/// Code of a dead letter that was in the outbox of a backup.
-pub(crate) const LOST_BY_RESTORE: &str = "lost_by_restore";
 /// Code of a dead letter that may be at the server or not.
 const OUTCOME_UNKNOWN: &str = "outcome_unknown";
 /// What is said of it.

@@ -10,11 +10,12 @@ use lastword_core::id::DeviceId;
 use lastword_store::payload::StoreRole;
 use lastword_store::{BackupReport, OnProgress, Store, unpack_backup};
 
-use crate::dead_letter::{self, LOST_BY_RESTORE};
+use crate::dead_letter;
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
 use crate::open::{self, AsIs};
 use crate::renew::{self, RestoredWorkspace, file_error};
+use crate::survivors::LOST_BY_RESTORE;
 
 /// What was restored.
 #[derive(Debug, Clone, PartialEq, Eq)]

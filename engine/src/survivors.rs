@@ -28,8 +28,8 @@ use crate::tables;
 
 /// Records of a copy that are looked at in one step.
 const STEP: usize = 1024;
-/// Reason in a conflict row of a survivor that gave way.
-const LOST_BY_RESTORE: &str = "lost_by_restore";
+/// Why something is a dead letter, or gave way in a conflict: the server has lost it.
+pub(crate) const LOST_BY_RESTORE: &str = "lost_by_restore";
 
 /// A page of lost rows, and the record to go on behind if there are more.
 pub(crate) type LostPage = (Vec<Entry>, Option<(TableName, Key)>);

@@ -196,14 +196,7 @@ pub(super) fn dead_letters(
     frame: &DeadLetters,
 ) -> Result<(), StoreError> {
     let mut step = Step::begin(state, indexes, &frame.workspace)?;
-    for counter in &frame.counters {
-        if let Some(entry) = read::outbox_entry(step.state, &frame.workspace, *counter)? {
-            step.leave(*counter, &entry);
-        }
-    }
-    for (old, new) in &frame.renumbered {
-        step.renumber(*old, *new)?;
-    }
+    step.take_out(&frame.counters, &frame.renumbered)?;
     step.meta.decided = step.meta.decided.max(frame.refused.counter);
     // The refused batch keeps its counter, those that went down with it give theirs back.
     let given_back = (frame.counters.len() as u64).saturating_sub(1);
@@ -535,6 +528,20 @@ impl<'a, 'b> Step<'a, 'b> {
             }
         }
         Ok(())
+    }
+
+    /// Some batches leave the outbox, and others take their counters.
+    pub(super) fn take_out(
+        &mut self,
+        counters: &[u64],
+        renumbered: &[(u64, u64)],
+    ) -> Result<(), StoreError> {
+        for counter in counters {
+            if let Some(entry) = read::outbox_entry(self.state, self.workspace, *counter)? {
+                self.leave(*counter, &entry);
+            }
+        }
+        renumbered.iter().try_for_each(|(old, new)| self.renumber(*old, *new))
     }
 
     pub(super) fn leave(&mut self, counter: u64, entry: &OutboxEntry) {

@@ -134,14 +134,7 @@ pub(super) fn set_aside(
     frame: &SetAside,
 ) -> Result<(), StoreError> {
     let mut step = Step::begin(state, indexes, &frame.workspace)?;
-    for counter in &frame.counters {
-        if let Some(entry) = read::outbox_entry(step.state, &frame.workspace, *counter)? {
-            step.leave(*counter, &entry);
-        }
-    }
-    for (old, new) in &frame.renumbered {
-        step.renumber(*old, *new)?;
-    }
+    step.take_out(&frame.counters, &frame.renumbered)?;
     step.meta.written = step.meta.written.saturating_sub(frame.counters.len() as u64);
     step.end()?;
     local_ops(state, indexes, &read::store_workspace(), (0, None), position, &frame.rows)
