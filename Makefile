@@ -52,6 +52,7 @@ tidy: ## Check sizes, layers, manifests and names (part of `make test`)
 lint: ## Formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p lastword --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 no-std: tidy ## Build core without std; tidy keeps std from coming in by hand

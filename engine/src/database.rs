@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -48,9 +47,11 @@ pub(crate) struct DatabaseInner {
     pub(crate) last_hlc: Arc<Mutex<Hlc>>,
     pub(crate) environment: Arc<dyn Environment>,
     /// Drawn when it first connects: every connection of this process is of one store.
+    #[cfg(feature = "net")]
     pub(crate) nonce: Mutex<Option<[u8; 16]>>,
     /// How often it has connected.
-    pub(crate) connects: AtomicU64,
+    #[cfg(feature = "net")]
+    pub(crate) connects: std::sync::atomic::AtomicU64,
 }
 
 /// An open store with what runs it.
@@ -198,8 +199,10 @@ impl Builder {
                 app_schema: self.app_schema,
                 last_hlc: Arc::default(),
                 environment,
+                #[cfg(feature = "net")]
                 nonce: Mutex::default(),
-                connects: AtomicU64::default(),
+                #[cfg(feature = "net")]
+                connects: Default::default(),
             }),
         }
     }

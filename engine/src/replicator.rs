@@ -307,11 +307,6 @@ pub(crate) fn store_decisions(
     Ok(Stored { settled, state, refused, forked: None, other_schema: None })
 }
 
-/// About how many bytes a page takes.
-pub(crate) fn size_bytes(page: &Changes) -> usize {
-    page.entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum()
-}
-
 /// Stores one page of changes; answers the new (received_to, cursor). A table that this app keeps
 /// local stays its own, also if another app syncs one of that name.
 pub(crate) fn store_changes(

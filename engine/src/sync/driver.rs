@@ -9,7 +9,7 @@ use lastword_core::id::{BatchId, DeviceId, WorkspaceName};
 use lastword_core::protocol::replica::{
     Config, Input, Output, ReplicaSession, StopReason, SyncStatus,
 };
-use lastword_core::protocol::{Changes, Decided};
+use lastword_core::protocol::{Changes, Decided, Entry};
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::read;
 use tokio::sync::mpsc;
@@ -75,6 +75,11 @@ fn nonce(db: &Database) -> Result<[u8; 16]> {
     };
     *drawn = Some(nonce);
     Ok(nonce)
+}
+
+/// About how many bytes a page takes.
+fn size_bytes(page: &Changes) -> usize {
+    page.entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum()
 }
 
 struct Ending(Arc<Board>);
@@ -477,7 +482,7 @@ impl Driver {
         answer: impl FnOnce(Result<Input>) + Send + 'static,
     ) -> Result<()> {
         let rows = page.entries.len() as u64;
-        let bytes = replicator::size_bytes(&page);
+        let bytes = size_bytes(&page);
         self.board.count(&workspace, |counts| counts.received += rows);
         let declared = Arc::clone(&self.db.inner.declared);
         let job = move |store: &mut _| {
