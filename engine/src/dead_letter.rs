@@ -34,9 +34,7 @@ const ROWS_BYTES: usize = 4 * 1024 * 1024;
 /// them all.
 const RECORDS_BYTES: usize = 128 * 1024;
 
-/// Code of a dead letter that may be at the server or not.
-const OUTCOME_UNKNOWN: &str = "outcome_unknown";
-/// What is said of it.
+/// What is said of a batch that may be at the server or not.
 const UNSURE: &str = "it may have reached the server under another device id, and this device was \
                       away for too long to be told: look whether it is there";
 /// Code of a dead letter that a salvage found without a verdict.
@@ -89,7 +87,12 @@ pub(crate) fn unsure<S: ReadState>(
     let decided = read::meta(state, workspace)?.decided.max(last_counter);
     let waiting = read::outbox(state, workspace, decided + 1, usize::MAX)?;
     let Some((_, first)) = waiting.iter().find(|(_, entry)| entry.again) else { return Ok(None) };
-    let why = Why { unit: first.batch_id, code: OUTCOME_UNKNOWN, message: UNSURE, now_ms };
+    let why = Why {
+        unit: first.batch_id,
+        code: RefusalCode::OutcomeUnknown.as_str(),
+        message: UNSURE,
+        now_ms,
+    };
     let is_unsure = |_, entry: &OutboxEntry| entry.again;
     let Leaving { counters, renumbered, rows } =
         leaving(workspace, waiting, decided + 1, is_unsure, &why);
@@ -140,7 +143,7 @@ pub(crate) fn set_aside(mut frame: SetAside) -> Vec<Payload> {
 
 /// What the writers of those batches are told.
 pub(crate) fn told_unsure(frame: &SetAside, now_ms: i64) -> Vec<(BatchId, Decision)> {
-    let (code, message) = (RefusalCode::Policy, UNSURE.to_owned());
+    let (code, message) = (RefusalCode::OutcomeUnknown, UNSURE.to_owned());
     let decision = Decision::Refused { code, message, time_ms: now_ms };
     let batches = frame.rows.iter().filter_map(|row| BatchId::parse(row.key.as_str()));
     batches.map(|batch_id| (batch_id, decision.clone())).collect()

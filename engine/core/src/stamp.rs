@@ -100,6 +100,8 @@ pub enum RefusalCode {
     Policy,
     /// The workspace's quota is used up.
     OverQuota,
+    /// The device itself says so: the authority may have decided the batch, and nobody knows how.
+    OutcomeUnknown,
 }
 
 impl Encode for Mark {
@@ -166,6 +168,7 @@ coded!(RefusalCode, "refusal code",
     UnknownTable = 2, "unknown_table";
     Policy = 3, "policy";
     OverQuota = 4, "over_quota";
+    OutcomeUnknown = 5, "outcome_unknown";
 );
 
 impl Encode for Verdict {

@@ -171,6 +171,7 @@ pub enum RefusalCode {
     UnknownTable,
     Policy,
     OverQuota,
+    OutcomeUnknown,
 }
 
 #[derive(Encode, Decode, Debug, Clone)]

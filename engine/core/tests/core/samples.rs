@@ -357,6 +357,7 @@ fn stamps() -> Vec<Sample> {
         (RefusalCode::UnknownTable, oracle::RefusalCode::UnknownTable),
         (RefusalCode::Policy, oracle::RefusalCode::Policy),
         (RefusalCode::OverQuota, oracle::RefusalCode::OverQuota),
+        (RefusalCode::OutcomeUnknown, oracle::RefusalCode::OutcomeUnknown),
     ] {
         samples.push(sample(
             &format!("decision.refused.{code}"),

@@ -174,6 +174,7 @@ fn decided() -> impl Strategy<Value = Decided> {
         RefusalCode::UnknownTable,
         RefusalCode::Policy,
         RefusalCode::OverQuota,
+        RefusalCode::OutcomeUnknown,
     ]);
     let decision = prop_oneof![
         (integer(), integer(), signed(), vec(verdict(), 0..4)).prop_map(
