@@ -9,4 +9,4 @@ mod authority;
 mod device;
 
 pub use authority::{AuthorityNode, Outgoing, Users};
-pub use device::{DeviceNode, DeviceSettings, ToLink};
+pub use device::{DeviceNode, DeviceSettings, ToLink, Wrote};
