@@ -52,8 +52,8 @@ impl AppNode {
         let (mut node, report) =
             DeviceNode::open_declared(disk, settings, declared, environment.now_ms())?;
         node.input(now_ms, Input::Start);
-        let (view, views, declared) =
-            (node.view(), node.store().view_handle(), Arc::clone(node.declared()));
+        let (view, views) = (node.view(), node.store().view_handle());
+        let (declared, unsent) = (Arc::clone(node.declared()), Arc::clone(node.unsent()));
         let identity = read::identity(&*view)?.ok_or(Error::Closed)?;
         // Nothing runs beside the writes.
         let upkeep = UpkeepSettings { delta_cap_bytes: 0, keep: Keep::default() };
@@ -68,6 +68,7 @@ impl AppNode {
             watchers,
             hooks: Arc::new(HookQueue::in_place()),
             declared,
+            unsent,
             environment,
         };
         let db = app.database(running);
@@ -189,8 +190,8 @@ fn asked(node: &mut DeviceNode) -> Result<Option<Asked>> {
     Ok(Some(match request {
         Output::ReadOutbox { workspace, after, max } => {
             let (workspace, after, max) = (workspace.clone(), *after, *max);
-            let log = node.store().view_handle();
-            let batches = replicator::read_outbox(&log, &workspace, after, max)?;
+            let (log, unsent) = (node.store().view_handle(), Arc::clone(node.unsent()));
+            let batches = replicator::read_outbox(&log, &unsent, &workspace, after, max)?;
             Asked::Outbox(workspace, batches)
         }
         Output::StoreChanges { workspace, page } => {
