@@ -12,9 +12,11 @@ use lastword_core::protocol::{Decided, Entry, Role};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 
+mod blobs;
 mod reset;
 mod survivors;
 
+pub use blobs::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
 pub use reset::{Carried, Cover, Reset, SetAside};
 pub use survivors::SurvivorFrame;
 
@@ -60,6 +62,8 @@ pub mod kind {
     pub const SET_ASIDE: u8 = 36;
     /// [`super::Cover`].
     pub const COVER: u8 = 37;
+    /// [`super::BlobsFrame`].
+    pub const BLOBS: u8 = 38;
 }
 
 /// The part that a store plays.
@@ -338,6 +342,8 @@ pub enum Payload {
     SetAside(SetAside),
     /// A copy covers something else.
     Cover(Cover),
+    /// Something about files.
+    Blobs(BlobsFrame),
 }
 
 impl Payload {
@@ -365,6 +371,7 @@ impl Payload {
             Payload::Fork(_) => kind::FORK,
             Payload::SetAside(_) => kind::SET_ASIDE,
             Payload::Cover(_) => kind::COVER,
+            Payload::Blobs(_) => kind::BLOBS,
         }
     }
 
@@ -401,6 +408,7 @@ impl Payload {
             Payload::Fork(body) => to_bytes(body),
             Payload::SetAside(body) => to_bytes(body),
             Payload::Cover(body) => to_bytes(body),
+            Payload::Blobs(body) => to_bytes(body),
         }
     }
 
@@ -430,6 +438,7 @@ impl Payload {
             kind::FORK => Payload::Fork(from_bytes(bytes)?),
             kind::SET_ASIDE => Payload::SetAside(from_bytes(bytes)?),
             kind::COVER => Payload::Cover(from_bytes(bytes)?),
+            kind::BLOBS => Payload::Blobs(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }
