@@ -12,10 +12,6 @@ mod app;
 pub use app::AppNode;
 pub(crate) use app::make_room;
 pub use authority::{AuthorityNode, Outgoing, Users};
-<<<<<<< HEAD
-pub use device::{DeviceNode, DeviceSettings, ToLink};
+pub use device::{DeviceNode, DeviceSettings, ToLink, Wrote};
 
 pub use crate::environment::Environment;
-=======
-pub use device::{DeviceNode, DeviceSettings, ToLink, Wrote};
->>>>>>> rest

@@ -10,11 +10,13 @@ use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::{Decided, Entry, Role};
 use lastword_core::schema::Schema;
 
+mod blobs;
 mod decided;
 mod reset;
 mod squash;
 mod survivors;
 
+pub use blobs::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
 pub use decided::DecidedBatch;
 pub use reset::{Carried, Cover, Reset, SetAside};
 pub use squash::Squash;
@@ -66,6 +68,8 @@ pub mod kind {
     pub const SQUASH: u8 = 38;
     /// [`super::DecidedBatch`] that brings values of deleted records back.
     pub const DECIDED_VALUES: u8 = 39;
+    /// [`super::BlobsFrame`].
+    pub const BLOBS: u8 = 40;
 }
 
 /// The part that a store plays.
@@ -329,6 +333,8 @@ pub enum Payload {
     Cover(Cover),
     /// Unsent batches became one.
     Squash(Squash),
+    /// Something about files.
+    Blobs(BlobsFrame),
 }
 
 impl Payload {
@@ -357,6 +363,7 @@ impl Payload {
             Payload::SetAside(_) => kind::SET_ASIDE,
             Payload::Cover(_) => kind::COVER,
             Payload::Squash(_) => kind::SQUASH,
+            Payload::Blobs(_) => kind::BLOBS,
         }
     }
 
@@ -396,6 +403,7 @@ impl Payload {
             Payload::SetAside(body) => to_bytes(body),
             Payload::Cover(body) => to_bytes(body),
             Payload::Squash(body) => to_bytes(body),
+            Payload::Blobs(body) => to_bytes(body),
         }
     }
 
@@ -427,6 +435,7 @@ impl Payload {
             kind::SET_ASIDE => Payload::SetAside(from_bytes(bytes)?),
             kind::COVER => Payload::Cover(from_bytes(bytes)?),
             kind::SQUASH => Payload::Squash(from_bytes(bytes)?),
+            kind::BLOBS => Payload::Blobs(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }

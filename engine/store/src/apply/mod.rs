@@ -4,6 +4,7 @@
 //! says, and a replica's prediction is computed from what the frames before it left.
 
 mod authority;
+mod blobs;
 mod purge;
 mod replica;
 mod reset;
@@ -71,6 +72,7 @@ impl Apply for ApplyPayload {
             Payload::Cover(frame) => {
                 state.put(META, &keys::cover_key(&frame.workspace), &frame.cover)
             }
+            Payload::Blobs(frame) => blobs::blobs(state, position, &frame),
             Payload::SetAside(frame) => reset::set_aside(state, indexes, position, &frame),
         }?;
         Ok(())
