@@ -6,7 +6,7 @@ START  ?= 0
 TARGET ?= message
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench compare compare-sync fuzz sim fmt doc tidy lint no-std deny slow deps
+.PHONY: help run test check soak bench compare compare-sync fuzz sim plants fmt doc tidy lint no-std deny slow deps
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,10 @@ fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targ
 sim: ## Play SEEDS seeds of the simulator, from START on, and say which promises they broke
 	cargo run --release -p lastword-sim -- --seeds $(SEEDS) --start $(START)
 
+plants: ## Put each planted bug in, and let the simulator or its test find it
+	cargo test -p lastword-core -p lastword-store -p lastword --features lastword/plant --lib --test core --test store --test engine --test semantics -- plants::
+	cargo run --release -p lastword-sim --features plant -- --plant all
+
 fmt: ## Format the code
 	cargo fmt --all
 
@@ -53,6 +57,7 @@ lint: ## Formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p lastword --no-default-features -- -D warnings
+	cargo clippy -p lastword-core -p lastword-store -p lastword -p lastword-sim --all-targets --features lastword-sim/plant -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 no-std: tidy ## Build core without std; tidy keeps std from coming in by hand
@@ -70,9 +75,9 @@ slow: ## What `make test` does in part, in full: kills, crash points, flipped bi
 	LASTWORD_CRASH_STRIDE=1 cargo test -p lastword-store --test store -- crash
 	LASTWORD_FLIP_STRIDE=1 cargo test -p lastword-store --test flips log
 	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb
-	cargo test -p lastword-store --features plant --test store -- plants
 	PROPTEST_CASES=2000 cargo test -p lastword-core -- model
 	cargo run --release -p lastword-sim -- --seeds 60
+	$(MAKE) plants
 
 deps: ## Install what the tests need beyond Rust (today: Node)
 	@command -v node >/dev/null && exit 0; \

@@ -22,6 +22,9 @@ mod act;
 
 mod crash;
 
+#[cfg(feature = "plant")]
+mod plants;
+
 use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Mutex;
@@ -47,6 +50,10 @@ struct Args {
     /// Threads
     #[arg(long, default_value_t = 2)]
     threads: u64,
+    /// A bug on purpose to find, `all` of them, or `list` to name them
+    #[cfg(feature = "plant")]
+    #[arg(long)]
+    plant: Option<String>,
 }
 
 /// Plays a seed twice: a run that is not the same each time cannot be trusted to replay a failure.
@@ -70,6 +77,10 @@ fn play(seed: u64) -> (Result<(), Violation>, BTreeMap<Event, u64>) {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "plant")]
+    if let Some(plant) = &args.plant {
+        return plants::run(plant, &args);
+    }
     let (next, failed) = (AtomicU64::new(args.start), AtomicU64::new(0));
     let end = args.start.saturating_add(args.seeds);
     let reached: Mutex<BTreeMap<Event, u64>> = Mutex::default();

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lastword_core::codec::from_bytes;
 use lastword_core::id::{DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::op::{Batch, Op};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::{Decided, Entry};
 use lastword_core::row::Row;
 use lastword_core::rules::{self, At, PendingOp, PendingState, Policy};
@@ -149,7 +150,8 @@ pub(super) fn remote(
     let mut step = Step::begin(state, indexes, &workspace)?;
     // A first bootstrap shows rows as they come; later pages wait for their consistent end, so
     // that no reader sees half of a batch.
-    let stage = step.meta.bootstrapped && page.consistent_at.is_none();
+    let stage =
+        step.meta.bootstrapped && page.consistent_at.is_none() && !planted(Plant::HalfBatchShown);
     if page.consistent_at.is_some() {
         step.install_staged()?;
     }
@@ -164,7 +166,8 @@ pub(super) fn remote(
     }
     step.meta.received_to = page.to;
     step.meta.head = step.meta.head.max(page.to);
-    if let Some(cursor) = page.consistent_at {
+    let reached = page.consistent_at.or(planted(Plant::CursorBeforeRows).then_some(page.to));
+    if let Some(cursor) = reached {
         step.meta.cursor = cursor;
         step.meta.bootstrapped = true;
         step.retire()?;
@@ -201,7 +204,9 @@ pub(super) fn dead_letters(
     step.meta.decided = step.meta.decided.max(frame.refused.counter);
     // The refused batch keeps its counter, those that went down with it give theirs back.
     let given_back = (frame.counters.len() as u64).saturating_sub(1);
-    step.meta.written = step.meta.written.saturating_sub(given_back);
+    if !planted(Plant::CountersNotGivenBack) {
+        step.meta.written = step.meta.written.saturating_sub(given_back);
+    }
     step.end()?;
     local_ops(state, indexes, &read::store_workspace(), (0, None), position, &frame.rows)
 }
@@ -535,7 +540,9 @@ impl<'a, 'b> Step<'a, 'b> {
             read::first_in_outbox(self.state, self.workspace, &self.meta)?
         {
             match &entry.settled {
-                Some(Decision::Accepted { last_seq, .. }) if *last_seq <= self.meta.cursor => {
+                Some(Decision::Accepted { last_seq, .. })
+                    if *last_seq <= self.meta.cursor || planted(Plant::AckDropsOverlay) =>
+                {
                     self.leave(counter, &entry);
                     self.meta.gone = counter;
                 }
@@ -555,6 +562,9 @@ impl<'a, 'b> Step<'a, 'b> {
             if let Some(entry) = read::outbox_entry(self.state, self.workspace, *counter)? {
                 self.leave(*counter, &entry);
             }
+        }
+        if planted(Plant::NotRenumbered) {
+            return Ok(());
         }
         renumbered.iter().try_for_each(|(old, new)| self.renumber(*old, *new))
     }

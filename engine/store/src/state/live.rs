@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::oplog::FrameRef;
-use crate::plant::{Plant, planted};
 use crate::state::checkpoint::{
     Anew, CheckpointDone, CheckpointJob, InPlace, Progress, Retired, Way, Written,
 };

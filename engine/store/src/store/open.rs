@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, RwLock};
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::blobs::Blobs;
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::fold::{load, replay};
 use crate::oplog::{self, BaseFile, Durable, Entropy, LogFiles, Recovered, Segment, WriterOptions};
-use crate::plant::{Plant, planted};
 use crate::state::{Apply, LiveState, View, Watermark, open_state};
 
 use super::folding::Folding;
