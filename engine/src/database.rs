@@ -20,6 +20,7 @@ use crate::log::{self, LogLine};
 use crate::open::{OpenOptions, OpenedStore};
 use crate::receipt::Receipts;
 use crate::schema::{Declared, Index, TableSet};
+use crate::unsent::Unsent;
 use crate::writer::Writer;
 
 /// Batches without a verdict beyond which [`crate::Error::OutboxFull`] stops writes.
@@ -42,6 +43,7 @@ pub(crate) struct DatabaseInner {
     /// Workspaces whose conflicts are about to be told.
     pub(crate) looking: Arc<Mutex<BTreeSet<WorkspaceName>>>,
     pub(crate) declared: Arc<Declared>,
+    pub(crate) unsent: Arc<Unsent>,
     pub(crate) max_undecided: u64,
     pub(crate) app_schema: u64,
     pub(crate) last_hlc: Arc<Mutex<Hlc>>,
@@ -62,6 +64,7 @@ pub(crate) struct Running {
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) hooks: Arc<HookQueue>,
     pub(crate) declared: Arc<Declared>,
+    pub(crate) unsent: Arc<Unsent>,
     pub(crate) environment: Arc<dyn Environment>,
 }
 
@@ -163,8 +166,9 @@ impl Builder {
             Box::new(move |view| told.published(view)),
         )?;
         let (declared, environment) = (Arc::new(declared), Arc::new(Machine));
-        let hooks = Arc::default();
-        let running = Running { opened, healed, writer, watchers, hooks, declared, environment };
+        let (hooks, unsent) = Default::default();
+        let running =
+            Running { opened, healed, writer, watchers, hooks, declared, unsent, environment };
         Ok(self.database(running))
     }
 
@@ -183,7 +187,8 @@ impl Builder {
 
     /// The database over a store that is open.
     pub(crate) fn database(&self, running: Running) -> Database {
-        let Running { opened, healed, writer, watchers, hooks, declared, environment } = running;
+        let Running { opened, healed, writer, watchers, hooks, declared, unsent, environment } =
+            running;
         tell_panics(&hooks);
         Database {
             inner: Arc::new(DatabaseInner {
@@ -195,6 +200,7 @@ impl Builder {
                 hooks,
                 looking: Arc::default(),
                 declared,
+                unsent,
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 app_schema: self.app_schema,
                 last_hlc: Arc::default(),

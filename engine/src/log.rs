@@ -2,14 +2,15 @@
 
 use std::ops::ControlFlow;
 
+use lastword_core::hash::BlobHash;
 use lastword_core::id::{DeviceId, Key, TableName};
 use lastword_core::op::{Action, Op};
-use lastword_core::protocol::Entry;
+use lastword_core::protocol::{Decided, Entry};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::payload::{
-    DecidedBatch, Identity, LocalBatch, Payload, PurgePart, RemotePage, Reset, Restored, StoreRole,
-    kind,
+    BlobsPart, DecidedBatch, Identity, LocalBatch, Payload, PurgePart, RemotePage, Reset, Restored,
+    StoreRole, kind,
 };
 use lastword_store::{StoreError, ViewHandle};
 
@@ -86,14 +87,7 @@ fn line(position: u64, payload: Payload) -> LogLine {
         Payload::Decided(frame) => ("decided", Some(frame.workspace.clone()), decided_text(&frame)),
         Payload::Remote(page) => ("remote", Some(page.workspace.clone()), page_text(&page)),
         Payload::Verdicts(verdicts) => {
-            let text: Vec<String> = verdicts
-                .decisions
-                .iter()
-                .map(|decided| {
-                    format!("batch {} {}", decided.counter, decision_text(&decided.decision))
-                })
-                .collect();
-            ("verdicts", Some(verdicts.workspace), list(&text))
+            ("verdicts", Some(verdicts.workspace), verdicts_text(&verdicts.decisions))
         }
         Payload::Attachment(attachment) => {
             let text = format!("epoch {}, role {}", attachment.epoch, attachment.role);
@@ -109,6 +103,10 @@ fn line(position: u64, payload: Payload) -> LogLine {
             let text =
                 format!("{}, from dead letter {}", local_text(&retry.sent), retry.letter.key);
             ("retry", Some(retry.sent.workspace), text)
+        }
+        Payload::Squash(frame) => {
+            let text = format!("{}, in place of the one before", local_text(&frame.sent));
+            ("squash", Some(frame.sent.workspace), text)
         }
         Payload::Sums(sums) => (
             "sums",
@@ -139,15 +137,39 @@ fn line(position: u64, payload: Payload) -> LogLine {
         Payload::Carried(carried) => {
             ("carried", Some(carried.workspace), names_text(&carried.records))
         }
-        Payload::Fork(identity) => {
-            ("fork", None, format!("from here on device {}", identity.device))
-        }
+        Payload::Fork(identity) => ("fork", None, fork_text(&identity)),
+        Payload::Blobs(frame) => ("files", Some(frame.workspace), files_text(&frame.part)),
         Payload::Cover(frame) => ("cover", Some(frame.workspace), cover_text(frame.cover)),
         Payload::SetAside(frame) => {
             ("set aside", Some(frame.workspace), left_text(&frame.counters, &frame.renumbered))
         }
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
+}
+
+fn verdicts_text(decisions: &[Decided]) -> String {
+    let text = |decided: &Decided| {
+        format!("batch {} {}", decided.counter, decision_text(&decided.decision))
+    };
+    list(&decisions.iter().map(text).collect::<Vec<_>>())
+}
+
+fn fork_text(identity: &Identity) -> String {
+    format!("from here on device {}", identity.device)
+}
+
+fn files_text(part: &BlobsPart) -> String {
+    match part {
+        BlobsPart::Chunks { packs, used } => {
+            let chunks: usize = packs.iter().map(|pack| pack.chunks.len()).sum();
+            let numbers: Vec<String> = packs.iter().map(|pack| pack.pack.to_string()).collect();
+            format!("{chunks} chunks in pack {}, {} used again", numbers.join(", "), used.len())
+        }
+        BlobsPart::Blob { blob, .. } => {
+            format!("{}, {} bytes", BlobHash::Sha256(blob.sha256), blob.size)
+        }
+        BlobsPart::Damaged { chunks } => format!("{} damaged chunks", chunks.len()),
+    }
 }
 
 fn identity_text(identity: &Identity) -> String {

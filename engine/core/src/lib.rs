@@ -11,6 +11,8 @@
 //! | [`limits`] | every limit of the product |
 //! | [`codec`] | the frozen byte layout |
 //! | [`id`] | names, keys, device and batch ids |
+//! | [`hash`] | what files and their chunks are called |
+//! | [`manifest`] | which chunks a file consists of |
 //! | [`hlc`] | the hybrid logical clock |
 //! | [`value`] | values, fields, records |
 //! | `any_value` | values through serde |
@@ -36,6 +38,8 @@ extern crate alloc;
 pub mod limits;
 pub mod codec;
 pub mod id;
+pub mod hash;
+pub mod manifest;
 pub mod hlc;
 pub mod value;
 mod any_value;

@@ -59,6 +59,14 @@ pub const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 pub const MAX_SCHEMA_TABLES: usize = 1000;
 /// Most fields that one table names as server-owned, and as blob references.
 pub const MAX_SCHEMA_FIELDS: usize = 64;
+/// Largest chunk of a file, and largest page of a manifest.
+pub const MAX_CHUNK_BYTES: usize = 256 * 1024;
+/// Most entries in one page of a manifest.
+pub const MAX_MANIFEST_ENTRIES: usize = 4096;
+/// Most levels of pages above the chunks of one file.
+pub const MAX_MANIFEST_DEPTH: u64 = 3;
+/// Largest file: 16 TiB.
+pub const MAX_BLOB_BYTES: u64 = 1 << 44;
 /// How long decisions, losing values and conflict rows are kept: 30 days in milliseconds.
 pub const HISTORY_WINDOW_MS: i64 = 30 * 24 * 3600 * 1000;
 /// Most versions that one history answer lists.
@@ -68,6 +76,9 @@ pub const RETRY_MIN_MS: u64 = 100;
 /// Longest wait before a reconnect, in milliseconds.
 pub const RETRY_MAX_MS: u64 = 15_000;
 
+// Name and length of each entry; also with every chunk at its smallest the pages span any file.
+const _: () = assert!(MAX_MANIFEST_ENTRIES * (32 + 9) + 16 < MAX_CHUNK_BYTES);
+const _: () = assert!((MAX_MANIFEST_ENTRIES as u64).pow(3) > MAX_BLOB_BYTES / (16 * 1024));
 const _: () = assert!(MAX_RECORD_BYTES + MAX_KEY_BYTES + MAX_NAME_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(MAX_BATCH_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_RECORD_BYTES < MAX_ROW_BYTES);

@@ -18,6 +18,8 @@ mod authority;
 mod codec;
 #[path = "core/golden.rs"]
 mod golden;
+#[path = "core/hash.rs"]
+mod hash;
 #[path = "core/json.rs"]
 mod json;
 #[path = "core/model.rs"]

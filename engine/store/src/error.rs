@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lastword_core::hash::{BlobHash, ChunkId};
+
 /// An error of a [`Disk`](crate::Disk) or one of its files.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -242,6 +244,74 @@ pub enum StoreError {
     /// The log ran out of group numbers, which cannot happen in practice.
     #[error("the log has used all group numbers: copy its content into a new store")]
     Exhausted,
+}
+
+/// Why a file cannot be stored or read.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum BlobError {
+    /// The bytes that were to be stored cannot be read.
+    #[error("the file to be stored cannot be read: {source}")]
+    Source {
+        /// The reader's error.
+        source: Arc<std::io::Error>,
+    },
+    /// It is longer than a file may be; nothing was stored of what lies beyond.
+    #[error("the file is over the limit of {limit} bytes: split it, or raise the limit")]
+    TooLarge {
+        /// Most bytes allowed.
+        limit: u64,
+    },
+    /// There is no such file in this workspace.
+    #[error("{hash} is not here: store the file, or fetch it from a device that has it")]
+    Missing {
+        /// Its name.
+        hash: BlobHash,
+    },
+    /// A chunk is not what was written.
+    #[error(
+        "chunk {chunk} in pack {file} is damaged at byte {offset}: {reason}; store its file again \
+         and the chunk is whole again, or restore a backup"
+    )]
+    Damaged {
+        /// The chunk.
+        chunk: ChunkId,
+        /// Number of its pack.
+        file: u64,
+        /// Byte offset of its frame.
+        offset: u64,
+        /// What does not fit.
+        reason: &'static str,
+    },
+    /// A file names a chunk of which nothing is known.
+    #[error("chunk {chunk} is not known: store its file again, or restore a backup")]
+    Gone {
+        /// The chunk.
+        chunk: ChunkId,
+    },
+    /// The chunks of a file do not make it up.
+    #[error("the list of chunks of {hash} does not fit the file: store it again")]
+    Manifest {
+        /// The file.
+        hash: BlobHash,
+    },
+    /// The store or its disk.
+    #[error(transparent)]
+    Store(Box<StoreError>),
+}
+
+impl BlobError {
+    /// What whoever gave the bytes said.
+    pub(crate) fn source(error: &std::io::Error) -> Self {
+        let source = std::io::Error::new(error.kind(), error.to_string());
+        BlobError::Source { source: Arc::new(source) }
+    }
+}
+
+impl From<StoreError> for BlobError {
+    fn from(error: StoreError) -> Self {
+        BlobError::Store(Box::new(error))
+    }
 }
 
 /// Why a backup could not be made, checked or unpacked.

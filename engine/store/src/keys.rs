@@ -15,6 +15,9 @@
 //! | `GRAVES` | workspace 00 seq | table 00 key of a tombstone | both |
 //! | `INDEX` | workspace 00 generation table 00 index 00 values key | nothing | replica |
 //! | `EXPIRING` | workspace 00 time table 00 key | nothing | both |
+//! | `CHUNKS` | workspace 00 chunk id | [`StoredChunk`] | both |
+//! | `BLOBS` | workspace 00 `b` sha256 | [`StoredBlob`] | both |
+//! | `BLOBS` | workspace 00 `p` number | [`StoredPack`] | both |
 //!
 //! A row key is `workspace 00 generation table 00 key` with the generation as four bytes
 //! big-endian; names hold no 00, so keys sort by workspace, generation, table, then key bytes.
@@ -38,6 +41,13 @@ use lastword_core::stamp::{Decision, Verdict};
 use lastword_core::value::Value;
 
 use crate::state::Space;
+
+mod blobs;
+
+pub use blobs::{
+    BLOBS, CHUNKS, StoredBlob, StoredChunk, StoredPack, blob_key, blobs_prefix, chunk_key,
+    chunk_of, pack_key, packs_prefix,
+};
 
 /// Facts about each workspace and about the store.
 pub const META: Space = Space::new(0);

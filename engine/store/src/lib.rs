@@ -55,6 +55,8 @@ pub mod purge;
 
 pub mod apply;
 
+pub mod blobs;
+
 mod store;
 
 mod verify;
@@ -79,7 +81,7 @@ pub use disk::{
 };
 #[cfg(any(unix, windows))]
 pub use error::BackupError;
-pub use error::{ApplyError, DiskError, LockError, StoreError};
+pub use error::{ApplyError, BlobError, DiskError, LockError, StoreError};
 pub use fold::{FoldDone, FoldJob, RebuildDone, RebuildJob};
 pub use header::{FORMAT, Header, HeaderKind};
 pub use inspect::{Content, Inspection, MetaRows, SeenBase, SeenFile, SeenState, inspect};

@@ -1,5 +1,7 @@
 //! Every maximum and fixed length of the store, and the relations between them.
 
+use lastword_core::limits::MAX_CHUNK_BYTES;
+
 /// Bytes of the header at the start of each log file and pack.
 pub const HEADER_LEN: usize = 128;
 /// Bytes of a frame before its payload.
@@ -34,6 +36,20 @@ pub const COPY_BYTES: usize = 2 * 1024 * 1024;
 pub const MAX_PURGED_ROWS: usize = 1024;
 /// Most marks that a base keeps of earlier folds.
 pub const MAX_MARKS: usize = 128;
+/// Most chunks that one frame of the log names.
+pub const MAX_FRAME_CHUNKS: usize = 65_536;
+/// Most packs that one frame of the log names.
+pub const MAX_FRAME_PACKS: usize = 1024;
+/// Longest payload of a frame in a pack: a chunk with what is said of it, or a workspace's name.
+pub const MAX_PACK_PAYLOAD: usize = MAX_CHUNK_BYTES + 64;
+/// Bytes of a file that are read before what was stored of it goes into the log.
+pub const INGEST_STEP_BYTES: u64 = 32 * 1024 * 1024;
+/// Bytes of chunks that are written to a pack together.
+pub const PACK_WRITE_BYTES: usize = 1024 * 1024;
+/// Bytes of a file that are cut into chunks at a time.
+pub const CHUNKER_BYTES: usize = 2 * 1024 * 1024;
+/// Packs that are kept open for reading.
+pub const MAX_OPEN_PACKS: usize = 64;
 /// Largest group number (48 bits on disk).
 pub const MAX_GROUP_NUMBER: u64 = (1 << 48) - 1;
 /// Spares a disk keeps ready.
@@ -43,6 +59,10 @@ pub const SPARES_RESERVED: usize = 1;
 /// Spares that stay in a directory that nobody has open.
 pub const SPARES_KEPT: usize = 1;
 
+const _: () = assert!(MAX_PACK_PAYLOAD <= MAX_FRAME);
+const _: () = assert!(2 * MAX_CHUNK_BYTES <= CHUNKER_BYTES);
+// Ids and places of the chunks of one step fit a frame many times.
+const _: () = assert!(MAX_FRAME_CHUNKS * 64 < MAX_FRAME);
 const _: () = assert!(HEADER_LEN.is_multiple_of(FRAME_ALIGN));
 const _: () = assert!(FRAME_HEADER_LEN.is_multiple_of(FRAME_ALIGN));
 const _: () = assert!(MAX_FRAME.is_multiple_of(FRAME_ALIGN));

@@ -23,6 +23,10 @@ use crate::keys::{
 use crate::payload::{Identity, LocalTables};
 use crate::state::{Direction, KeyRange, Space, StateTxn, View};
 
+mod blobs;
+
+pub use blobs::{blob, chunk, pack, packs, visit_blobs, visit_chunks};
+
 /// One key and its value.
 pub type Pair = (Vec<u8>, Arc<[u8]>);
 

@@ -10,8 +10,14 @@
 #[path = "store/support.rs"]
 mod support;
 
+#[allow(dead_code)]
+#[path = "store/blob_support.rs"]
+mod blobs;
+
 use lastword_store::limits::{HEADER_LEN, MAX_FRAME};
-use lastword_store::{Disk, DiskError, FileKind, History, MemoryDisk, Options, StoreError, View};
+use lastword_store::{
+    BlobError, Disk, DiskError, FileKind, History, MemoryDisk, Options, StoreError, View,
+};
 use peak_alloc::PeakAlloc;
 use support::*;
 
@@ -97,6 +103,84 @@ fn any_flipped_bit_of_a_log_is_found() {
     let peak = MEMORY.peak_usage();
     assert!(peak < MAX_MEMORY, "{peak} bytes of memory");
     eprintln!("{} bits of a log, at most {peak} bytes of memory", bits / step);
+}
+
+/// I31, I34: whatever bit of a pack is flipped, each file is read back as it was or not at all,
+/// with an error that names the pack: never other bytes, never zeros. The store takes new files.
+#[test]
+fn any_flipped_bit_of_a_pack_is_found() {
+    let disk = disk();
+    let mut store = blobs::open(&disk);
+    let contents = [blobs::noise(1, 90_000), vec![b'a'; 70_000], b"short".to_vec(), Vec::new()];
+    let kept: Vec<_> =
+        contents.iter().map(|c| (blobs::put(&mut store, &c[..]).unwrap().0, c)).collect();
+    store.close().unwrap();
+    let pack = files(&disk, FileKind::Pack)[0];
+    let bits = disk.bytes(pack).unwrap().len() * 8;
+    let step = stride(997);
+    let found = std::sync::atomic::AtomicUsize::new(0);
+    MEMORY.reset_peak_usage();
+    for_bits(bits, step, |bit| {
+        let disk = copy(&disk);
+        disk.flip(pack, bit);
+        let mut store = match blobs::try_open(&disk) {
+            Ok(store) => store,
+            Err(StoreError::Disk(DiskError::Damaged { .. } | DiskError::TooNew { .. })) => {
+                assert!(bit / 8 < HEADER_LEN, "bit {bit}");
+                return;
+            }
+            Err(other) => panic!("bit {bit}: {other}"),
+        };
+        for (blob, content) in &kept {
+            match blobs::get(&store, blob) {
+                Ok(read) => assert!(read == **content, "bit {bit}: other bytes"),
+                Err(BlobError::Damaged { file, .. }) => {
+                    assert_eq!(file, pack, "bit {bit}");
+                    found.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
+                Err(other) => panic!("bit {bit}: {other}"),
+            }
+        }
+        let (new, _) = blobs::put(&mut store, &b"new"[..]).unwrap();
+        assert_eq!(blobs::get(&store, &new).unwrap(), b"new");
+    });
+    let (found, peak) = (found.into_inner(), MEMORY.peak_usage());
+    assert!(peak < MAX_MEMORY, "{peak} bytes of memory");
+    assert!(found > 10, "no flip was noticed: the test proves nothing");
+    eprintln!("{} bits of a pack, {found} found, at most {peak} bytes", bits / step);
+}
+
+/// I12, I31: whatever bit of redb is flipped, a file is read back as it was or not at all.
+#[test]
+fn any_flipped_bit_of_the_index_of_chunks_is_harmless() {
+    std::panic::set_hook(Box::new(|_| {}));
+    let disk = disk();
+    let mut store = blobs::open(&disk);
+    let contents: Vec<_> = (0..40).map(|seed| blobs::noise(seed, 70_000)).collect();
+    let kept: Vec<_> =
+        contents.iter().map(|c| (blobs::put(&mut store, &c[..]).unwrap().0, c)).collect();
+    store.close().unwrap();
+    let state = files(&disk, FileKind::State)[0];
+    let bits = disk.bytes(state).unwrap().len() * 8;
+    let failed = std::sync::Mutex::new(Vec::new());
+    for_bits(bits, stride(997) * 20 + 1, |bit| {
+        let case = std::panic::catch_unwind(|| {
+            let disk = copy(&disk);
+            disk.flip(state, bit);
+            let Ok(store) = blobs::try_open(&disk) else { return };
+            for (blob, content) in &kept {
+                if let Ok(read) = blobs::get(&store, blob) {
+                    assert!(read == **content, "bit {bit}: other bytes");
+                }
+            }
+        });
+        if case.is_err() {
+            failed.lock().unwrap().push(bit);
+        }
+    });
+    let _ = std::panic::take_hook();
+    let failed = failed.into_inner().unwrap();
+    assert!(failed.is_empty(), "bits {failed:?}");
 }
 
 /// I12, I14, I15: whatever bit of redb is flipped, each row that comes back is right or an error,

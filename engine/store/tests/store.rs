@@ -6,8 +6,13 @@
 #[path = "store/support.rs"]
 mod support;
 
+#[path = "store/blob_support.rs"]
+mod blob_support;
+
 #[path = "store/backup.rs"]
 mod backup;
+#[path = "store/blobs.rs"]
+mod blobs;
 #[path = "store/checkpoint.rs"]
 mod checkpoint;
 #[path = "store/commit.rs"]

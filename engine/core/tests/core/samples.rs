@@ -2,8 +2,10 @@
 //! oracle's.
 
 use lastword_core::codec::{Decode, Encode, from_bytes, to_bytes};
+use lastword_core::hash::ChunkId;
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
+use lastword_core::manifest::{Blob, ManifestEntry, ManifestPage};
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
 use lastword_core::protocol::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
@@ -66,6 +68,7 @@ pub fn all() -> Vec<Sample> {
     samples.extend(streams());
     samples.extend(endings());
     samples.extend(survivors());
+    samples.extend(files());
     samples.push(revoked());
     samples
 }
@@ -672,6 +675,20 @@ fn survivors() -> Vec<Sample> {
     vec![
         sample("message.survivors", &offered, &ooffered),
         sample("message.survivors_stored", &stored, &ostored),
+    ]
+}
+
+/// A file and a page of its list of chunks.
+fn files() -> Vec<Sample> {
+    let ids = [[0xaa; 32], [0xbb; 32]];
+    let entries = ids.map(|id| ManifestEntry { id: ChunkId(id), len: 65_536 }).to_vec();
+    let oentries = ids.map(|id| (id, 65_536_u64)).to_vec();
+    let page = ManifestPage { level: 1, entries };
+    let (sha256, root) = ([0xcc; 32], ChunkId([0xdd; 32]));
+    let blob = Blob { sha256, size: 131_072, profile: 1, depth: 1, root };
+    vec![
+        sample("manifest.page", &page, &(1_u64, 1_u64, oentries)),
+        sample("manifest.blob", &blob, &(sha256, 131_072_u64, 1_u64, 1_u64, root.0)),
     ]
 }
 

@@ -4,6 +4,7 @@
 //! says, and a replica's prediction is computed from what the frames before it left.
 
 mod authority;
+mod blobs;
 mod purge;
 mod replica;
 mod reset;
@@ -64,12 +65,14 @@ impl Apply for ApplyPayload {
             Payload::LocalTables(declared) => replica::local_tables(state, declared),
             Payload::Schema(schema) => replica::schema(state, indexes, &schema),
             Payload::Retry(retry) => replica::retry(state, indexes, position, retry),
+            Payload::Squash(frame) => replica::squash(state, indexes, position, frame),
             Payload::Reset(frame) => reset::reset(state, indexes, &frame),
             Payload::Carried(frame) => reset::carried(state, indexes, &frame),
             Payload::Fork(identity) => reset::fork(state, indexes, &identity),
             Payload::Cover(frame) => {
                 state.put(META, &keys::cover_key(&frame.workspace), &frame.cover)
             }
+            Payload::Blobs(frame) => blobs::blobs(state, position, &frame),
             Payload::SetAside(frame) => reset::set_aside(state, indexes, position, &frame),
         }?;
         Ok(())

@@ -11,6 +11,12 @@ pub(crate) const CLOSED: u8 = 1;
 pub(crate) const BASE_ROWS: u8 = 2;
 /// Kind of the last frame of a base.
 pub(crate) const BASE_END: u8 = 3;
+/// Kind of the first frame of a pack: whose it is.
+pub(crate) const PACK_OPEN: u8 = 4;
+/// Kind of a chunk in a pack.
+pub(crate) const PACK_CHUNK: u8 = 5;
+/// Kind of a frame in a pack that says which file consists of which chunks.
+pub(crate) const PACK_BLOB: u8 = 6;
 /// First kind of the layer above.
 pub(crate) const FIRST_FREE_KIND: u8 = 16;
 

@@ -10,13 +10,16 @@ mod recovery;
 
 pub use base::Mark;
 pub(crate) use base::{BaseFile, BaseWriter};
-pub(crate) use frame::FIRST_FREE_KIND;
+pub(crate) use frame::{
+    FIRST_FREE_KIND, FrameHead, PACK_BLOB, PACK_CHUNK, PACK_OPEN, decode as decode_frame,
+    encode as encode_frame, frame_len,
+};
 pub use frame::{FrameRef, OwnedFrame};
 pub(crate) use reader::{LogReader, Scan};
 pub(crate) use recovery::{
     LogFiles, Recovered, check_base, check_reaches, check_readable, check_start, create,
     create_behind, examine, load, recover, settle_first, torn_tail,
 };
-pub(crate) use segment::{Entropy, Segment};
+pub(crate) use segment::{Entropy, Segment, Template};
 pub use writer::{Commit, CommitDone};
 pub(crate) use writer::{Durable, Writer, WriterOptions};

@@ -10,6 +10,7 @@ mod options;
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use crate::blobs::Blobs;
 use crate::disk::{Disk, FileKind};
 use crate::error::StoreError;
 use crate::limits::{MAX_FRAME, SPARES_KEPT};
@@ -48,6 +49,7 @@ pub struct Store {
     state: LiveState,
     folding: Folding,
     handle: ViewHandle,
+    blobs: Arc<Blobs>,
 }
 
 impl std::fmt::Debug for Store {
@@ -326,6 +328,11 @@ impl Store {
             self.disk.remove(spare.number)?;
         }
         Ok(())
+    }
+
+    /// The chunks of files, for those who store and read them on other threads.
+    pub fn blobs(&self) -> &Arc<Blobs> {
+        &self.blobs
     }
 
     /// The segments of the log.

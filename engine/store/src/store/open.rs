@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, RwLock};
 
+use crate::blobs::Blobs;
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::fold::{load, replay};
@@ -77,7 +78,9 @@ impl Store {
             end: writer.next_position(),
         };
         let folding = Folding::new(base);
-        Ok((Store { disk, apply, options, writer, state, folding, handle }, report))
+        let entropy = writer.entropy().clone();
+        let blobs = Arc::new(Blobs::new(disk.clone(), log_id, entropy, options.pack_size));
+        Ok((Store { disk, apply, options, writer, state, folding, handle, blobs }, report))
     }
 }
 

@@ -18,6 +18,8 @@ pub enum Durability {
 pub struct Options {
     /// The log goes on in another segment after this many bytes.
     pub segment_size: u64,
+    /// Chunks of a workspace go into another pack after this many bytes.
+    pub pack_size: u64,
     /// Zeros are written ahead in steps of this many bytes.
     pub zero_step: u64,
     /// The delta asks for a checkpoint from half of this on.
@@ -63,6 +65,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             segment_size: 8 << 20,
+            pack_size: 64 << 20,
             zero_step: 1 << 20,
             delta_cap_bytes: 32 << 20,
             replay_bytes: 256 << 20,

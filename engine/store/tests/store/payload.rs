@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use lastword_core::codec::{Decode, Encode, from_bytes, to_bytes};
+use lastword_core::hash::ChunkId;
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::json;
+use lastword_core::manifest::Blob;
 use lastword_core::op::{Action, Batch, Op};
 use lastword_core::protocol::{Decided, Entry, Role};
 use lastword_core::row::{Digest, Row};
@@ -15,13 +17,14 @@ use lastword_core::schema::{Schema, TableSchema};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword_core::value::Record;
 use lastword_store::keys::{
-    Lineage, OutboxEntry, Shadow, StoredDecision, StoredErasure, StoredPending, StoredReset,
-    StoredRow, StoredSurvivor, WorkspaceMeta,
+    Lineage, OutboxEntry, Shadow, StoredBlob, StoredChunk, StoredDecision, StoredErasure,
+    StoredPack, StoredPending, StoredReset, StoredRow, StoredSurvivor, WorkspaceMeta,
 };
 use lastword_store::payload::{
-    Attachment, Carried, Cover, DeadLetters, DecidedBatch, Erasure, Identity, LocalBatch,
-    LocalTables, Payload, Purge, PurgePart, RemotePage, Reset, Restored, Retry, SetAside,
-    StoreRole, Sums, SurvivorFrame, Verdicts, WorkspaceSchema,
+    Attachment, BlobsFrame, BlobsPart, Carried, Cover, DeadLetters, DecidedBatch, Erasure,
+    Identity, LocalBatch, LocalTables, NewChunk, PackChunks, Payload, Purge, PurgePart, RemotePage,
+    Reset, Restored, Retry, SetAside, Squash, StoreRole, Sums, SurvivorFrame, Verdicts,
+    WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -117,6 +120,7 @@ fn own_payloads() -> Vec<(&'static str, Payload)> {
         ("fork", Payload::Fork(identity)),
         ("local", Payload::Local(local.clone())),
         ("local.unsynced", Payload::Local(LocalBatch { batch: None, previous: vec![1], ..local })),
+        ("squash", Payload::Squash(Squash { replaced: BatchId([6; 16]), sent: sent.clone() })),
         ("retry", Payload::Retry(Retry { sent, letter: op("letter", Action::Delete) })),
         ("dead_letters", Payload::DeadLetters(letters)),
         ("purge.expired", purge(PurgePart::Expired { until_ms: 1_700_000_000_000 })),
@@ -139,6 +143,7 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         decision,
         own: vec![op("c", Action::Create { record: record(), replace: false })],
         previous: vec![56, 0, 0],
+        values: Vec::new(),
     };
     let (table, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
     let page = RemotePage {
@@ -176,10 +181,13 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
     let (entries, gone, device) = (page.entries.clone(), vec![300, 301], DeviceId([1; 16]));
     let time_ms = 1_700_000_000_005;
     let survivors = SurvivorFrame { workspace: workspace(), device, time_ms, entries, gone };
+    let undeleted = decided_batch(accepted(), batch().ops);
+    let values = vec![(1, record())];
     let aside = SetAside { workspace: workspace(), counters, renumbered, rows };
     vec![
         ("erasure", Payload::Erasure(erasure)),
         ("decided", Payload::Decided(decided_batch(accepted(), batch().ops))),
+        ("decided.values", Payload::Decided(DecidedBatch { values, ..undeleted })),
         ("decided.refused", Payload::Decided(decided_batch(refused(), Vec::new()))),
         ("remote", Payload::Remote(page)),
         ("verdicts", Payload::Verdicts(verdicts)),
@@ -195,6 +203,35 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         ("set_aside", Payload::SetAside(aside)),
         ("cover", Payload::Cover(Cover { workspace: workspace(), cover: [5; 16] })),
     ]
+}
+
+fn blob() -> Blob {
+    let (sha256, root) = ([6; 32], ChunkId([7; 32]));
+    Blob { sha256, size: 131_072, profile: 1, depth: 1, root }
+}
+
+/// What is said of files.
+fn file_payloads() -> Vec<(&'static str, Payload)> {
+    let chunk = NewChunk { id: ChunkId([8; 32]), position: 48, len: 300, raw: 65_536 };
+    let packs = vec![PackChunks { pack: 9, end: 376, chunks: vec![chunk] }];
+    let parts = [
+        ("blobs.chunks", BlobsPart::Chunks { packs, used: vec![ChunkId([7; 32])] }),
+        ("blobs.blob", BlobsPart::Blob { blob: blob(), time_ms: 1_700_000_000_006 }),
+        ("blobs.damaged", BlobsPart::Damaged { chunks: vec![ChunkId([8; 32])] }),
+    ];
+    let payload = |part| Payload::Blobs(BlobsFrame { workspace: workspace(), part });
+    parts.map(|(name, part)| (name, payload(part))).to_vec()
+}
+
+/// Rows of files, chunks and packs.
+fn file_rows(golden: &mut BTreeMap<&str, &str>) {
+    let (pack, position, len, raw, touched) = (9, 48, 300, 65_536, 500);
+    let chunk = StoredChunk { pack, position, len, raw, touched, is_damaged: false };
+    value(golden, "state.chunk", &chunk);
+    value(golden, "state.chunk.damaged", &StoredChunk { is_damaged: true, ..chunk });
+    let (blob, time_ms) = (blob(), 1_700_000_000_006);
+    value(golden, "state.blob", &StoredBlob { blob, touched, time_ms });
+    value(golden, "state.pack", &StoredPack { end: 376, live: 328 });
 }
 
 fn notes_schema() -> Schema {
@@ -276,7 +313,9 @@ fn workspace_facts(golden: &mut BTreeMap<&str, &str>) {
 #[test]
 fn payloads_and_state_rows_have_their_golden_bytes() {
     let mut golden = golden();
-    for (name, payload) in own_payloads().into_iter().chain(synced_payloads()) {
+    for (name, payload) in
+        own_payloads().into_iter().chain(synced_payloads()).chain(file_payloads())
+    {
         let bytes = payload.to_bytes();
         pinned(&mut golden, name, &bytes);
         assert_eq!(Payload::from_frame(payload.kind(), &bytes).unwrap(), payload);
@@ -293,6 +332,7 @@ fn payloads_and_state_rows_have_their_golden_bytes() {
     value(&mut golden, "state.shadow", &Shadow(Some(stored)));
     value(&mut golden, "state.shadow.none", &Shadow(None));
     workspace_facts(&mut golden);
+    file_rows(&mut golden);
     let entry = OutboxEntry {
         batch_id: BatchId([2; 16]),
         payload_hash: [3; 32],

@@ -1,0 +1,99 @@
+//! What is known of files, chunks and packs.
+
+use lastword_core::hash::ChunkId;
+use lastword_core::id::WorkspaceName;
+
+use super::put;
+use crate::error::StoreError;
+use crate::keys::{self, BLOBS, CHUNKS, StoredBlob, StoredChunk, StoredPack};
+use crate::oplog::frame_len;
+use crate::payload::{BlobsFrame, BlobsPart, PackChunks};
+use crate::read;
+use crate::state::StateTxn;
+
+pub(super) fn blobs(
+    state: &mut StateTxn<'_>,
+    touched: u64,
+    frame: &BlobsFrame,
+) -> Result<(), StoreError> {
+    let workspace = &frame.workspace;
+    match &frame.part {
+        BlobsPart::Chunks { packs, used } => {
+            packs.iter().try_for_each(|chunks| add(state, workspace, touched, chunks))?;
+            used.iter().try_for_each(|id| {
+                change(state, workspace, id, |chunk| {
+                    chunk.touched = touched;
+                })
+            })
+        }
+        BlobsPart::Blob { blob, time_ms } => {
+            let stored = StoredBlob { blob: *blob, touched, time_ms: *time_ms };
+            put(state, BLOBS, &keys::blob_key(workspace, &blob.sha256), &stored)
+        }
+        BlobsPart::Damaged { chunks } => chunks.iter().try_for_each(|id| {
+            change(state, workspace, id, |chunk| {
+                chunk.is_damaged = true;
+            })
+        }),
+    }
+}
+
+fn add(
+    state: &mut StateTxn<'_>,
+    workspace: &WorkspaceName,
+    touched: u64,
+    added: &PackChunks,
+) -> Result<(), StoreError> {
+    let mut pack = read::pack(state, workspace, added.pack)?.unwrap_or_default();
+    pack.end = pack.end.max(added.end);
+    for chunk in &added.chunks {
+        let key = keys::chunk_key(workspace, &chunk.id);
+        let bytes = frame_bytes(chunk.len);
+        // Two may have stored the same at once, or the first copy is damaged: the newest counts.
+        if let Some(old) = read::chunk(state, workspace, &chunk.id)? {
+            let old_bytes = frame_bytes(old.len);
+            match old.pack == added.pack {
+                true => pack.live = pack.live.saturating_sub(old_bytes),
+                false => take_from(state, workspace, old.pack, old_bytes)?,
+            }
+        }
+        pack.live = pack.live.saturating_add(bytes);
+        let stored = StoredChunk {
+            pack: added.pack,
+            position: chunk.position,
+            len: chunk.len,
+            raw: chunk.raw,
+            touched,
+            is_damaged: false,
+        };
+        put(state, CHUNKS, &key, &stored)?;
+    }
+    put(state, BLOBS, &keys::pack_key(workspace, added.pack), &pack)
+}
+
+fn take_from(
+    state: &mut StateTxn<'_>,
+    workspace: &WorkspaceName,
+    number: u64,
+    bytes: u64,
+) -> Result<(), StoreError> {
+    let Some(pack) = read::pack(state, workspace, number)? else { return Ok(()) };
+    let left = StoredPack { live: pack.live.saturating_sub(bytes), ..pack };
+    put(state, BLOBS, &keys::pack_key(workspace, number), &left)
+}
+
+fn change(
+    state: &mut StateTxn<'_>,
+    workspace: &WorkspaceName,
+    id: &ChunkId,
+    edit: impl Fn(&mut StoredChunk),
+) -> Result<(), StoreError> {
+    let Some(mut chunk) = read::chunk(state, workspace, id)? else { return Ok(()) };
+    edit(&mut chunk);
+    put(state, CHUNKS, &keys::chunk_key(workspace, id), &chunk)
+}
+
+/// Bytes that a frame takes in its pack.
+fn frame_bytes(payload: u64) -> u64 {
+    usize::try_from(payload).map_or(u64::MAX, |payload| frame_len(payload) as u64)
+}

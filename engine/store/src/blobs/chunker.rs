@@ -1,0 +1,149 @@
+//! Cuts a file into chunks where its content says so: what is inserted moves no later cut.
+
+use std::io::{ErrorKind, Read};
+
+use fastcdc::v2020::FastCDC;
+use lastword_core::limits::MAX_CHUNK_BYTES;
+
+use crate::limits::CHUNKER_BYTES;
+
+/// Smallest chunk that a cut makes; the last one of a file may be smaller.
+const MIN: usize = 16 * 1024;
+/// What the chunks of a file have on average; a file of no more is one chunk.
+const AVERAGE: usize = 64 * 1024;
+
+/// The chunks of what `from` gives, of profile [`lastword_core::manifest::PROFILE`].
+#[derive(Debug)]
+pub struct Chunker<R> {
+    from: R,
+    buffer: Vec<u8>,
+    /// What is read and not handed out yet is between the two.
+    start: usize,
+    end: usize,
+    ended: bool,
+    /// Nothing was handed out yet.
+    fresh: bool,
+}
+
+impl<R: Read> Chunker<R> {
+    /// Cuts what is read from `from`.
+    pub fn new(from: R) -> Self {
+        let buffer = vec![0; CHUNKER_BYTES];
+        Chunker { from, buffer, start: 0, end: 0, ended: false, fresh: true }
+    }
+
+    /// The next chunk; `None` at the end, and at once if there are no bytes at all.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub fn next_chunk(&mut self) -> std::io::Result<Option<&[u8]>> {
+        if !self.ended && self.end - self.start < MAX_CHUNK_BYTES {
+            self.fill()?;
+        }
+        let rest = self.buffer.get(self.start..self.end).unwrap_or_default();
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let is_small = self.fresh && self.ended && rest.len() <= AVERAGE;
+        let len = match is_small {
+            true => rest.len(),
+            false => FastCDC::new(rest, MIN, AVERAGE, MAX_CHUNK_BYTES).cut(0, rest.len()).1,
+        };
+        self.fresh = false;
+        self.start += len;
+        Ok(rest.get(..len))
+    }
+
+    /// Fills the buffer, or reaches the end.
+    fn fill(&mut self) -> std::io::Result<()> {
+        self.buffer.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        while let Some(room) = self.buffer.get_mut(self.end..)
+            && !room.is_empty()
+        {
+            match self.from.read(room) {
+                Ok(0) => {
+                    self.ended = true;
+                    break;
+                }
+                Ok(read) => self.end += read,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that look random and are the same everywhere.
+    fn noise(len: usize) -> Vec<u8> {
+        let mut out = vec![0; len];
+        blake3::Hasher::new().update(b"chunker").finalize_xof().fill(&mut out);
+        out
+    }
+
+    /// Hands out a few bytes at a time, as a pipe does.
+    struct Trickle<'a>(&'a [u8]);
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            let take = out.len().min(7919).min(self.0.len());
+            let (now, later) = self.0.split_at(take);
+            out[..take].copy_from_slice(now);
+            self.0 = later;
+            Ok(take)
+        }
+    }
+
+    fn lengths(from: impl Read) -> Vec<usize> {
+        let mut chunker = Chunker::new(from);
+        let mut out = Vec::new();
+        while let Some(chunk) = chunker.next_chunk().expect("it reads") {
+            out.push(chunk.len());
+        }
+        out
+    }
+
+    /// R4.1. Where a release cuts decides what it finds again of what an older one stored: these
+    /// lengths are pinned. Other ones need another profile.
+    #[test]
+    fn the_cuts_of_profile_1_are_pinned() {
+        let data = noise(600_000);
+        let cut = [55_221, 73_339, 161_575, 67_951, 51_056, 22_966, 96_531, 28_800, 42_561];
+        assert_eq!(lengths(&data[..]), cut);
+        assert_eq!(lengths(Trickle(&data)), cut, "however the bytes come");
+    }
+
+    /// Borders: nothing, one byte, 64 KiB in one chunk, one byte more, and zeros in the largest.
+    #[test]
+    fn short_files_are_one_chunk() {
+        assert_eq!(lengths(std::io::empty()), Vec::<usize>::new());
+        assert_eq!(lengths(&noise(1)[..]), [1]);
+        assert_eq!(lengths(&noise(AVERAGE)[..]), [AVERAGE]);
+        assert_eq!(lengths(&noise(AVERAGE + 1)[..]).iter().sum::<usize>(), AVERAGE + 1);
+        assert_eq!(lengths(&vec![0; 3 * MAX_CHUNK_BYTES][..]), [MAX_CHUNK_BYTES; 3]);
+    }
+
+    /// R4.1, B2. Bytes put in at the front move every later byte, and only few chunks change.
+    #[test]
+    fn an_insert_changes_the_chunks_around_it_only() {
+        let old = noise(8 << 20);
+        let mut new = b"something new at the front".to_vec();
+        new.extend_from_slice(&old);
+        let names = |bytes: &[u8]| {
+            let mut chunker = Chunker::new(bytes);
+            let mut out = std::collections::BTreeSet::new();
+            while let Some(chunk) = chunker.next_chunk().expect("it reads") {
+                out.insert(*blake3::hash(chunk).as_bytes());
+            }
+            out
+        };
+        let (old, new) = (names(&old), names(&new));
+        assert!(old.len() > 80, "{}", old.len());
+        assert!(new.difference(&old).count() <= 3);
+    }
+}

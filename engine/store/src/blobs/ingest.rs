@@ -1,0 +1,194 @@
+//! Storing a file: one pass over its bytes, a step at a time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::sync::Arc;
+
+use lastword_core::hash::ChunkId;
+use lastword_core::id::WorkspaceName;
+use lastword_core::limits::MAX_BLOB_BYTES;
+use lastword_core::manifest::{Blob, ManifestEntry, PROFILE};
+use sha2::{Digest as _, Sha256};
+
+use super::chunker::Chunker;
+use super::pages::Pages;
+use super::{Blobs, Written, lock};
+use crate::error::{BlobError, StoreError};
+use crate::limits::INGEST_STEP_BYTES;
+use crate::payload::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
+use crate::read::{self, ReadState};
+
+/// A file that is being stored in a workspace. Memory is bounded whatever its size.
+///
+/// Each step reads some of it and returns frames, whose chunks are durable in packs by then; the
+/// caller commits them before the next step and hands that the view which shows them.
+#[derive(Debug)]
+pub struct Ingest<R> {
+    blobs: Arc<Blobs>,
+    workspace: WorkspaceName,
+    chunker: Chunker<R>,
+    sha256: Sha256,
+    pages: Pages,
+    size: u64,
+    limit: u64,
+    time_ms: i64,
+}
+
+/// What one step did.
+#[derive(Debug)]
+pub struct Ingested {
+    /// To be appended and committed, in this order.
+    pub frames: Vec<BlobsFrame>,
+    /// Bytes of the file that were read so far.
+    pub read_bytes: u64,
+    /// Bytes of chunks that this step had to store, before compression; the others were there.
+    pub new_bytes: u64,
+    /// The file, after the last step.
+    pub blob: Option<Blob>,
+}
+
+/// The chunks of one step.
+#[derive(Default)]
+struct Step {
+    packs: BTreeMap<u64, (Option<Written>, Vec<NewChunk>)>,
+    fresh: BTreeSet<ChunkId>,
+    used: BTreeSet<ChunkId>,
+    new_bytes: u64,
+}
+
+impl<R: Read> Ingest<R> {
+    /// Stores what `from` gives. One that is longer than `limit` bytes is refused. `time_ms` is the
+    /// time now.
+    pub fn new(
+        blobs: &Arc<Blobs>,
+        workspace: &WorkspaceName,
+        from: R,
+        limit: u64,
+        time_ms: i64,
+    ) -> Self {
+        Ingest {
+            blobs: blobs.clone(),
+            workspace: workspace.clone(),
+            chunker: Chunker::new(from),
+            sha256: Sha256::new(),
+            pages: Pages::default(),
+            size: 0,
+            limit: limit.min(MAX_BLOB_BYTES),
+            time_ms,
+        }
+    }
+
+    /// Does the next step; not to be called after the last.
+    ///
+    /// # Errors
+    /// [`BlobError::Source`] if the bytes cannot be read, [`BlobError::TooLarge`],
+    /// [`BlobError::Store`] if the disk fails. What was stored so far is found again when the file
+    /// is stored once more.
+    pub fn step<S: ReadState + ?Sized>(&mut self, state: &S) -> Result<Ingested, BlobError> {
+        let begun = self.size;
+        let mut step = Step::default();
+        let mut has_ended = false;
+        while !has_ended && self.size - begun < INGEST_STEP_BYTES {
+            has_ended = !self.next_chunk(state, &mut step)?;
+        }
+        let blob = if has_ended { Some(self.finish(state, &mut step)?) } else { None };
+        let mut frames = step.sync(&self.workspace)?;
+        frames.extend(blob.map(|blob| BlobsFrame {
+            workspace: self.workspace.clone(),
+            part: BlobsPart::Blob { blob, time_ms: self.time_ms },
+        }));
+        Ok(Ingested { frames, read_bytes: self.size, new_bytes: step.new_bytes, blob })
+    }
+
+    /// Stores the next chunk; false if there is none.
+    fn next_chunk<S: ReadState + ?Sized>(
+        &mut self,
+        state: &S,
+        step: &mut Step,
+    ) -> Result<bool, BlobError> {
+        let Ingest { blobs, workspace, chunker, sha256, pages, .. } = self;
+        let Some(chunk) = chunker.next_chunk().map_err(|error| BlobError::source(&error))? else {
+            return Ok(false);
+        };
+        let len = chunk.len() as u64;
+        if self.size + len > self.limit {
+            return Err(BlobError::TooLarge { limit: self.limit });
+        }
+        sha256.update(chunk);
+        let mut keep = |bytes: &[u8]| step.keep(blobs, state, workspace, bytes);
+        let id = keep(chunk)?;
+        pages.add(ManifestEntry { id, len }, &mut keep)?;
+        self.size += len;
+        Ok(true)
+    }
+
+    /// Stores the last pages and says in the pack what the file consists of.
+    fn finish<S: ReadState + ?Sized>(
+        &mut self,
+        state: &S,
+        step: &mut Step,
+    ) -> Result<Blob, BlobError> {
+        let Ingest { blobs, workspace, pages, .. } = self;
+        let mut keep = |bytes: &[u8]| step.keep(blobs, state, workspace, bytes);
+        if self.size == 0 {
+            let id = keep(&[])?;
+            pages.add(ManifestEntry { id, len: 0 }, &mut keep)?;
+        }
+        let (depth, root) = pages.finish(&mut keep)?;
+        let sha256 = std::mem::take(&mut self.sha256).finalize().into();
+        let blob = Blob { sha256, size: self.size, profile: PROFILE, depth, root };
+        let known = read::blob(state, &self.workspace, &sha256)?;
+        if known.is_none_or(|known| known.blob != blob) {
+            let (number, written) = self.blobs.add_blob(state, &self.workspace, &blob)?;
+            step.packs.entry(number).or_default().0 = Some(written);
+        }
+        Ok(blob)
+    }
+}
+
+impl Step {
+    /// Stores bytes as a chunk unless the workspace has it.
+    fn keep<S: ReadState + ?Sized>(
+        &mut self,
+        blobs: &Blobs,
+        state: &S,
+        workspace: &WorkspaceName,
+        bytes: &[u8],
+    ) -> Result<ChunkId, StoreError> {
+        let id = ChunkId::of(bytes);
+        if self.fresh.contains(&id) || self.used.contains(&id) {
+            return Ok(id);
+        }
+        match read::chunk(state, workspace, &id)? {
+            Some(chunk) if !chunk.is_damaged => {
+                self.used.insert(id);
+            }
+            _ => {
+                let (number, written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
+                let (of, chunks) = self.packs.entry(number).or_default();
+                *of = Some(written);
+                chunks.push(added);
+                self.new_bytes += bytes.len() as u64;
+                self.fresh.insert(id);
+            }
+        }
+        Ok(id)
+    }
+
+    /// Makes the step durable in its packs; returns what the log is to say of it.
+    fn sync(&mut self, workspace: &WorkspaceName) -> Result<Vec<BlobsFrame>, StoreError> {
+        let mut packs = Vec::new();
+        for (number, (written, chunks)) in std::mem::take(&mut self.packs) {
+            let Some(written) = written else { continue };
+            let mut writer = lock(&written);
+            writer.sync()?;
+            packs.push(PackChunks { pack: number, end: writer.end(), chunks });
+        }
+        if packs.is_empty() && self.used.is_empty() {
+            return Ok(Vec::new());
+        }
+        let used = std::mem::take(&mut self.used).into_iter().collect();
+        let part = BlobsPart::Chunks { packs, used };
+        Ok(vec![BlobsFrame { workspace: workspace.clone(), part }])
+    }
+}

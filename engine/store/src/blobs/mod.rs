@@ -1,0 +1,174 @@
+//! Files: cut into chunks, each stored once per workspace in a pack, and read back verified.
+//!
+//! Order of a commit, never broken: the bytes are in a pack, the pack is synced, one frame of the
+//! log says where each chunk is. So whatever the log names is there, after any crash; the index is
+//! a fold of those frames like all of the state.
+
+mod chunker;
+mod ingest;
+mod pack;
+mod pages;
+mod reader;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use lastword_core::hash::ChunkId;
+use lastword_core::id::WorkspaceName;
+use lastword_core::manifest::Blob;
+
+use crate::disk::Disk;
+use crate::error::{BlobError, StoreError};
+use crate::keys::StoredChunk;
+use crate::limits::MAX_OPEN_PACKS;
+use crate::oplog::{Entropy, Segment};
+use crate::payload::NewChunk;
+use crate::read::{self, ReadState};
+
+pub use chunker::Chunker;
+pub use ingest::{Ingest, Ingested};
+use pack::PackWriter;
+pub use reader::BlobReader;
+
+/// The packs of a store. Readers and writers of files share it and are on threads of their own; the
+/// store's owner only appends the frames that they bring.
+#[derive(Debug)]
+pub struct Blobs {
+    disk: Arc<dyn Disk>,
+    log_id: [u8; 16],
+    pack_size: u64,
+    shared: Mutex<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    entropy: Entropy,
+    /// Opened for reading.
+    open: BTreeMap<u64, Arc<Segment>>,
+    /// Where chunks of a workspace go.
+    writers: BTreeMap<WorkspaceName, Arc<Mutex<PackWriter>>>,
+}
+
+/// A pack that got a chunk.
+type Written = Arc<Mutex<PackWriter>>;
+
+impl Blobs {
+    pub(crate) fn new(
+        disk: Arc<dyn Disk>,
+        log_id: [u8; 16],
+        entropy: Entropy,
+        pack_size: u64,
+    ) -> Self {
+        let (open, writers) = (BTreeMap::new(), BTreeMap::new());
+        Blobs { disk, log_id, pack_size, shared: Mutex::new(Shared { entropy, open, writers }) }
+    }
+
+    /// Reads a chunk into `out`; what comes back is what its name says, or an error.
+    pub(crate) fn read_chunk(
+        &self,
+        id: &ChunkId,
+        chunk: &StoredChunk,
+        out: &mut Vec<u8>,
+    ) -> Result<(), BlobError> {
+        pack::read_chunk(&*self.segment(chunk.pack)?, id, chunk, out)
+    }
+
+    /// Adds a chunk to the workspace's pack.
+    fn add_chunk<S: ReadState + ?Sized>(
+        &self,
+        state: &S,
+        workspace: &WorkspaceName,
+        id: ChunkId,
+        raw: &[u8],
+    ) -> Result<(u64, Written, NewChunk), StoreError> {
+        self.with_writer(state, workspace, |writer| Ok(writer.add_chunk(id, raw)?))
+    }
+
+    /// Says in the workspace's pack what a file consists of.
+    fn add_blob<S: ReadState + ?Sized>(
+        &self,
+        state: &S,
+        workspace: &WorkspaceName,
+        blob: &Blob,
+    ) -> Result<(u64, Written), StoreError> {
+        let added = self.with_writer(state, workspace, |writer| {
+            writer.add_blob(blob);
+            Ok(())
+        });
+        added.map(|(number, written, ())| (number, written))
+    }
+
+    fn with_writer<S: ReadState + ?Sized, T>(
+        &self,
+        state: &S,
+        workspace: &WorkspaceName,
+        add: impl FnOnce(&mut PackWriter) -> Result<T, StoreError>,
+    ) -> Result<(u64, Written, T), StoreError> {
+        let mut shared = lock(&self.shared);
+        let takes_more = |writer: &&Written| {
+            let writer = lock(writer);
+            !writer.is_broken() && writer.end() < self.pack_size
+        };
+        let known = shared.writers.get(workspace).filter(takes_more).cloned();
+        let written = match known {
+            Some(written) => written,
+            None => {
+                let is_first = !shared.writers.contains_key(workspace);
+                let resumed = if is_first { self.resume(state, workspace)? } else { None };
+                let writer = match resumed {
+                    Some(writer) => writer,
+                    None => {
+                        let entropy = &mut shared.entropy;
+                        PackWriter::create(&*self.disk, entropy, self.log_id, workspace)?
+                    }
+                };
+                let written = Arc::new(Mutex::new(writer));
+                shared.writers.insert(workspace.clone(), written.clone());
+                written
+            }
+        };
+        drop(shared);
+        let mut writer = lock(&written);
+        let added = add(&mut writer)?;
+        let number = writer.segment.number();
+        drop(writer);
+        Ok((number, written, added))
+    }
+
+    /// The pack that the last process had not filled.
+    fn resume<S: ReadState + ?Sized>(
+        &self,
+        state: &S,
+        workspace: &WorkspaceName,
+    ) -> Result<Option<PackWriter>, StoreError> {
+        let packs = read::packs(state, workspace)?;
+        let Some((number, last)) = packs.last().filter(|(_, pack)| pack.end < self.pack_size)
+        else {
+            return Ok(None);
+        };
+        // One that is damaged or gone is left as it is; reads of its chunks say so.
+        let Ok(segment) = pack::open(&*self.disk, *number) else { return Ok(None) };
+        let is_whole = segment.file.len()? >= segment.offset(last.end);
+        match is_whole {
+            true => Ok(Some(PackWriter::resume(Arc::new(segment), last.end)?)),
+            false => Ok(None),
+        }
+    }
+
+    fn segment(&self, number: u64) -> Result<Arc<Segment>, StoreError> {
+        let mut shared = lock(&self.shared);
+        if let Some(segment) = shared.open.get(&number) {
+            return Ok(segment.clone());
+        }
+        let segment = Arc::new(pack::open(&*self.disk, number)?);
+        if shared.open.len() >= MAX_OPEN_PACKS {
+            shared.open.pop_first();
+        }
+        shared.open.insert(number, segment.clone());
+        Ok(segment)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

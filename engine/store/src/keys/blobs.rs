@@ -1,0 +1,150 @@
+//! Rows that say which files and chunks a workspace has, and where.
+
+use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
+use lastword_core::hash::ChunkId;
+use lastword_core::id::WorkspaceName;
+use lastword_core::manifest::Blob;
+
+use super::workspace_prefix;
+use crate::state::Space;
+
+/// Where the chunks of a workspace are.
+pub const CHUNKS: Space = Space::new(14);
+/// Its files, and the packs that hold their chunks.
+pub const BLOBS: Space = Space::new(15);
+
+const BLOB: u8 = b'b';
+const PACK: u8 = b'p';
+
+/// `workspace 00 chunk id`.
+#[must_use]
+pub fn chunk_key(workspace: &WorkspaceName, id: &ChunkId) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.extend_from_slice(&id.0);
+    out
+}
+
+/// The chunk of a [`chunk_key`].
+#[must_use]
+pub fn chunk_of(key: &[u8]) -> Option<ChunkId> {
+    key.last_chunk().map(|id| ChunkId(*id))
+}
+
+/// `workspace 00 62 sha256`.
+#[must_use]
+pub fn blob_key(workspace: &WorkspaceName, sha256: &[u8; 32]) -> Vec<u8> {
+    let mut out = blobs_prefix(workspace);
+    out.extend_from_slice(sha256);
+    out
+}
+
+/// The part of a [`blob_key`] that all files of a workspace share.
+#[must_use]
+pub fn blobs_prefix(workspace: &WorkspaceName) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.push(BLOB);
+    out
+}
+
+/// `workspace 00 70 number`.
+#[must_use]
+pub fn pack_key(workspace: &WorkspaceName, pack: u64) -> Vec<u8> {
+    let mut out = packs_prefix(workspace);
+    out.extend_from_slice(&pack.to_be_bytes());
+    out
+}
+
+/// The part of a [`pack_key`] that all packs of a workspace share.
+#[must_use]
+pub fn packs_prefix(workspace: &WorkspaceName) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.push(PACK);
+    out
+}
+
+/// Where a chunk is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredChunk {
+    /// Number of its pack.
+    pub pack: u64,
+    /// Position of its frame in the pack.
+    pub position: u64,
+    /// Bytes of the frame's payload.
+    pub len: u64,
+    /// Bytes of the chunk.
+    pub raw: u64,
+    /// Log position of the newest frame that stored or used it.
+    pub touched: u64,
+    /// A read has found other bytes there: it counts as not here, and is written again when its
+    /// file is stored again.
+    pub is_damaged: bool,
+}
+
+/// A file that is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredBlob {
+    /// Its length and chunks.
+    pub blob: Blob,
+    /// Log position of the newest frame that stored it.
+    pub touched: u64,
+    /// When that was, milliseconds since 1970 UTC.
+    pub time_ms: i64,
+}
+
+/// How far a pack is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StoredPack {
+    /// Everything before this position is durable; what lies behind does not count.
+    pub end: u64,
+    /// Bytes of frames whose chunks are in [`CHUNKS`] with this pack.
+    pub live: u64,
+}
+
+impl Encode for StoredChunk {
+    fn encode(&self, out: &mut Encoder) {
+        for number in [self.pack, self.position, self.len, self.raw, self.touched] {
+            out.u64(number);
+        }
+        out.bool(self.is_damaged);
+    }
+}
+
+impl Decode for StoredChunk {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            pack: from.u64()?,
+            position: from.u64()?,
+            len: from.u64()?,
+            raw: from.u64()?,
+            touched: from.u64()?,
+            is_damaged: from.bool()?,
+        })
+    }
+}
+
+impl Encode for StoredBlob {
+    fn encode(&self, out: &mut Encoder) {
+        self.blob.encode(out);
+        out.u64(self.touched);
+        out.i64(self.time_ms);
+    }
+}
+
+impl Decode for StoredBlob {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { blob: Blob::decode(from)?, touched: from.u64()?, time_ms: from.i64()? })
+    }
+}
+
+impl Encode for StoredPack {
+    fn encode(&self, out: &mut Encoder) {
+        out.u64(self.end);
+        out.u64(self.live);
+    }
+}
+
+impl Decode for StoredPack {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { end: from.u64()?, live: from.u64()? })
+    }
+}

@@ -1,0 +1,139 @@
+//! What is said of files: which chunks are where, and which file consists of which.
+
+use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
+use lastword_core::hash::ChunkId;
+use lastword_core::id::WorkspaceName;
+use lastword_core::limits::MAX_CHUNK_BYTES;
+use lastword_core::manifest::Blob;
+
+use crate::limits::{MAX_FRAME_CHUNKS, MAX_FRAME_PACKS, MAX_PACK_PAYLOAD};
+
+/// Something about the files of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BlobsFrame {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// What.
+    pub part: BlobsPart,
+}
+
+/// What a [`BlobsFrame`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BlobsPart {
+    /// Chunks are durable in packs, and others that were there are needed once more.
+    Chunks {
+        /// The new ones, pack by pack.
+        packs: Vec<PackChunks>,
+        /// The others.
+        used: Vec<ChunkId>,
+    },
+    /// A file is here: all its chunks and pages are.
+    Blob {
+        /// The file.
+        blob: Blob,
+        /// When it was stored, milliseconds since 1970 UTC.
+        time_ms: i64,
+    },
+    /// Chunks whose bytes are not what was written: they count as not here.
+    Damaged {
+        /// Which.
+        chunks: Vec<ChunkId>,
+    },
+}
+
+/// Chunks that were added to one pack.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PackChunks {
+    /// Number of the pack.
+    pub pack: u64,
+    /// Everything before this position of it is durable.
+    pub end: u64,
+    /// Which chunks, and where.
+    pub chunks: Vec<NewChunk>,
+}
+
+/// One chunk in a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewChunk {
+    /// Its id.
+    pub id: ChunkId,
+    /// Position of its frame.
+    pub position: u64,
+    /// Bytes of the frame's payload.
+    pub len: u64,
+    /// Bytes of the chunk.
+    pub raw: u64,
+}
+
+impl Encode for NewChunk {
+    fn encode(&self, out: &mut Encoder) {
+        self.id.encode(out);
+        for number in [self.position, self.len, self.raw] {
+            out.u64(number);
+        }
+    }
+}
+
+impl Decode for NewChunk {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let id = ChunkId::decode(from)?;
+        let position = from.u64()?;
+        let len = from.len("payload of a chunk", MAX_PACK_PAYLOAD)? as u64;
+        let raw = from.len("chunk", MAX_CHUNK_BYTES)? as u64;
+        Ok(Self { id, position, len, raw })
+    }
+}
+
+impl Encode for PackChunks {
+    fn encode(&self, out: &mut Encoder) {
+        out.u64(self.pack);
+        out.u64(self.end);
+        out.list(&self.chunks);
+    }
+}
+
+impl Decode for PackChunks {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let (pack, end) = (from.u64()?, from.u64()?);
+        Ok(Self { pack, end, chunks: from.list("chunks", MAX_FRAME_CHUNKS)? })
+    }
+}
+
+impl Encode for BlobsFrame {
+    fn encode(&self, out: &mut Encoder) {
+        self.workspace.encode(out);
+        match &self.part {
+            BlobsPart::Chunks { packs, used } => {
+                out.u64(0);
+                out.list(packs);
+                out.list(used);
+            }
+            BlobsPart::Blob { blob, time_ms } => {
+                out.u64(1);
+                blob.encode(out);
+                out.i64(*time_ms);
+            }
+            BlobsPart::Damaged { chunks } => {
+                out.u64(2);
+                out.list(chunks);
+            }
+        }
+    }
+}
+
+impl Decode for BlobsFrame {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let workspace = WorkspaceName::decode(from)?;
+        let offset = from.offset();
+        let part = match from.u64()? {
+            0 => BlobsPart::Chunks {
+                packs: from.list("packs", MAX_FRAME_PACKS)?,
+                used: from.list("chunks", MAX_FRAME_CHUNKS)?,
+            },
+            1 => BlobsPart::Blob { blob: Blob::decode(from)?, time_ms: from.i64()? },
+            2 => BlobsPart::Damaged { chunks: from.list("chunks", MAX_FRAME_CHUNKS)? },
+            _ => return Err(DecodeError::Invalid { what: "part of a blobs frame", offset }),
+        };
+        Ok(Self { workspace, part })
+    }
+}
