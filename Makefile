@@ -19,10 +19,11 @@ test: deps ## Run every test (at most 5 minutes after the build)
 
 check: deps lint no-std deny slow ## Everything that must pass before a change lands, beyond `make test`
 
-soak: ## Kill the store in the middle of writes, ROUNDS times, and flip every bit of a redb file (hours)
+soak: ## Kill the store in the middle of writes, ROUNDS times, flip every bit of a redb file, fill a disk (hours)
 	LASTWORD_KILL_ROUNDS=$(ROUNDS) cargo test --release -p lastword-store --test store -- kills --nocapture
 	LASTWORD_FLIP_STRIDE=1 cargo test --release -p lastword-store --test flips -- --nocapture --test-threads 1
 	LASTWORD_KILL_ROUNDS=20 cargo test --release --workspace -- kills
+	LASTWORD_DISK_RECORDS=500000 cargo test --release -p lastword-store --test store -- endless_updates
 
 bench: ## Measure speed (about 2 minutes after the build)
 	cargo bench -p lastword-benches

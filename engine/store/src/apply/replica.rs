@@ -155,13 +155,14 @@ pub(super) fn remote(
     if page.consistent_at.is_some() {
         step.install_staged()?;
     }
-    for Entry::Row { table, key, row } in page.entries {
+    for (at, Entry::Row { table, key, row }) in page.entries.into_iter().enumerate() {
         let row_key = keys::row_key(&workspace, step.meta.generation, &table, &key);
         step.meta.time_ms = step.meta.time_ms.max(row.time_ms);
         let stored = StoredRow { position, row };
+        let is_first = page.previous.get(at) == Some(&0);
         match stage {
             true => put(step.state, STAGED, &row_key, &stored)?,
-            false => step.install(row_key, &table, &key, stored)?,
+            false => step.install(row_key, &table, &key, stored, is_first)?,
         }
     }
     step.meta.received_to = page.to;
@@ -447,23 +448,26 @@ impl<'a, 'b> Step<'a, 'b> {
                 let what = "a staged row does not decode";
                 return Err(read::state_damaged(STAGED, &row_key, what));
             };
-            self.install(row_key, &table, &key, stored)?;
+            self.install(row_key, &table, &key, stored, false)?;
         }
         Ok(())
     }
 
-    /// Takes over the authority's row, below own ops if there are any.
+    /// Takes over the authority's row, below own ops if there are any. Of a record whose first
+    /// frame this is no other row is looked for: in a first copy that is every record.
     fn install(
         &mut self,
         row_key: Vec<u8>,
         table: &TableName,
         key: &Key,
         stored: StoredRow,
+        is_first: bool,
     ) -> Result<(), StoreError> {
         let shadow = read::shadow(self.state, &row_key)?;
         let has_shadow = shadow.is_some();
         let old = match shadow {
             Some(Shadow(row)) => row,
+            None if is_first && !self.state.has_changed(ROWS, &row_key) => None,
             None => read::row(self.state, &row_key)?,
         };
         let old = old.as_ref().map(|old| &old.row);

@@ -60,7 +60,7 @@ impl Store {
         let Recovered { writer, clean, cut_bytes } =
             oplog::recover(&disk, segments, entropy, sizes, start)?;
         let mut state = LiveState::new(apply.clone(), opened);
-        state.write_anew(&disk, options.anew_from_bytes);
+        state.write_anew(&disk, options.anew_from_bytes, options.delta_cap_bytes);
         let cap = options.replay_bytes;
         if let Some(base) = base.as_ref().filter(|_| empty) {
             load(&mut state, &*apply, base, cap)?;
