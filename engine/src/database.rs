@@ -21,6 +21,7 @@ use crate::log::{self, LogLine};
 use crate::open::{OpenOptions, OpenedStore};
 use crate::receipt::Receipts;
 use crate::schema::{Declared, Index, TableSet};
+use crate::unsent::Unsent;
 use crate::writer::Writer;
 
 /// Batches without a verdict beyond which [`crate::Error::OutboxFull`] stops writes.
@@ -43,6 +44,7 @@ pub(crate) struct DatabaseInner {
     /// Workspaces whose conflicts are about to be told.
     pub(crate) looking: Arc<Mutex<BTreeSet<WorkspaceName>>>,
     pub(crate) declared: Arc<Declared>,
+    pub(crate) unsent: Arc<Unsent>,
     pub(crate) max_undecided: u64,
     pub(crate) max_file_bytes: u64,
     pub(crate) app_schema: u64,
@@ -64,6 +66,7 @@ pub(crate) struct Running {
     pub(crate) watchers: Arc<Watchers>,
     pub(crate) hooks: Arc<HookQueue>,
     pub(crate) declared: Arc<Declared>,
+    pub(crate) unsent: Arc<Unsent>,
     pub(crate) environment: Arc<dyn Environment>,
 }
 
@@ -173,8 +176,9 @@ impl Builder {
             Box::new(move |view| told.published(view)),
         )?;
         let (declared, environment) = (Arc::new(declared), Arc::new(Machine));
-        let hooks = Arc::default();
-        let running = Running { opened, healed, writer, watchers, hooks, declared, environment };
+        let (hooks, unsent) = Default::default();
+        let running =
+            Running { opened, healed, writer, watchers, hooks, declared, unsent, environment };
         Ok(self.database(running))
     }
 
@@ -193,7 +197,8 @@ impl Builder {
 
     /// The database over a store that is open.
     pub(crate) fn database(&self, running: Running) -> Database {
-        let Running { opened, healed, writer, watchers, hooks, declared, environment } = running;
+        let Running { opened, healed, writer, watchers, hooks, declared, unsent, environment } =
+            running;
         tell_panics(&hooks);
         Database {
             inner: Arc::new(DatabaseInner {
@@ -205,6 +210,7 @@ impl Builder {
                 hooks,
                 looking: Arc::default(),
                 declared,
+                unsent,
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 max_file_bytes: self.max_file_bytes.unwrap_or(MAX_BLOB_BYTES),
                 app_schema: self.app_schema,

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Where a database takes the time and its ids from.
-pub(crate) trait Environment: Send + Sync {
+pub trait Environment: Send + Sync {
     /// Wall time, milliseconds since 1970 UTC.
     fn now_ms(&self) -> i64;
 

@@ -149,6 +149,14 @@ pub enum Error {
         /// Its key.
         key: String,
     },
+    /// The value that an undelete would bring back is not there any more.
+    #[error("{table}/{key} cannot be undeleted: its value was erased; write the record again")]
+    ValueGone {
+        /// Its table.
+        table: String,
+        /// Its key.
+        key: String,
+    },
     /// A workspace cannot have that schema.
     #[error("workspace {workspace}: {source}")]
     Schema {

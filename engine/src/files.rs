@@ -15,7 +15,7 @@ use lastword_core::id::{Key, TableName};
 use lastword_core::manifest::Blob;
 use lastword_core::row::Row;
 use lastword_core::value::{Record, Value};
-use lastword_store::blobs::{BlobReader, Ingest};
+use lastword_store::blobs::{BlobReader, Blobs, Ingest};
 use lastword_store::payload::{BlobsFrame, BlobsPart, Payload};
 use lastword_store::{BlobError, read};
 
@@ -160,9 +160,8 @@ impl Files {
     ) -> Result<Staged> {
         self.ws.check_writable()?;
         let inner = &self.ws.database().inner;
-        let (blobs, time_ms) = (&inner.opened.blobs, inner.environment.now_ms());
-        let limit = inner.max_file_bytes;
-        let mut ingest = Ingest::new(blobs, self.ws.name(), from, limit, time_ms);
+        let (time_ms, limit) = (inner.environment.now_ms(), inner.max_file_bytes);
+        let mut ingest = Ingest::new(&self.blobs()?, self.ws.name(), from, limit, time_ms);
         let mut new_bytes = 0;
         loop {
             let done = ingest.step()?;
@@ -175,14 +174,13 @@ impl Files {
         }
     }
 
-    /// Reads a file from its beginning.
+    /// Reads a file from its beginning. The directory stays locked until the reader is dropped.
     ///
     /// # Errors
     /// [`Error::Blob`] if it is not here.
     pub fn open(&self, hash: &BlobHash) -> Result<FileReader> {
-        let blobs = &self.ws.database().inner.opened.blobs;
         let reader = match hash {
-            BlobHash::Sha256(sha256) => BlobReader::open(blobs, self.ws.name(), sha256)?,
+            BlobHash::Sha256(sha256) => BlobReader::open(&self.blobs()?, self.ws.name(), sha256)?,
             BlobHash::Md5(_) => return Err(BlobError::Missing { hash: *hash }.into()),
         };
         Ok(FileReader { reader, files: self.clone(), at: 0 })
@@ -254,6 +252,10 @@ impl Files {
             usage.dead_bytes += pack.end.saturating_sub(pack.live);
         }
         Ok(usage)
+    }
+
+    fn blobs(&self) -> Result<Arc<Blobs>> {
+        self.ws.database().inner.opened.blobs.upgrade().ok_or(Error::Closed)
     }
 
     fn append(&self, frames: Vec<BlobsFrame>) -> Result<()> {

@@ -9,7 +9,9 @@ use lastword_core::protocol::Entry;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_core::value::Record;
 use lastword_store::keys::StoredRow;
-use lastword_store::payload::{DecidedBatch, Erasure, LocalBatch, Payload, RemotePage, Retry};
+use lastword_store::payload::{
+    DecidedBatch, Erasure, LocalBatch, Payload, RemotePage, Retry, Squash,
+};
 use lastword_store::{StoreError, ViewHandle};
 
 use crate::error::Result;
@@ -68,9 +70,9 @@ pub(crate) fn history(
         };
         let Ok(payload) = Payload::from_frame(frame.kind, &frame.payload) else { break };
         let found = match payload {
-            Payload::Local(local) | Payload::Retry(Retry { sent: local, .. }) => {
-                of_local(position, &local, name)
-            }
+            Payload::Local(local)
+            | Payload::Retry(Retry { sent: local, .. })
+            | Payload::Squash(Squash { sent: local, .. }) => of_local(position, &local, name),
             Payload::Decided(decided) => of_decided(position, &decided, name),
             Payload::Remote(page) => of_remote(position, page, name),
             Payload::Erasure(erasure) => of_erasure(position, &erasure, name),
@@ -152,7 +154,7 @@ fn of_decided(position: u64, frame: &DecidedBatch, name: Name<'_>) -> Option<(Ve
         device,
         what: what(&op.action),
         verdict: verdicts.get(at).cloned(),
-        record: written(&op.action),
+        record: written(&op.action).or_else(|| frame.value_at(at).cloned()),
     };
     Some((version, *frame.previous.get(at)?))
 }

@@ -12,7 +12,7 @@ use lastword_core::protocol::authority::PushAnswer;
 use lastword_core::rules::{self, At, Policy, Writer as OpWriter};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, RefusalCode, Verdict};
-use lastword_core::value::{Field, Value};
+use lastword_core::value::{Field, Record, Value};
 use lastword_store::Store;
 use lastword_store::keys;
 use lastword_store::payload::{DecidedBatch, Payload, cut_text};
@@ -101,6 +101,7 @@ fn consume(
         decision,
         own: Vec::new(),
         previous: Vec::new(),
+        values: Vec::new(),
     });
     store.append(payload.kind(), &payload.to_bytes())?;
     Ok(())
@@ -133,15 +134,22 @@ fn judge(
             return Ok(refused(workspace, pushed, code, &message, time_ms));
         }
     }
-    let Judged { verdicts, mut own, mut previous, .. } = judged;
+    let Judged { verdicts, mut own, mut previous, values, .. } = judged;
     own.extend(introduces);
     previous.extend(own.iter().map(|_| 0));
     let Pushed { batch, payload_hash, .. } = pushed;
     let last_seq = meta.head + (batch.ops.len() + own.len()) as u64;
     let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };
-    let frame =
-        DecidedBatch { workspace: workspace.clone(), batch, payload_hash, decision, own, previous };
-    let size = lastword_core::codec::to_bytes(&frame).len();
+    let frame = DecidedBatch {
+        workspace: workspace.clone(),
+        batch,
+        payload_hash,
+        decision,
+        own,
+        previous,
+        values,
+    };
+    let size = frame.to_bytes().len();
     if size > MAX_DECIDED_BYTES {
         let message = format!(
             "the decided batch is {size} bytes with its conflicts, the limit is \
@@ -167,6 +175,7 @@ fn refused(
         decision: Decision::Refused { code, message: cut_text(message), time_ms },
         own: Vec::new(),
         previous: Vec::new(),
+        values: Vec::new(),
     }
 }
 
@@ -249,13 +258,14 @@ struct Judged<'a> {
     verdicts: Vec<Verdict>,
     own: Vec<Op>,
     previous: Vec<u64>,
+    values: Vec<(u64, Record)>,
 }
 
 impl<'a> Judged<'a> {
     fn new(workspace: &'a WorkspaceName, schema: &'a Schema) -> Self {
-        let (lineage, verdicts, own, previous) = Default::default();
+        let (lineage, verdicts, own, previous, values) = Default::default();
         let (generation, time_ms) = (0, 0);
-        Self { workspace, schema, generation, lineage, time_ms, verdicts, own, previous }
+        Self { workspace, schema, generation, lineage, time_ms, verdicts, own, previous, values }
     }
 
     fn op<S: ReadState>(
@@ -282,6 +292,11 @@ impl<'a> Judged<'a> {
         for conflict in &outcome.conflicts {
             let private_to = table.private_by.map(|_| user.as_str());
             self.own.push(conflict_op(op, conflict, table.policy, self.time_ms, private_to));
+        }
+        if matches!(op.action, Action::Undelete { .. })
+            && let Some(row) = outcome.row
+        {
+            self.values.push((self.verdicts.len() as u64, row.record));
         }
         self.verdicts.push(outcome.verdict);
         self.previous.push(stored.map_or(0, |stored| stored.position));

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use lastword_core::hash::BlobHash;
 use lastword_core::id::{DeviceId, Key, TableName};
 use lastword_core::op::{Action, Op};
-use lastword_core::protocol::Entry;
+use lastword_core::protocol::{Decided, Entry};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::payload::{
@@ -87,14 +87,7 @@ fn line(position: u64, payload: Payload) -> LogLine {
         Payload::Decided(frame) => ("decided", Some(frame.workspace.clone()), decided_text(&frame)),
         Payload::Remote(page) => ("remote", Some(page.workspace.clone()), page_text(&page)),
         Payload::Verdicts(verdicts) => {
-            let text: Vec<String> = verdicts
-                .decisions
-                .iter()
-                .map(|decided| {
-                    format!("batch {} {}", decided.counter, decision_text(&decided.decision))
-                })
-                .collect();
-            ("verdicts", Some(verdicts.workspace), list(&text))
+            ("verdicts", Some(verdicts.workspace), verdicts_text(&verdicts.decisions))
         }
         Payload::Attachment(attachment) => {
             let text = format!("epoch {}, role {}", attachment.epoch, attachment.role);
@@ -110,6 +103,10 @@ fn line(position: u64, payload: Payload) -> LogLine {
             let text =
                 format!("{}, from dead letter {}", local_text(&retry.sent), retry.letter.key);
             ("retry", Some(retry.sent.workspace), text)
+        }
+        Payload::Squash(frame) => {
+            let text = format!("{}, in place of the one before", local_text(&frame.sent));
+            ("squash", Some(frame.sent.workspace), text)
         }
         Payload::Sums(sums) => (
             "sums",
@@ -148,6 +145,13 @@ fn line(position: u64, payload: Payload) -> LogLine {
         }
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
+}
+
+fn verdicts_text(decisions: &[Decided]) -> String {
+    let text = |decided: &Decided| {
+        format!("batch {} {}", decided.counter, decision_text(&decided.decision))
+    };
+    list(&decisions.iter().map(text).collect::<Vec<_>>())
 }
 
 fn fork_text(identity: &Identity) -> String {

@@ -1,7 +1,7 @@
 //! Opening a store directory: lock, recover, and check that it plays the wanted part.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lastword_core::codec::from_bytes;
@@ -49,7 +49,8 @@ pub(crate) struct OpenedStore {
     pub(crate) identity: Identity,
     pub(crate) report: OpenReport,
     pub(crate) upkeep: UpkeepSettings,
-    pub(crate) blobs: Arc<Blobs>,
+    /// The store's own, so that the lock goes with the store.
+    pub(crate) blobs: Weak<Blobs>,
 }
 
 /// What is out of the ordinary when people open a store.
@@ -110,7 +111,7 @@ fn locked(lock: DirLock, options: &OpenOptions) -> Result<(OpenedStore, Store)> 
     };
     let delta_cap_bytes = options.store.delta_cap_bytes;
     let upkeep = UpkeepSettings { delta_cap_bytes, keep: options.keep };
-    let blobs = Arc::clone(store.blobs());
+    let blobs = Arc::downgrade(store.blobs());
     Ok((OpenedStore { dir, identity, report, upkeep, blobs }, store))
 }
 

@@ -25,5 +25,6 @@ pub(crate) fn batch(
         ops: Vec::new(),
     };
     let (workspace, payload_hash) = (workspace.clone(), batch.payload_hash());
-    DecidedBatch { workspace, batch, payload_hash, decision, own, previous }
+    let values = Vec::new();
+    DecidedBatch { workspace, batch, payload_hash, decision, own, previous, values }
 }

@@ -51,6 +51,8 @@ pub(crate) struct Receipts {
 #[derive(Debug, Default)]
 struct State {
     held: BTreeMap<BatchId, Option<Decision>>,
+    /// Held batches that another batch has taken in, by that one: its verdict is theirs.
+    taken_in: BTreeMap<BatchId, Vec<BatchId>>,
     closed: bool,
     wakers: Vec<Waker>,
 }
@@ -76,12 +78,27 @@ impl Receipts {
         Held { receipts: Arc::clone(self), batch_id }
     }
 
+    /// The batch `replaced` is part of `by` from here on; to be called before a verdict on that one
+    /// can come.
+    pub(crate) fn taken_in(&self, replaced: BatchId, by: BatchId) {
+        let mut state = lock(&self.state);
+        let mut taken = state.taken_in.remove(&replaced).unwrap_or_default();
+        taken.push(replaced);
+        taken.retain(|batch_id| state.held.contains_key(batch_id));
+        if !taken.is_empty() {
+            state.taken_in.insert(by, taken);
+        }
+    }
+
     /// Hands durable verdicts to those who hold a receipt.
     pub(crate) fn settle(&self, decided: Vec<(BatchId, Decision)>) {
         let mut state = lock(&self.state);
         for (batch_id, decision) in decided {
-            if let Some(verdict) = state.held.get_mut(&batch_id) {
-                *verdict = Some(decision);
+            let taken_in = state.taken_in.remove(&batch_id).unwrap_or_default();
+            for batch_id in taken_in.into_iter().chain([batch_id]) {
+                if let Some(verdict) = state.held.get_mut(&batch_id) {
+                    *verdict = Some(decision.clone());
+                }
             }
         }
         self.wake(state);
@@ -128,7 +145,8 @@ impl Receipt {
         self.held.is_some()
     }
 
-    /// The batch, if the write has something to sync.
+    /// The batch as it was written, if the write has something to sync. Another one may have taken
+    /// it in since: see [`crate::WriteOptions::squash`].
     #[must_use]
     pub fn batch_id(&self) -> Option<BatchId> {
         self.held.as_ref().map(|held| held.batch_id)

@@ -26,6 +26,7 @@ use crate::dead_letter;
 use crate::error::{Error, Result};
 use crate::lost;
 use crate::schema::Declared;
+use crate::unsent::Unsent;
 
 /// The nonce of a store that was just opened: how far its log had come then, and something random.
 /// The frame that it appends makes the first part of each opening greater than that of the one
@@ -66,18 +67,23 @@ pub(crate) fn workspace_state<S: ReadState>(
     })
 }
 
-/// Undecided batches after `after`, in counter order, as they are pushed.
+/// Undecided batches after `after`, in counter order, as they are pushed; from here on they are a
+/// session's, and nothing takes them in.
 pub(crate) fn read_outbox(
     log: &ViewHandle,
+    unsent: &Unsent,
     workspace: &WorkspaceName,
     after: u64,
     max: usize,
 ) -> Result<Vec<Batch>> {
+    let mut newest = unsent.lock();
     let view = log.view();
     let Some(Identity { device, former, .. }) = read::identity(&*view)? else {
         return Ok(Vec::new());
     };
-    let entries = read::outbox(&*view, workspace, after.saturating_add(1), max)?;
+    let mut entries = read::outbox(&*view, workspace, after.saturating_add(1), max)?;
+    newest.hand(workspace, &mut entries);
+    drop(newest);
     let mut batches = Vec::with_capacity(entries.len());
     for (counter, entry) in entries.into_iter().filter(|(_, entry)| entry.settled.is_none()) {
         let frame = log.read_frame(entry.position)?;

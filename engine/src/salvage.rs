@@ -200,6 +200,8 @@ struct Behind {
     /// Local batches, dead letters and declarations, in order.
     frames: Vec<Payload>,
     accepted: BTreeSet<BatchId>,
+    /// Batches that another has taken in.
+    squashed: BTreeSet<BatchId>,
     /// Who the device became there.
     identity: Option<Identity>,
     saved: SavedBehind,
@@ -219,6 +221,10 @@ impl Behind {
             ) => {
                 self.frames.push(payload);
             }
+            Ok(Payload::Squash(frame)) => {
+                self.take_in(frame.replaced);
+                self.frames.push(Payload::Local(frame.sent));
+            }
             Ok(Payload::Verdicts(verdicts)) => {
                 self.accepted.extend(verdicts.decisions.iter().map(|decided| decided.batch_id));
             }
@@ -228,6 +234,18 @@ impl Behind {
             }
             Ok(_) => {}
             Err(_) => self.saved.unreadable += 1,
+        }
+    }
+
+    /// A batch that another one stands for: only its local ops are its own.
+    fn take_in(&mut self, replaced: BatchId) {
+        self.squashed.insert(replaced);
+        for frame in &mut self.frames {
+            if let Payload::Local(LocalBatch { batch, .. }) = frame
+                && batch.as_ref().is_some_and(|batch| batch.batch_id == replaced)
+            {
+                *batch = None;
+            }
         }
     }
 
@@ -260,7 +278,7 @@ fn device(
     salvaged: &mut Salvaged,
 ) -> Result<()> {
     let kept_to = store.next_position();
-    let Behind { frames, accepted, identity, mut saved } = behind;
+    let Behind { frames, accepted, squashed, identity, mut saved } = behind;
     let mut lettered = BTreeSet::new();
     if salvaged.taken.from_state {
         let letters = letters_before(store)?;
@@ -273,7 +291,8 @@ fn device(
     let is_open = |entry: &OutboxEntry| {
         let is_decided = entry.settled.is_some() || accepted.contains(&entry.batch_id);
         let is_wanted = !is_decided || undecided == Undecided::SendAgain;
-        is_wanted && !lettered.contains(&entry.batch_id)
+        let is_elsewhere = lettered.contains(&entry.batch_id) || squashed.contains(&entry.batch_id);
+        is_wanted && !is_elsewhere
     };
     let (mut before, mut after) = (Vec::new(), Vec::new());
     for (workspace, entries) in renew::outbox(store, is_open)? {

@@ -12,7 +12,7 @@ use crate::hook::{self, QueueFull};
 use crate::live::lock;
 use crate::receipt::{Receipt, Written};
 use crate::view::{Shown, WorkspaceView};
-use crate::write::{self, Appended, Author, Tx};
+use crate::write::{self, Appended, Author, Tx, WriteOptions};
 
 /// How often a write runs its closure again because another write moved one of its records.
 const MAX_WRITE_ATTEMPTS: usize = 1000;
@@ -81,7 +81,38 @@ impl Workspace {
     /// [`Error::OutboxFull`]; [`Error::ReservedWorkspace`] for `_store`; [`Error::Store`] if the
     /// disk fails. Nothing is written then, except that after a failed sync the outcome is unknown
     /// until the database is opened again.
-    pub fn write(&self, mut edit: impl FnMut(&mut Tx) -> Result<()>) -> Result<Receipt> {
+    pub fn write(&self, edit: impl FnMut(&mut Tx) -> Result<()>) -> Result<Receipt> {
+        self.write_with(WriteOptions::default(), edit)
+    }
+
+    /// [`Workspace::write`] with options.
+    ///
+    /// ```
+    /// # use lastword::{Database, Table, WriteOptions};
+    /// # use serde::{Deserialize, Serialize};
+    /// # #[derive(Serialize, Deserialize)]
+    /// # struct Note { id: String, text: String }
+    /// const NOTES: Table<Note> = Table::new("notes", "id");
+    /// # let dir = tempfile::tempdir()?;
+    /// # let db = Database::builder().tables(NOTES).open(dir.path().join("db"))?;
+    /// # let ws = db.workspace("main")?;
+    /// # ws.write(|tx| tx.put(NOTES, &Note { id: "n1".into(), text: String::new() }))?;
+    /// for word in ["A ", "text ", "that ", "is ", "streamed"] {
+    ///     ws.write_with(WriteOptions::default().squash(), |tx| {
+    ///         tx.update(NOTES, "n1", |note| note.text.push_str(word))
+    ///     })?;
+    /// }
+    /// assert_eq!(ws.status()?.undecided, 2); // n1 itself, and its text
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Workspace::write`].
+    pub fn write_with(
+        &self,
+        options: WriteOptions,
+        mut edit: impl FnMut(&mut Tx) -> Result<()>,
+    ) -> Result<Receipt> {
         self.check_writable()?;
         for _ in 0..MAX_WRITE_ATTEMPTS {
             let inner = &self.db.inner;
@@ -92,12 +123,18 @@ impl Workspace {
             let environment = Arc::clone(&inner.environment);
             let batch_id = BatchId(environment.random());
             let held = inner.receipts.hold(batch_id);
-            let clock = Arc::clone(&inner.last_hlc);
+            let (clock, unsent) = (Arc::clone(&inner.last_hlc), Arc::clone(&inner.unsent));
+            let receipts = Arc::clone(&inner.receipts);
             let appended = self.told_if_full(inner.writer.run(move |store| {
                 let is_local = |table: &TableName| declared.is_local(table);
                 let mut last_hlc = lock(&clock);
-                let author = Author { is_local: &is_local, last_hlc: &mut last_hlc, max_undecided };
-                write::append(store, &draft, batch_id, environment.now_ms(), author)
+                let (is_local, last_hlc, unsent) = (&is_local, &mut last_hlc, &*unsent);
+                let author = Author { is_local, last_hlc, max_undecided, unsent, options };
+                let appended = write::append(store, &draft, batch_id, environment.now_ms(), author);
+                if let Ok(Appended::Synced(_, Some(replaced))) = &appended {
+                    receipts.taken_in(*replaced, batch_id);
+                }
+                appended
             }))?;
             let workspace = self.name.clone();
             return Ok(match appended {
@@ -105,7 +142,7 @@ impl Workspace {
                 Appended::Local(position) => {
                     Receipt::local(Written { workspace, position, before })
                 }
-                Appended::Synced(position) => {
+                Appended::Synced(position, _) => {
                     Receipt::synced(held, Written { workspace, position, before })
                 }
             });

@@ -17,13 +17,15 @@ use lastword_core::rules::{PENDING_SEQ, Policy, TableRules};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Mark;
 use lastword_core::value::{Field, Record};
-use lastword_store::keys::{self, StoredRow};
-use lastword_store::payload::{LocalBatch, Payload};
+use lastword_store::keys::{self, StoredRow, WorkspaceMeta};
+use lastword_store::payload::{LocalBatch, Payload, Squash};
 use lastword_store::read::{self, ReadState};
 use lastword_store::{BlobError, Store, View};
 
 use crate::error::{Error, Result};
 use crate::schema::Declared;
+use crate::squash::{self, Place, Squashed};
+use crate::unsent::Unsent;
 
 type Name = (TableName, Key);
 
@@ -306,7 +308,7 @@ impl Tx {
     ///
     /// # Errors
     /// [`Error::NotDeleted`] if the record is live or was never known, [`Error::NoUndelete`] in a
-    /// table under policy `revision`.
+    /// table under policy `revision`, [`Error::ValueGone`] if it was erased.
     pub fn undelete_record(&mut self, table: &TableName, key: &Key) -> Result<()> {
         Self::writable(table)?;
         let policy = rules_of(&self.schema, &self.declared, table).policy;
@@ -329,6 +331,10 @@ impl Tx {
         if policy == Policy::Revision {
             let (table, key) = (table.as_str().into(), key.as_str().into());
             return Err(Error::NoUndelete { table, key });
+        }
+        if row.is_erased() {
+            let (table, key) = (table.as_str().into(), key.as_str().into());
+            return Err(Error::ValueGone { table, key });
         }
         // An own delete without a verdict has no seq yet; its batch names it.
         let tombstone = match row.last.seq {
@@ -417,8 +423,27 @@ pub(crate) enum Appended {
     /// It has nothing to sync: it touched local tables only, or nothing. Position of its frame, 0
     /// if there is none.
     Local(u64),
-    /// Its batch is in the outbox; position of its frame.
-    Synced(u64),
+    /// Its batch is in the outbox; position of its frame, and the batch that it has taken in.
+    Synced(u64, Option<BatchId>),
+}
+
+/// How a write is made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteOptions {
+    pub(crate) squash: bool,
+}
+
+impl WriteOptions {
+    /// The write may become one batch with the one before it: if that one was written by this
+    /// process with this option, names at least the same records, and no connection has taken it
+    /// yet. For an app that updates a record many times a second, such as a text that is streamed:
+    /// what waits to be sent is one batch, not one for each update. Both are decided as one then:
+    /// a refusal refuses both, and each receipt gets the verdict of the batch that took its own in.
+    #[must_use]
+    pub fn squash(mut self) -> Self {
+        self.squash = true;
+        self
+    }
 }
 
 /// What the writer thread needs besides the draft.
@@ -426,9 +451,11 @@ pub(crate) struct Author<'a> {
     pub(crate) is_local: &'a dyn Fn(&TableName) -> bool,
     pub(crate) last_hlc: &'a mut Hlc,
     pub(crate) max_undecided: u64,
+    pub(crate) unsent: &'a Unsent,
+    pub(crate) options: WriteOptions,
 }
 
-/// Whoever reads a record finds the file that it names, whatever became of that since it was stored.
+/// Whoever reads a record finds the file that it names, whatever became of that meanwhile.
 fn check_files<S: ReadState>(state: &S, draft: &Draft) -> Result<()> {
     for sha256 in &draft.files {
         if read::blob(state, &draft.workspace, sha256)?.is_none() {
@@ -438,13 +465,16 @@ fn check_files<S: ReadState>(state: &S, draft: &Draft) -> Result<()> {
     Ok(())
 }
 
+/// Ops with the position of their record's frame before, 0 = none.
+type Placed = (Vec<Op>, Vec<u64>);
+
 /// Checks that nothing moved, gives counter, bases and clock, and appends the frame.
 pub(crate) fn append(
     store: &mut Store,
     draft: &Draft,
     batch_id: BatchId,
     now: i64,
-    author: Author<'_>,
+    mut author: Author<'_>,
 ) -> Result<Appended> {
     if draft.ops.is_empty() {
         return Ok(Appended::Local(0));
@@ -455,60 +485,94 @@ pub(crate) fn append(
     if read::schema(newest, &draft.workspace)?.unwrap_or_default() != *draft.schema {
         return Ok(Appended::Moved);
     }
+    let Some(((ops, previous), (local, previous_local))) =
+        placed(newest, draft, &meta, now, &mut author)?
+    else {
+        return Ok(Appended::Moved);
+    };
+    if local.len() > MAX_BATCH_OPS {
+        return Err(BatchError::TooManyOps { len: local.len(), limit: MAX_BATCH_OPS }.into());
+    }
+    let workspace = draft.workspace.clone();
+    if ops.is_empty() {
+        let frame = LocalBatch { workspace, batch: None, local, previous: previous_local };
+        return Ok(Appended::Local(append_frame(store, draft, &Payload::Local(frame))?));
+    }
+    let (device, former) = (identity.device, identity.former.clone());
+    let (counter, created_ms, strict) = (meta.written + 1, now, false);
+    let batch = Batch { device, counter, batch_id, created_ms, strict, former, ops };
+    batch.check_limits()?;
+    // Nobody may read the outbox to send it while it is looked at.
+    let mut unsent = author.unsent.lock();
+    let place = Place { workspace: &workspace, meta: &meta, identity, schema: &draft.schema };
+    let before = unsent.of(&workspace).filter(|_| author.options.squash);
+    let taken_in = match before {
+        Some(before) => squash::squashed(newest, &place, before, &batch)?,
+        None => None,
+    };
+    let undecided = meta.written.saturating_sub(meta.decided);
+    if taken_in.is_none() && undecided >= author.max_undecided {
+        return Err(Error::OutboxFull { batches: undecided, limit: author.max_undecided });
+    }
+    let (batch, mut previous, replaced) = match taken_in {
+        Some(Squashed { batch, previous, replaced }) => (batch, previous, Some(replaced)),
+        None => (batch, previous, None),
+    };
+    previous.extend(previous_local);
+    let counter = batch.counter;
+    let sent = LocalBatch { workspace: workspace.clone(), batch: Some(batch), local, previous };
+    let payload = match replaced {
+        Some(replaced) => Payload::Squash(Squash { replaced, sent }),
+        None => Payload::Local(sent),
+    };
+    let position = append_frame(store, draft, &payload)?;
+    if author.options.squash {
+        unsent.set(&workspace, counter, batch_id);
+    }
+    Ok(Appended::Synced(position, replaced))
+}
+
+/// The ops of a draft, synced ones and local ones; `None` if a record moved since it was read.
+fn placed<S: ReadState>(
+    newest: &S,
+    draft: &Draft,
+    meta: &WorkspaceMeta,
+    now: i64,
+    author: &mut Author<'_>,
+) -> Result<Option<(Placed, Placed)>> {
     check_files(newest, draft)?;
-    let (mut synced, mut local) = (Vec::new(), Vec::new());
+    let (mut synced, mut local) = (Placed::default(), Placed::default());
     for draft_op in &draft.ops {
-        let row_key =
-            keys::row_key(&draft.workspace, meta.generation, &draft_op.table, &draft_op.key);
+        let DraftOp { table, key, .. } = draft_op;
+        let row_key = keys::row_key(&draft.workspace, meta.generation, table, key);
         let stored = read::row(newest, &row_key)?;
         if stored.as_ref().map(Observed::of) != draft_op.observed {
-            return Ok(Appended::Moved);
+            return Ok(None);
         }
-        let position = stored.as_ref().map_or(0, |stored| stored.position);
         *author.last_hlc = author.last_hlc.next(now);
-        let is_local = (author.is_local)(&draft_op.table) || draft.schema.is_local(&draft_op.table);
-        let base = if is_local { 0 } else { base_of(newest, &row_key, stored.as_ref())? };
+        let is_local = (author.is_local)(table) || draft.schema.is_local(table);
         let op = Op {
-            table: draft_op.table.clone(),
-            key: draft_op.key.clone(),
-            base,
+            table: table.clone(),
+            key: key.clone(),
+            base: if is_local { 0 } else { base_of(newest, &row_key, stored.as_ref())? },
             revision: draft_op.revision,
             hlc: *author.last_hlc,
             action: draft_op.intent.action(),
         };
-        if is_local { &mut local } else { &mut synced }.push((op, position));
+        let (ops, previous) = if is_local { &mut local } else { &mut synced };
+        ops.push(op);
+        previous.push(stored.map_or(0, |stored| stored.position));
     }
-    let undecided = meta.written.saturating_sub(meta.decided);
-    if !synced.is_empty() && undecided >= author.max_undecided {
-        return Err(Error::OutboxFull { batches: undecided, limit: author.max_undecided });
-    }
-    if local.len() > MAX_BATCH_OPS {
-        return Err(BatchError::TooManyOps { len: local.len(), limit: MAX_BATCH_OPS }.into());
-    }
-    let (ops, mut previous): (Vec<Op>, Vec<u64>) = synced.into_iter().unzip();
-    let (local, previous_local): (Vec<Op>, Vec<u64>) = local.into_iter().unzip();
-    previous.extend(previous_local);
-    let batch = (!ops.is_empty()).then(|| Batch {
-        device: identity.device,
-        counter: meta.written + 1,
-        batch_id,
-        created_ms: now,
-        strict: false,
-        former: identity.former,
-        ops,
-    });
-    if let Some(batch) = &batch {
-        batch.check_limits()?;
-    }
-    let synced = batch.is_some();
-    let frame = LocalBatch { workspace: draft.workspace.clone(), batch, local, previous };
-    let payload = Payload::Local(frame);
-    // Deleting is how a user frees a full disk.
-    let position = match draft.ops.iter().all(|op| matches!(op.intent, Intent::Delete)) {
-        true => store.append_urgent(payload.kind(), &payload.to_bytes())?,
-        false => store.append(payload.kind(), &payload.to_bytes())?,
-    };
-    Ok(if synced { Appended::Synced(position) } else { Appended::Local(position) })
+    Ok(Some((synced, local)))
+}
+
+/// Deleting is how a user frees a full disk.
+fn append_frame(store: &mut Store, draft: &Draft, payload: &Payload) -> Result<u64> {
+    let (kind, bytes) = (payload.kind(), payload.to_bytes());
+    Ok(match draft.ops.iter().all(|op| matches!(op.intent, Intent::Delete)) {
+        true => store.append_urgent(kind, &bytes)?,
+        false => store.append(kind, &bytes)?,
+    })
 }
 
 impl Intent {

@@ -35,6 +35,8 @@ mod reset;
 mod salvage;
 #[path = "engine/schema.rs"]
 mod schema;
+#[path = "engine/squash.rs"]
+mod squash;
 #[path = "engine/system.rs"]
 mod system;
 #[path = "engine/typed.rs"]

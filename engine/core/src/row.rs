@@ -88,8 +88,10 @@ impl Row {
     /// True if the record was erased: no earlier version of it may be read any more.
     #[must_use]
     pub fn is_erased(&self) -> bool {
-        // Every other tombstone names its batch or keeps the mark of the write that it holds.
+        // Every other tombstone names its batch or keeps the mark of the write that it holds; those
+        // of local tables have no seq.
         self.deleted
+            && self.last.seq != 0
             && self.full == self.last
             && self.last.writer == DeviceId::AUTHORITY
             && self.op_id == BatchId::default()

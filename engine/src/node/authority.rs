@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::members::{self, MemberList};
 use crate::open;
 use crate::owned::{self, OwnedFields};
+use crate::renew::{self, RestoredWorkspace};
 use crate::survivors::{self, Offered, Survivor};
 
 /// A batch that could not be decided comes again after this, in milliseconds.
@@ -556,6 +557,21 @@ impl AuthorityNode {
             all.extend(done);
         }
         Ok(all)
+    }
+
+    /// Begins another history in every workspace, durably: the store is that of a backup, and what
+    /// devices have seen of the original since is lost. Each history gets its epoch from `epoch`.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn renew(
+        &mut self,
+        wall_ms: i64,
+        epoch: &mut dyn FnMut() -> Epoch,
+    ) -> Result<Vec<RestoredWorkspace>> {
+        let renewed = renew::workspaces_under(&mut self.store, wall_ms, epoch)?;
+        self.store.commit()?;
+        Ok(renewed)
     }
 
     /// Closes the store cleanly.

@@ -17,7 +17,8 @@ use crate::open;
 use crate::replicator::{self, workspace_state};
 use crate::schema::Declared;
 use crate::survivors;
-use crate::write::{self, Appended, Author, Tx};
+use crate::unsent::Unsent;
+use crate::write::{self, Appended, Author, Tx, WriteOptions};
 
 /// What a device's party is opened with.
 #[derive(Debug, Clone)]
@@ -49,6 +50,18 @@ pub enum ToLink {
     FetchToken,
 }
 
+/// What a write of a device led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wrote {
+    /// It touched local tables only, or nothing.
+    Local,
+    /// It is in the outbox.
+    Synced {
+        /// The batch that it has taken in, if it was written to do so.
+        replaced: Option<BatchId>,
+    },
+}
+
 /// A store in the role of a replica, with its session.
 pub struct DeviceNode {
     store: Store,
@@ -62,6 +75,7 @@ pub struct DeviceNode {
     told: BTreeMap<WorkspaceName, u64>,
     status: BTreeMap<WorkspaceName, SyncStatus>,
     settled: Vec<(BatchId, Decision)>,
+    unsent: Arc<Unsent>,
     wake_at: Option<u64>,
 }
 
@@ -117,6 +131,7 @@ impl DeviceNode {
             told: BTreeMap::new(),
             status: BTreeMap::new(),
             settled: Vec::new(),
+            unsent: Arc::default(),
             wake_at: None,
         };
         Ok((node, report))
@@ -170,19 +185,37 @@ impl DeviceNode {
         wall_ms: i64,
         edit: impl FnOnce(&mut Tx) -> Result<()>,
     ) -> Result<bool> {
+        let options = WriteOptions::default();
+        let wrote = self.write_with(options, workspace, batch_id, wall_ms, edit)?;
+        Ok(matches!(wrote, Wrote::Synced { .. }))
+    }
+
+    /// The same with options.
+    ///
+    /// # Errors
+    /// Those of [`crate::Workspace::write`].
+    pub fn write_with(
+        &mut self,
+        options: WriteOptions,
+        workspace: &WorkspaceName,
+        batch_id: BatchId,
+        wall_ms: i64,
+        edit: impl FnOnce(&mut Tx) -> Result<()>,
+    ) -> Result<Wrote> {
         let mut tx = Tx::new(workspace, self.store.view(), Arc::clone(&self.declared))?;
         edit(&mut tx)?;
         let (draft, _) = tx.into_draft();
         let declared = Arc::clone(&self.declared);
         let is_local = |table: &TableName| declared.is_local(table);
         let (last_hlc, max_undecided) = (&mut self.last_hlc, self.max_undecided);
-        let author = Author { is_local: &is_local, last_hlc, max_undecided };
+        let unsent = &*self.unsent;
+        let author = Author { is_local: &is_local, last_hlc, max_undecided, unsent, options };
         let appended = write::append(&mut self.store, &draft, batch_id, wall_ms, author)?;
         self.store.commit()?;
         match appended {
             Appended::Moved => Err(Error::Aborted("another write changed the record".into())),
-            Appended::Local(_) => Ok(false),
-            Appended::Synced(_) => Ok(true),
+            Appended::Local(_) => Ok(Wrote::Local),
+            Appended::Synced(_, replaced) => Ok(Wrote::Synced { replaced }),
         }
     }
 
@@ -255,6 +288,11 @@ impl DeviceNode {
         self.requests.front()
     }
 
+    /// What no session was handed.
+    pub(crate) fn unsent(&self) -> &Arc<Unsent> {
+        &self.unsent
+    }
+
     /// What its app declares.
     pub(crate) fn declared(&self) -> &Arc<Declared> {
         &self.declared
@@ -272,7 +310,7 @@ impl DeviceNode {
         let input = match request {
             Output::ReadOutbox { workspace, after, max } => {
                 let log = store.view_handle();
-                let batches = replicator::read_outbox(&log, &workspace, after, max)?;
+                let batches = replicator::read_outbox(&log, &self.unsent, &workspace, after, max)?;
                 Input::Outbox { workspace, batches }
             }
             Output::ReadSurvivors { workspace, lineage, after } => {

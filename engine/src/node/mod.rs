@@ -7,6 +7,11 @@
 
 mod authority;
 mod device;
+mod app;
 
+pub use app::AppNode;
+pub(crate) use app::make_room;
 pub use authority::{AuthorityNode, Outgoing, Users};
-pub use device::{DeviceNode, DeviceSettings, ToLink};
+pub use device::{DeviceNode, DeviceSettings, ToLink, Wrote};
+
+pub use crate::environment::Environment;

@@ -364,6 +364,7 @@ impl Driver {
                 Output::ReadOutbox { workspace, after, max } => {
                     let batches = replicator::read_outbox(
                         self.db.inner.writer.views(),
+                        &self.db.inner.unsent,
                         &workspace,
                         after,
                         max,

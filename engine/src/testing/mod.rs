@@ -73,8 +73,7 @@ use crate::database::Builder;
 use crate::environment::Environment;
 use crate::error::Result;
 use crate::members::MemberList;
-use crate::node::{AuthorityNode, Outgoing, ToLink, Users};
-use crate::renew;
+use crate::node::{AuthorityNode, Outgoing, ToLink, Users, make_room};
 use crate::survivors::Survivor;
 use crate::view::WorkspaceView;
 use clock::Clock;
@@ -344,7 +343,7 @@ impl Cluster {
         let mut server = open_server(&self.disk, None, &self.clock)?;
         let clock = Arc::clone(&self.clock);
         let mut epoch = move || Epoch(clock.random());
-        renew::workspaces_under(server.store(), self.clock.now_ms(), &mut epoch)?;
+        server.renew(self.clock.now_ms(), &mut epoch)?;
         if let Some(schema) = &self.schema {
             server.adopt(schema.clone())?;
         }
@@ -583,7 +582,7 @@ impl Cluster {
         let epoch = Epoch(self.clock.random());
         let (now, wall) = (self.clock.elapsed_ms(), self.clock.now_ms());
         self.server.step(now, &self.roles, wall, epoch)?;
-        Ok(device::make_room(self.server.store())?)
+        Ok(make_room(self.server.store())?)
     }
 
     /// What the server has said is on its way.

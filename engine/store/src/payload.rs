@@ -4,20 +4,22 @@
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder, from_bytes, to_bytes};
 use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::{
-    MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_DECIDED_BYTES, MAX_FORMER_DEVICES, MAX_PAGE_ENTRIES,
-    MAX_TEXT_BYTES,
+    MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_FORMER_DEVICES, MAX_PAGE_ENTRIES, MAX_TEXT_BYTES,
 };
 use lastword_core::op::{Batch, Op};
 use lastword_core::protocol::{Decided, Entry, Role};
 use lastword_core::schema::Schema;
-use lastword_core::stamp::Decision;
 
 mod blobs;
+mod decided;
 mod reset;
+mod squash;
 mod survivors;
 
 pub use blobs::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
+pub use decided::DecidedBatch;
 pub use reset::{Carried, Cover, Reset, SetAside};
+pub use squash::Squash;
 pub use survivors::SurvivorFrame;
 
 /// Frame kinds of the layer above the log. 32 and 35 are reserved.
@@ -62,8 +64,12 @@ pub mod kind {
     pub const SET_ASIDE: u8 = 36;
     /// [`super::Cover`].
     pub const COVER: u8 = 37;
+    /// [`super::Squash`].
+    pub const SQUASH: u8 = 38;
+    /// [`super::DecidedBatch`] that brings values of deleted records back.
+    pub const DECIDED_VALUES: u8 = 39;
     /// [`super::BlobsFrame`].
-    pub const BLOBS: u8 = 38;
+    pub const BLOBS: u8 = 40;
 }
 
 /// The part that a store plays.
@@ -99,23 +105,6 @@ pub struct LocalBatch {
     /// Ops on local tables: applied here, never pushed.
     pub local: Vec<Op>,
     /// For each op of `batch`, then of `local`: position of the record's previous frame, 0 = none.
-    pub previous: Vec<u64>,
-}
-
-/// A batch that the authority decided.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DecidedBatch {
-    /// Its workspace.
-    pub workspace: WorkspaceName,
-    /// The batch as sent; a refused one keeps no ops.
-    pub batch: Batch,
-    /// BLAKE3 of the ops as pushed.
-    pub payload_hash: [u8; 32],
-    /// What was decided.
-    pub decision: Decision,
-    /// The authority's own ops in the same batch (conflict rows); their seqs follow.
-    pub own: Vec<Op>,
-    /// For each op of `batch`, then of `own`: position of the record's previous frame, 0 = none.
     pub previous: Vec<u64>,
 }
 
@@ -342,6 +331,8 @@ pub enum Payload {
     SetAside(SetAside),
     /// A copy covers something else.
     Cover(Cover),
+    /// Unsent batches became one.
+    Squash(Squash),
     /// Something about files.
     Blobs(BlobsFrame),
 }
@@ -353,7 +344,7 @@ impl Payload {
         match self {
             Payload::Identity(_) => kind::IDENTITY,
             Payload::Local(_) => kind::LOCAL,
-            Payload::Decided(_) => kind::DECIDED,
+            Payload::Decided(body) => body.kind(),
             Payload::Remote(_) => kind::REMOTE,
             Payload::Verdicts(_) => kind::VERDICTS,
             Payload::Attachment(_) => kind::ATTACHMENT,
@@ -371,6 +362,7 @@ impl Payload {
             Payload::Fork(_) => kind::FORK,
             Payload::SetAside(_) => kind::SET_ASIDE,
             Payload::Cover(_) => kind::COVER,
+            Payload::Squash(_) => kind::SQUASH,
             Payload::Blobs(_) => kind::BLOBS,
         }
     }
@@ -379,7 +371,9 @@ impl Payload {
     #[must_use]
     pub fn into_own(self) -> Option<LocalBatch> {
         match self {
-            Payload::Local(local) | Payload::Retry(Retry { sent: local, .. }) => Some(local),
+            Payload::Local(local)
+            | Payload::Retry(Retry { sent: local, .. })
+            | Payload::Squash(Squash { sent: local, .. }) => Some(local),
             _ => None,
         }
     }
@@ -390,7 +384,7 @@ impl Payload {
         match self {
             Payload::Identity(body) => to_bytes(body),
             Payload::Local(body) => to_bytes(body),
-            Payload::Decided(body) => to_bytes(body),
+            Payload::Decided(body) => body.to_bytes(),
             Payload::Remote(body) => to_bytes(body),
             Payload::Verdicts(body) => to_bytes(body),
             Payload::Attachment(body) => to_bytes(body),
@@ -408,6 +402,7 @@ impl Payload {
             Payload::Fork(body) => to_bytes(body),
             Payload::SetAside(body) => to_bytes(body),
             Payload::Cover(body) => to_bytes(body),
+            Payload::Squash(body) => to_bytes(body),
             Payload::Blobs(body) => to_bytes(body),
         }
     }
@@ -421,6 +416,7 @@ impl Payload {
             kind::IDENTITY => Payload::Identity(from_bytes(bytes)?),
             kind::LOCAL => Payload::Local(from_bytes(bytes)?),
             kind::DECIDED => Payload::Decided(from_bytes(bytes)?),
+            kind::DECIDED_VALUES => Payload::Decided(DecidedBatch::with_values(bytes)?),
             kind::REMOTE => Payload::Remote(from_bytes(bytes)?),
             kind::VERDICTS => Payload::Verdicts(from_bytes(bytes)?),
             kind::ATTACHMENT => Payload::Attachment(from_bytes(bytes)?),
@@ -438,6 +434,7 @@ impl Payload {
             kind::FORK => Payload::Fork(from_bytes(bytes)?),
             kind::SET_ASIDE => Payload::SetAside(from_bytes(bytes)?),
             kind::COVER => Payload::Cover(from_bytes(bytes)?),
+            kind::SQUASH => Payload::Squash(from_bytes(bytes)?),
             kind::BLOBS => Payload::Blobs(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
@@ -489,33 +486,6 @@ impl Decode for LocalBatch {
             batch: from.option()?,
             local: from.list("local ops", MAX_BATCH_OPS)?,
             previous: from.list("positions", 2 * MAX_BATCH_OPS)?,
-        })
-    }
-}
-
-/// One client op leaves at most one conflict row per device that wrote unseen.
-const MAX_OWN_OPS: usize = MAX_DECIDED_BYTES / 64;
-
-impl Encode for DecidedBatch {
-    fn encode(&self, out: &mut Encoder) {
-        self.workspace.encode(out);
-        self.batch.encode(out);
-        out.raw(&self.payload_hash);
-        self.decision.encode(out);
-        out.list(&self.own);
-        out.list(&self.previous);
-    }
-}
-
-impl Decode for DecidedBatch {
-    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            workspace: WorkspaceName::decode(from)?,
-            batch: Batch::decode(from)?,
-            payload_hash: from.array()?,
-            decision: Decision::decode(from)?,
-            own: from.list("own ops", MAX_OWN_OPS)?,
-            previous: from.list("positions", MAX_OWN_OPS + MAX_BATCH_OPS)?,
         })
     }
 }

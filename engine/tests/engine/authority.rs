@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use lastword::core::hlc::Hlc;
 use lastword::core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword::core::json;
-use lastword::core::op::{Action, Batch, Op};
+use lastword::core::op::{Action, Batch, Op, TombstoneRef};
 use lastword::core::protocol::Attached;
 use lastword::core::stamp::{Decision, RefusalCode, Verdict};
 use lastword::{AttachRequest, Authority, Error, PushAnswer, PushGate};
@@ -288,4 +288,27 @@ fn the_last_clone_that_goes_closes_the_store() {
             Err(error) => assert!(Instant::now() < until, "{error}"),
         }
     }
+}
+
+/// Semantics 1: "the authority writes the full value into the log". The version that an undelete
+/// made can be read there like any other, although the op itself carries no value.
+#[test]
+fn the_log_has_what_an_undelete_brought_back() {
+    let site = Fixture::new();
+    let op = |action| Op { action, base: 1, ..put("n1", "kept", 0) };
+    let undelete =
+        Action::Undelete { tombstone: TombstoneRef::Batch(batch(ANN, 2, vec![]).batch_id) };
+    for (counter, op) in [(1, put("n1", "kept", 0)), (2, op(Action::Delete)), (3, op(undelete))] {
+        let answer = site.push("ann", &batch(ANN, counter, vec![op]));
+        assert!(matches!(&answer, PushAnswer::Decided(Decision::Accepted { .. })), "{answer:?}");
+    }
+    let (table, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
+    let history = site.authority.history(&site.main, &table, &key).unwrap();
+    let newest = &history.versions[0];
+    assert_eq!(
+        (newest.what, &newest.verdict),
+        ("undelete", &Some(Verdict::Applied { dropped: vec![] }))
+    );
+    assert_eq!(newest.record, history.versions[2].record);
+    assert!(newest.record.is_some());
 }

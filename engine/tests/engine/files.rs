@@ -58,10 +58,10 @@ fn a_file_is_stored_attached_and_read_back() {
     reader.seek_to(499_990);
     assert_eq!(reader.next_bytes().unwrap(), &content[499_990..]);
     assert!(reader.next_bytes().unwrap().is_empty());
-    drop((reader, files));
-    let Fixture { ws, db, dir } = fixture;
+    drop(reader);
+    let Fixture { db, dir, .. } = fixture;
     db.close().unwrap();
-    drop((ws, db));
+    assert!(matches!(files.open(&hash), Err(Error::Closed)));
     let db = Database::open(dir.path().join("db")).unwrap();
     assert_eq!(bytes(&db.workspace("main").unwrap().files(), &hash), content);
 }

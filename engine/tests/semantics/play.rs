@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use lastword::testing::{Cluster, Device, ServerBackup};
-use lastword::{CONFLICTS, Conflict, Receipt, Row, Workspace, WorkspaceView, hook};
+use lastword::{CONFLICTS, Conflict, Receipt, Row, Workspace, WorkspaceView, WriteOptions, hook};
 
 use crate::notation::{Edit, Example};
 
@@ -144,11 +144,17 @@ impl Play {
 
     /// One write of a device; what it answers, if that is an error, the example has to say.
     pub(crate) fn write(&mut self, name: &str, ops: &str) -> Done {
-        let edits = crate::notation::parts(ops, ';');
+        let mut edits = crate::notation::parts(ops, ';');
+        let squash = edits.last() == Some(&"squash") && edits.pop().is_some();
         let edits: Vec<Edit> = edits.into_iter().map(Edit::parse).collect::<Result<_, _>>()?;
         let actor = self.actor(name)?;
-        let wrote =
-            actor.workspace.write(|tx| edits.iter().try_for_each(|edit| edit.carry_out(tx)));
+        let options = match squash {
+            true => WriteOptions::default().squash(),
+            false => WriteOptions::default(),
+        };
+        let wrote = actor
+            .workspace
+            .write_with(options, |tx| edits.iter().try_for_each(|edit| edit.carry_out(tx)));
         let wrote = wrote.map(|receipt| vec![receipt]);
         self.wrote(name, wrote)
     }

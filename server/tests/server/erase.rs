@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::common::{Device, LIMIT, Server, json_of, lastword};
+use crate::common::{Device, LIMIT, Server, json_of, lastword, name};
 
 const SECRET: &str = "the secret of m1";
 
@@ -60,7 +60,9 @@ fn an_erased_record_leaves_no_byte_behind() {
         device.caught_up();
         assert!(device.rows("_conflicts").is_empty(), "its conflict rows show its values");
     }
-    ann.undelete("notes", "m1");
+    let (notes, m1) = name("notes", "m1");
+    let gone = ann.ws.write(|tx| tx.undelete_record(&notes, &m1));
+    assert!(matches!(gone, Err(lastword::Error::ValueGone { .. })), "{gone:?}");
     // Each write lets the server go on with what is under way.
     let begun = Instant::now();
     let mut number = 0;

@@ -97,6 +97,8 @@ impl Case<'_> {
         match current {
             true if row.is_some_and(Row::is_erased) => self.superseded(Superseded::ValueGone),
             true => self.applied(Vec::new()),
+            // Its tombstone was purged, and the value with it.
+            false if row.is_none() => self.superseded(Superseded::ValueGone),
             false => self.superseded(Superseded::NotThatTombstone),
         }
     }

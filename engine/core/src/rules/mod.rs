@@ -11,12 +11,14 @@ mod conflict;
 mod decide;
 mod overlay;
 mod privacy;
+mod squash;
 
 pub use apply::apply;
 pub use conflict::{CONFLICTS_TABLE, Conflict, Disputed, conflict_key, conflict_record, gave_way};
 pub use decide::{Outcome, decide};
 pub use overlay::{PENDING_SEQ, PendingOp, PendingState, overlay};
 pub use privacy::{PRIVATE_TO, emptied, objection, sees};
+pub use squash::squash;
 
 use alloc::borrow::Cow;
 use alloc::string::String;

@@ -198,7 +198,11 @@ impl Judge<'_> {
 
     fn back(&self, is_it: impl Fn(&Write) -> bool) -> Said {
         let current = self.model.dead() && self.model.last().is_some_and(is_it);
-        if current { self.yes(Effect::Back) } else { self.no(Superseded::NotThatTombstone) }
+        match current {
+            true => self.yes(Effect::Back),
+            false if self.model.last().is_none() => self.no(Superseded::ValueGone),
+            false => self.no(Superseded::NotThatTombstone),
+        }
     }
 
     fn whole(&self, effect: Effect) -> Said {

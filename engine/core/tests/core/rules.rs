@@ -322,7 +322,7 @@ fn an_undelete_brings_back_exactly_one_tombstone() {
         authority.refuses(B, 9, by(8), failed, false);
         authority.takes(B, 9, by(tombstone));
         authority.row = None;
-        authority.refuses(B, 9, undelete(7), failed, false);
+        authority.refuses(B, 9, undelete(7), Superseded::ValueGone, false);
     }
 }
 

@@ -25,7 +25,8 @@ use crate::keys::{
     StoredPending, StoredRow, WorkspaceMeta,
 };
 use crate::payload::{
-    Attachment, DeadLetters, LocalBatch, LocalTables, RemotePage, Retry, Verdicts, WorkspaceSchema,
+    Attachment, DeadLetters, LocalBatch, LocalTables, RemotePage, Retry, Squash, Verdicts,
+    WorkspaceSchema,
 };
 use crate::read;
 use crate::state::StateTxn;
@@ -214,6 +215,20 @@ pub(super) fn retry(
     local(state, indexes, position, frame.sent)?;
     let letter = std::slice::from_ref(&frame.letter);
     local_ops(state, indexes, &read::store_workspace(), (0, None), position, letter)
+}
+
+pub(super) fn squash(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+    position: u64,
+    frame: Squash,
+) -> Result<(), StoreError> {
+    if let Some(batch) = &frame.sent.batch {
+        let mut step = Step::begin(state, indexes, &frame.sent.workspace)?;
+        step.take_out(&[batch.counter], &[])?;
+        step.end()?;
+    }
+    local(state, indexes, position, frame.sent)
 }
 
 /// The store goes on as another device. What was under way in the name of the old one is of no use

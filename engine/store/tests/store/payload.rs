@@ -23,7 +23,8 @@ use lastword_store::keys::{
 use lastword_store::payload::{
     Attachment, BlobsFrame, BlobsPart, Carried, Cover, DeadLetters, DecidedBatch, Erasure,
     Identity, LocalBatch, LocalTables, NewChunk, PackChunks, Payload, Purge, PurgePart, RemotePage,
-    Reset, Restored, Retry, SetAside, StoreRole, Sums, SurvivorFrame, Verdicts, WorkspaceSchema,
+    Reset, Restored, Retry, SetAside, Squash, StoreRole, Sums, SurvivorFrame, Verdicts,
+    WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -119,6 +120,7 @@ fn own_payloads() -> Vec<(&'static str, Payload)> {
         ("fork", Payload::Fork(identity)),
         ("local", Payload::Local(local.clone())),
         ("local.unsynced", Payload::Local(LocalBatch { batch: None, previous: vec![1], ..local })),
+        ("squash", Payload::Squash(Squash { replaced: BatchId([6; 16]), sent: sent.clone() })),
         ("retry", Payload::Retry(Retry { sent, letter: op("letter", Action::Delete) })),
         ("dead_letters", Payload::DeadLetters(letters)),
         ("purge.expired", purge(PurgePart::Expired { until_ms: 1_700_000_000_000 })),
@@ -141,6 +143,7 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         decision,
         own: vec![op("c", Action::Create { record: record(), replace: false })],
         previous: vec![56, 0, 0],
+        values: Vec::new(),
     };
     let (table, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
     let page = RemotePage {
@@ -178,10 +181,13 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
     let (entries, gone, device) = (page.entries.clone(), vec![300, 301], DeviceId([1; 16]));
     let time_ms = 1_700_000_000_005;
     let survivors = SurvivorFrame { workspace: workspace(), device, time_ms, entries, gone };
+    let undeleted = decided_batch(accepted(), batch().ops);
+    let values = vec![(1, record())];
     let aside = SetAside { workspace: workspace(), counters, renumbered, rows };
     vec![
         ("erasure", Payload::Erasure(erasure)),
         ("decided", Payload::Decided(decided_batch(accepted(), batch().ops))),
+        ("decided.values", Payload::Decided(DecidedBatch { values, ..undeleted })),
         ("decided.refused", Payload::Decided(decided_batch(refused(), Vec::new()))),
         ("remote", Payload::Remote(page)),
         ("verdicts", Payload::Verdicts(verdicts)),

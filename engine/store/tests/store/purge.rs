@@ -115,6 +115,7 @@ impl Part {
             decision: Decision::Accepted { first_seq, last_seq, time_ms, verdicts },
             own,
             previous,
+            values: Vec::new(),
         }));
         last_seq
     }
@@ -445,6 +446,7 @@ fn a_purge_works_on_a_full_disk() {
         },
         own: Vec::new(),
         previous: vec![0],
+        values: Vec::new(),
     });
     let refused = loop {
         match authority.store.append(filler.kind(), &filler.to_bytes()) {
