@@ -13,6 +13,8 @@ mod site;
 mod authority;
 #[path = "engine/cluster.rs"]
 mod cluster;
+#[path = "engine/files.rs"]
+mod files;
 #[path = "engine/hooks.rs"]
 mod hooks;
 #[path = "engine/index.rs"]

@@ -80,7 +80,9 @@ impl Store {
         };
         let folding = Folding::new(base);
         let entropy = writer.entropy().clone();
-        let blobs = Arc::new(Blobs::new(disk.clone(), log_id, entropy, options.pack_size));
+        let published = handle.published.clone();
+        let pack_size = options.pack_size;
+        let blobs = Arc::new(Blobs::new(disk.clone(), log_id, entropy, pack_size, published));
         Ok((Store { disk, apply, options, writer, state, folding, handle, blobs }, report))
     }
 }
