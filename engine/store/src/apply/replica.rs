@@ -22,7 +22,7 @@ use super::{count, note_end, note_erased, put, put_meta, reset};
 use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
-    self, BY_SEQ, GRAVES, META, OUTBOX, OutboxEntry, PENDING, SHADOW, STAGED, Shadow,
+    self, BY_SEQ, GRAVES, META, OUTBOX, OutboxEntry, PENDING, ROWS, SHADOW, STAGED, Shadow,
     StoredPending, StoredRow, WorkspaceMeta,
 };
 use crate::payload::{
