@@ -72,7 +72,7 @@ slow: ## What `make test` does in part, in full: kills, crash points, flipped bi
 	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb
 	cargo test -p lastword-store --features plant --test store -- plants
 	PROPTEST_CASES=2000 cargo test -p lastword-core -- model
-	cargo run --release -p lastword-sim -- --seeds 60
+	cargo run --release -p lastword-sim -- --seeds 2000
 
 deps: ## Install what the tests need beyond Rust (today: Node)
 	@command -v node >/dev/null && exit 0; \
