@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{DeviceId, TableName, WorkspaceName};
+use lastword_core::limits::MAX_BLOB_BYTES;
 use lastword_store::{OpenReport, View, read};
 
 use crate::environment::{Environment, Machine};
@@ -45,6 +46,7 @@ pub(crate) struct DatabaseInner {
     pub(crate) declared: Arc<Declared>,
     pub(crate) unsent: Arc<Unsent>,
     pub(crate) max_undecided: u64,
+    pub(crate) max_file_bytes: u64,
     pub(crate) app_schema: u64,
     pub(crate) last_hlc: Arc<Mutex<Hlc>>,
     pub(crate) environment: Arc<dyn Environment>,
@@ -75,6 +77,7 @@ pub struct Builder {
     /// The first declaration that does not fit, told when the database is opened.
     fault: Option<Error>,
     max_undecided: Option<u64>,
+    max_file_bytes: Option<u64>,
     app_schema: u64,
     history: Option<Duration>,
     on_damage: OnDamage,
@@ -128,6 +131,13 @@ impl Builder {
     #[must_use]
     pub fn max_undecided(mut self, batches: u64) -> Self {
         self.max_undecided = Some(batches);
+        self
+    }
+
+    /// Sets how long a file may be that the app stores, instead of 16 TiB.
+    #[must_use]
+    pub fn max_file_bytes(mut self, bytes: u64) -> Self {
+        self.max_file_bytes = Some(bytes);
         self
     }
 
@@ -202,6 +212,7 @@ impl Builder {
                 declared,
                 unsent,
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
+                max_file_bytes: self.max_file_bytes.unwrap_or(MAX_BLOB_BYTES),
                 app_schema: self.app_schema,
                 last_hlc: Arc::default(),
                 environment,

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use lastword_core::hash::HashError;
 use lastword_core::id::{BatchId, DeviceId, Key, NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
@@ -10,7 +11,7 @@ use lastword_core::protocol::AttachRefusal;
 use lastword_core::schema::SchemaError;
 use lastword_core::value::ValueError;
 use lastword_store::index::NotIndexed;
-use lastword_store::{BackupError, DiskError, LockError, StoreError};
+use lastword_store::{BackupError, BlobError, DiskError, LockError, StoreError};
 
 /// Anything that a call of the engine can fail with.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -19,6 +20,12 @@ pub enum Error {
     /// The store: locked, damaged, too new, not ours, full, poisoned.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A file cannot be stored or read.
+    #[error(transparent)]
+    Blob(BlobError),
+    /// Text is not the hash of a file.
+    #[error(transparent)]
+    Hash(#[from] HashError),
     /// The directory is open in another process, or is not ours.
     #[error(transparent)]
     Lock(#[from] Arc<LockError>),
@@ -355,6 +362,15 @@ impl From<LockError> for Error {
 impl From<BackupError> for Error {
     fn from(error: BackupError) -> Self {
         Error::Backup(Arc::new(error))
+    }
+}
+
+impl From<BlobError> for Error {
+    fn from(error: BlobError) -> Self {
+        match error {
+            BlobError::Store(error) => Error::Store(*error),
+            other => Error::Blob(other),
+        }
     }
 }
 

@@ -93,6 +93,7 @@ mod typed;
 mod watch;
 mod status;
 mod undo;
+mod files;
 mod judge;
 mod adopt;
 mod seen;
@@ -110,6 +111,10 @@ pub mod testing;
 #[cfg(feature = "net")]
 mod sync;
 
+#[cfg(all(test, feature = "plant"))]
+#[path = "../core/tests/core/plants.rs"]
+mod plants;
+
 pub use lastword_core as core;
 pub use lastword_store as store;
 
@@ -122,10 +127,12 @@ pub use dead_letter::DeadLetter;
 pub use environment::now_ms;
 pub use erase::{DEFAULT_ERASE_WITHIN, Erased};
 pub use error::{Error, Result};
+pub use files::{FileInfo, FileReader, Files, FilesUsage, Staged};
 pub use heal::{HealReport, OnDamage};
 pub use history::{RecordHistory, Version};
 pub use hooks::{Hook, MAX_WAITING_EVENTS};
 pub use inspect::{Inspected, InspectedWorkspace, inspect};
+pub use lastword_core::hash::BlobHash;
 pub use lastword_core::protocol::authority::PushAnswer;
 pub use lastword_core::protocol::replica::{StopReason, SyncStatus};
 pub use log::LogLine;

@@ -1,12 +1,13 @@
 //! Opening a store directory: lock, recover, and check that it plays the wanted part.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use lastword_core::codec::from_bytes;
 use lastword_core::id::DeviceId;
 use lastword_store::apply::ApplyPayload;
+use lastword_store::blobs::Blobs;
 use lastword_store::index::Indexes;
 use lastword_store::keys::{INDEX_SIGNATURE, META};
 use lastword_store::payload::{Identity, Payload, StoreRole};
@@ -48,6 +49,8 @@ pub(crate) struct OpenedStore {
     pub(crate) identity: Identity,
     pub(crate) report: OpenReport,
     pub(crate) upkeep: UpkeepSettings,
+    /// The store's own, so that the lock goes with the store.
+    pub(crate) blobs: Weak<Blobs>,
 }
 
 /// What is out of the ordinary when people open a store.
@@ -108,7 +111,8 @@ fn locked(lock: DirLock, options: &OpenOptions) -> Result<(OpenedStore, Store)> 
     };
     let delta_cap_bytes = options.store.delta_cap_bytes;
     let upkeep = UpkeepSettings { delta_cap_bytes, keep: options.keep };
-    Ok((OpenedStore { dir, identity, report, upkeep }, store))
+    let blobs = Arc::downgrade(store.blobs());
+    Ok((OpenedStore { dir, identity, report, upkeep, blobs }, store))
 }
 
 /// Writes the first frame of a store.

@@ -29,6 +29,8 @@ pub enum VerifyStep {
     Fold,
     /// Reading the state.
     State,
+    /// Reading the chunks of files.
+    Packs,
 }
 
 /// Something that is not as it was written.
@@ -113,6 +115,7 @@ pub fn verify(
             Step::Log => VerifyStep::Log,
             Step::Fold => VerifyStep::Fold,
             Step::State => VerifyStep::State,
+            Step::Packs => VerifyStep::Packs,
         };
         progress(step, bytes);
     });

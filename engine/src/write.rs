@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use lastword_core::hash::BlobHash;
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Batch, BatchError, Op, TombstoneRef};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::row::Row;
 use lastword_core::rules::{PENDING_SEQ, Policy, TableRules};
 use lastword_core::schema::Schema;
@@ -19,7 +21,7 @@ use lastword_core::value::{Field, Record};
 use lastword_store::keys::{self, StoredRow, WorkspaceMeta};
 use lastword_store::payload::{LocalBatch, Payload, Squash};
 use lastword_store::read::{self, ReadState};
-use lastword_store::{Store, View};
+use lastword_store::{BlobError, Store, View};
 
 use crate::error::{Error, Result};
 use crate::schema::Declared;
@@ -37,6 +39,8 @@ pub struct Tx {
     /// The authority's, as far as this device has heard of it.
     schema: Arc<Schema>,
     records: BTreeMap<Name, Working>,
+    /// Files that its records name for the first time, by SHA-256.
+    files: BTreeSet<[u8; 32]>,
 }
 
 /// One record inside a write.
@@ -144,8 +148,8 @@ impl Tx {
     ) -> Result<Self> {
         let generation = read::meta(&*view, workspace)?.generation;
         let schema = Arc::new(read::schema(&*view, workspace)?.unwrap_or_default());
-        let (workspace, records) = (workspace.clone(), BTreeMap::new());
-        Ok(Self { workspace, view, generation, declared, schema, records })
+        let (workspace, records, files) = (workspace.clone(), BTreeMap::new(), BTreeSet::new());
+        Ok(Self { workspace, view, generation, declared, schema, records, files })
     }
 
     pub(crate) fn declared(&self) -> &Declared {
@@ -342,6 +346,11 @@ impl Tx {
         Ok(())
     }
 
+    /// The write is refused unless the file with that SHA-256 is here when it is written.
+    pub(crate) fn needs_file(&mut self, sha256: [u8; 32]) {
+        self.files.insert(sha256);
+    }
+
     /// How the workspace's schema decides about a table.
     pub(crate) fn policy(&self, table: &TableName) -> Policy {
         rules_of(&self.schema, &self.declared, table).policy
@@ -353,16 +362,17 @@ impl Tx {
     }
 
     /// What is to be written, and the rows before it.
-    pub(crate) fn into_draft(self) -> (Draft, Vec<(Name, Option<Row>)>) {
+    pub(crate) fn into_draft(mut self) -> (Draft, Vec<(Name, Option<Row>)>) {
         let (mut ops, mut rows) = (Vec::new(), Vec::new());
-        for ((table, key), working) in self.records {
+        for ((table, key), working) in std::mem::take(&mut self.records) {
             let Working { observed, before, intent, .. } = working;
             let Some(intent) = intent else { continue };
             let revision = next(before.as_ref());
             rows.push(((table.clone(), key.clone()), before));
             ops.push(DraftOp { table, key, observed, revision, intent });
         }
-        (Draft { workspace: self.workspace, schema: self.schema, ops }, rows)
+        let Self { workspace, schema, files, .. } = self;
+        (Draft { workspace, schema, files, ops }, rows)
     }
 }
 
@@ -395,6 +405,7 @@ pub(crate) struct Draft {
     workspace: WorkspaceName,
     /// What the closure went by.
     schema: Arc<Schema>,
+    files: BTreeSet<[u8; 32]>,
     ops: Vec<DraftOp>,
 }
 
@@ -443,6 +454,16 @@ pub(crate) struct Author<'a> {
     pub(crate) max_undecided: u64,
     pub(crate) unsent: &'a Unsent,
     pub(crate) options: WriteOptions,
+}
+
+/// Whoever reads a record finds the file that it names, whatever became of that meanwhile.
+fn check_files<S: ReadState>(state: &S, draft: &Draft) -> Result<()> {
+    for sha256 in &draft.files {
+        if read::blob(state, &draft.workspace, sha256)?.is_none() {
+            return Err(BlobError::Missing { hash: BlobHash::Sha256(*sha256) }.into());
+        }
+    }
+    Ok(())
 }
 
 /// Ops with the position of their record's frame before, 0 = none.
@@ -520,6 +541,7 @@ fn placed<S: ReadState>(
     now: i64,
     author: &mut Author<'_>,
 ) -> Result<Option<(Placed, Placed)>> {
+    check_files(newest, draft)?;
     let (mut synced, mut local) = (Placed::default(), Placed::default());
     for draft_op in &draft.ops {
         let DraftOp { table, key, .. } = draft_op;
@@ -588,7 +610,7 @@ pub(crate) fn base_of<S: ReadState>(
         _ => false,
     };
     Ok(match shows_authority {
-        true => authority.map_or(0, |stored| stored.row.last.seq),
-        false => first.op.base,
+        false if !planted(Plant::BaseOfNewest) => first.op.base,
+        _ => authority.map_or(0, |stored| stored.row.last.seq),
     })
 }

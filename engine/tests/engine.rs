@@ -13,6 +13,8 @@ mod site;
 mod authority;
 #[path = "engine/cluster.rs"]
 mod cluster;
+#[path = "engine/files.rs"]
+mod files;
 #[path = "engine/hooks.rs"]
 mod hooks;
 #[path = "engine/index.rs"]
@@ -23,6 +25,9 @@ mod maintenance;
 mod members;
 #[path = "engine/owned.rs"]
 mod owned;
+#[cfg(feature = "plant")]
+#[path = "../core/tests/core/plants.rs"]
+mod plants;
 #[path = "engine/private.rs"]
 mod private;
 #[path = "engine/recover.rs"]

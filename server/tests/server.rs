@@ -12,6 +12,8 @@ mod demo;
 mod devices;
 #[path = "server/erase.rs"]
 mod erase;
+#[path = "server/files.rs"]
+mod files;
 #[path = "server/fixtures.rs"]
 mod fixtures;
 #[path = "server/fleet.rs"]

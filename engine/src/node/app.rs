@@ -57,7 +57,8 @@ impl AppNode {
         let identity = read::identity(&*view)?.ok_or(Error::Closed)?;
         // Nothing runs beside the writes.
         let upkeep = UpkeepSettings { delta_cap_bytes: 0, keep: Keep::default() };
-        let opened = OpenedStore { dir: PathBuf::from(name), identity, report, upkeep };
+        let blobs = Arc::downgrade(node.store().blobs());
+        let opened = OpenedStore { dir: PathBuf::from(name), identity, report, upkeep, blobs };
         let watchers: Arc<Watchers> = Arc::default();
         let hosted =
             Arc::new(Hosted { node: Mutex::new(Some(node)), watchers: Arc::clone(&watchers) });

@@ -1,6 +1,6 @@
 //! Backups: the files of a log up to one position, copied while the store goes on.
 //!
-//! A backup is a directory with the base and the segments under their own numbers, and `BACKUP`, a
+//! A backup is a directory with base, segments and packs under their own numbers, and `BACKUP`, a
 //! text that names each file with its length and BLAKE3 hash. `BACKUP` is written last, so a backup
 //! that was cut short is none. The state is left out: it is made anew. Files that an earlier backup
 //! in the same directory holds already are not copied again.
@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::disk::{BACKUP, File, file_path, is_numbered, sync_dir};
 use crate::error::{BackupError, DiskError};
 use crate::limits::SCAN_CHUNK;
+use crate::read;
 use crate::store::{Pin, Store};
 
 const TEMPORARY: &str = "BACKUP.new";
@@ -84,6 +85,14 @@ impl Store {
             let next = segments.get(place + 1).map_or(end, |next| next.first_position());
             let len = segment.offset(next.max(segment.first_position()));
             files.push((segment.number(), segment.file.clone(), len));
+        }
+        // Whatever the log names is in them by now.
+        let view = self.view();
+        for workspace in read::blob_workspaces(&*view)? {
+            for (number, pack) in read::packs(&*view, &workspace)? {
+                let segment = self.blobs().segment(number)?;
+                files.push((number, segment.file.clone(), segment.offset(pack.end)));
+            }
         }
         Ok(BackupJob { files, end, _pin })
     }

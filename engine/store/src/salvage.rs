@@ -82,7 +82,7 @@ pub fn salvage(
 ) -> Result<SalvageReport, BackupError> {
     crate::backup::make_empty(to)?;
     let mut report = SalvageReport::default();
-    let (segments, bases) = readable_files(disk, &mut report)?;
+    let (segments, bases, packs) = readable_files(disk, &mut report)?;
     let mut best: Option<(Start, Reach)> = None;
     for start in starts(disk, &segments, bases, &mut report) {
         let Some(reach) = reach(&segments, start.durable()) else { continue };
@@ -99,6 +99,12 @@ pub fn salvage(
     let mut entropy = Entropy::new(entropy);
     let kept = segments.get(reach.first..=reach.last).unwrap_or_default();
     let end = start.durable().end;
+    // A pack is whatever the log says of it: each of its chunks is compared when it is read.
+    for pack in &packs {
+        let path = file_path(to, pack.number(), false);
+        copy_file(&*pack.file, pack.number(), pack.file.len()?, &path)?;
+        report.files += 1;
+    }
     // The log was cut or is an older copy: what is left of it is before what the rows stand for.
     let ends_before = kept.last().filter(|_| check_base(kept, end).is_err());
     if ends_before.is_none() {
@@ -136,11 +142,12 @@ pub fn salvage(
     Ok(report)
 }
 
-type Files = (Vec<Arc<Segment>>, Vec<Arc<Segment>>);
+/// Segments in order, bases, packs.
+type Files = (Vec<Arc<Segment>>, Vec<Arc<Segment>>, Vec<Arc<Segment>>);
 
-/// Segments in order and bases; files whose header cannot be read are losses.
+/// Files whose header cannot be read are losses.
 fn readable_files(disk: &ReadOnlyDisk, report: &mut SalvageReport) -> Result<Files, BackupError> {
-    let (mut segments, mut bases) = (Vec::new(), Vec::new());
+    let (mut segments, mut bases, mut packs) = (Vec::new(), Vec::new(), Vec::new());
     for number in disk.numbers_of(false)? {
         let file = disk.open(number)?;
         match read_header(number, &*file) {
@@ -150,14 +157,14 @@ fn readable_files(disk: &ReadOnlyDisk, report: &mut SalvageReport) -> Result<Fil
                 match segment.header.kind {
                     HeaderKind::Segment => segments.push(segment),
                     HeaderKind::Base => bases.push(segment),
-                    HeaderKind::Pack => {}
+                    HeaderKind::Pack => packs.push(segment),
                 }
             }
             Err(error) => report.losses.push(Loss { error: error.into(), frames_behind: 0 }),
         }
     }
     segments.sort_by_key(|segment| segment.first_position());
-    Ok((segments, bases))
+    Ok((segments, bases, packs))
 }
 
 /// Whatever a log can begin with, the best first.

@@ -1,17 +1,18 @@
 //! Verifying: reads every byte of a store, changes none, and says what is not as it was written.
 //!
 //! Each file's header and place, each frame of base and log, each row of redb against its digest,
-//! each space against its sums; then base and log are folded once more, elsewhere, and the result
-//! is compared with redb.
+//! each space against its sums; then base and log are folded once more, elsewhere, the result is
+//! compared with redb, and each chunk of a file that it names with the chunk's name.
 
 use std::sync::Arc;
 
+use crate::blobs::{self, CheckedBlobs};
 use crate::disk::{Disk, FileKind};
 use crate::error::{ApplyError, StoreError};
 use crate::fold::{load, replay};
 use crate::oplog::{self, BaseFile, Durable, LogFiles, LogReader, Scan, Segment};
 use crate::state::{
-    Apply, Dump, LiveState, OpenState, Space, StateSums, Watermark, create_state, peek_state,
+    Apply, Dump, LiveState, OpenState, Space, StateSums, View, Watermark, create_state, peek_state,
 };
 
 /// Cache for redb while it is verified, in bytes.
@@ -28,6 +29,8 @@ pub enum Step {
     Fold,
     /// Reading redb.
     State,
+    /// Reading the chunks of files.
+    Packs,
 }
 
 /// Something that is not as it was written.
@@ -58,6 +61,8 @@ pub struct VerifyReport {
     pub base_rows: u64,
     /// Rows in redb.
     pub state_rows: u64,
+    /// The files in its packs.
+    pub blobs: CheckedBlobs,
     /// The state could be compared with a second fold of the log.
     pub compared: bool,
     /// Why there was no second fold, if the scratch place failed: it says nothing of the store.
@@ -112,7 +117,16 @@ pub fn verify(
     };
     let mark = state.as_ref().and_then(|state| state.base.watermark);
     let mark = mark.filter(|mark| (folded_to..=report.end).contains(&mark.durable.end));
-    match (fold_again(scratch, apply, &files, mark.unwrap_or(here), report.end), state, sums) {
+    let (mut bad, read_bytes) = (Vec::new(), report.log_bytes);
+    let mut look = |view: &Arc<View>| {
+        let mut told = |bytes| progress(Step::Packs, read_bytes + bytes);
+        let checked = blobs::check(disk, view, &mut |error| bad.push(error), &mut told);
+        report.blobs = checked.map_err(Failed::of)?;
+        Ok(())
+    };
+    let again = fold_again(scratch, apply, &files, (mark.unwrap_or(here), report.end), &mut look);
+    bad.into_iter().for_each(|error| report.add(error, true));
+    match (again, state, sums) {
         (Err(Failed::Scratch(error)), ..) => report.scratch_failed = Some(error),
         (Err(Failed::Store(error)), ..) => report.add(error, true),
         (Ok(again), Some(state), Some(sums)) if mark.is_some() => {
@@ -257,13 +271,14 @@ fn is_of_state(error: &StoreError) -> bool {
     }
 }
 
-/// The sums of base and log folded once more, up to `at`, with what follows folded too.
+/// The sums of base and log folded once more, up to `at`, with what follows folded too; `look` gets
+/// the state of the end.
 fn fold_again(
     scratch: &Arc<dyn Disk>,
     apply: &Arc<dyn Apply>,
     files: &LogFiles,
-    at: Watermark,
-    end: u64,
+    (at, end): (Watermark, u64),
+    look: &mut dyn FnMut(&Arc<View>) -> Result<(), Failed>,
 ) -> Result<StateSums, Failed> {
     let made = create_state(&**scratch, at.log_id, CACHE_BYTES).map_err(Failed::Scratch)?;
     let number = made.file.number();
@@ -279,6 +294,7 @@ fn fold_again(
         }
         let sums = state.newest().base.sums;
         replay(&mut state, &log, end, DELTA_BYTES).map_err(Failed::of)?;
+        look(&Arc::new(state.newest().clone()))?;
         Ok(sums)
     })();
     drop(state);

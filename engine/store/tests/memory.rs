@@ -52,8 +52,7 @@ fn a_large_file_takes_little_memory() {
     let peak_in = MEMORY.peak_usage() - before;
     assert!(blob.size == SIZE && new > SIZE);
     MEMORY.reset_peak_usage();
-    let mut reader =
-        BlobReader::open(store.blobs(), store.view(), &blobs::workspace(), &blob.sha256).unwrap();
+    let mut reader = BlobReader::open(store.blobs(), &blobs::workspace(), &blob.sha256).unwrap();
     let (mut at, mut expected) = (0, Noise::new());
     while at < SIZE {
         let chunk = reader.read_from(at).unwrap();

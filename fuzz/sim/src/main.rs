@@ -48,6 +48,9 @@ mod quiet;
 
 mod run;
 
+#[cfg(feature = "plant")]
+mod plants;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -78,10 +81,18 @@ struct Args {
     /// Print what is checked
     #[arg(long)]
     invariants: bool,
+    /// A bug on purpose to find, `all` of them, or `list` to name them
+    #[cfg(feature = "plant")]
+    #[arg(long)]
+    plant: Option<String>,
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    #[cfg(feature = "plant")]
+    if let Some(plant) = &args.plant {
+        return plants::run(plant, &args);
+    }
     if args.invariants {
         invariants::print();
         return ExitCode::SUCCESS;

@@ -14,7 +14,7 @@ use crate::shrink;
 use crate::world::World;
 
 /// Plays a plan once.
-fn once(plan: &Plan, checks: bool) -> (Result<u64, Violation>, Reach) {
+pub fn once(plan: &Plan, checks: bool) -> (Result<u64, Violation>, Reach) {
     let played =
         catch_unwind(AssertUnwindSafe(|| match World::new(plan.setting.clone(), checks) {
             Ok(mut world) => {

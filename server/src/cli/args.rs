@@ -48,6 +48,9 @@ pub(super) enum Command {
     Explain(OfRecord),
     /// List the refused batches of this device and why, send a unit of them again, or discard it
     DeadLetters(DeadLetters),
+    /// Store files, read them back, and say what they take
+    #[command(subcommand)]
+    Files(Files),
     /// Show what a directory holds and what waits
     Status(Status),
     /// List the frames of the log
@@ -369,6 +372,80 @@ pub(super) struct Export {
     /// Also print the tables that belong to Lastword
     #[arg(long)]
     pub(super) system: bool,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Files {
+    /// Store a file and name it in a record of file_meta; what is here already is not stored again
+    Put(FilesPut),
+    /// Read a file back; every piece is compared with its hash first
+    Get(FilesGet),
+    /// List the files of the workspace, deleted ones too
+    List(FilesAll),
+    /// Delete a file; its bytes are kept and it can be brought back
+    Rm(FilesOne),
+    /// Bring a deleted file back
+    Undelete(FilesOne),
+    /// Say what the files take on this device
+    Status(FilesAll),
+}
+
+impl Files {
+    pub(super) fn store(&self) -> &Store {
+        match self {
+            Files::Put(args) => &args.store,
+            Files::Get(args) => &args.store,
+            Files::List(args) | Files::Status(args) => &args.store,
+            Files::Rm(args) | Files::Undelete(args) => &args.store,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilesPut {
+    /// The file, `-` for stdin
+    pub(super) file: PathBuf,
+    /// Name for people, instead of the file's own
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+    /// Media type, like image/png
+    #[arg(long, value_name = "TYPE", default_value = "application/octet-stream")]
+    pub(super) mime: String,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilesGet {
+    /// Hash of the file: sha256: and 64 hexadecimal digits
+    pub(super) hash: String,
+    /// Where to write it, instead of stdout; only a whole file appears there
+    #[arg(long, value_name = "FILE")]
+    pub(super) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilesOne {
+    /// Hash of the file: sha256: and 64 hexadecimal digits
+    pub(super) hash: String,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilesAll {
     #[command(flatten)]
     pub(super) store: Store,
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! How a command fails: a sentence for the user and an exit code for scripts.
 
-use lastword::store::{BackupError, DiskError, LockError, StoreError};
+use lastword::store::{BackupError, BlobError, DiskError, LockError, StoreError};
 use lastword::{Error, SyncFailure};
 
 /// The exit codes of every command; 0 is done.
@@ -54,6 +54,10 @@ impl From<Error> for Failure {
             )
         );
         let damaged = match &error {
+            Error::Blob(error) => matches!(
+                error,
+                BlobError::Damaged { .. } | BlobError::Gone { .. } | BlobError::Manifest { .. }
+            ),
             Error::Backup(error) => matches!(**error, BackupError::Damaged { .. }),
             _ => damaged,
         };

@@ -7,6 +7,7 @@ mod remote;
 mod session;
 mod lines;
 mod records;
+mod files;
 mod recover;
 mod import;
 mod export;
@@ -66,6 +67,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Watch(args) => args.store.json,
         Command::History(args) | Command::Explain(args) => args.store.json,
         Command::DeadLetters(args) => args.store.json,
+        Command::Files(args) => args.store().json,
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
@@ -101,6 +103,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::History(args) => history::history(args),
         Command::Explain(args) => explain::explain(args),
         Command::DeadLetters(args) => letters::letters(args),
+        Command::Files(args) => files::files(args),
         Command::Status(args) => status::status(args),
         Command::Log(args) => status::log(args),
         Command::Backup(args) => backup::backup(args),

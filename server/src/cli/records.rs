@@ -16,12 +16,12 @@ use super::lines::{MAX_TEXT_BYTES, check_patch, odd_start};
 use super::output;
 use super::session::{Fate, Session, held_text};
 
-struct Name {
-    table: TableName,
-    key: Key,
+pub(super) struct Name {
+    pub(super) table: TableName,
+    pub(super) key: Key,
 }
 
-fn name(table: &str, key: &str) -> Result<Name, Failure> {
+pub(super) fn name(table: &str, key: &str) -> Result<Name, Failure> {
     Ok(Name { table: TableName::new(table)?, key: Key::new(key)? })
 }
 
@@ -135,7 +135,7 @@ fn write(
     told
 }
 
-fn tell(
+pub(super) fn tell(
     ws: &Workspace,
     as_json: bool,
     name: &Name,

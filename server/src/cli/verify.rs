@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use indicatif::{HumanBytes, HumanCount};
+use lastword::store::blobs::CheckedBlobs;
 use lastword::{Damage, Verified, VerifyStep};
 use serde_json::json;
 
@@ -19,6 +20,7 @@ pub(super) fn verify(args: &Directory) -> Result<(), Failure> {
             VerifyStep::Log => "reading the log",
             VerifyStep::Fold => "folding it once more",
             VerifyStep::State => "reading the state",
+            VerifyStep::Packs => "reading the files",
         });
         bar.set_position(bytes);
     });
@@ -62,6 +64,15 @@ fn as_text(args: &Directory, verified: &Verified) -> Vec<String> {
         (0, _) => "  state  none to compare; opening the store makes it from the log".to_owned(),
         _ => format!("  state  {rows}, each compared with its own digest only"),
     });
+    if read.blobs.packs > 0 {
+        lines.push(format!(
+            "  files  {} of {}, {} in {}, each compared with its name",
+            output::counted(read.blobs.blobs, "file", "files"),
+            HumanBytes(read.blobs.bytes),
+            output::counted(read.blobs.chunks, "chunk", "chunks"),
+            output::counted(read.blobs.packs, "pack", "packs"),
+        ));
+    }
     if read.torn_bytes > 0 {
         lines.push(format!(
             "  torn   {} bytes behind the last whole frame, of a write that was cut short: nothing \
@@ -133,8 +144,15 @@ fn as_json(args: &Directory, verified: &Verified) -> serde_json::Value {
         "log_files": read.log_files, "log_bytes": read.log_bytes, "frames": read.frames,
         "first": read.first, "end": read.end, "torn_bytes": read.torn_bytes,
         "base_rows": read.base_rows, "state_rows": read.state_rows, "compared": read.compared,
-        "damages": damages.collect::<Vec<_>>(), "next": advice(args, verified),
+                "damages": damages.collect::<Vec<_>>(), "next": advice(args, verified),
     });
+    if read.blobs.packs > 0
+        && let Some(told) = told.as_object_mut()
+    {
+        let CheckedBlobs { packs, blobs, chunks, bytes } = read.blobs;
+        let files = json!({ "files": blobs, "chunks": chunks, "bytes": bytes, "packs": packs });
+        told.insert("stored".into(), files);
+    }
     if let (Some(failed), Some(told)) = (&verified.scratch_failed, told.as_object_mut()) {
         told.insert("scratch_failed".into(), json!(failed));
     }

@@ -16,12 +16,13 @@ use super::{Blobs, Written, lock};
 use crate::error::{BlobError, StoreError};
 use crate::limits::INGEST_STEP_BYTES;
 use crate::payload::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
-use crate::read::{self, ReadState};
+use crate::read;
+use crate::state::View;
 
 /// A file that is being stored in a workspace. Memory is bounded whatever its size.
 ///
 /// Each step reads some of it and returns frames, whose chunks are durable in packs by then; the
-/// caller commits them before the next step and hands that the view which shows them.
+/// caller commits them before the next step, which looks for chunks in the published view.
 #[derive(Debug)]
 pub struct Ingest<R> {
     blobs: Arc<Blobs>,
@@ -84,14 +85,15 @@ impl<R: Read> Ingest<R> {
     /// [`BlobError::Source`] if the bytes cannot be read, [`BlobError::TooLarge`],
     /// [`BlobError::Store`] if the disk fails. What was stored so far is found again when the file
     /// is stored once more.
-    pub fn step<S: ReadState + ?Sized>(&mut self, state: &S) -> Result<Ingested, BlobError> {
+    pub fn step(&mut self) -> Result<Ingested, BlobError> {
+        let view = self.blobs.view();
         let begun = self.size;
         let mut step = Step::default();
         let mut has_ended = false;
         while !has_ended && self.size - begun < INGEST_STEP_BYTES {
-            has_ended = !self.next_chunk(state, &mut step)?;
+            has_ended = !self.next_chunk(&view, &mut step)?;
         }
-        let blob = if has_ended { Some(self.finish(state, &mut step)?) } else { None };
+        let blob = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
         let mut frames = step.sync(&self.workspace)?;
         frames.extend(blob.map(|blob| BlobsFrame {
             workspace: self.workspace.clone(),
@@ -101,11 +103,7 @@ impl<R: Read> Ingest<R> {
     }
 
     /// Stores the next chunk; false if there is none.
-    fn next_chunk<S: ReadState + ?Sized>(
-        &mut self,
-        state: &S,
-        step: &mut Step,
-    ) -> Result<bool, BlobError> {
+    fn next_chunk(&mut self, state: &View, step: &mut Step) -> Result<bool, BlobError> {
         let Ingest { blobs, workspace, chunker, sha256, pages, .. } = self;
         let Some(chunk) = chunker.next_chunk().map_err(|error| BlobError::source(&error))? else {
             return Ok(false);
@@ -123,11 +121,7 @@ impl<R: Read> Ingest<R> {
     }
 
     /// Stores the last pages and says in the pack what the file consists of.
-    fn finish<S: ReadState + ?Sized>(
-        &mut self,
-        state: &S,
-        step: &mut Step,
-    ) -> Result<Blob, BlobError> {
+    fn finish(&mut self, state: &View, step: &mut Step) -> Result<Blob, BlobError> {
         let Ingest { blobs, workspace, pages, .. } = self;
         let mut keep = |bytes: &[u8]| step.keep(blobs, state, workspace, bytes);
         if self.size == 0 {
@@ -148,10 +142,10 @@ impl<R: Read> Ingest<R> {
 
 impl Step {
     /// Stores bytes as a chunk unless the workspace has it.
-    fn keep<S: ReadState + ?Sized>(
+    fn keep(
         &mut self,
         blobs: &Blobs,
-        state: &S,
+        state: &View,
         workspace: &WorkspaceName,
         bytes: &[u8],
     ) -> Result<ChunkId, StoreError> {

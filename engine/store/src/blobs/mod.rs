@@ -4,14 +4,16 @@
 //! log says where each chunk is. So whatever the log names is there, after any crash; the index is
 //! a fold of those frames like all of the state.
 
+mod check;
 mod chunker;
 mod ingest;
 mod pack;
 mod pages;
 mod reader;
+mod walk;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use lastword_core::hash::ChunkId;
 use lastword_core::id::WorkspaceName;
@@ -23,12 +25,16 @@ use crate::keys::StoredChunk;
 use crate::limits::MAX_OPEN_PACKS;
 use crate::oplog::{Entropy, Segment};
 use crate::payload::NewChunk;
-use crate::read::{self, ReadState};
+use crate::read;
+use crate::state::View;
 
+pub use check::CheckedBlobs;
+pub(crate) use check::check;
 pub use chunker::Chunker;
 pub use ingest::{Ingest, Ingested};
 use pack::PackWriter;
 pub use reader::BlobReader;
+pub use walk::visit_pieces;
 
 /// The packs of a store. Readers and writers of files share it and are on threads of their own; the
 /// store's owner only appends the frames that they bring.
@@ -37,6 +43,7 @@ pub struct Blobs {
     disk: Arc<dyn Disk>,
     log_id: [u8; 16],
     pack_size: u64,
+    published: Arc<RwLock<Arc<View>>>,
     shared: Mutex<Shared>,
 }
 
@@ -58,9 +65,16 @@ impl Blobs {
         log_id: [u8; 16],
         entropy: Entropy,
         pack_size: u64,
+        published: Arc<RwLock<Arc<View>>>,
     ) -> Self {
         let (open, writers) = (BTreeMap::new(), BTreeMap::new());
-        Blobs { disk, log_id, pack_size, shared: Mutex::new(Shared { entropy, open, writers }) }
+        let shared = Mutex::new(Shared { entropy, open, writers });
+        Blobs { disk, log_id, pack_size, published, shared }
+    }
+
+    /// The newest state whose frames are durable.
+    fn view(&self) -> Arc<View> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reads a chunk into `out`; what comes back is what its name says, or an error.
@@ -73,10 +87,19 @@ impl Blobs {
         pack::read_chunk(&*self.segment(chunk.pack)?, id, chunk, out)
     }
 
+    /// A chunk, wherever it is now.
+    fn read_newest(&self, workspace: &WorkspaceName, id: &ChunkId) -> Result<Vec<u8>, BlobError> {
+        let known = read::chunk(&*self.view(), workspace, id)?;
+        let known = known.ok_or(BlobError::Gone { chunk: *id })?;
+        let mut out = Vec::new();
+        self.read_chunk(id, &known, &mut out)?;
+        Ok(out)
+    }
+
     /// Adds a chunk to the workspace's pack.
-    fn add_chunk<S: ReadState + ?Sized>(
+    fn add_chunk(
         &self,
-        state: &S,
+        state: &View,
         workspace: &WorkspaceName,
         id: ChunkId,
         raw: &[u8],
@@ -85,9 +108,9 @@ impl Blobs {
     }
 
     /// Says in the workspace's pack what a file consists of.
-    fn add_blob<S: ReadState + ?Sized>(
+    fn add_blob(
         &self,
-        state: &S,
+        state: &View,
         workspace: &WorkspaceName,
         blob: &Blob,
     ) -> Result<(u64, Written), StoreError> {
@@ -98,9 +121,9 @@ impl Blobs {
         added.map(|(number, written, ())| (number, written))
     }
 
-    fn with_writer<S: ReadState + ?Sized, T>(
+    fn with_writer<T>(
         &self,
-        state: &S,
+        state: &View,
         workspace: &WorkspaceName,
         add: impl FnOnce(&mut PackWriter) -> Result<T, StoreError>,
     ) -> Result<(u64, Written, T), StoreError> {
@@ -136,9 +159,9 @@ impl Blobs {
     }
 
     /// The pack that the last process had not filled.
-    fn resume<S: ReadState + ?Sized>(
+    fn resume(
         &self,
-        state: &S,
+        state: &View,
         workspace: &WorkspaceName,
     ) -> Result<Option<PackWriter>, StoreError> {
         let packs = read::packs(state, workspace)?;
@@ -155,7 +178,8 @@ impl Blobs {
         }
     }
 
-    fn segment(&self, number: u64) -> Result<Arc<Segment>, StoreError> {
+    /// A pack, to be read.
+    pub(crate) fn segment(&self, number: u64) -> Result<Arc<Segment>, StoreError> {
         let mut shared = lock(&self.shared);
         if let Some(segment) = shared.open.get(&number) {
             return Ok(segment.clone());

@@ -10,13 +10,14 @@ use lastword_core::manifest::{Blob, ManifestPage};
 use super::Blobs;
 use crate::error::BlobError;
 use crate::read;
-use crate::state::View;
 
-/// A file that is being read, over one view. Holds one chunk and one page of each level.
+/// A file that is being read. Holds one chunk and one page of each level.
+///
+/// Where a chunk is, is looked up in the newest state each time: packs may be rewritten meanwhile,
+/// and what the chunk holds is in its name.
 #[derive(Debug)]
 pub struct BlobReader {
     blobs: Arc<Blobs>,
-    view: Arc<View>,
     workspace: WorkspaceName,
     blob: Blob,
     /// The pages above the next chunk, topmost first, and which entry comes next in each.
@@ -31,15 +32,14 @@ impl BlobReader {
     /// Reads the file with that SHA-256 as `view` has it. Errors: [`BlobError::Missing`].
     pub fn open(
         blobs: &Arc<Blobs>,
-        view: Arc<View>,
         workspace: &WorkspaceName,
         sha256: &[u8; 32],
     ) -> Result<Self, BlobError> {
-        let stored = read::blob(&*view, workspace, sha256)?;
+        let stored = read::blob(&*blobs.view(), workspace, sha256)?;
         let hash = BlobHash::Sha256(*sha256);
         let blob = stored.ok_or(BlobError::Missing { hash })?.blob;
         let (blobs, workspace) = (blobs.clone(), workspace.clone());
-        Ok(BlobReader { blobs, view, workspace, blob, pages: Vec::new(), at: 0, chunk: Vec::new() })
+        Ok(BlobReader { blobs, workspace, blob, pages: Vec::new(), at: 0, chunk: Vec::new() })
     }
 
     /// What is known of the file.
@@ -152,11 +152,7 @@ impl BlobReader {
     }
 
     fn read(&self, id: &ChunkId) -> Result<Vec<u8>, BlobError> {
-        let known = read::chunk(&*self.view, &self.workspace, id)?;
-        let known = known.ok_or(BlobError::Gone { chunk: *id })?;
-        let mut out = Vec::new();
-        self.blobs.read_chunk(id, &known, &mut out)?;
-        Ok(out)
+        self.blobs.read_newest(&self.workspace, id)
     }
 
     /// The chunks are what their names say, and yet they do not make up the file: whoever stored it

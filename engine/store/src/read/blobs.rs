@@ -62,6 +62,20 @@ pub fn visit_chunks<S: ReadState + ?Sized>(
     })
 }
 
+/// The workspaces that have files or packs, by name.
+pub fn blob_workspaces<S: ReadState + ?Sized>(state: &S) -> Result<Vec<WorkspaceName>, StoreError> {
+    let (mut found, mut from) = (Vec::new(), Vec::new());
+    while let Some((key, _)) = state.range(BLOBS, &from, &[u8::MAX], false, 1)?.pop() {
+        let end = key.iter().position(|byte| *byte == 0);
+        let name = end.and_then(|end| std::str::from_utf8(key.get(..end)?).ok());
+        let name = name.and_then(|name| WorkspaceName::new(name).ok());
+        let name = name.ok_or_else(|| state_damaged(BLOBS, &key, "no workspace"))?;
+        from = keys::prefix_end(&keys::workspace_prefix(&name));
+        found.push(name);
+    }
+    Ok(found)
+}
+
 /// The packs of a workspace, by number.
 pub fn packs<S: ReadState + ?Sized>(
     state: &S,

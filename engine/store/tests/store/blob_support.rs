@@ -57,7 +57,7 @@ pub(crate) fn put_in(
     let mut ingest = Ingest::new(store.blobs(), workspace, from, u64::MAX, 1_700_000_000_000);
     let mut new_bytes = 0;
     loop {
-        let done = ingest.step(&*store.view())?;
+        let done = ingest.step()?;
         for frame in done.frames {
             append(store, &Payload::Blobs(frame))?;
         }
@@ -70,7 +70,7 @@ pub(crate) fn put_in(
 }
 
 pub(crate) fn get(store: &Store, blob: &Blob) -> Result<Vec<u8>, BlobError> {
-    let mut reader = BlobReader::open(store.blobs(), store.view(), &workspace(), &blob.sha256)?;
+    let mut reader = BlobReader::open(store.blobs(), &workspace(), &blob.sha256)?;
     let mut out = Vec::new();
     loop {
         let chunk = reader.read_from(out.len() as u64)?;

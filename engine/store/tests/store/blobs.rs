@@ -83,7 +83,7 @@ fn content_is_stored_once_in_a_workspace() {
     let twice = [&old[..], &old[..]].concat();
     assert!(put(&mut store, &twice[..]).unwrap().1 < 600_000);
     let other = WorkspaceName::new("other").unwrap();
-    let unknown = BlobReader::open(store.blobs(), store.view(), &other, &blob.sha256);
+    let unknown = BlobReader::open(store.blobs(), &other, &blob.sha256);
     assert!(matches!(unknown, Err(BlobError::Missing { .. })));
     assert!(put_in(&mut store, &other, &old[..]).unwrap().1 >= old.len() as u64);
 }
@@ -96,8 +96,7 @@ fn ranges_are_read() {
     let mut store = open(&disk);
     let content = noise(3, 700_000);
     let (blob, _) = put(&mut store, &content[..]).unwrap();
-    let mut reader =
-        BlobReader::open(store.blobs(), store.view(), &workspace(), &blob.sha256).unwrap();
+    let mut reader = BlobReader::open(store.blobs(), &workspace(), &blob.sha256).unwrap();
     for offset in [0, 699_999, 5, 350_000, 349_999, 1, 650_000, 0] {
         let found = reader.read_from(offset).unwrap();
         let from = offset as usize;
@@ -114,7 +113,7 @@ fn a_file_over_the_limit_is_refused_early() {
     let mut store = open(&disk);
     let endless = std::io::repeat(7);
     let mut ingest = Ingest::new(store.blobs(), &workspace(), endless, 10 << 20, 0);
-    let refused = ingest.step(&*store.view());
+    let refused = ingest.step();
     assert!(matches!(refused, Err(BlobError::TooLarge { limit }) if limit == 10 << 20));
     assert_eq!(put(&mut store, &b"x"[..]).unwrap().0.size, 1);
 }
@@ -175,8 +174,7 @@ fn a_damaged_chunk_is_healed_by_its_file() {
     let (blob, _) = put(&mut store, &content[..]).unwrap();
     let pack = files(&disk, FileKind::Pack)[0];
     disk.flip(pack, (HEADER_LEN + 100_000) * 8);
-    let mut reader =
-        BlobReader::open(store.blobs(), store.view(), &workspace(), &blob.sha256).unwrap();
+    let mut reader = BlobReader::open(store.blobs(), &workspace(), &blob.sha256).unwrap();
     let (mut at, mut bad) = (0, None);
     while bad.is_none() {
         match reader.read_from(at).map(<[u8]>::len) {

@@ -1,0 +1,194 @@
+//! Files as an app sees them.
+
+use std::io::Read;
+
+use lastword::core::id::{Key, TableName};
+use lastword::store::{BlobError, ReadOnlyDisk};
+use lastword::{BlobHash, Database, Error, Files};
+
+use crate::support::Fixture;
+
+fn bytes(files: &Files, hash: &BlobHash) -> Vec<u8> {
+    let mut out = Vec::new();
+    files.open(hash).unwrap().read_to_end(&mut out).unwrap();
+    out
+}
+
+fn noise(len: usize) -> Vec<u8> {
+    // xorshift64 (Marsaglia, 2003).
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// R3.1, R4.2: a stored file is attached by a write, with whatever else that writes; it is read
+/// back, whole and in ranges, also after a restart.
+#[test]
+fn a_file_is_stored_attached_and_read_back() {
+    let fixture = Fixture::new();
+    let content = noise(500_000);
+    let path = fixture.dir.path().join("photo.png");
+    std::fs::write(&path, &content).unwrap();
+    let files = fixture.ws.files();
+    let staged = files.stage(&path).unwrap();
+    assert!(files.list().unwrap().is_empty(), "nothing names it yet");
+    fixture
+        .ws
+        .write(|tx| {
+            tx.attach(&staged, "image/png")?;
+            tx.put_record(
+                &TableName::new("notes")?,
+                &Key::new("n1")?,
+                lastword::core::json::parse_record(r#"{"text":"see the photo"}"#)?,
+            )
+        })
+        .unwrap();
+    let hash = staged.hash();
+    let listed = files.list().unwrap().remove(0);
+    assert_eq!((listed.name.as_str(), listed.mime_type.as_str()), ("photo.png", "image/png"));
+    assert_eq!((listed.hash, listed.size_bytes), (hash.to_string(), 500_000));
+    assert!(listed.is_here && !listed.is_deleted);
+    assert_eq!(bytes(&files, &hash), content);
+    let mut reader = files.open(&hash).unwrap();
+    reader.seek_to(499_990);
+    assert_eq!(reader.next_bytes().unwrap(), &content[499_990..]);
+    assert!(reader.next_bytes().unwrap().is_empty());
+    drop(reader);
+    let Fixture { db, dir, .. } = fixture;
+    db.close().unwrap();
+    assert!(matches!(files.open(&hash), Err(Error::Closed)));
+    let db = Database::open(dir.path().join("db")).unwrap();
+    assert_eq!(bytes(&db.workspace("main").unwrap().files(), &hash), content);
+}
+
+/// R7.1: deleting a file keeps its bytes, and undeleting brings it back as it was.
+#[test]
+fn a_deleted_file_comes_back() {
+    let Fixture { ws, dir: _dir, .. } = Fixture::new();
+    let files = ws.files();
+    let staged = files.stage_from(&b"hello"[..], "hello.txt", &mut |_| {}).unwrap();
+    ws.write(|tx| tx.attach(&staged, "text/plain")).unwrap();
+    let before = files.list().unwrap();
+    files.delete(&staged.hash()).unwrap();
+    assert!(files.list().unwrap()[0].is_deleted);
+    assert_eq!(bytes(&files, &staged.hash()), b"hello");
+    assert!(matches!(files.delete(&staged.hash()), Err(Error::NotFound { .. })));
+    files.undelete(&staged.hash()).unwrap();
+    assert_eq!(files.list().unwrap(), before);
+    // Attached once more, it is the row that is there.
+    let again = files.stage_from(&b"hello"[..], "copy.txt", &mut |_| {}).unwrap();
+    assert_eq!(again.new_bytes, 0);
+    ws.write(|tx| tx.attach(&again, "text/plain")).unwrap();
+    assert_eq!(files.list().unwrap(), before);
+}
+
+/// I31, R3.1: no record names a file that is not there: what was stored in one workspace cannot be
+/// attached in another.
+#[test]
+fn a_record_never_names_a_file_that_is_not_there() {
+    let Fixture { ws, db, dir: _dir } = Fixture::new();
+    let staged = ws.files().stage_from(&b"hello"[..], "hello.txt", &mut |_| {}).unwrap();
+    let other = db.workspace("other").unwrap();
+    let refused = other.write(|tx| tx.attach(&staged, "text/plain")).unwrap_err();
+    assert!(matches!(refused, Error::Blob(BlobError::Missing { .. })), "{refused}");
+    assert!(other.files().list().unwrap().is_empty());
+    assert!(matches!(
+        other.files().open(&staged.hash()).unwrap_err(),
+        Error::Blob(BlobError::Missing { .. })
+    ));
+}
+
+/// R10.3: a file over the app's limit is refused.
+#[test]
+fn a_file_over_the_limit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::builder().max_file_bytes(100_000).open(dir.path().join("db")).unwrap();
+    let files = db.workspace("main").unwrap().files();
+    let refused = files.stage_from(std::io::repeat(1), "endless", &mut |_| {}).unwrap_err();
+    let limit = 100_000;
+    assert!(matches!(refused, Error::Blob(BlobError::TooLarge { limit: of }) if of == limit));
+    assert!(files.stage_from(&noise(100_000)[..], "fits", &mut |_| {}).is_ok());
+}
+
+/// I31, line 3 of the promises about files: a damaged chunk is an error, `verify` names its pack,
+/// and storing the file again heals it.
+#[test]
+fn a_damaged_file_is_told_and_healed() {
+    let Fixture { ws, db, dir } = Fixture::new();
+    let content = noise(300_000);
+    let staged = ws.files().stage_from(&content[..], "photo", &mut |_| {}).unwrap();
+    ws.write(|tx| tx.attach(&staged, "image/png")).unwrap();
+    db.close().unwrap();
+    drop((ws, db));
+    let data = dir.path().join("db");
+    let pack = pack_of(&data);
+    let mut on_disk = std::fs::read(&pack).unwrap();
+    on_disk[200_000] ^= 1;
+    std::fs::write(&pack, on_disk).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let verified = lastword::verify(&data, scratch.path(), &mut |_, _| {}).unwrap();
+    assert_eq!(verified.damages.len(), 1, "{:?}", verified.damages);
+    assert_eq!(verified.damages[0].file.as_deref(), Some(&*pack));
+    let db = Database::open(&data).unwrap();
+    let files = db.workspace("main").unwrap().files();
+    let mut out = Vec::new();
+    files.open(&staged.hash()).unwrap().read_to_end(&mut out).unwrap_err();
+    assert!(content.starts_with(&out), "bytes before the damage are right");
+    let again = files.stage_from(&content[..], "photo", &mut |_| {}).unwrap();
+    assert!(again.new_bytes > 0 && again.new_bytes < 262_145, "{}", again.new_bytes);
+    assert_eq!(bytes(&files, &staged.hash()), content);
+    db.close().unwrap();
+    drop((files, db));
+    let verified = lastword::verify(&data, scratch.path(), &mut |_, _| {}).unwrap();
+    assert!(verified.is_whole(), "{:?}", verified.damages);
+    assert_eq!(verified.read.blobs.blobs, 1);
+}
+
+fn pack_of(dir: &std::path::Path) -> std::path::PathBuf {
+    use lastword::store::{Disk as _, FileKind};
+    let listed = ReadOnlyDisk::new(dir).list().unwrap();
+    let pack = listed.iter().find(|file| file.kind == FileKind::Pack).unwrap();
+    dir.join(format!("{:012}", pack.number))
+}
+
+/// B1: a backup has the files, and so have the store that is restored from it and what is salvaged
+/// of a damaged one.
+#[test]
+fn backup_restore_and_salvage_keep_files() {
+    let Fixture { ws, db, dir } = Fixture::new();
+    let content = noise(300_000);
+    let staged = ws.files().stage_from(&content[..], "photo", &mut |_| {}).unwrap();
+    db.close().unwrap();
+    drop((ws, db));
+    let [data, copy, restored, salvaged] =
+        ["db", "copy", "restored", "salvaged"].map(|name| dir.path().join(name));
+    let check = |dir: &std::path::Path| {
+        let db = Database::open(dir).unwrap();
+        assert_eq!(bytes(&db.workspace("main").unwrap().files(), &staged.hash()), content);
+        db.close().unwrap();
+    };
+    lastword::backup(&data, &copy, &mut |_| {}).unwrap();
+    lastword::restore(&copy, &restored, false, &mut |_| {}).unwrap();
+    check(&restored);
+    lastword::salvage(&data, &salvaged, false).unwrap();
+    check(&salvaged);
+    check(&data);
+}
+
+/// A batch that attaches a file comes behind the frame that says the file is here.
+#[test]
+fn the_log_names_a_file_before_a_record_does() {
+    let Fixture { ws, db, dir: _dir } = Fixture::new();
+    let staged = ws.files().stage_from(&b"hello"[..], "hello.txt", &mut |_| {}).unwrap();
+    ws.write(|tx| tx.attach(&staged, "text/plain")).unwrap();
+    let kinds: Vec<_> =
+        db.log(0, 100).unwrap().0.iter().map(|line| (line.kind, line.text.clone())).collect();
+    let place = |text: &str| kinds.iter().position(|(_, of)| of.contains(text)).unwrap();
+    let (blob, record) = (place("5 bytes"), place("file_meta"));
+    assert!(place("1 chunks") < blob && blob < record, "{kinds:?}");
+}

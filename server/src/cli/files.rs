@@ -1,0 +1,195 @@
+//! `files put get list rm undelete status`: bytes with a name.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::time::Instant;
+
+use indicatif::HumanBytes;
+use lastword::{BlobHash, FileInfo, FileReader, Files as OfWorkspace, Receipt};
+use serde_json::json;
+
+use super::args::{Files, FilesAll, FilesGet, FilesOne, FilesPut};
+use super::failure::Failure;
+use super::output;
+use super::records::{name, tell};
+use super::session::Session;
+
+pub(super) fn files(args: &Files) -> Result<(), Failure> {
+    match args {
+        Files::Put(args) => put(args),
+        Files::Get(args) => get(args),
+        Files::List(args) => list(args),
+        Files::Rm(args) => write(args, |files, hash| files.delete(hash)),
+        Files::Undelete(args) => write(args, |files, hash| files.undelete(hash)),
+        Files::Status(args) => status(args),
+    }
+}
+
+fn put(args: &FilesPut) -> Result<(), Failure> {
+    let named = args.file.file_name().map(|name| name.to_string_lossy().into_owned());
+    let file_name = args.name.clone().or(named).unwrap_or_default();
+    let (from, total): (Box<dyn Read>, u64) = match args.file.to_str() {
+        Some("-") => (Box::new(io::stdin().lock()), 0),
+        _ => {
+            let file = File::open(&args.file).map_err(|error| at(&args.file, &error))?;
+            let about = file.metadata().map_err(|error| at(&args.file, &error))?;
+            if about.is_dir() {
+                let path = args.file.display();
+                return Err(Failure::failed(format!("{path} is a directory: name a file")));
+            }
+            (Box::new(file), about.len())
+        }
+    };
+    let session = Session::open(&args.store, &args.link)?;
+    let begun = Instant::now();
+    let bar = output::bytes_progress();
+    bar.set_length(total);
+    bar.set_message("storing");
+    let staged =
+        session.ws.files().stage_from(from, &file_name, &mut |bytes| bar.set_position(bytes));
+    bar.finish_and_clear();
+    let staged = staged?;
+    let connection = session.connect()?;
+    let receipt = session.ws.write(|tx| tx.attach(&staged, &args.mime))?;
+    let fate = session.fate(connection, &receipt)?;
+    let hash = staged.hash().to_string();
+    if args.store.json {
+        let line = json!({
+            "hash": hash, "name": file_name, "size_bytes": staged.size_bytes(),
+            "new_bytes": staged.new_bytes, "ms": begun.elapsed().as_secs_f64() * 1000.0,
+        });
+        writeln!(io::stdout(), "{}", output::json_line(&line.to_string()))?;
+    } else {
+        let (size, new) = (HumanBytes(staged.size_bytes()), HumanBytes(staged.new_bytes));
+        let text = format!("{hash} {file_name}: {size}, {new} of it new");
+        writeln!(io::stdout(), "{}", output::plain(&text))?;
+    }
+    let told =
+        tell(&session.ws, args.store.json, &name("file_meta", &hash)?, &fate, begun.elapsed());
+    session.close()?;
+    told
+}
+
+fn get(args: &FilesGet) -> Result<(), Failure> {
+    let hash = hash_of(&args.hash)?;
+    let session = Session::open_to_read(&args.store, &args.link)?;
+    let mut file = session.ws.files().open(&hash)?;
+    let size = file.size_bytes();
+    match &args.out {
+        None => copy(&mut file, &mut io::stdout().lock(), None)?,
+        Some(path) => {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+            let mut fresh = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
+                .map_err(|error| at(path, &error))?;
+            copy(&mut file, fresh.as_file_mut(), Some(path))?;
+            fresh.persist(path).map_err(|error| at(path, &error.error))?;
+            if args.store.json {
+                let line = json!({ "hash": args.hash, "size_bytes": size, "out": path });
+                writeln!(io::stdout(), "{}", output::json_line(&line.to_string()))?;
+            } else {
+                let text = format!("wrote {}: {}", path.display(), HumanBytes(size));
+                writeln!(io::stdout(), "{}", output::plain(&text))?;
+            }
+        }
+    }
+    drop(file);
+    session.close()
+}
+
+/// Copies a file to `out`, which is at `path` or is stdout.
+fn copy(file: &mut FileReader, out: &mut dyn Write, path: Option<&Path>) -> Result<(), Failure> {
+    let bar = output::bytes_progress();
+    bar.set_message("reading");
+    let failed = |error: io::Error| match path {
+        Some(path) => at(path, &error),
+        None => error.into(),
+    };
+    loop {
+        let bytes = file.next_bytes()?;
+        if bytes.is_empty() {
+            bar.finish_and_clear();
+            return out.flush().map_err(failed);
+        }
+        out.write_all(bytes).map_err(failed)?;
+        bar.inc(bytes.len() as u64);
+    }
+}
+
+fn list(args: &FilesAll) -> Result<(), Failure> {
+    let session = Session::open_to_read(&args.store, &args.link)?;
+    let mut out = io::stdout().lock();
+    for file in session.ws.files().list()? {
+        let line = if args.store.json { as_json(&file) } else { as_text(&file) };
+        writeln!(out, "{line}")?;
+    }
+    session.close()
+}
+
+fn as_json(file: &FileInfo) -> String {
+    let line = json!({
+        "hash": file.hash, "name": file.name, "mime_type": file.mime_type,
+        "size_bytes": file.size_bytes, "deleted": file.is_deleted, "here": file.is_here,
+    });
+    output::json_line(&line.to_string()).into_owned()
+}
+
+fn as_text(file: &FileInfo) -> String {
+    let state = match (file.is_deleted, file.is_here) {
+        (true, _) => ", deleted",
+        (false, true) => "",
+        (false, false) => ", not on this device",
+    };
+    let (hash, size, name) = (&file.hash, HumanBytes(file.size_bytes), &file.name);
+    output::plain(&format!("{hash} {name}: {size}{state}")).into_owned()
+}
+
+fn write(
+    args: &FilesOne,
+    edit: impl Fn(&OfWorkspace, &BlobHash) -> lastword::Result<Receipt>,
+) -> Result<(), Failure> {
+    let hash = BlobHash::read(&args.hash).map_err(|error| Failure::usage(error.to_string()))?;
+    let session = Session::open(&args.store, &args.link)?;
+    let connection = session.connect()?;
+    let begun = Instant::now();
+    let receipt = edit(&session.ws.files(), &hash)?;
+    let fate = session.fate(connection, &receipt)?;
+    let name = name("file_meta", &hash.to_string())?;
+    let told = tell(&session.ws, args.store.json, &name, &fate, begun.elapsed());
+    session.close()?;
+    told
+}
+
+fn status(args: &FilesAll) -> Result<(), Failure> {
+    let session = Session::open_to_read(&args.store, &args.link)?;
+    let usage = session.ws.files().usage()?;
+    let mut out = io::stdout().lock();
+    if args.store.json {
+        let line = json!({
+            "files": usage.files, "file_bytes": usage.file_bytes, "chunks": usage.chunks,
+            "stored_bytes": usage.stored_bytes, "dead_bytes": usage.dead_bytes,
+            "packs": usage.packs,
+        });
+        writeln!(out, "{line}")?;
+    } else {
+        writeln!(
+            out,
+            "{} of {} in {}; they take {} in {}, and {} there are dead",
+            output::counted(usage.files, "file", "files"),
+            HumanBytes(usage.file_bytes),
+            output::counted(usage.chunks, "chunk", "chunks"),
+            HumanBytes(usage.stored_bytes),
+            output::counted(usage.packs, "pack", "packs"),
+            HumanBytes(usage.dead_bytes),
+        )?;
+    }
+    session.close()
+}
+
+fn hash_of(text: &str) -> Result<BlobHash, Failure> {
+    BlobHash::new(text).map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn at(path: &Path, error: &io::Error) -> Failure {
+    Failure::failed(format!("{}: {error}", path.display()))
+}

@@ -1,0 +1,88 @@
+//! `lastword files`: bytes with a name, as people and scripts use them.
+
+use std::fs;
+
+use crate::common::{Server, lastword};
+
+/// R3.1, R4.2, R7.1: a file is stored, listed, read back, deleted and brought back; what is stored
+/// twice is found again; exit codes and JSON are what scripts rely on.
+#[test]
+fn files_are_put_listed_read_deleted_and_brought_back() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let content: Vec<u8> = (0..700_000_u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect();
+    fs::write(dir.join("photo.png"), &content).expect("it writes");
+    let put = ["files", "put", "photo.png", "--mime", "image/png", "--data", "phone"];
+    let told = lastword(dir, &put).ok();
+    let hash = told.split_whitespace().next().expect("a hash").to_owned();
+    assert!(hash.starts_with("sha256:") && hash.len() == 71, "{told}");
+    assert!(told.contains("photo.png") && told.contains("saved file_meta/sha256:"), "{told}");
+    let again = lastword(dir, &put).ok();
+    assert!(again.contains(", 0 B of it new"), "{again}");
+    let of = |verb: &'static str| ["files", verb, &hash, "--data", "phone"].map(str::to_owned);
+    let run = |args: &[String], more: &[&str]| {
+        let args: Vec<&str> = args.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        lastword(dir, &args)
+    };
+    run(&of("get"), &["--out", "copy.png"]).ok();
+    assert!(fs::read(dir.join("copy.png")).expect("it is there") == content);
+    let listed = lastword(dir, &["files", "list", "--data", "phone", "--json"]).ok();
+    let listed: serde_json::Value = serde_json::from_str(listed.trim()).expect("one JSON line");
+    assert_eq!((&listed["hash"], &listed["name"]), (&hash.as_str().into(), &"photo.png".into()));
+    assert_eq!((&listed["size_bytes"], &listed["here"]), (&content.len().into(), &true.into()));
+    run(&of("rm"), &[]).ok();
+    assert!(lastword(dir, &["files", "list", "--data", "phone"]).ok().contains(", deleted"));
+    run(&of("get"), &["--out", "copy2.png"]).ok();
+    run(&of("undelete"), &[]).ok();
+    assert!(!lastword(dir, &["files", "list", "--data", "phone"]).ok().contains(", deleted"));
+    let status = lastword(dir, &["files", "status", "--data", "phone", "--json"]).ok();
+    let status: serde_json::Value = serde_json::from_str(&status).expect("one JSON line");
+    assert_eq!((&status["files"], &status["packs"]), (&1.into(), &1.into()), "{status}");
+    assert!(lastword(dir, &["verify", "--data", "phone"]).ok().contains("1 file of 2.67 MiB"));
+    let unknown = hash.replace(&hash[10..20], "0000000000");
+    let missing = lastword(dir, &["files", "get", &unknown, "--data", "phone"]).fails(1);
+    assert!(missing.contains("is not here"), "{missing}");
+    lastword(dir, &["files", "get", "md5:abc", "--data", "phone"]).fails(2);
+    lastword(dir, &["files", "put", "nowhere.png", "--data", "phone"]).fails(1);
+}
+
+/// I31, line 3 of the promises about files: a damaged pack is exit code 3, with its name, no file
+/// appears at the place of the output, and putting the file again heals it.
+#[test]
+fn a_damaged_file_is_never_written_out() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    fs::write(dir.join("doc"), vec![b'x'; 50_000]).expect("it writes");
+    let put = ["files", "put", "doc", "--data", "phone"];
+    let hash = lastword(dir, &put).ok().split_whitespace().next().expect("a hash").to_owned();
+    let packs = fs::read_dir(dir.join("phone")).expect("it lists");
+    let is_pack = |path: &std::path::PathBuf| fs::read(path).is_ok_and(|b| b.get(10) == Some(&3));
+    let pack = packs.map(|entry| entry.expect("it is").path()).find(is_pack).expect("a pack");
+    let mut bytes = fs::read(&pack).expect("it reads");
+    bytes[250] ^= 4;
+    fs::write(&pack, bytes).expect("it writes");
+    let get = ["files", "get", &hash, "--out", "copy", "--data", "phone"];
+    let told = lastword(dir, &get).fails(3);
+    assert!(told.contains("is damaged at byte"), "{told}");
+    assert!(!dir.join("copy").exists());
+    lastword(dir, &["verify", "--data", "phone"]).fails(3);
+    lastword(dir, &put).ok();
+    lastword(dir, &get).ok();
+    assert_eq!(fs::read(dir.join("copy")).expect("it is there"), vec![b'x'; 50_000]);
+}
+
+/// R2.3: the record of a file is sent like any other, also while its bytes are not: another device
+/// lists the file and says that it is not there.
+#[test]
+fn the_record_of_a_file_syncs_before_its_bytes() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let server = Server::start(&dir.join("srv"));
+    fs::write(dir.join("doc"), b"hello").expect("it writes");
+    let link = ["--server", &server.url, "--token", "me"];
+    let put = [&["files", "put", "doc", "--data", "phone", "--wait"][..], &link].concat();
+    assert!(lastword(dir, &put).ok().contains("applied, seq 1"));
+    let list = [&["files", "list", "--data", "laptop"][..], &link].concat();
+    let listed = lastword(dir, &list).ok();
+    assert!(listed.contains("doc: 5 B, not on this device"), "{listed}");
+}
