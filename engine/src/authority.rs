@@ -369,7 +369,9 @@ impl Authority {
     /// [`Error::UnknownRecord`] if there is no such record, [`Error::Store`] if the disk fails.
     pub fn erase(&self, workspace: &WorkspaceName, table: &TableName, key: &Key) -> Result<Erased> {
         let (workspace, table, key) = (workspace.clone(), table.clone(), key.clone());
-        self.inner.writer.run(move |store| erase::erase_now(store, &workspace, &table, &key))
+        self.inner
+            .writer
+            .run(move |store| erase::erase_now(store, &workspace, (&table, &key), now_ms()))
     }
 
     /// Keeps rows that this store lost when it was restored and that user's device still has,

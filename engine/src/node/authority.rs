@@ -522,10 +522,10 @@ impl AuthorityNode {
     pub fn erase(
         &mut self,
         workspace: &WorkspaceName,
-        table: &TableName,
-        key: &Key,
+        name: (&TableName, &Key),
+        wall_ms: i64,
     ) -> Result<Erased> {
-        let erased = erase::erase_now(&mut self.store, workspace, table, key)?;
+        let erased = erase::erase_now(&mut self.store, workspace, name, wall_ms)?;
         self.store.commit()?;
         Ok(erased)
     }

@@ -1,6 +1,5 @@
 //! Bugs on purpose, and the seeds that find them.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +8,8 @@ use std::time::Instant;
 use lastword::core::plant::{ALL, Found, Plant, Planted, put};
 
 use crate::Args;
-use crate::world::World;
+use crate::plan::Plan;
+use crate::run;
 
 /// Does what `--plant` says: `list` names every bug, `all` plays each that the simulator must find,
 /// and a name plays that one.
@@ -43,7 +43,7 @@ fn describe(known: &Planted) {
 fn one(known: &Planted, args: &Args) -> ExitCode {
     describe(known);
     let end = args.start.saturating_add(args.seeds);
-    match hunt(known.plant, args.start..end, args.threads) {
+    match hunt(known.plant, args.start..end, threads(args)) {
         Some((seed, broken)) => {
             println!("seed {seed}: {broken}");
             ExitCode::SUCCESS
@@ -60,7 +60,7 @@ fn all(args: &Args) -> ExitCode {
     let (began, mut found, mut missed) = (Instant::now(), 0, 0);
     for known in ALL {
         let Found::Seeds(seeds) = known.found else { continue };
-        match hunt(known.plant, 0..seeds, args.threads) {
+        match hunt(known.plant, 0..seeds, threads(args)) {
             Some((seed, broken)) => {
                 found += 1;
                 println!("{:<24} {:>3} of {seeds:>3} seeds: {broken}", known.name, seed + 1);
@@ -75,9 +75,15 @@ fn all(args: &Args) -> ExitCode {
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// As many as there are cores unless said.
+fn threads(args: &Args) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    args.jobs.unwrap_or(cores)
+}
+
 /// The first seed that fails with a bug on, and what it breaks: the same one however many threads
 /// there are.
-fn hunt(plant: Plant, seeds: std::ops::Range<u64>, threads: u64) -> Option<(u64, String)> {
+fn hunt(plant: Plant, seeds: std::ops::Range<u64>, threads: usize) -> Option<(u64, String)> {
     put(Some(plant));
     // A panic is a way to be found, and tells its story once.
     let told = std::panic::take_hook();
@@ -108,14 +114,5 @@ fn hunt(plant: Plant, seeds: std::ops::Range<u64>, threads: u64) -> Option<(u64,
 
 /// What a seed breaks, if it does.
 fn broken_by(seed: u64) -> Option<String> {
-    let played = catch_unwind(AssertUnwindSafe(|| World::new(seed)?.play()));
-    match played {
-        Ok(Ok(_)) => None,
-        Ok(Err(violation)) => Some(violation.to_string()),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Some(format!("a panic: {}", text.unwrap_or_default()))
-        }
-    }
+    run::once(&Plan::new(seed), true).0.err().map(|violation| violation.to_string())
 }
