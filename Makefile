@@ -6,7 +6,7 @@ START  ?= 0
 TARGET ?= message
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench compare compare-sync fuzz sim fmt doc tidy lint no-std deny slow deps
+.PHONY: help run test check soak bench compare compare-sync fuzz sim plants fmt doc tidy lint no-std deny slow deps
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -19,10 +19,11 @@ test: deps ## Run every test (at most 5 minutes after the build)
 
 check: deps lint no-std deny slow ## Everything that must pass before a change lands, beyond `make test`
 
-soak: ## Kill the store in the middle of writes, ROUNDS times, and flip every bit of a redb file (hours)
+soak: ## Kill the store in the middle of writes, ROUNDS times, flip every bit of a redb file, fill a disk (hours)
 	LASTWORD_KILL_ROUNDS=$(ROUNDS) cargo test --release -p lastword-store --test store -- kills --nocapture
 	LASTWORD_FLIP_STRIDE=1 cargo test --release -p lastword-store --test flips -- --nocapture --test-threads 1
 	LASTWORD_KILL_ROUNDS=20 cargo test --release --workspace -- kills
+	LASTWORD_DISK_RECORDS=500000 cargo test --release -p lastword-store --test store -- endless_updates
 
 bench: ## Measure speed (about 2 minutes after the build)
 	cargo bench -p lastword-benches
@@ -40,6 +41,10 @@ fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targ
 sim: ## Play SEEDS seeds of the simulator, from START on, and say which promises they broke
 	cargo run --release -p lastword-sim -- --seeds $(SEEDS) --start $(START)
 
+plants: ## Put each planted bug in, and let the simulator or its test find it
+	cargo test -p lastword-core -p lastword-store -p lastword --features lastword/plant --lib --test core --test store --test engine --test semantics -- plants::
+	cargo run --release -p lastword-sim --features plant -- --plant all
+
 fmt: ## Format the code
 	cargo fmt --all
 
@@ -53,6 +58,7 @@ lint: ## Formatting, clippy and rustdoc, warnings denied
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 	cargo clippy -p lastword --no-default-features -- -D warnings
+	cargo clippy -p lastword-core -p lastword-store -p lastword -p lastword-sim --all-targets --features lastword-sim/plant -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps
 
 no-std: tidy ## Build core without std; tidy keeps std from coming in by hand
@@ -70,9 +76,9 @@ slow: ## What `make test` does in part, in full: kills, crash points, flipped bi
 	LASTWORD_CRASH_STRIDE=1 cargo test -p lastword-store --test store -- crash
 	LASTWORD_FLIP_STRIDE=1 cargo test -p lastword-store --test flips log
 	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb
-	cargo test -p lastword-store --features plant --test store -- plants
 	PROPTEST_CASES=2000 cargo test -p lastword-core -- model
-	cargo run --release -p lastword-sim -- --seeds 60
+	cargo run --release -p lastword-sim -- --seeds 2000
+	$(MAKE) plants
 
 deps: ## Install what the tests need beyond Rust (today: Node)
 	@command -v node >/dev/null && exit 0; \

@@ -1,6 +1,7 @@
 //! A workspace takes a schema: it is a frame of the log, and counts from its place there on.
 
 use lastword_core::id::{TableName, WorkspaceName};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::schema::{FixedRule, Schema, SchemaError};
 use lastword_store::keys::{self, ROWS, WorkspaceMeta};
 use lastword_store::payload::{Payload, WorkspaceSchema};
@@ -58,7 +59,7 @@ fn first<S: ReadState>(
     schema: &Schema,
 ) -> Result<std::result::Result<Schema, SchemaError>> {
     for (table, _) in schema.tables().filter(|(_, table)| table.local) {
-        if has_records(state, workspace, meta, table)? {
+        if has_records(state, workspace, meta, table)? && !planted(Plant::SyncedBecomesLocal) {
             return Ok(Err(SchemaError::Forbidden {
                 table: table.clone(),
                 rule: FixedRule::Locality,

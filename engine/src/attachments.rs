@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use lastword_core::id::{DeviceId, WorkspaceName};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::AttachRefusal;
 
 use crate::authority::PushGate;
@@ -81,11 +82,13 @@ impl Attachments {
         if let Some(old) = self.holders.remove(&key) {
             let is_earlier = opening(&claim.nonce) < opening(&old.nonce);
             let is_replaced = old.replaced.contains(&claim.nonce);
-            if old.nonce != claim.nonce && (is_earlier || is_replaced) {
+            let is_copy = old.nonce != claim.nonce && (is_earlier || is_replaced);
+            if is_copy && !planted(Plant::CloneAttaches) {
                 self.holders.insert(key, old);
                 return Err(AttachRefusal::DeviceForked);
             }
-            if old.nonce == claim.nonce && old.attachment > claim.attachment {
+            let is_late = old.nonce == claim.nonce && old.attachment > claim.attachment;
+            if is_late && !planted(Plant::LateAttachFences) {
                 self.holders.insert(key, old);
                 return Err(AttachRefusal::Fenced);
             }

@@ -11,6 +11,7 @@ use lastword_core::codec::to_bytes;
 use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::{Batch, Op};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::authority::{Input, PushAnswer};
 use lastword_core::protocol::{Attach, Attached, Entry, ResetReason, Role};
 use lastword_core::row::Digest;
@@ -79,7 +80,7 @@ impl PushGate {
     /// No batch of this attachment is decided any more: a newer attachment of the device is told
     /// what was decided, and nothing may be added to that behind its back.
     pub fn fence(&self) {
-        self.state.fenced.store(true, Ordering::SeqCst);
+        self.state.fenced.store(!planted(Plant::FenceIgnored), Ordering::SeqCst);
     }
 
     fn opening(&self) -> u64 {
@@ -137,7 +138,7 @@ impl Queued {
             answer,
             Ok(PushAnswer::Decided(Decision::Accepted { .. }) | PushAnswer::Ignored)
         );
-        if !goes_on {
+        if !goes_on && !planted(Plant::GoOnAfterRefusal) {
             gate.close(opening);
         }
         answer
@@ -368,7 +369,9 @@ impl Authority {
     /// [`Error::UnknownRecord`] if there is no such record, [`Error::Store`] if the disk fails.
     pub fn erase(&self, workspace: &WorkspaceName, table: &TableName, key: &Key) -> Result<Erased> {
         let (workspace, table, key) = (workspace.clone(), table.clone(), key.clone());
-        self.inner.writer.run(move |store| erase::erase_now(store, &workspace, &table, &key))
+        self.inner
+            .writer
+            .run(move |store| erase::erase_now(store, &workspace, (&table, &key), now_ms()))
     }
 
     /// Keeps rows that this store lost when it was restored and that user's device still has,
@@ -597,7 +600,8 @@ impl AttachRequest {
     /// Why the device has to take everything anew, if it has to.
     fn reset(&self, epoch: Epoch, meta: &WorkspaceMeta, cover: [u8; 16]) -> Option<ResetReason> {
         let (head, horizon) = (meta.head, meta.horizon);
-        if self.epoch.is_some_and(|known| known != epoch) {
+        let is_other = self.epoch.is_some_and(|known| known != epoch);
+        if is_other && !planted(Plant::OtherEpochServed) {
             // A restore goes on above all that it ever gave. Who has seen more comes from a history
             // that has nothing to do with this one: it stops, and loses nothing.
             return (self.received_to <= head).then_some(ResetReason::OtherHistory);
@@ -605,11 +609,11 @@ impl AttachRequest {
         // Deletes up to the horizon are forgotten. Whoever has nothing yet needs none of them, and
         // neither does a copy that was begun under this horizon.
         let may_lack_deletes = (1..horizon).contains(&self.received_to) && self.horizon != horizon;
-        if may_lack_deletes {
+        if may_lack_deletes && !planted(Plant::HorizonNotChecked) {
             return Some(ResetReason::BehindHorizon);
         }
         let is_other = self.received_to > 0 && self.cover != cover;
-        is_other.then_some(ResetReason::OtherCover)
+        (is_other && !planted(Plant::CoverNotBound)).then_some(ResetReason::OtherCover)
     }
 }
 

@@ -15,6 +15,7 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Op};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::Decided;
 use lastword_core::row::Row;
 use lastword_core::stamp::{Decision, RefusalCode};
@@ -118,7 +119,8 @@ fn leaving(
     let mut touched: BTreeSet<(TableName, Key)> = BTreeSet::new();
     let (mut counters, mut renumbered, mut rows) = (Vec::new(), Vec::new(), Vec::new());
     for (counter, entry) in waiting {
-        let depends = entry.records.iter().any(|record| touched.contains(record));
+        let depends = entry.records.iter().any(|record| touched.contains(record))
+            && !planted(Plant::UnitOfOne);
         if depends || leaves(counter, &entry) {
             rows.push(letter(workspace, why, counters.len(), &entry));
             counters.push(counter);

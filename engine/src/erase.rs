@@ -42,8 +42,8 @@ pub struct Erased {
 pub(crate) fn erase_now(
     store: &mut Store,
     workspace: &WorkspaceName,
-    table: &TableName,
-    key: &Key,
+    (table, key): (&TableName, &Key),
+    now_ms: i64,
 ) -> Result<Erased> {
     let meta = read::meta(store.newest(), workspace)?;
     let row_key = keys::row_key(workspace, meta.generation, table, key);
@@ -53,7 +53,7 @@ pub(crate) fn erase_now(
     }
     let shown = conflicts_of(store.newest(), workspace, meta.generation, table, key)?;
     let records: Vec<_> = [(table.clone(), key.clone())].into_iter().chain(shown).collect();
-    let (seq, time_ms) = (meta.head + 1, now_ms().max(meta.time_ms));
+    let (seq, time_ms) = (meta.head + 1, now_ms.max(meta.time_ms));
     let mut first_seq = seq;
     for records in records.chunks(MAX_BATCH_OPS) {
         let (workspace, records) = (workspace.clone(), records.to_vec());
@@ -294,7 +294,7 @@ mod tests {
         for page in pages(&authority, false) {
             say(&mut device, &Payload::Remote(page));
         }
-        erase_now(&mut authority, &main(), &table, &key).expect("it is erased");
+        erase_now(&mut authority, &main(), (&table, &key), 1).expect("it is erased");
         let (workspace, epoch, role) = (main(), Epoch([1; 16]), Role::Owner);
         let (horizon, lineage, other_history) = (1, Vec::new(), None);
         let reset = Reset { workspace, epoch, role, horizon, lineage, other_history };

@@ -8,6 +8,7 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{TableName, WorkspaceName};
 use lastword_core::limits::MAX_DECIDED_BYTES;
 use lastword_core::op::{Action, Batch, Op};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::authority::PushAnswer;
 use lastword_core::rules::{self, At, Policy, Writer as OpWriter};
 use lastword_core::schema::Schema;
@@ -46,13 +47,17 @@ pub(crate) fn decide_now(
     let (batch, payload_hash) = (&pushed.batch, pushed.payload_hash);
     let newest = store.newest();
     let owner = devices::owner(newest, workspace, batch.device)?;
-    if owner.as_deref().is_some_and(|owner| owner != pushed.user) {
+    let is_foreign = owner.as_deref().is_some_and(|owner| owner != pushed.user);
+    if is_foreign && !planted(Plant::ForeignDeviceTaken) {
         let message = Error::ForeignDevice { device: batch.device }.to_string();
         return Ok(PushAnswer::Forked { message });
     }
     let expected = read::last_counter(newest, workspace, batch.device)? + 1;
-    if let Some(known) = read::decision(newest, workspace, batch.batch_id)? {
-        if known.payload_hash != payload_hash {
+    let known = read::decision(newest, workspace, batch.batch_id)?;
+    let known =
+        known.filter(|known| known.counter == batch.counter || !planted(Plant::RekeyedAgain));
+    if let Some(known) = known {
+        if known.payload_hash != payload_hash && !planted(Plant::OtherBytesTaken) {
             let message = format!("batch {} came again with other content", batch.batch_id);
             return Ok(PushAnswer::Forked { message });
         }
@@ -61,7 +66,7 @@ pub(crate) fn decide_now(
         }
         return Ok(PushAnswer::Decided(known.decision));
     }
-    if batch.counter != expected {
+    if batch.counter != expected && !planted(Plant::CounterGap) {
         let message = format!(
             "device {} sent batch {} where {expected} is next: two stores use its id",
             batch.device, batch.counter
@@ -118,7 +123,10 @@ fn judge(
 ) -> Result<DecidedBatch> {
     let newest = store.newest();
     let meta = read::meta(newest, workspace)?;
-    let time_ms = now_ms.max(meta.time_ms);
+    let time_ms = match planted(Plant::TimeMovesBack) {
+        true => now_ms,
+        false => now_ms.max(meta.time_ms),
+    };
     if let Some((code, message)) =
         objection(newest, workspace, schema.as_ref(), &pushed, meta.head)?
     {
@@ -187,7 +195,7 @@ fn too_old(schema: Option<&Schema>, app_schema: u64) -> Option<String> {
         0 => "names none".to_owned(),
         number => format!("has {number}"),
     };
-    (app_schema < needed).then(|| {
+    (app_schema < needed && !planted(Plant::OldAppTaken)).then(|| {
         format!(
             "app_too_old: this workspace takes writes from app schema number {needed} on, and \
              this app {has}: update the app; its changes wait on this device"
@@ -233,7 +241,9 @@ fn objection<S: ReadState>(
     if let Some(message) = schema.and_then(unknown) {
         return Ok(Some((RefusalCode::UnknownTable, message)));
     }
-    if let Some(op) = batch.ops.iter().find(|op| op.base > head) {
+    if let Some(op) = batch.ops.iter().find(|op| op.base > head)
+        && !planted(Plant::BaseBeyondHead)
+    {
         let (table, key, base) = (&op.table, &op.key, op.base);
         let message = format!("{table}/{key} has base {base}, the last seq is {head}");
         return Ok(Some((RefusalCode::Invalid, message)));
@@ -277,7 +287,8 @@ impl<'a> Judged<'a> {
     ) -> Result<std::result::Result<(), (RefusalCode, String)>> {
         let row_key = keys::row_key(self.workspace, self.generation, &op.table, &op.key);
         let stored = read::row(state, &row_key)?;
-        let writer = OpWriter { device: batch.device, former: &batch.former, strict: batch.strict };
+        let strict = batch.strict && !planted(Plant::StrictIgnored);
+        let writer = OpWriter { device: batch.device, former: &batch.former, strict };
         let at = At { seq, time_ms: self.time_ms, op_id: batch.batch_id };
         let table = self.schema.rules_of(&op.table);
         let row = stored.as_ref().map(|stored| &stored.row);
@@ -292,6 +303,9 @@ impl<'a> Judged<'a> {
         for conflict in &outcome.conflicts {
             let private_to = table.private_by.map(|_| user.as_str());
             self.own.push(conflict_op(op, conflict, table.policy, self.time_ms, private_to));
+            if planted(Plant::ConflictTwice) {
+                self.own.extend(self.own.last().cloned());
+            }
         }
         if matches!(op.action, Action::Undelete { .. })
             && let Some(row) = outcome.row
@@ -323,5 +337,49 @@ fn conflict_op(
         revision: 1,
         hlc: Hlc::default(),
         action: Action::Create { record, replace: false },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lastword_core::id::{BatchId, DeviceId, Key};
+    use lastword_core::value::Record;
+    use lastword_store::apply::ApplyPayload;
+    use lastword_store::{MemoryDisk, Options};
+
+    use super::*;
+
+    /// Semantics, section 12, I26: a server whose clock goes back gives no time before the last one
+    /// that it gave.
+    #[test]
+    fn server_time_does_not_go_back() {
+        let apply = Arc::new(ApplyPayload::default());
+        let disk = Arc::new(MemoryDisk::new(1 << 20));
+        let (mut store, _) = Store::open(disk, Options::default(), apply).expect("it opens");
+        let workspace = WorkspaceName::new("main").expect("a name");
+        let mut decide = |counter: u64, now_ms| {
+            let table = TableName::new("notes").expect("a name");
+            let key = Key::new(&counter.to_string()).expect("a key");
+            let (base, revision, hlc) = (0, 1, Hlc::default());
+            let action = Action::Create { record: Record::default(), replace: false };
+            let batch = Batch {
+                device: DeviceId([1; 16]),
+                counter,
+                batch_id: BatchId([counter as u8; 16]),
+                created_ms: 0,
+                strict: false,
+                former: Vec::new(),
+                ops: vec![Op { table, key, base, revision, hlc, action }],
+            };
+            let (user, app_schema, checked) = ("ann".into(), 0, Ok(()));
+            let pushed = Pushed { user, app_schema, payload_hash: [0; 32], batch, checked };
+            match decide_now(&mut store, &workspace, pushed, now_ms).expect("the disk works") {
+                PushAnswer::Decided(decision) => decision.time_ms(),
+                other => panic!("not decided: {other:?}"),
+            }
+        };
+        assert_eq!([decide(1, 5_000), decide(2, 3_000), decide(3, 6_000)], [5_000, 5_000, 6_000]);
     }
 }

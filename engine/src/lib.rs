@@ -111,6 +111,10 @@ pub mod testing;
 #[cfg(feature = "net")]
 mod sync;
 
+#[cfg(all(test, feature = "plant"))]
+#[path = "../core/tests/core/plants.rs"]
+mod plants;
+
 pub use lastword_core as core;
 pub use lastword_store as store;
 

@@ -10,6 +10,7 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, Key, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Op};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::authority::{Input, PushAnswer};
 use lastword_core::protocol::{AttachRefusal, Changes, Role};
 use lastword_core::value::{Field, Record, Value};
@@ -187,6 +188,7 @@ pub(crate) fn objection<S: ReadState>(
 ) -> Result<Option<PushAnswer>> {
     Ok(match role(state, list, workspace, user)? {
         Some(Role::Owner | Role::Editor) => None,
+        _ if planted(Plant::RoleAtAttachOnly) => None,
         Some(Role::Viewer) => Some(PushAnswer::read_only()),
         None => Some(PushAnswer::Revoked),
     })
@@ -219,7 +221,8 @@ pub(crate) fn page(
     user: &str,
     (attachment, after): (u64, u64),
 ) -> Result<Input> {
-    if role(view, list, workspace, user)?.is_none() {
+    let is_member = role(view, list, workspace, user)?.is_some();
+    if !is_member && !planted(Plant::RevokedReads) {
         return Ok(Input::Revoked { attachment });
     }
     let page = read::changes(view, workspace, after, user)?;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use lastword_core::id::{DeviceId, Epoch, WorkspaceName};
 use lastword_core::limits::MAX_FORMER_DEVICES;
+use lastword_core::plant::{Plant, planted};
 use lastword_store::keys::OutboxEntry;
 use lastword_store::payload::{Identity, Payload, Restored};
 use lastword_store::{BackupError, Store, read};
@@ -97,6 +98,9 @@ pub(crate) fn sync_names_beside(dir: &Path) -> Result<()> {
 /// The seq behind which a restored workspace goes on: above all that the copy knows, and above
 /// all that the original has given since.
 fn jump(head: u64, now_ms: i64) -> u64 {
+    if planted(Plant::SeqsGivenAgain) {
+        return head;
+    }
     let seconds = u64::try_from(now_ms / 1000).unwrap_or(0);
     let above = head.saturating_add(1).max(seconds.saturating_mul(SEQS_PER_SECOND));
     above.checked_next_multiple_of(SEQS_PER_SECOND).unwrap_or(above)

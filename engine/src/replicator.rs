@@ -9,6 +9,7 @@ use lastword_core::codec::from_bytes;
 use lastword_core::id::{BatchId, DeviceId, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_FORMER_DEVICES};
 use lastword_core::op::Batch;
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::replica::{Input, WorkspaceState};
 use lastword_core::protocol::{Attached, Changes, Decided, Entry, ResetReason};
 use lastword_core::rules;
@@ -51,7 +52,8 @@ pub(crate) fn workspace_state<S: ReadState>(
 ) -> Result<WorkspaceState> {
     let meta = read::meta(state, workspace)?;
     // A new copy is consistent nowhere before it takes the place of the visible one.
-    let (received_to, cursor) = match read::reset(state, workspace)? {
+    let reset = read::reset(state, workspace)?.filter(|_| !planted(Plant::ResetAsPlainWalk));
+    let (received_to, cursor) = match reset {
         Some(reset) => (reset.received_to, 0),
         None => (meta.received_to, meta.cursor),
     };
@@ -93,7 +95,7 @@ pub(crate) fn read_outbox(
         };
         // What the outbox says counts: the batch may have been renumbered, and the device may have
         // another id by now.
-        let strict = batch.strict || entry.again;
+        let strict = batch.strict || entry.again && !planted(Plant::NotStrictAfterFork);
         let former = if device == batch.device { batch.former } else { former.clone() };
         batches.push(Batch { counter, device, former, strict, ..batch });
     }
@@ -160,7 +162,7 @@ pub(crate) fn store_attached(
     // A refusal among them needs no Resume: a new attachment halts nothing.
     let mut stored = store_decisions(store, workspace, decisions, now_ms)?;
     let WorkspaceState { decided, .. } = stored.state;
-    if !is_told && decided < last_counter {
+    if !is_told && decided < last_counter && !planted(Plant::OldCountersKept) {
         // They are forgotten. Under its old counters the batches are those of another store; as
         // another device this one goes on before any page is stored.
         stored.forked = Some(decided + 1);
@@ -276,7 +278,8 @@ pub(crate) fn store_decisions(
     for (decided, counter) in unknown.zip(known.saturating_add(1)..) {
         let entry = read::outbox_entry(store.newest(), workspace, decided.counter)?;
         let is_own = entry.is_some_and(|entry| entry.batch_id == decided.batch_id);
-        if !is_own || decided.counter != counter {
+        let is_foreign = !is_own || decided.counter != counter;
+        if is_foreign && !planted(Plant::ForeignDecision) {
             let state = workspace_state(store.newest(), workspace)?;
             let (settled, refused, forked) = (Vec::new(), None, Some(decided.counter));
             return Ok(Stored { settled, state, refused, forked, other_schema: None });
@@ -329,7 +332,8 @@ pub(crate) fn store_changes(
         return Ok((known.received_to, known.cursor));
     }
     let reset = read::reset(store.newest(), workspace)?;
-    if reset.is_some() && page.consistent_at.is_some() {
+    let ends_reset = reset.is_some() && page.consistent_at.is_some();
+    if ends_reset && !planted(Plant::LocalRowsLeft) {
         leave_old_copy(store, workspace, is_local, now_ms)?;
     }
     let newest = store.newest();

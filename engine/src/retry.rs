@@ -203,7 +203,8 @@ impl Workspace {
 
 /// What the server has lost of a batch, from the page that brought it: the records as they were.
 fn lost_batch(page: RemotePage, unit: BatchId, batch_id: BatchId) -> Batch {
-    let of_unit = |Entry::Row { row, .. }: &Entry| row.op_id == unit;
+    // The conflict rows of the batch came with it; they are the server's.
+    let of_unit = |Entry::Row { table, row, .. }: &Entry| row.op_id == unit && !table.is_reserved();
     let mut created_ms = 0;
     let op = |Entry::Row { table, key, row }| {
         created_ms = row.time_ms;
@@ -297,6 +298,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use lastword_core::protocol::Decided;
+    use lastword_core::rules::{self, At, Policy};
     use lastword_core::stamp::{Decision, RefusalCode};
 
     use super::*;
@@ -307,6 +309,34 @@ mod tests {
 
     fn note(id: &str, text: &str) -> Note {
         BTreeMap::from([("id".into(), id.into()), ("text".into(), text.into())])
+    }
+
+    /// I28, found by simulation. A batch that a restore has lost came with the conflict rows that
+    /// the server had written for it. Sent again, it named them too, and was refused as a whole.
+    #[test]
+    fn what_the_server_wrote_beside_a_lost_batch_is_not_sent_again() {
+        let unit = BatchId([7; 16]);
+        let entry = |table: &str, key: &str| {
+            let (table, key) = (TableName::new(table).unwrap(), Key::new(key).unwrap());
+            let action = Action::Create { record: Record::default(), replace: false };
+            let (base, revision, hlc) = (0, 1, Hlc::default());
+            let op = Op { table: table.clone(), key: key.clone(), base, revision, hlc, action };
+            let at = At { seq: 9, time_ms: 1, op_id: unit };
+            let row = rules::apply(None, &op, DeviceId([1; 16]), &at, Policy::Arrival, &[]);
+            let row = row.unwrap();
+            Entry::Row { table, key, row }
+        };
+        let page = RemotePage {
+            workspace: WorkspaceName::new("main").unwrap(),
+            from: 8,
+            to: 10,
+            consistent_at: Some(10),
+            entries: vec![entry("_conflicts", "c1"), entry("notes", "n1")],
+            previous: vec![0, 0],
+        };
+        let batch = lost_batch(page, unit, BatchId([8; 16]));
+        let names: Vec<&str> = batch.ops.iter().map(|op| op.table.as_str()).collect();
+        assert_eq!(names, ["notes"]);
     }
 
     struct Fixture {

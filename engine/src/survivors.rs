@@ -11,6 +11,7 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_PAGE_ENTRIES, PAGE_BYTES};
 use lastword_core::op::{Action, Op};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::{Entry, Role};
 use lastword_core::row::Row;
 use lastword_core::rules::{self, Policy, TableRules};
@@ -115,6 +116,7 @@ pub(crate) fn keep(
     let schema = read::schema(store.newest(), workspace)?.unwrap_or_default();
     entries.retain(|Entry::Row { table, row, .. }| {
         let is_own = rules::sees(&user, table, &row.record, schema.rules_of(table));
+        let is_own = is_own || planted(Plant::ForeignSurvivors);
         is_own && !table.is_reserved() && rules::is_lost(row.last.seq, &lineage)
     });
     if entries.is_empty() {
@@ -240,7 +242,10 @@ pub(crate) fn plan<S: ReadState>(state: &S, workspace: &WorkspaceName) -> Result
     let mut found = BTreeMap::<(TableName, Key), Best>::new();
     visit(state, workspace, |seq, survivor| {
         let Entry::Row { table, key, row } = survivor.entry;
-        let rank = rank(policy(schema.as_ref(), &table), &row);
+        let rank = match planted(Plant::SurvivorsByArrival) {
+            true => (survivor.time_ms.unsigned_abs(), Hlc::default(), BatchId::default(), 0),
+            false => rank(policy(schema.as_ref(), &table), &row),
+        };
         let best = found.entry((table, key)).or_insert_with(|| Best::begin(seq));
         best.seqs.push(seq);
         if best.rank.is_none_or(|known| known < rank) {
@@ -326,7 +331,10 @@ fn recovery(
         Policy::Revision => {
             (now.revision, now.hlc, now.op_id) > (lost.revision, lost.hlc, lost.op_id)
         }
-        _ => jump.is_some_and(|(_, jump)| now.last.seq > *jump),
+        _ => {
+            jump.is_some_and(|(_, jump)| now.last.seq > *jump)
+                && !planted(Plant::SurvivorOverwrites)
+        }
     };
     match (is_same, is_newer, lost.deleted) {
         (true, ..) => Recovery::Same,

@@ -4,6 +4,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use lastword_core::id::{Key, TableName, WorkspaceName};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::row::Row;
 use lastword_core::rules::PENDING_SEQ;
 use lastword_core::value::{Record, Value};
@@ -217,7 +218,8 @@ impl WorkspaceView {
             let values = stored.and_then(|stored| index.values_of(&stored.row.record).ok()?);
             let key = row_key.get(table.len()..).unwrap_or_default();
             let entry = values.map(|values| [&prefix, values.as_slice(), key].concat());
-            if entry.is_some_and(|entry| low <= entry && entry < high) {
+            let is_here = entry.is_some_and(|entry| low <= entry && entry < high);
+            if is_here && !planted(Plant::EditInPlaceMissed) {
                 return Ok(true);
             }
         }

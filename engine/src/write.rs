@@ -12,6 +12,7 @@ use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Batch, BatchError, Op, TombstoneRef};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::row::Row;
 use lastword_core::rules::{PENDING_SEQ, Policy, TableRules};
 use lastword_core::schema::Schema;
@@ -609,7 +610,7 @@ pub(crate) fn base_of<S: ReadState>(
         _ => false,
     };
     Ok(match shows_authority {
-        true => authority.map_or(0, |stored| stored.row.last.seq),
-        false => first.op.base,
+        false if !planted(Plant::BaseOfNewest) => first.op.base,
+        _ => authority.map_or(0, |stored| stored.row.last.seq),
     })
 }

@@ -25,6 +25,9 @@ mod maintenance;
 mod members;
 #[path = "engine/owned.rs"]
 mod owned;
+#[cfg(feature = "plant")]
+#[path = "../core/tests/core/plants.rs"]
+mod plants;
 #[path = "engine/private.rs"]
 mod private;
 #[path = "engine/recover.rs"]

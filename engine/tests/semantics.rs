@@ -7,6 +7,9 @@
 mod check;
 #[path = "semantics/notation.rs"]
 mod notation;
+#[cfg(feature = "plant")]
+#[path = "../core/tests/core/plants.rs"]
+mod plants;
 #[path = "semantics/play.rs"]
 mod play;
 #[path = "semantics/step.rs"]

@@ -8,6 +8,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `plant` | bugs on purpose, for the test that proves that tests find them |
 //! | [`limits`] | every limit of the product |
 //! | [`codec`] | the frozen byte layout |
 //! | [`id`] | names, keys, device and batch ids |
@@ -35,6 +36,8 @@
 
 extern crate alloc;
 
+#[doc(hidden)]
+pub mod plant;
 pub mod limits;
 pub mod codec;
 pub mod id;

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder, to_bytes};
 use crate::id::TableName;
 use crate::limits::{MAX_FIELD_NAME_BYTES, MAX_SCHEMA_BYTES, MAX_SCHEMA_FIELDS, MAX_SCHEMA_TABLES};
+use crate::plant::{Plant, planted};
 use crate::rules::{Policy, TableRules};
 
 /// What a schema says about one table.
@@ -347,7 +348,7 @@ fn check_change(name: &TableName, old: &Known, new: &TableSchema) -> Result<(), 
     if before.key_field != new.key_field {
         return forbidden(FixedRule::KeyField, &before.key_field, &new.key_field);
     }
-    if before.local != new.local {
+    if before.local != new.local && !planted(Plant::LocalityChanges) {
         return forbidden(FixedRule::Locality, where_to(before.local), where_to(new.local));
     }
     if (before.policy == Policy::Revision) != (new.policy == Policy::Revision) {

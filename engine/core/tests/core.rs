@@ -26,6 +26,9 @@ mod json;
 mod model;
 #[path = "core/overlay.rs"]
 mod overlay;
+#[cfg(feature = "plant")]
+#[path = "core/plants.rs"]
+mod plants;
 #[path = "core/privacy.rs"]
 mod privacy;
 #[path = "core/rules.rs"]

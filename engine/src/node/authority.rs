@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::op::Batch;
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
 use lastword_core::protocol::{Attach, AttachRefusal, Attached, Role};
 use lastword_core::schema::Schema;
@@ -248,7 +249,9 @@ impl AuthorityNode {
             admits |= matches!(job, Job::Admit(_));
             answers.extend(self.run(job, wall_ms, new_epoch)?);
         }
-        self.store.commit()?;
+        if !planted(Plant::AnswerBeforeSync) {
+            self.store.commit()?;
+        }
         for (connection, answer) in answers {
             self.give(connection, now_ms, answer);
         }
@@ -519,10 +522,10 @@ impl AuthorityNode {
     pub fn erase(
         &mut self,
         workspace: &WorkspaceName,
-        table: &TableName,
-        key: &Key,
+        name: (&TableName, &Key),
+        wall_ms: i64,
     ) -> Result<Erased> {
-        let erased = erase::erase_now(&mut self.store, workspace, table, key)?;
+        let erased = erase::erase_now(&mut self.store, workspace, name, wall_ms)?;
         self.store.commit()?;
         Ok(erased)
     }

@@ -29,8 +29,6 @@
 // Lowest first: a module uses only those above it.
 pub mod limits;
 
-pub mod plant;
-
 mod error;
 
 mod header;

@@ -6,6 +6,7 @@
 
 use lastword_core::codec::from_bytes;
 use lastword_core::id::{BatchId, DeviceId, WorkspaceName};
+use lastword_core::plant::{Plant, planted};
 
 use crate::error::StoreError;
 use crate::keys::{self, BY_COUNTER, BY_SEQ, COUNTERS, EXPIRING, GRAVES};
@@ -176,7 +177,8 @@ impl PurgeWalk {
             let (seq, table, key) = read::numbered_record(GRAVES, &grave, &record)?;
             // An own undelete that stands on it would show nothing until the stream brings its row.
             let row_key = keys::row_key(&self.workspace, meta.generation, &table, &key);
-            if seq > behind || read::has_shadow(state, &row_key)? {
+            let waits = read::has_shadow(state, &row_key)? && !planted(Plant::PurgeUnderOwnOps);
+            if seq > behind || waits {
                 break;
             }
             last = Some(seq);

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use lastword_core::codec::{Decode, DecodeError, from_bytes};
 use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_PAGE_ENTRIES, PAGE_BYTES};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::{Decided, Entry};
 use lastword_core::rules::{PendingOp, sees};
 use lastword_core::value::Value;
@@ -454,7 +455,9 @@ pub const DEAD_LETTERS_TABLE: &str = "_dead_letters";
 pub fn needed_from<S: ReadState + ?Sized>(state: &S) -> Result<u64, StoreError> {
     let mut needed = u64::MAX;
     for (workspace, meta) in workspaces(state)? {
-        if let Some((_, entry)) = first_in_outbox(state, &workspace, &meta)? {
+        if let Some((_, entry)) = first_in_outbox(state, &workspace, &meta)?
+            && !planted(Plant::FoldDropsOutbox)
+        {
             needed = needed.min(entry.position);
         }
     }
@@ -463,6 +466,7 @@ pub fn needed_from<S: ReadState + ?Sized>(state: &S) -> Result<u64, StoreError> 
     visit_stored(state, &prefix, &keys::prefix_end(&prefix), &mut |_, _, stored| {
         if let Some(Value::Int(position)) = stored.row.record.get("position")
             && !stored.row.deleted
+            && !planted(Plant::FoldDropsLetters)
         {
             needed = needed.min(u64::try_from(position).unwrap_or(0));
         }
@@ -578,7 +582,7 @@ pub fn changes<S: ReadState + ?Sized>(
             || visited > MAX_PAGE_VISITS
         {
             page.to = seq - 1;
-            page.consistent_at = None;
+            page.consistent_at = planted(Plant::TornWalk).then_some(page.to);
             return Ok(false);
         }
         let row_key = keys::row_key(workspace, meta.generation, &table, &key);
@@ -586,7 +590,10 @@ pub fn changes<S: ReadState + ?Sized>(
         let Some(bytes) = stored else { return Ok(true) };
         let StoredRow { row, .. } = decoded(ROWS, &row_key, &bytes)?;
         // The index is insert-only: an entry whose row has moved on counts at the newer seq.
-        if row.stream_seq() == seq && sees(user, &table, &row.record, schema.rules_of(&table)) {
+        let is_shown = sees(user, &table, &row.record, schema.rules_of(&table))
+            || planted(Plant::PrivateRowShown)
+            || row.deleted && planted(Plant::PrivateTombstoneShown);
+        if row.stream_seq() == seq && is_shown {
             size_bytes += bytes.len() + record.len() + 16;
             page.entries.push(Entry::Row { table, key, row });
         }

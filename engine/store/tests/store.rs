@@ -36,7 +36,7 @@ mod kills;
 #[path = "store/payload.rs"]
 mod payload;
 #[cfg(feature = "plant")]
-#[path = "store/plants.rs"]
+#[path = "../../core/tests/core/plants.rs"]
 mod plants;
 #[path = "store/purge.rs"]
 mod purge;

@@ -7,9 +7,10 @@ use lastword::core::hlc::Hlc;
 use lastword::core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword::core::json;
 use lastword::core::op::{Action, Batch, Op, TombstoneRef};
-use lastword::core::protocol::Attached;
+use lastword::core::protocol::authority::Input;
+use lastword::core::protocol::{Attached, Role};
 use lastword::core::stamp::{Decision, RefusalCode, Verdict};
-use lastword::{AttachRequest, Authority, Error, PushAnswer, PushGate};
+use lastword::{AttachRequest, Authority, Error, MemberList, PushAnswer, PushGate};
 
 /// Longest wait for anything here; reaching it is a failure.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -311,4 +312,23 @@ fn the_log_has_what_an_undelete_brought_back() {
     );
     assert_eq!(newest.record, history.versions[2].record);
     assert!(newest.record.is_some());
+}
+
+/// I39. A page that a connection asks for between the end of a membership and the word of it shows
+/// nothing.
+#[test]
+fn no_page_is_read_for_who_is_no_member_any_more() {
+    let fixture = Fixture::new();
+    let (authority, main) = (&fixture.authority, &fixture.main);
+    fixture.push("ann", &batch(ANN, 1, vec![put("n1", "a", 0)]));
+    let admit = |user: &str| {
+        let mut list = MemberList::default();
+        list.add(main.clone(), Key::new(user).unwrap(), Role::Editor);
+        authority.admit(list).unwrap();
+    };
+    let page = || authority.page(&authority.view(), main, "ann", 1, 0).unwrap();
+    admit("ann");
+    assert!(matches!(page(), Input::Page { .. }));
+    admit("bob");
+    assert_eq!(page(), Input::Revoked { attachment: 1 });
 }

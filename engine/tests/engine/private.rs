@@ -279,3 +279,27 @@ fn survivors_of_a_private_table_stay_their_users() {
         holds_its_own(&mut site, phone, "of nobody");
     }
 }
+
+/// I38, section 6. The story that a filter prevents: bob has a row of ann from before its table was
+/// private, the server lost it, and what bob offers would come back as if ann had brought it.
+#[test]
+fn what_others_offer_of_a_private_row_is_not_kept() {
+    let (mut site, mut ann, mut bob) = (Site::new(), Phone::new(1), Phone::new(2));
+    bob.user = "bob";
+    put(&mut ann, "x", of("ann", note("of ann")));
+    site.sync(&mut ann);
+    let backup = site.disk.after_power_cut(Survival::Kept);
+    put(&mut ann, "x", of("ann", note("of ann, lost")));
+    for phone in [&mut ann, &mut bob] {
+        site.sync(phone);
+    }
+    for phone in [&mut ann, &mut bob] {
+        site.cut(phone);
+    }
+    let mut site = Site::restored(&backup, 9);
+    site.node().adopt(schema(Policy::Arrival)).unwrap();
+    site.settle(&mut bob).unwrap();
+    assert_eq!(site.survivors(), []);
+    site.settle(&mut ann).unwrap();
+    assert_eq!(site.survivors().len(), 1);
+}

@@ -391,7 +391,7 @@ impl Site {
     }
 
     pub(crate) fn erase(&mut self, name: &str) {
-        self.node.erase(&main(), &notes(), &key(name)).unwrap();
+        self.node.erase(&main(), (&notes(), &key(name)), 1).unwrap();
         self.on_published();
     }
 

@@ -93,7 +93,9 @@ fn layers(source: &Source, lib: &Source) -> Faults {
 /// core has no I/O, clock, thread or random order; core and store have no async runtime.
 fn pure_engine(source: &Source) -> Faults {
     let mut faults = Vec::new();
-    if source.path.starts_with("engine/core/src/") {
+    // Bugs on purpose ask the environment which of them is on; no product has them.
+    let product = source.path != "engine/core/src/plant.rs";
+    if source.path.starts_with("engine/core/src/") && product {
         let std = |line: &str| has(line, "std") || has(line, "HashMap") || has(line, "HashSet");
         faults.extend(source.each(true, std, "core uses neither std nor hash maps"));
     }

@@ -69,6 +69,7 @@ fn engines_that_reach_out() {
         assert_eq!(lines(pure_engine, "engine/core/src/a.rs", text), [1], "{text}");
     }
     assert_eq!(lines(pure_engine, "engine/core/src/lib.rs", "#![no_std] // std"), []);
+    assert_eq!(lines(pure_engine, "engine/core/src/plant.rs", "extern crate std;"), []);
     assert_eq!(lines(pure_engine, "engine/store/src/a.rs", "use std::fs;\nuse tokio::fs;"), [2]);
     assert_eq!(lines(pure_engine, "engine/src/a.rs", "use tokio::fs;"), []);
 }

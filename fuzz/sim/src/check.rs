@@ -1,133 +1,269 @@
-//! What must hold, by the ids of `docs/simulation.md`.
+//! What must hold of stores, by the ids of `invariants.rs`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use lastword::core::id::WorkspaceName;
+use lastword::core::id::{BatchId, WorkspaceName};
+use lastword::core::row::Row;
+use lastword::core::stamp::{Decision, RefusalCode};
 use lastword::store::keys::{self, WorkspaceMeta};
 use lastword::store::{StoreError, View, read};
 
-use crate::fault::{Trouble, Violation};
-use crate::oracle::{Kept, Name, Sums};
-use crate::plan::Event;
+use crate::act::LOCAL;
+use crate::fault::Violation;
+use crate::live;
+use crate::oracle::{Folded, Kept, Mix, Name, Sums};
 use crate::world::{Done, World};
 
-/// While it is quiet everybody checkpoints once in so many rounds, as the product does.
-const CHECKPOINT_EVERY: u64 = 50;
-/// Quiet may take so many rounds.
-const QUIET_ROUNDS: u64 = 6_000;
+/// Rows of the tables that sync.
+#[derive(Debug, Default)]
+pub struct Rows {
+    pub rows: BTreeMap<Name, Kept>,
+}
 
-/// Rows of the tables that sync, with their sums.
-type Rows = (BTreeMap<Name, Kept>, Sums);
-
-fn rows(view: &View, workspace: &WorkspaceName) -> Result<Rows, StoreError> {
-    let meta = read::meta(view, workspace)?;
-    let prefix = keys::rows_prefix(workspace, meta.generation);
-    let (mut found, mut sums) = (BTreeMap::new(), Sums::default());
-    read::visit_stored(view, &prefix, &keys::prefix_end(&prefix), &mut |table, key, stored| {
-        if table.is_reserved() || table.as_str() == crate::act::TABLES[1] {
-            return;
+impl Rows {
+    /// What a user sees of them, as the oracle counts it.
+    fn sum(&self, folded: &Folded, user: &str) -> u64 {
+        let mut sums = Sums::default();
+        for (name, kept) in self.rows.iter().filter(|(_, kept)| !kept.deleted) {
+            let owner = folded.owner(name, kept).unwrap_or_default();
+            sums.count(kept.hash((&name.0, &name.1)), &owner, true);
         }
-        let row = stored.row;
-        let fields = row.record.fields().iter();
-        let fields = fields.map(|field| (field.name.clone(), field.value.clone())).collect();
-        let kept = Kept { deleted: row.deleted, seq: row.last.seq, fields };
-        let name = (table.as_str().to_owned(), key.as_str().to_owned());
-        sums.count(&name, &kept, true);
-        found.insert(name, kept);
-    })?;
-    Ok((found, sums))
-}
-
-/// I1, I2, I3, I4, I23, I24, I25: the oracle takes in what the log has gained.
-pub fn log(world: &mut World) -> Done {
-    let Some(authority) = &mut world.authority else { return Ok(()) };
-    world.oracle.follow(&authority.store().view_handle())
-}
-
-/// I12, I27: the authority's state is what its log says, whatever was written, folded or made anew.
-pub fn authority(world: &mut World) -> Done {
-    match authority_now(world) {
-        Err(Trouble::Store(error)) => world.authority_failed(&error.into()),
-        checked => Ok(checked?),
+        sums.seen_by(user)
     }
 }
 
-/// The same for a store that was just opened.
-pub fn authority_now(world: &mut World) -> Result<(), Trouble> {
-    log(world)?;
-    let Some(authority) = &mut world.authority else { return Ok(()) };
-    let view = authority.store().view();
-    for (workspace, folded) in &world.oracle.workspaces {
-        let (found, sums) = rows(&view, workspace)?;
-        if sums != folded.sums() {
-            let text = format!("{workspace}: {}", difference(&folded.rows, &found));
-            return Err(Violation::new("I12", text).into());
+fn kept(row: &Row) -> Kept {
+    let mark = |mark: &lastword::core::stamp::Mark| (mark.seq, mark.writer);
+    let fields = row.record.fields().iter();
+    Kept {
+        deleted: row.deleted,
+        last: mark(&row.last),
+        born: mark(&row.born),
+        full: mark(&row.full),
+        marks: row.fields.iter().map(|field| (field.name.clone(), mark(&field.mark))).collect(),
+        tuple: (row.revision, row.hlc.0, row.op_id),
+        fields: fields.map(|field| (field.name.clone(), field.value.clone())).collect(),
+    }
+}
+
+/// What a view shows of a workspace.
+///
+/// # Errors
+/// [`StoreError`] if the store has to be opened again before it can be read.
+pub fn rows(view: &View, workspace: &WorkspaceName) -> Result<Rows, StoreError> {
+    let meta = read::meta(view, workspace)?;
+    let prefix = keys::rows_prefix(workspace, meta.generation);
+    let mut found = Rows::default();
+    read::visit_stored(view, &prefix, &keys::prefix_end(&prefix), &mut |table, key, stored| {
+        if !table.is_reserved() && table.as_str() != LOCAL {
+            let name = (table.as_str().to_owned(), key.as_str().to_owned());
+            found.rows.insert(name, kept(&stored.row));
         }
-        let meta = read::meta(&*view, workspace)?;
+    })?;
+    Ok(found)
+}
+
+/// The oracle takes in what the log has gained.
+pub fn log(world: &mut World) -> Done {
+    let Some(authority) = &mut world.authority else { return Ok(()) };
+    world.oracle.follow(&authority.store().view_handle())?;
+    world.read_epochs();
+    Ok(())
+}
+
+/// I12, I27, I2: the authority's state is what its log says.
+pub fn authority(world: &mut World, id: &'static str) -> Done {
+    log(world)?;
+    let Some(authority) = world.authority.as_ref().filter(|_| world.checks) else { return Ok(()) };
+    let view = authority.view();
+    for (workspace, folded) in &world.oracle.workspaces {
+        // A store that cannot be read now says so to whoever asks it next.
+        let Ok(found) = rows(&view, workspace) else { return Ok(()) };
+        if found.rows != folded.rows {
+            let text = format!("{workspace}: {}", difference(&folded.rows, &found.rows));
+            return Err(Violation::new(id, text));
+        }
+        let Ok(meta) = read::meta(&*view, workspace) else { return Ok(()) };
         if meta.head != folded.head {
             let text = format!("{workspace}: head {} where the log has {}", meta.head, folded.head);
-            return Err(Violation::new("I2", text).into());
+            return Err(Violation::new("I2", text));
         }
     }
     Ok(())
 }
 
-/// I6, I12, I18, I20: where a device has no own ops under way, it shows what the log says up to its
-/// cursor, which is the end of a batch; and no record goes back.
-pub fn device(world: &mut World, at: usize) -> Done {
-    match device_now(world, at) {
-        Err(Trouble::Store(error)) => world.device_failed(at, &error.into()),
-        checked => Ok(checked?),
+/// I1: a device is told of nothing that is not in the log.
+pub fn settled(world: &World, at: usize, settled: &[(BatchId, Decision)]) -> Done {
+    for (batch, told) in settled {
+        let mut known = world.oracle.workspaces.values();
+        let decided = known.find_map(|folded| folded.decided.get(batch));
+        let right = match (decided, told) {
+            (Some(_), Decision::Refused { code: RefusalCode::OutcomeUnknown, .. }) => true,
+            (Some(decided), told) => decided == told,
+            // What went down with a refused batch was not looked at, and what nobody can tell any
+            // more the device refuses itself.
+            (None, Decision::Refused { .. }) => true,
+            (None, _) => world.lost.contains_key(batch),
+        };
+        if !right {
+            let text = format!("device {at} was told {told:?} of {batch}; the log has {decided:?}");
+            return Err(Violation::new("I1", text));
+        }
     }
+    Ok(())
 }
 
-/// The same for a store that was just opened.
-pub fn device_now(world: &mut World, at: usize) -> Result<(), Trouble> {
+/// What a device shows and keeps after something happened to it.
+pub fn device(world: &mut World, at: usize) -> Done {
+    device_as(world, at, "I12")
+}
+
+/// The same; where it shows what the log does not say, the invariant `id` is broken.
+pub fn device_as(world: &mut World, at: usize, id: &'static str) -> Done {
+    world.way_back(at);
+    if !world.checks {
+        return Ok(());
+    }
+    let Some(app) = &world.devices[at].app else { return Ok(()) };
+    let Ok(view) = app.with(|node| Ok(node.view())) else { return Ok(()) };
+    for workspace in world.workspaces.clone() {
+        // Where nothing was written, received or decided, nothing is looked at, but after upkeep.
+        let Ok(meta) = read::meta(&*view, &workspace) else { return Ok(()) };
+        let known = world.devices[at].shown.get(&workspace);
+        if known.is_some_and(|known| known.0 == meta) && id == "I12" {
+            continue;
+        }
+        // A store that cannot be read now says so to whoever asks it next.
+        let looked = look(world, at, &view, &workspace, id);
+        let Ok(shown) = looked else { return Ok(()) };
+        if let Some(shown) = shown? {
+            world.devices[at].shown.insert(workspace.clone(), (meta, shown));
+        }
+        live::check(world, at, &workspace)?;
+    }
+    Ok(())
+}
+
+type Looked = Result<Result<Option<u64>, Violation>, StoreError>;
+
+/// The sum of what a device shows of a workspace, if it has a copy that is complete.
+fn look(
+    world: &mut World,
+    at: usize,
+    view: &View,
+    workspace: &WorkspaceName,
+    id: &'static str,
+) -> Looked {
+    let meta = read::meta(view, workspace)?;
+    if let Some(epoch) = meta.epoch {
+        let passed = world.devices[at].passed.entry((workspace.clone(), epoch)).or_default();
+        *passed = meta.cursor.max(*passed);
+    }
+    let waiting = read::outbox(view, workspace, 0, usize::MAX)?;
+    let waiting: Vec<BatchId> = waiting.into_iter().map(|(_, entry)| entry.batch_id).collect();
+    if let Err(violation) = outbox(world, at, workspace, waiting) {
+        return Ok(Err(violation));
+    }
+    let empty = Folded::default();
+    let folded = world.oracle.workspaces.get(workspace).unwrap_or(&empty);
+    let found = rows(view, workspace)?;
+    let user = world.devices[at].user.clone();
+    let sum = found.sum(folded, &user);
+    let (Some(epoch), true) = (meta.epoch, meta.bootstrapped) else { return Ok(Ok(Some(sum))) };
+    let resets = read::reset(view, workspace)?.is_some();
     let device = &mut world.devices[at];
-    let Some(node) = &mut device.node else { return Ok(()) };
-    for (batch, told) in node.take_settled() {
-        let mut known = world.oracle.workspaces.values();
-        if !known.any(|folded| folded.decided.get(&batch) == Some(&told)) {
-            let text = format!("device {at} was told of a decision on {batch} that no log has");
-            return Err(Violation::new("I1", text).into());
+    let seen = device.seen.entry((workspace.clone(), epoch, meta.generation)).or_default();
+    for (name, kept) in &found.rows {
+        let mut mix = Mix(0);
+        mix.bytes(name.0.as_bytes());
+        mix.bytes(name.1.as_bytes());
+        let seen = seen.entry(mix.0).or_default();
+        let seq = kept.last.0;
+        if seq < *seen && seq != 0 {
+            let text = format!("device {at}: {name:?} was at {seen} and is at {seq}");
+            return Ok(Err(Violation::new("I18", text)));
+        }
+        if seq != u64::MAX {
+            *seen = (*seen).max(seq);
         }
     }
-    let view = node.view();
-    for (workspace, folded) in &world.oracle.workspaces {
-        let meta = read::meta(&*view, workspace)?;
-        if !meta.bootstrapped {
+    if world.epochs.get(workspace) != Some(&epoch) || resets {
+        return Ok(Ok(Some(sum)));
+    }
+    let wrong = |id, text: String| Ok(Err(Violation::new(id, format!("device {at}: {text}"))));
+    if meta.cursor > folded.head {
+        return wrong("I20", format!("cursor {} of {}", meta.cursor, folded.head));
+    }
+    if !is_idle(view, workspace, &meta)? || meta.cursor == 0 {
+        return Ok(Ok(Some(sum)));
+    }
+    let Some(expected) = folded.borders.get(&meta.cursor) else {
+        return wrong("I6", format!("cursor {} of {workspace} is inside a batch", meta.cursor));
+    };
+    if expected.seen_by(&user) != sum {
+        let behind = meta.cursor < folded.horizon;
+        let difference = difference(&folded.rows, &found.rows);
+        let text = format!("shows other rows at {} of {workspace}: {difference}", meta.cursor);
+        return wrong(if behind { "I21" } else { id }, text);
+    }
+    Ok(Ok(Some(sum)))
+}
+
+/// Dead letters of a device, by their batch ids.
+fn letters(world: &World, at: usize) -> BTreeSet<BatchId> {
+    let mut found = BTreeSet::new();
+    for workspace in &world.workspaces {
+        if let Some(opened) = world.opened(at, workspace)
+            && let Ok(letters) = opened.dead_letters()
+        {
+            found.extend(letters.iter().map(|letter| letter.batch_id));
+        }
+    }
+    found
+}
+
+/// I1, I19, I22, I40: batches stay in their order, and leave the outbox decided or as dead letters.
+fn outbox(world: &mut World, at: usize, workspace: &WorkspaceName, waiting: Vec<BatchId>) -> Done {
+    let missing =
+        |(of, batch): &&(WorkspaceName, BatchId)| of == workspace && !waiting.contains(batch);
+    let letters = match world.devices[at].open.iter().any(|open| missing(&open)) {
+        true => letters(world, at),
+        false => BTreeSet::new(),
+    };
+    let limit = world.setting.outbox as usize;
+    let folded = world.oracle.workspaces.get(workspace);
+    let decided = |batch: &BatchId| folded.is_some_and(|f| f.decided.contains_key(batch));
+    let undecided = waiting.iter().filter(|batch| !decided(batch)).count();
+    let device = &mut world.devices[at];
+    // Batches that a restore sends again are more than an app may write.
+    if undecided > limit && world.lost.is_empty() {
+        let text = format!("device {at}: {undecided} batches wait where {limit} may");
+        return Err(Violation::new("I40", text));
+    }
+    let mut gone = Vec::new();
+    for open in device.open.iter().filter(|(of, _)| of == workspace) {
+        let (_, batch) = open;
+        if waiting.contains(batch) {
             continue;
         }
-        if meta.cursor > folded.head {
-            let text = format!("device {at}: cursor {} of {}", meta.cursor, folded.head);
-            return Err(Violation::new("I20", text).into());
+        let lost = world.lost.get(batch).is_some_and(|(epoch, last)| {
+            let passed = device.passed.get(&(workspace.clone(), *epoch));
+            passed.is_some_and(|passed| passed >= last)
+        });
+        let lost = lost || device.squashed.contains(batch);
+        if !decided(batch) && !letters.contains(batch) && !lost {
+            let text = format!("device {at}: batch {batch} was acknowledged and is gone");
+            return Err(Violation::new("I1", text));
         }
-        let (found, sums) = rows(&view, workspace)?;
-        for ((_, key), kept) in &found {
-            let seen = device.seen.entry((workspace.clone(), key.clone())).or_default();
-            if kept.seq != u64::MAX && kept.seq < *seen && kept.seq != 0 {
-                let text = format!("device {at}: {key} was at {seen} and is at {}", kept.seq);
-                return Err(Violation::new("I18", text).into());
-            }
-            if kept.seq != u64::MAX {
-                *seen = (*seen).max(kept.seq);
-            }
-        }
-        if !is_idle(&view, workspace, &meta)? || meta.cursor == 0 {
-            continue;
-        }
-        let Some(expected) = folded.borders.get(&meta.cursor) else {
-            let text = format!("device {at}: cursor {} is inside a batch", meta.cursor);
-            return Err(Violation::new("I6", text).into());
-        };
-        if expected.live != sums.live {
-            let text = format!(
-                "device {at} at {} of {workspace} shows other rows than the log says: {}",
-                meta.cursor,
-                difference(&folded.rows, &found)
-            );
-            return Err(Violation::new("I12", text).into());
-        }
+        gone.push(open.clone());
+    }
+    device.open.retain(|open| !gone.contains(open));
+    let known = device.outbox.insert(workspace.clone(), waiting.clone()).unwrap_or_default();
+    let both: Vec<&BatchId> = known.iter().filter(|batch| waiting.contains(batch)).collect();
+    let order: Vec<&BatchId> = waiting.iter().filter(|batch| known.contains(batch)).collect();
+    if both != order {
+        let text = format!("device {at}: the outbox of {workspace} has another order");
+        return Err(Violation::new("I19", text));
     }
     Ok(())
 }
@@ -141,66 +277,38 @@ fn is_idle(
     Ok(first?.is_none())
 }
 
-/// What a crash left in the outbox counts as written, acknowledged or not.
-///
-/// I1, I17, I19: what was acknowledged before a crash is in the outbox, decided, or a dead letter.
-pub fn reopened(world: &mut World, at: usize) -> Result<(), Trouble> {
-    for workspace in world.workspaces.clone() {
-        world.remember_written(at, &workspace)?;
-    }
-    let device = &mut world.devices[at];
-    let Some(node) = &mut device.node else { return Ok(()) };
-    let view = node.view();
-    let mut waiting = std::collections::BTreeSet::new();
-    for workspace in &world.workspaces {
-        let entries = read::outbox(&*view, workspace, 0, usize::MAX);
-        let entries = entries?;
-        waiting.extend(entries.into_iter().map(|(_, entry)| entry.batch_id));
-    }
-    for (workspace, batch) in &device.acknowledged {
-        let folded = world.oracle.workspaces.get(workspace);
-        let is_decided = folded.is_some_and(|folded| folded.decided.contains_key(batch));
-        if !is_decided && !waiting.contains(batch) {
-            let text = format!("device {at}: batch {batch} was acknowledged and is gone");
-            return Err(Violation::new("I1", text).into());
-        }
-    }
-    Ok(())
-}
-
-/// I16, I28: after the last fault everything that waits is decided within a bound, the network goes
-/// quiet, and everybody has what the log says.
-pub fn converged(world: &mut World) -> Result<(), Trouble> {
-    authority(world)?;
+/// I16, I28: after the last fault everything that waits is decided within a bound, and everybody
+/// has what the log says.
+pub fn converged(world: &mut World) -> Done {
+    authority(world, "I12")?;
     for at in 0..world.devices.len() {
+        world.devices[at].shown.clear();
         device(world, at)?;
-        let Some(node) = &world.devices[at].node else { continue };
-        let view = node.view();
+        let Some(app) = &world.devices[at].app else { continue };
+        let Ok(view) = app.with(|node| Ok(node.view())) else { continue };
         for (workspace, folded) in &world.oracle.workspaces {
-            let meta = read::meta(&*view, workspace)?;
-            if !is_idle(&view, workspace, &meta)? {
+            let status = app.with(|node| Ok(node.status(workspace).cloned()));
+            let unreadable = |error: StoreError| Violation::new("I15", error.to_string());
+            let meta = read::meta(&*view, workspace).map_err(unreadable)?;
+            if !is_idle(&view, workspace, &meta).map_err(unreadable)? {
                 let text = format!(
                     "device {at}: the outbox of {workspace} does not drain: decided {} of {}, \
-                     cursor {} of {}, {:?}",
-                    meta.decided,
-                    meta.written,
-                    meta.cursor,
-                    folded.head,
-                    node.status(workspace)
+                     cursor {} of {}, {status:?}",
+                    meta.decided, meta.written, meta.cursor, folded.head,
                 );
-                return Err(Violation::new("I28", text).into());
+                return Err(Violation::new("I28", text));
             }
-            let (found, sums) = rows(&view, workspace)?;
-            let same = (meta.cursor, sums.live) == (folded.head, folded.sums().live);
-            if !same {
+            let found = rows(&view, workspace).map_err(unreadable)?;
+            let user = &world.devices[at].user;
+            let same = found.sum(folded, user) == folded.sums.seen_by(user);
+            if meta.cursor != folded.head || !same {
                 let text = format!(
-                    "device {at} is at {} of {} in {workspace}: {}, {:?}",
+                    "device {at} is at {} of {} in {workspace}: {}, {status:?}",
                     meta.cursor,
                     folded.head,
-                    difference(&folded.rows, &found),
-                    node.status(workspace)
+                    difference(&folded.rows, &found.rows),
                 );
-                return Err(Violation::new("I16", text).into());
+                return Err(Violation::new("I16", text));
             }
         }
     }
@@ -208,7 +316,8 @@ pub fn converged(world: &mut World) -> Result<(), Trouble> {
 }
 
 /// The first record that differs.
-fn difference(expected: &BTreeMap<Name, Kept>, found: &BTreeMap<Name, Kept>) -> String {
+#[must_use]
+pub fn difference(expected: &BTreeMap<Name, Kept>, found: &BTreeMap<Name, Kept>) -> String {
     for (name, kept) in expected {
         let is_gone = kept.deleted && !found.contains_key(name);
         if found.get(name) != Some(kept) && !is_gone {
@@ -217,43 +326,4 @@ fn difference(expected: &BTreeMap<Name, Kept>, found: &BTreeMap<Name, Kept>) -> 
     }
     let extra = found.iter().find(|(name, _)| !expected.contains_key(*name));
     extra.map_or_else(|| "sums only".to_owned(), |(name, kept)| format!("{name:?}: {kept:?}"))
-}
-
-impl World {
-    fn checkpoint_all(&mut self) -> Done {
-        self.upkeep(Event::Checkpoint)?;
-        (0..self.devices.len())
-            .try_for_each(|at| self.device_upkeep(at, Event::DeviceCheckpoint).map(drop))
-    }
-
-    /// Faults stop and time runs until nothing is left to do.
-    pub(crate) fn quiet(&mut self) -> Done {
-        self.disk.set_fault(None);
-        self.devices.iter().for_each(|device| device.disk.set_fault(None));
-        self.plan.delay_ms = 5;
-        let mut still = 0;
-        for round in 0..QUIET_ROUNDS {
-            if round % CHECKPOINT_EVERY == 0 {
-                self.checkpoint_all()?;
-            }
-            let mut did = self.decide()?;
-            for at in 0..self.devices.len() {
-                self.device_due(at)?;
-                self.tell_written(at)?;
-                while self.device_step(at)? {
-                    did = true;
-                }
-            }
-            for _ in 0..8 {
-                did |= self.deliver()?;
-            }
-            self.now += if did { 5 } else { 700 };
-            self.wake()?;
-            still = if did { 0 } else { still + 1 };
-            if still > 80 {
-                return Ok(());
-            }
-        }
-        Err(Violation::new("I28", "it does not get quiet"))
-    }
 }

@@ -18,6 +18,12 @@ pub struct Line {
     pub device_open: bool,
     /// The authority's end is open.
     pub authority_open: bool,
+    /// Nothing arrives at the authority, or at the device, any more.
+    pub mute: [bool; 2],
+    /// Messages take so many times as long.
+    pub slow: u64,
+    /// Numbers of the attachments that the device has asked for, by workspace.
+    pub attachments: BTreeMap<String, u64>,
 }
 
 /// All connections, by number.
@@ -32,7 +38,8 @@ impl Net {
     /// Opens a connection for a device.
     pub fn open(&mut self, device: usize) -> u64 {
         self.next += 1;
-        let line = Line { device, device_open: true, authority_open: true, ..Line::default() };
+        let (device_open, authority_open, slow) = (true, true, 1);
+        let line = Line { device, device_open, authority_open, slow, ..Line::default() };
         self.lines.insert(self.next, line);
         self.next
     }
@@ -47,6 +54,13 @@ impl Net {
     /// Forgets connections of which no end is open.
     pub fn tidy(&mut self) {
         self.lines.retain(|_, line| line.device_open || line.authority_open);
+    }
+
+    /// Everything arrives again.
+    pub fn heal(&mut self) {
+        for line in self.lines.values_mut() {
+            (line.mute, line.slow) = ([false; 2], 1);
+        }
     }
 }
 

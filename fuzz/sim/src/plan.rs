@@ -1,148 +1,203 @@
-//! What one seed plays: how many devices and workspaces, what they do, and what goes wrong. Each
-//! seed turns a random part of it off and another part up, since a run that does a little of
+//! What one seed plays: a setting, and a list of steps that can be shortened. Each seed turns a
+//! random part of what can happen off and another part up, since a run that does a little of
 //! everything never does enough of one thing.
 
 use crate::random::Random;
 
-/// Something that can happen. Its place in [`Event::ALL`] is its place in the tables.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Event {
-    /// A device writes a batch.
-    Write,
-    /// A device's store does the next thing that its session asked for.
-    DeviceStep,
-    /// A message arrives.
-    Deliver,
-    /// The authority decides a group.
-    Decide,
-    /// Time passes.
-    Time,
-    /// A device's checkpoint.
-    DeviceCheckpoint,
-    /// A device's fold of its log.
-    DeviceFold,
-    /// A device's state is made anew.
-    DeviceRebuild,
-    /// The authority's checkpoint.
-    Checkpoint,
-    /// The authority's fold of its log.
-    Fold,
-    /// The authority's state is made anew.
-    Rebuild,
-    /// A step of the authority's purge, and of each device's.
-    Purge,
-    /// A connection breaks, and both ends know it.
-    Cut,
-    /// A connection breaks, and only one end knows it.
-    HalfOpen,
-    /// A device loses power.
-    DeviceCrash,
-    /// The authority loses power.
-    Crash,
-    /// A write or sync of a device's disk fails once.
-    DeviceDiskFault,
-    /// A write or sync of the authority's disk fails once.
-    DiskFault,
-    /// A device closes in good order and opens again.
-    DeviceRestart,
-    /// The authority closes in good order and opens again.
-    Restart,
+macro_rules! acts {
+    ($($act:ident = $weight:literal, $fault:literal, $text:literal;)+) => {
+        /// Something that somebody does, or that goes wrong.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Act {
+            $(#[doc = $text] $act,)+
+        }
+
+        impl Act {
+            /// All of them, with their weight in an ordinary run and whether they are faults.
+            pub const ALL: &[(Act, u64, bool)] = &[$((Act::$act, $weight, $fault),)+];
+
+            /// Its name in tables and saved seeds.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self { $(Act::$act => stringify!($act),)+ }
+            }
+        }
+    };
 }
 
-impl Event {
-    /// All of them, with their weight in an ordinary run.
-    pub const ALL: [(Event, u64); 20] = [
-        (Event::Write, 60),
-        (Event::DeviceStep, 220),
-        (Event::Deliver, 300),
-        (Event::Decide, 120),
-        (Event::Time, 40),
-        (Event::DeviceCheckpoint, 6),
-        (Event::DeviceFold, 3),
-        (Event::DeviceRebuild, 1),
-        (Event::Checkpoint, 4),
-        (Event::Fold, 2),
-        (Event::Rebuild, 1),
-        (Event::Purge, 4),
-        (Event::Cut, 6),
-        (Event::HalfOpen, 3),
-        (Event::DeviceCrash, 4),
-        (Event::Crash, 3),
-        (Event::DeviceDiskFault, 2),
-        (Event::DiskFault, 1),
-        (Event::DeviceRestart, 2),
-        (Event::Restart, 1),
-    ];
+acts! {
+    Write = 120, false, "A device writes a batch.";
+    Undo = 3, false, "A device takes a write back.";
+    Letter = 5, false, "A device sends dead letters again, edits or discards them.";
+    Own = 3, false, "The authority sets fields that it owns.";
+    Erase = 1, false, "The authority erases a record.";
+    Role = 2, false, "A user gets another role, or is no member any more.";
+    Schema = 2, false, "The authority gets another schema.";
+    App = 1, false, "A device closes and its app is another version of itself.";
+    Idle = 6, false, "Time passes.";
+    Begin = 10, false, "A checkpoint, fold or rebuild begins beside what follows.";
+    Finish = 9, false, "What ran beside ends.";
+    Purge = 2, false, "Somebody forgets what is old.";
+    Backup = 2, false, "The authority is copied.";
+    Recover = 2, false, "The authority writes back what devices brought back.";
+    DeviceCrash = 5, true, "A device loses power at one of its next writes or syncs.";
+    Crash = 4, true, "The authority loses power at one of its next writes or syncs.";
+    DeviceDisk = 3, true, "A write or sync of a device's disk fails once.";
+    Disk = 2, true, "A write or sync of the authority's disk fails once.";
+    DeviceFull = 2, true, "A device's disk is full for a while.";
+    Full = 1, true, "The authority's disk is full for a while.";
+    DeviceRestart = 2, true, "A device closes in good order and opens again.";
+    Restart = 1, true, "The authority closes in good order and opens again.";
+    Rot = 1, true, "A bit of a device's state flips while it is off.";
+    Cut = 5, true, "A connection breaks, and both ends know it.";
+    HalfOpen = 3, true, "A connection breaks, and only one end knows it.";
+    OneWay = 2, true, "Nothing more arrives at one end of a connection.";
+    Slow = 2, true, "A connection becomes slow.";
+    Clock = 1, true, "The authority's clock jumps.";
+    DeviceClock = 2, true, "A device's clock jumps.";
+    Restore = 2, true, "The authority is gone, and one restored from a backup takes its place.";
+    Copy = 2, true, "A device's directory is copied, and both are used.";
+    Wipe = 1, true, "A device loses all it has and begins anew.";
+    Forge = 1, true, "A batch comes again under its id with other content.";
+}
 
-    fn is_needed(self) -> bool {
-        use Event::{Decide, Deliver, DeviceStep, Time, Write};
-        matches!(self, Write | DeviceStep | Deliver | Decide | Time)
+impl Act {
+    /// Whether it is a fault.
+    #[must_use]
+    pub fn is_fault(self) -> bool {
+        Self::ALL.iter().any(|(act, _, fault)| *act == self && *fault)
+    }
+
+    /// The act of that name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().map(|(act, ..)| *act).find(|act| act.name() == name)
     }
 }
 
-/// What one seed plays.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Devices.
-    pub devices: usize,
-    /// Workspaces, each of which every device keeps in step.
-    pub workspaces: usize,
+/// One step: somebody does something, then the parties and the network do what they have to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Step {
+    /// What is done.
+    pub act: Act,
+    /// What is random in it, so that a step is the same whatever happened before.
+    pub seed: u64,
+    /// So many moves follow: a message arrives, a group is decided, a page is stored.
+    pub moves: u64,
+}
+
+/// What is the same in all of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// Devices at the beginning.
+    pub devices: u64,
+    /// Workspaces.
+    pub workspaces: u64,
+    /// Users.
+    pub users: u64,
     /// Different keys in each table.
     pub keys: u64,
-    /// Events until it gets quiet.
-    pub events: u64,
-    /// Weight of each event.
-    pub weights: Vec<(Event, u64)>,
     /// Clocks are wrong by up to this many milliseconds.
-    pub skew_ms: i64,
+    pub skew_ms: u64,
     /// Messages take up to this many milliseconds.
     pub delay_ms: u64,
     /// How long the authority keeps a tombstone, in milliseconds.
-    pub tombstones_ms: i64,
+    pub tombstones_ms: u64,
+    /// Whether there is a schema.
+    pub schema: u64,
+    /// Whether there are members with roles.
+    pub members: u64,
+    /// One value in so many is large, 0 = none, so that a walk has several pages.
+    pub large: u64,
+    /// Most batches that wait on a device.
+    pub outbox: u64,
 }
+
+/// What one seed plays.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What is the same in all of it.
+    pub setting: Setting,
+    /// The steps.
+    pub steps: Vec<Step>,
+}
+
+/// Acts of a seed that are no faults.
+const OPS: u64 = 500;
+/// Faults of a seed.
+const FAULTS: u64 = 30;
 
 impl Plan {
     /// What `seed` plays.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed ^ 0x706c_616e);
-        let scale = |random: &mut Random| match random.below(4) {
-            0 => 0,
-            1 | 2 => 1,
-            _ => 5,
-        };
-        let weight = |(event, weight): &(Event, u64)| {
-            let scale = scale(random);
-            (*event, if event.is_needed() { *weight } else { weight * scale })
-        };
-        let weights = Event::ALL.iter().map(weight).collect();
-        let skew_ms = match random.below(3) {
-            0 => 0,
-            1 => 60_000,
-            _ => 24 * 3600 * 1000,
-        };
+        let setting = Setting::random(random);
+        let acts = Act::ALL.iter().filter(|(act, ..)| setting.knows(*act));
+        let weights: Vec<(Act, u64)> =
+            acts.map(|(act, weight, _)| (*act, scaled(random, *act, *weight))).collect();
+        let ops: Vec<(Act, u64)> = weights.iter().filter(|w| !w.0.is_fault()).copied().collect();
+        let faults: Vec<(Act, u64)> = weights.iter().filter(|w| w.0.is_fault()).copied().collect();
+        let moves = [4, 8, 16][random.below(3) as usize];
+        let count = OPS - 50 + random.below(101);
+        let mut steps: Vec<Step> = (0..count).map(|_| step(random, &ops, moves)).collect();
+        for _ in 0..FAULTS - 10 + random.below(21) {
+            let at = random.below(steps.len() as u64) as usize;
+            steps.insert(at, step(random, &faults, moves));
+        }
+        Self { setting, steps }
+    }
+}
+
+fn step(random: &mut Random, acts: &[(Act, u64)], moves: u64) -> Step {
+    let all: u64 = acts.iter().map(|(_, weight)| weight).sum();
+    let mut left = random.below(all);
+    let mut picked = Act::Idle;
+    for (act, weight) in acts {
+        if left < *weight {
+            picked = *act;
+            break;
+        }
+        left -= weight;
+    }
+    // Now and then somebody is busy while nothing moves.
+    let moves = if random.once_in(4) { 0 } else { random.below(moves * 2) };
+    Step { act: picked, seed: random.next(), moves }
+}
+
+fn scaled(random: &mut Random, act: Act, weight: u64) -> u64 {
+    match random.below(4) {
+        _ if act == Act::Write => weight,
+        0 => 0,
+        1 | 2 => weight,
+        _ => weight * 5,
+    }
+}
+
+impl Setting {
+    fn random(random: &mut Random) -> Self {
+        let users = 1 + random.below(3);
         Self {
-            devices: 2 + random.below(4) as usize,
-            workspaces: 1 + random.below(2) as usize,
-            keys: 2 + random.below(10),
-            events: 3000 + random.below(3000),
-            weights,
-            skew_ms,
-            delay_ms: if random.once_in(2) { 20 } else { 3000 },
-            tombstones_ms: if random.once_in(3) { 2_000 } else { i64::MAX / 4 },
+            devices: 2 + random.below(4),
+            workspaces: 1 + random.below(3),
+            users,
+            keys: 2 + random.below(8),
+            skew_ms: [0, 60_000, 24 * 3600 * 1000][random.below(3) as usize],
+            delay_ms: if random.once_in(3) { 3000 } else { 20 },
+            tombstones_ms: if random.once_in(2) { 2_000 } else { u64::MAX / 8 },
+            schema: u64::from(!random.once_in(4)),
+            members: u64::from(random.once_in(2)),
+            large: if random.once_in(16) { 3 } else { 0 },
+            outbox: if random.once_in(4) { 6 } else { 64 },
         }
     }
 
-    /// The next event.
-    pub fn pick(&self, random: &mut Random) -> Event {
-        let all: u64 = self.weights.iter().map(|(_, weight)| weight).sum();
-        let mut left = random.below(all);
-        for (event, weight) in &self.weights {
-            if left < *weight {
-                return *event;
-            }
-            left -= weight;
+    /// Whether an act can do anything.
+    fn knows(&self, act: Act) -> bool {
+        match act {
+            Act::Own | Act::Schema | Act::App => self.schema != 0,
+            Act::Role => self.members != 0,
+            _ => true,
         }
-        Event::Time
     }
 }

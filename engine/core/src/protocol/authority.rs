@@ -16,6 +16,7 @@ use crate::limits::{
     MAX_MESSAGE_BYTES, MAX_PAGES_IN_FLIGHT, MAX_RECORD_BYTES, MAX_TEXT_BYTES,
 };
 use crate::op::Batch;
+use crate::plant::{Plant, planted};
 use crate::stamp::Decision;
 
 /// How long a connection may take to say who it is, in milliseconds.
@@ -390,6 +391,7 @@ impl AuthoritySession {
             Message::Resume { attachment, counter } => {
                 if let Some(served) = self.served.get_mut(&attachment)
                     && served.gate == Gate::Refused(counter)
+                    && !planted(Plant::ResumeIgnored)
                 {
                     served.gate = Gate::Opening;
                     self.pass_on(attachment);
@@ -570,7 +572,8 @@ impl AuthoritySession {
     /// Passes on what is held, and opens the gate first if it is time.
     fn pass_on(&mut self, attachment: u64) {
         let Some(served) = self.served.get_mut(&attachment) else { return };
-        if served.gate == Gate::Opening && served.deciding == 0 {
+        if served.gate == Gate::Opening && (served.deciding == 0 || planted(Plant::GateOpensEarly))
+        {
             served.gate = Gate::Open;
             self.outputs.push_back(Output::OpenGate { attachment });
         }
@@ -645,7 +648,8 @@ impl AuthoritySession {
         let Some(served) = self.served.get_mut(&attachment) else { return };
         // A tombstone behind the page may be gone: the replica would keep the record for ever. When
         // it attaches again it is told to begin anew.
-        if page.from < horizon && served.horizon < horizon {
+        let is_behind = page.from < horizon && served.horizon < horizon;
+        if is_behind && !planted(Plant::PageBehindHorizon) {
             let message = "old deletes were purged while this device was catching up".into();
             return self.evict(attachment, AttachRefusal::Unavailable, message);
         }
@@ -672,7 +676,8 @@ impl AuthoritySession {
     /// reader.
     fn read_more(&mut self, attachment: u64) {
         let Some(served) = self.served.get_mut(&attachment) else { return };
-        let credit = served.unacknowledged.len() < MAX_PAGES_IN_FLIGHT as usize;
+        let credit = served.unacknowledged.len() < MAX_PAGES_IN_FLIGHT as usize
+            || planted(Plant::CreditNotWaited);
         if served.open
             && served.offer == Offer::Over
             && !served.reading

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::{At, Policy, TableRules, privacy};
 use crate::id::DeviceId;
 use crate::op::{Action, Op};
+use crate::plant::{Plant, planted};
 use crate::row::{FieldMark, Row};
 use crate::stamp::Mark;
 use crate::value::Record;
@@ -52,7 +53,8 @@ pub fn apply<'a>(
         (Action::Patch { set, remove }, Some(row)) => patch(row, set, remove, mark, dropped),
         (Action::Delete, Some(row)) => Row { deleted: true, last: mark, ..row.clone() },
         (Action::Undelete { .. }, Some(row)) => {
-            Row { born: row.born, ..begin(row.record.clone(), mark) }
+            let born = if planted(Plant::UndeleteBeginsLife) { mark } else { row.born };
+            Row { born, ..begin(row.record.clone(), mark) }
         }
         (Action::Patch { .. } | Action::Undelete { .. }, None) => return None,
     };
@@ -121,7 +123,9 @@ fn patch(
     }
     for name in remove.iter().filter(|name| !dropped.contains(name)) {
         next.record.remove(name);
-        touch(&mut next.fields, name, mark);
+        if !planted(Plant::ForgetRemovedStamp) {
+            touch(&mut next.fields, name, mark);
+        }
     }
     next
 }

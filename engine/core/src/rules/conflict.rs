@@ -10,6 +10,7 @@ use crate::limits::{
     HISTORY_WINDOW_MS, MAX_CONFLICT_INLINE_BYTES, MAX_DEPTH, MAX_FIELDS, MAX_RECORD_BYTES,
 };
 use crate::op::{Action, Op};
+use crate::plant::{Plant, planted};
 use crate::row::Row;
 use crate::stamp::{Mark, Superseded};
 use crate::value::{Field, Record, Value};
@@ -84,7 +85,8 @@ pub(super) fn overwritten(
     for name in field_names(old, kept).into_iter().filter(|name| !rules.owns(name)) {
         let mark = old.field_mark(name);
         let (winning, losing) = (value_of(kept, name), value_of(&old.record, name));
-        if !unseen(mark) || (winning == losing && !deletes) {
+        let is_same = winning == losing && !deletes && !planted(Plant::ConflictOfEquals);
+        if !unseen(mark) || is_same {
             continue;
         }
         let disputed = Disputed { name: name.into(), winning, losing };
@@ -95,6 +97,9 @@ pub(super) fn overwritten(
             }
             None => conflicts.push(conflict(mark, alloc::vec![disputed])),
         }
+    }
+    if planted(Plant::OneLoserOnly) {
+        conflicts.truncate(1);
     }
     // A delete takes away what others did, also where no field is left to show it.
     if conflicts.is_empty() && deletes {

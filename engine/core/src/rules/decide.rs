@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::conflict::{self, Conflict};
 use super::{At, Policy, TableRules, Writer, apply};
 use crate::op::{Action, Op, TombstoneRef};
+use crate::plant::{Plant, planted};
 use crate::row::Row;
 use crate::stamp::{Mark, Superseded, Verdict};
 use crate::value::ValueError;
@@ -63,7 +64,9 @@ impl Case<'_> {
             (Action::Undelete { tombstone }, row) => self.undelete(row, *tombstone),
             (_, None) => self.superseded(Superseded::Dead),
             (_, Some(row)) if row.deleted => self.superseded(Superseded::Dead),
-            (_, Some(row)) if self.writer.unseen(row.born, self.op.base) => {
+            (_, Some(row))
+                if self.writer.unseen(row.born, self.op.base) && !planted(Plant::EditNextLife) =>
+            {
                 self.superseded(Superseded::EarlierLife)
             }
             (Action::Patch { set, remove }, Some(row)) => {
@@ -83,6 +86,7 @@ impl Case<'_> {
             return self.applied(Vec::new());
         }
         match replace {
+            false if planted(Plant::CreateOverwrites) => self.applied(Vec::new()),
             false => self.superseded(Superseded::Exists),
             true if self.any_unseen(row) => self.superseded(Superseded::Stale),
             true => self.applied(Vec::new()),
@@ -91,11 +95,13 @@ impl Case<'_> {
 
     fn undelete(&self, row: Option<&Row>, tombstone: TombstoneRef) -> Outcome {
         let current = row.filter(|row| row.deleted).is_some_and(|row| match tombstone {
-            TombstoneRef::Seq(seq) => row.last.seq == seq,
+            TombstoneRef::Seq(seq) => row.last.seq == seq || planted(Plant::UndeleteAnyTombstone),
             TombstoneRef::Batch(batch) => row.op_id == batch,
         });
         match current {
-            true if row.is_some_and(Row::is_erased) => self.superseded(Superseded::ValueGone),
+            true if row.is_some_and(Row::is_erased) && !planted(Plant::UndeleteErased) => {
+                self.superseded(Superseded::ValueGone)
+            }
             true => self.applied(Vec::new()),
             // Its tombstone was purged, and the value with it.
             false if row.is_none() => self.superseded(Superseded::ValueGone),
@@ -113,10 +119,12 @@ impl Case<'_> {
     }
 
     fn patch(&self, row: &Row, names: &[&String]) -> Outcome {
+        let by_record = planted(Plant::StaleByRecord);
+        let mark = |name: &str| if by_record { row.last } else { row.field_mark(name) };
         let stale: Vec<String> = names
             .iter()
             .filter(|name| !self.owned.contains(name))
-            .filter(|name| self.writer.unseen(row.field_mark(name), self.op.base))
+            .filter(|name| self.writer.unseen(mark(name), self.op.base))
             .map(|name| String::clone(name))
             .collect();
         if stale.is_empty() {
@@ -127,6 +135,7 @@ impl Case<'_> {
         }
         let left = names.len() - self.owned.len();
         match self.rules.policy {
+            Policy::ServerWins if planted(Plant::StaleFieldKept) => self.applied(Vec::new()),
             Policy::ServerWins if stale.len() == left => self.superseded(Superseded::Stale),
             Policy::ServerWins => {
                 let lost = conflict::dropped(row, self.op, self.writer.device, self.at, &stale);
@@ -147,7 +156,9 @@ impl Case<'_> {
         };
         let Some(row) = self.row else { return self.applied(Vec::new()) };
         let ours = (self.op.revision, self.op.hlc, self.at.op_id);
-        if ours <= (row.revision, row.hlc, row.op_id) {
+        let is_tie = planted(Plant::TieByArrival) && self.op.revision == row.revision;
+        let is_delete = planted(Plant::DeleteByArrival) && self.op.action == Action::Delete;
+        if ours <= (row.revision, row.hlc, row.op_id) && !is_tie && !is_delete {
             return self.superseded(Superseded::LowerRevision);
         }
         if self.writer.strict {
@@ -165,6 +176,9 @@ impl Case<'_> {
 
     fn any_unseen(&self, row: &Row) -> bool {
         let base = self.op.base;
+        if planted(Plant::PutByLastWriter) {
+            return self.writer.unseen(row.last, base);
+        }
         [row.last, row.full, row.born]
             .into_iter()
             .chain(row.fields.iter().map(|field| field.mark))
@@ -182,7 +196,7 @@ impl Case<'_> {
     /// Server-owned fields that a client's op would make other than they are: those that it sets,
     /// and, where it writes the whole record on a live row, those that it leaves out.
     fn owned_fields(&self) -> Vec<String> {
-        if self.writer.is_authority() {
+        if self.writer.is_authority() || planted(Plant::OwnedSetByClient) {
             return Vec::new();
         }
         let changed: &dyn Fn(&String) -> bool = match &self.op.action {
@@ -203,7 +217,7 @@ impl Case<'_> {
     fn is_known_content(&self) -> bool {
         let live = self.row.is_some_and(|row| !row.deleted);
         let creates = matches!(self.op.action, Action::Create { replace: false, .. });
-        self.rules.content_keyed && live && creates
+        self.rules.content_keyed && live && creates && !planted(Plant::ContentTwice)
     }
 
     fn applied(&self, conflicts: impl IntoIterator<Item = Conflict>) -> Outcome {
@@ -236,7 +250,7 @@ impl Case<'_> {
         };
         let lost =
             || conflict::lost(self.row, self.op, self.writer.device, self.at, self.rules, reason);
-        let lost = if silent { None } else { lost() };
+        let lost = if silent || planted(Plant::LoserNotTold) { None } else { lost() };
         let verdict = Verdict::Superseded { by, reason };
         Outcome { verdict, row: None, conflicts: lost.into_iter().collect() }
     }

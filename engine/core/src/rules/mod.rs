@@ -26,6 +26,7 @@ use alloc::string::String;
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use crate::id::{BatchId, DeviceId};
 use crate::op::Op;
+use crate::plant::{Plant, planted};
 use crate::stamp::{Mark, coded};
 
 /// How a table treats a stale op.
@@ -87,7 +88,8 @@ impl Writer<'_> {
     /// True if the mark was left by this store, now or under an earlier device id.
     #[must_use]
     pub fn owns(&self, mark: Mark) -> bool {
-        mark.writer == self.device || self.former.contains(&mark.writer)
+        mark.writer == self.device
+            || self.former.contains(&mark.writer) && !planted(Plant::ForgetFormerNames)
     }
 
     fn is_authority(&self) -> bool {
@@ -104,7 +106,7 @@ impl Writer<'_> {
 /// backup and is lost counts as older than everything, since whoever has it may know of it or not.
 #[must_use]
 pub fn with_known_base<'a>(op: &'a Op, lineage: &[(u64, u64)]) -> Cow<'a, Op> {
-    match is_lost(op.base, lineage) {
+    match is_lost(op.base, lineage) && !planted(Plant::LostBaseCounts) {
         true => Cow::Owned(Op { base: 0, ..op.clone() }),
         false => Cow::Borrowed(op),
     }

@@ -3,6 +3,7 @@
 use super::{At, TableRules, Writer, apply, decide};
 use crate::id::{BatchId, DeviceId};
 use crate::op::Op;
+use crate::plant::{Plant, planted};
 use crate::row::Row;
 use crate::stamp::Verdict;
 
@@ -67,7 +68,7 @@ pub fn overlay(
                 }
             }
             PendingState::Settled { seq, time_ms, verdict: Verdict::Applied { dropped } }
-                if *seq > shown =>
+                if *seq > shown || planted(Plant::SettledTwice) =>
             {
                 let at = At { seq: *seq, time_ms: *time_ms, op_id: own.batch_id };
                 row = apply(row.as_ref(), &own.op, device, &at, rules, dropped);

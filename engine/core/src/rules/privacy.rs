@@ -9,6 +9,7 @@ use alloc::string::String;
 use super::TableRules;
 use crate::id::TableName;
 use crate::op::{Action, Op};
+use crate::plant::{Plant, planted};
 use crate::row::Row;
 use crate::value::{Field, Record, Value};
 
@@ -41,7 +42,8 @@ pub fn sees(user: &str, table: &TableName, record: &Record, rules: TableRules<'_
 /// The record with nothing left but what says whose it is.
 #[must_use]
 pub fn emptied(table: &TableName, record: &Record, rules: TableRules<'_>) -> Record {
-    let kept = field_of(table, rules).and_then(|field| record.field(field)).cloned();
+    let field = field_of(table, rules).filter(|_| !planted(Plant::ErasedOfNobody));
+    let kept = field.and_then(|field| record.field(field)).cloned();
     Record::from_fields(kept.into_iter().collect())
 }
 
@@ -49,7 +51,7 @@ pub fn emptied(table: &TableName, record: &Record, rules: TableRules<'_>) -> Rec
 /// would become so. It tells nothing of the row but that it is not the user's.
 #[must_use]
 pub fn objection(row: Option<&Row>, op: &Op, user: &str, rules: TableRules<'_>) -> Option<String> {
-    let field = rules.private_by?;
+    let field = rules.private_by.filter(|_| !planted(Plant::ForeignRowWritten))?;
     let named = row.and_then(|row| user_in(&row.record, field));
     let is_begun = matches!(op.action, Action::Create { .. } | Action::Put { .. });
     // A tombstone that names nobody is of a delete that came before anything else was known.

@@ -326,6 +326,19 @@ fn an_undelete_brings_back_exactly_one_tombstone() {
     }
 }
 
+/// Section 1: what was erased does not come back, not even empty. I24.
+#[test]
+fn an_undelete_of_what_was_erased_is_superseded() {
+    for policy in BASED {
+        let mut authority = Authority::with(policy, &[("x", 0)]);
+        authority.seq += 1;
+        let live = authority.row.take().unwrap();
+        authority.row = Some(Row::erased(&live, Record::default(), authority.seq, 1));
+        authority.refuses(A, 6, undelete(6), Superseded::ValueGone, false);
+        authority.shows_nothing();
+    }
+}
+
 /// Section 1: a tombstone keeps its value.
 #[test]
 fn a_tombstone_keeps_its_value() {

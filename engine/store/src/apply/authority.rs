@@ -2,6 +2,7 @@
 
 use lastword_core::id::DeviceId;
 use lastword_core::op::Op;
+use lastword_core::plant::{Plant, planted};
 use lastword_core::row::Row;
 use lastword_core::rules::{self, At};
 use lastword_core::schema::Schema;
@@ -55,7 +56,9 @@ pub(super) fn restored(state: &mut StateTxn<'_>, frame: &Restored) -> Result<(),
     let mut lineage = read::lineage(state, workspace)?;
     lineage.push(frame.branch, frame.head);
     put(state, META, &keys::workspace_prefix(workspace), &lineage)?;
-    meta.epoch = Some(frame.epoch);
+    if !planted(Plant::EpochKept) {
+        meta.epoch = Some(frame.epoch);
+    }
     meta.head = meta.head.max(frame.head);
     meta.time_ms = meta.time_ms.max(frame.time_ms);
     put_meta(state, workspace, &meta)
@@ -90,7 +93,8 @@ pub(super) fn erasure(
 /// before keeps its first decision.
 fn remember(state: &mut StateTxn<'_>, frame: &DecidedBatch) -> Result<(), StoreError> {
     let (workspace, batch) = (&frame.workspace, &frame.batch);
-    if batch.device == DeviceId::AUTHORITY {
+    let is_refused = matches!(frame.decision, Decision::Refused { .. });
+    if batch.device == DeviceId::AUTHORITY || is_refused && planted(Plant::RefusalForgotten) {
         return Ok(());
     }
     let stored = StoredDecision {
@@ -148,7 +152,9 @@ impl Place<'_> {
             state.put(GRAVES, &by_seq, &record)?;
         }
         note_end(state, workspace, &op.table, &op.key, &new)?;
-        state.put(BY_SEQ, &by_seq, &record)?;
+        if writer != DeviceId::AUTHORITY || !planted(Plant::OwnOpsNotSent) {
+            state.put(BY_SEQ, &by_seq, &record)?;
+        }
         put(state, ROWS, &row_key, &StoredRow { position: self.position, row: new })?;
         Ok(())
     }

@@ -3,6 +3,7 @@
 
 use lastword_core::codec::from_bytes;
 use lastword_core::id::{BatchId, DeviceId, WorkspaceName};
+use lastword_core::plant::{Plant, planted};
 
 use super::put;
 use super::replica::Step;
@@ -92,11 +93,15 @@ fn tombstones(
 ) -> Result<(), StoreError> {
     let (from, to) = seqs(workspace, 0, horizon);
     let mut step = Step::begin(state, indexes, workspace)?;
-    step.raise_horizon(horizon);
+    if !planted(Plant::HorizonNotMoved) {
+        step.raise_horizon(horizon);
+    }
     for (grave, record) in entries(step.state, GRAVES, &from, &to)? {
         step.state.delete(GRAVES, &grave);
         let (seq, table, key) = read::numbered_record(GRAVES, &grave, &record)?;
-        step.forget(&table, &key, |row| row.deleted && row.last.seq == seq)?;
+        step.forget(&table, &key, |row| {
+            row.deleted && row.last.seq == seq || planted(Plant::PurgeWhatLives)
+        })?;
     }
     step.end()
 }

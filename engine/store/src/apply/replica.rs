@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lastword_core::codec::from_bytes;
 use lastword_core::id::{DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::op::{Batch, Op};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::{Decided, Entry};
 use lastword_core::row::Row;
 use lastword_core::rules::{self, At, PendingOp, PendingState, Policy};
@@ -21,7 +22,7 @@ use super::{count, note_end, note_erased, put, put_meta, reset};
 use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
-    self, BY_SEQ, GRAVES, META, OUTBOX, OutboxEntry, PENDING, SHADOW, STAGED, Shadow,
+    self, BY_SEQ, GRAVES, META, OUTBOX, OutboxEntry, PENDING, ROWS, SHADOW, STAGED, Shadow,
     StoredPending, StoredRow, WorkspaceMeta,
 };
 use crate::payload::{
@@ -149,22 +150,25 @@ pub(super) fn remote(
     let mut step = Step::begin(state, indexes, &workspace)?;
     // A first bootstrap shows rows as they come; later pages wait for their consistent end, so
     // that no reader sees half of a batch.
-    let stage = step.meta.bootstrapped && page.consistent_at.is_none();
+    let stage =
+        step.meta.bootstrapped && page.consistent_at.is_none() && !planted(Plant::HalfBatchShown);
     if page.consistent_at.is_some() {
         step.install_staged()?;
     }
-    for Entry::Row { table, key, row } in page.entries {
+    for (at, Entry::Row { table, key, row }) in page.entries.into_iter().enumerate() {
         let row_key = keys::row_key(&workspace, step.meta.generation, &table, &key);
         step.meta.time_ms = step.meta.time_ms.max(row.time_ms);
         let stored = StoredRow { position, row };
+        let is_first = page.previous.get(at) == Some(&0);
         match stage {
             true => put(step.state, STAGED, &row_key, &stored)?,
-            false => step.install(row_key, &table, &key, stored)?,
+            false => step.install(row_key, &table, &key, stored, is_first)?,
         }
     }
     step.meta.received_to = page.to;
     step.meta.head = step.meta.head.max(page.to);
-    if let Some(cursor) = page.consistent_at {
+    let reached = page.consistent_at.or(planted(Plant::CursorBeforeRows).then_some(page.to));
+    if let Some(cursor) = reached {
         step.meta.cursor = cursor;
         step.meta.bootstrapped = true;
         step.retire()?;
@@ -201,7 +205,9 @@ pub(super) fn dead_letters(
     step.meta.decided = step.meta.decided.max(frame.refused.counter);
     // The refused batch keeps its counter, those that went down with it give theirs back.
     let given_back = (frame.counters.len() as u64).saturating_sub(1);
-    step.meta.written = step.meta.written.saturating_sub(given_back);
+    if !planted(Plant::CountersNotGivenBack) {
+        step.meta.written = step.meta.written.saturating_sub(given_back);
+    }
     step.end()?;
     local_ops(state, indexes, &read::store_workspace(), (0, None), position, &frame.rows)
 }
@@ -442,23 +448,26 @@ impl<'a, 'b> Step<'a, 'b> {
                 let what = "a staged row does not decode";
                 return Err(read::state_damaged(STAGED, &row_key, what));
             };
-            self.install(row_key, &table, &key, stored)?;
+            self.install(row_key, &table, &key, stored, false)?;
         }
         Ok(())
     }
 
-    /// Takes over the authority's row, below own ops if there are any.
+    /// Takes over the authority's row, below own ops if there are any. Of a record whose first
+    /// frame this is no other row is looked for: in a first copy that is every record.
     fn install(
         &mut self,
         row_key: Vec<u8>,
         table: &TableName,
         key: &Key,
         stored: StoredRow,
+        is_first: bool,
     ) -> Result<(), StoreError> {
         let shadow = read::shadow(self.state, &row_key)?;
         let has_shadow = shadow.is_some();
         let old = match shadow {
             Some(Shadow(row)) => row,
+            None if is_first && !self.state.has_changed(ROWS, &row_key) => None,
             None => read::row(self.state, &row_key)?,
         };
         let old = old.as_ref().map(|old| &old.row);
@@ -535,7 +544,9 @@ impl<'a, 'b> Step<'a, 'b> {
             read::first_in_outbox(self.state, self.workspace, &self.meta)?
         {
             match &entry.settled {
-                Some(Decision::Accepted { last_seq, .. }) if *last_seq <= self.meta.cursor => {
+                Some(Decision::Accepted { last_seq, .. })
+                    if *last_seq <= self.meta.cursor || planted(Plant::AckDropsOverlay) =>
+                {
                     self.leave(counter, &entry);
                     self.meta.gone = counter;
                 }
@@ -555,6 +566,9 @@ impl<'a, 'b> Step<'a, 'b> {
             if let Some(entry) = read::outbox_entry(self.state, self.workspace, *counter)? {
                 self.leave(*counter, &entry);
             }
+        }
+        if planted(Plant::NotRenumbered) {
+            return Ok(());
         }
         renumbered.iter().try_for_each(|(old, new)| self.renumber(*old, *new))
     }

@@ -5,6 +5,7 @@
 //! moves what waits in the outbox on top of it. So the step that readers see costs what the outbox
 //! holds, whatever the size of the workspace.
 
+use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::Entry;
 use lastword_core::rules::PendingState;
 
@@ -86,7 +87,9 @@ fn flip(mut step: Step<'_, '_>, reset: &StoredReset, cursor: u64) -> Result<(), 
     (step.meta.rows, step.meta.digest) = (reset.rows, reset.digest);
     (step.meta.received_to, step.meta.cursor) = (reset.received_to, cursor);
     step.meta.bootstrapped = true;
-    step.move_own(old)?;
+    if !planted(Plant::OwnOpsLeftBehind) {
+        step.move_own(old)?;
+    }
     step.retire()?;
     step.end()
 }

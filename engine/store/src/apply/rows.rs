@@ -1,6 +1,7 @@
 //! A replica's visible rows and their index entries: every change of `ROWS` goes through here.
 
 use lastword_core::codec::{DecodeError, from_bytes};
+use lastword_core::plant::{Plant, planted};
 use lastword_core::row::Row;
 
 use super::put;
@@ -28,7 +29,9 @@ pub(super) fn delete_row(
     row_key: &[u8],
     old: Option<&Row>,
 ) -> Result<(), StoreError> {
-    move_entries(state, indexes, row_key, old, None)?;
+    if !planted(Plant::PurgedStaysInIndex) {
+        move_entries(state, indexes, row_key, old, None)?;
+    }
     state.delete(ROWS, row_key);
     Ok(())
 }
@@ -57,7 +60,7 @@ fn move_entries(
         if before == after {
             continue;
         }
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|_| !planted(Plant::IndexEntryKept)) {
             state.delete(INDEX, &before);
         }
         if let Some(after) = after {

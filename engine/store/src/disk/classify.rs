@@ -1,10 +1,11 @@
 //! Tells spares, files with a header and damage apart; the same for every disk.
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::disk::traits::{File, FileKind};
 use crate::error::DiskError;
 use crate::header::{Header, HeaderKind};
 use crate::limits::{HEADER_LEN, SCAN_CHUNK};
-use crate::plant::{Plant, planted};
 
 /// Reads the header of a file; `None` if it is a spare.
 ///

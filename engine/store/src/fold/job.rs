@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::disk::{Disk, Unkept};
 use crate::error::StoreError;
 use crate::limits::{MAX_FRAME, MAX_MARKS};
 use crate::oplog::{BaseFile, BaseWriter, Entropy, Mark};
-use crate::plant::{Plant, planted};
 use crate::state::{Apply, Base, Dump, View, Watermark};
 
 use super::rows::RowsOut;

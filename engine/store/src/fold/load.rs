@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::error::{ApplyError, StoreError};
 use crate::oplog::BaseFile;
-use crate::plant::{Plant, planted};
 use crate::state::{Apply, Delta, DeltaPlace, LiveState, Space, StateSums, Watermark};
 
 use super::rows::visit_rows;

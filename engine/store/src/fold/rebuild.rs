@@ -5,11 +5,12 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::disk::{Disk, Unkept};
 use crate::error::StoreError;
 use crate::limits::COPY_ROWS;
 use crate::oplog::{BaseFile, Durable, FIRST_FREE_KIND, LogReader};
-use crate::plant::{Plant, planted};
 use crate::state::{Apply, Base, LiveState, Merged, OpenState, StateSums, Watermark, create_state};
 
 use super::load;

@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::disk::{Disk, Unkept};
 use crate::error::{DiskError, StoreError};
 use crate::header::HeaderKind;
@@ -14,7 +16,6 @@ use crate::oplog::frame::{self, BASE_END, BASE_ROWS, FrameHead, FrameRef};
 use crate::oplog::reader::Scan;
 use crate::oplog::segment::{Entropy, Segment, Template};
 use crate::oplog::writer::Durable;
-use crate::plant::{Plant, planted};
 
 /// Length of the last frame, so that it is found from the end of the file.
 const END_FRAME: usize = 4096;

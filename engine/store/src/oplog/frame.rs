@@ -1,7 +1,8 @@
 //! One frame: a position, a checksum, an opaque payload.
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::limits::{FRAME_ALIGN, FRAME_HEADER_LEN, MAX_FRAME, MAX_GROUP_NUMBER};
-use crate::plant::{Plant, planted};
 
 /// Kind of the empty frame that proves the group before it was durable.
 pub(crate) const PROOF: u8 = 0;

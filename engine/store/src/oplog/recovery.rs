@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::disk::{Disk, FileKind, read_header};
 use crate::error::{DiskError, StoreError};
 use crate::header::HeaderKind;
@@ -15,7 +17,6 @@ use crate::oplog::frame;
 use crate::oplog::reader::{LogReader, Scan};
 use crate::oplog::segment::{Entropy, Segment, Template};
 use crate::oplog::writer::{Durable, Writer, WriterOptions};
-use crate::plant::{Plant, planted};
 
 const TOO_SHORT: &str = "the log ends before the state it once made";
 const BEFORE_BASE: &str = "the log ends before the base that stands for it does";

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::disk::{Disk, File};
 use crate::error::{DiskError, StoreError};
 use crate::header::{Header, HeaderKind};
 use crate::limits::HEADER_LEN;
-use crate::plant::{Plant, planted};
 
 /// Draws log ids and salts from a seed. What is drawn is bound to where it is used, so that a
 /// store reopened with the same seed does not draw a salt twice.

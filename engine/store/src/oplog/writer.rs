@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::disk::{Disk, Ticket};
 use crate::error::{DiskError, StoreError};
 use crate::header::HeaderKind;
@@ -9,7 +11,6 @@ use crate::limits::{FRAME_HEADER_LEN, MAX_FRAME, MAX_GROUP, MAX_GROUP_NUMBER, SP
 use crate::oplog::frame::{self, FrameHead, OwnedFrame};
 use crate::oplog::reader::LogReader;
 use crate::oplog::segment::{Entropy, Segment, Template};
-use crate::plant::{Plant, planted};
 
 /// Capacity the group buffer keeps between groups.
 const BUFFER_KEPT: usize = 4 * 1024 * 1024;

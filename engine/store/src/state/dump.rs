@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::error::StoreError;
 use crate::limits::{COPY_BYTES, MAX_SPACES};
-use crate::plant::{Plant, planted};
 use crate::state::delta::{Delta, Row};
 use crate::state::space::{Direction, KeyRange, Space};
 use crate::state::sums::StateSums;

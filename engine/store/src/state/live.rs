@@ -1,12 +1,14 @@
 //! The state as the writer holds it: folds frames, freezes deltas, takes checkpoints in.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+
+use lastword_core::plant::{Plant, planted};
 
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::oplog::FrameRef;
-use crate::plant::{Plant, planted};
 use crate::state::checkpoint::{
     Anew, CheckpointDone, CheckpointJob, InPlace, Progress, Retired, Way, Written,
 };
@@ -23,8 +25,9 @@ use crate::state::view::View;
 /// that is less.
 const IN_PLACE_COST: u64 = 2 * 4096;
 
-/// Bytes of a state beyond which none is written anew: the delta must not fill up meanwhile.
-const ANEW_MOST: u64 = 128 * 1024 * 1024;
+/// A state of more bytes than so many full deltas is not written anew: the next delta would be full
+/// long before it ends, and writers would wait for it.
+const ANEW_MOST_DELTAS: u64 = 10;
 
 /// The newest state and its way into redb.
 pub(crate) struct LiveState {
@@ -49,8 +52,9 @@ pub(crate) struct LiveState {
     /// Log position redb has reached.
     reached: u64,
     old_views: Option<OldViews>,
-    /// Where a new state file is made, and from how many bytes on.
-    anew: Option<(Arc<dyn Disk>, u64)>,
+    /// Where a new state file is made: from which length of the old one on, and below how many
+    /// bytes of rows.
+    anew: Option<(Arc<dyn Disk>, Range<u64>)>,
     met_damage: bool,
     /// Length of the file when it was last made anew.
     fresh_len: u64,
@@ -210,7 +214,7 @@ impl LiveState {
         let base = &self.newest.base;
         let anew = self.anew.as_ref().filter(|anew| {
             let is_less = base.sums.bytes() <= frozen.rows().saturating_mul(IN_PLACE_COST);
-            let is_small = base.sums.bytes() <= ANEW_MOST && self.file_len() >= anew.1;
+            let is_small = base.sums.bytes() < anew.1.end && self.file_len() >= anew.1.start;
             base.watermark.is_some() && is_less && is_small && !self.anew_failed
         });
         let mut rows = frozen.rows();
@@ -239,10 +243,11 @@ impl LiveState {
         Ok(Some(CheckpointJob { watermark, way, progress }))
     }
 
-    /// Checkpoints that change most rows write a new file on `disk`, if the state takes at least
-    /// `from_bytes`.
-    pub(crate) fn write_anew(&mut self, disk: &Arc<dyn Disk>, from_bytes: u64) {
-        self.anew = Some((disk.clone(), from_bytes));
+    /// Checkpoints that change most rows write a new file on `disk`, if the old one has at least
+    /// `from_bytes` and the rows are not many times a delta of `delta_bytes`.
+    pub(crate) fn write_anew(&mut self, disk: &Arc<dyn Disk>, from_bytes: u64, delta_bytes: usize) {
+        let most = ANEW_MOST_DELTAS.saturating_mul(delta_bytes as u64);
+        self.anew = Some((disk.clone(), from_bytes..most));
     }
 
     /// Length of the state file when it was last made anew, in bytes; 0 if it was not.

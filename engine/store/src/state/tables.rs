@@ -9,10 +9,11 @@ use redb::{
     Database, Range, ReadOnlyTable, ReadableDatabase, TableDefinition, TableError, WriteTransaction,
 };
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::error::StoreError;
 use crate::limits::MAX_SPACES;
 use crate::oplog::Durable;
-use crate::plant::{Plant, planted};
 use crate::state::delta::{Delta, Row};
 use crate::state::file::guard;
 use crate::state::space::{Direction, KeyRange, Space};

@@ -79,6 +79,11 @@ impl<'a> StateTxn<'a> {
         }
     }
 
+    /// Whether the frame has changed a row already; in a replay, whether any frame of it has.
+    pub(crate) fn has_changed(&self, space: Space, key: &[u8]) -> bool {
+        self.changes.get(space, key, u64::MAX).is_some()
+    }
+
     /// Sets a row. Errors: [`StoreError::TooLarge`] for a key over 64 KiB.
     pub fn put(&mut self, space: Space, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         if key.len() > MAX_KEY {

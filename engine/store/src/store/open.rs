@@ -2,12 +2,13 @@
 
 use std::sync::{Arc, RwLock};
 
+use lastword_core::plant::{Plant, planted};
+
 use crate::blobs::Blobs;
 use crate::disk::Disk;
 use crate::error::StoreError;
 use crate::fold::{load, replay};
 use crate::oplog::{self, BaseFile, Durable, Entropy, LogFiles, Recovered, Segment, WriterOptions};
-use crate::plant::{Plant, planted};
 use crate::state::{Apply, LiveState, View, Watermark, open_state};
 
 use super::folding::Folding;
@@ -59,7 +60,7 @@ impl Store {
         let Recovered { writer, clean, cut_bytes } =
             oplog::recover(&disk, segments, entropy, sizes, start)?;
         let mut state = LiveState::new(apply.clone(), opened);
-        state.write_anew(&disk, options.anew_from_bytes);
+        state.write_anew(&disk, options.anew_from_bytes, options.delta_cap_bytes);
         let cap = options.replay_bytes;
         if let Some(base) = base.as_ref().filter(|_| empty) {
             load(&mut state, &*apply, base, cap)?;

@@ -468,32 +468,44 @@ fn used_bytes(dir: &std::path::Path) -> u64 {
 }
 
 /// B6: endless updates of the same records: the log is folded and redb's file does not grow, so the
-/// disk holds less than three times what is live, and less than four times while a fold runs.
+/// disk holds less than three times what is live, and less than four times while a fold runs. Of
+/// `LASTWORD_DISK_RECORDS` records with the sizes of a device, or of few with small sizes; of 310
+/// bytes each.
 #[cfg(unix)]
 #[test]
 fn endless_updates_take_a_bounded_disk() {
-    const RECORDS: u64 = 20_000;
+    let asked = std::env::var("LASTWORD_DISK_RECORDS").map(|records| records.parse().unwrap());
+    let as_device =
+        Options { durability: Durability::None, entropy: [7; 32], ..Options::default() };
+    match asked {
+        Ok(records) => update_endlessly(records, as_device),
+        Err(_) => {
+            let sizes = Options {
+                segment_size: 512 << 10,
+                zero_step: 64 << 10,
+                delta_cap_bytes: 2 << 20,
+                anew_from_bytes: 1 << 20,
+                ..as_device
+            };
+            update_endlessly(60_000, sizes);
+        }
+    }
+}
+
+#[cfg(unix)]
+fn update_endlessly(records: u64, sizes: Options) {
     let dir = tempfile::tempdir().unwrap();
-    let sizes = Options {
-        segment_size: 512 << 10,
-        zero_step: 64 << 10,
-        delta_cap_bytes: 2 << 20,
-        anew_from_bytes: 1 << 20,
-        durability: Durability::None,
-        entropy: [7; 32],
-        ..Options::default()
-    };
     let lock = lastword_store::DirLock::acquire(dir.path()).unwrap();
     let disk = Arc::new(RealDisk::open(lock, sizes.zero_step).unwrap());
     let mut store = Store::open(disk, sizes, Arc::new(KeepRows)).unwrap().0;
-    let live = RECORDS * 1010;
+    let live = records * 310;
     let (mut calm, mut folding, mut folds, mut rebuilds, mut random) = (0, 0, 0, 0, 7_u64);
-    for step in 0..RECORDS * 6 {
+    for step in 0..records * 6 {
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let record = if step < RECORDS { step } else { random % RECORDS };
-        store.append(KIND, &put(&format!("k{record:09}"), &"v".repeat(1000))).unwrap();
+        let record = if step < records { step } else { random % records };
+        store.append(KIND, &put(&format!("k{record:09}"), &"v".repeat(300))).unwrap();
         if step % 50 != 49 {
             continue;
         }
@@ -513,7 +525,7 @@ fn endless_updates_take_a_bounded_disk() {
             store.finish_rebuild(job.run()).unwrap();
             rebuilds += 1;
         }
-        if step > 2 * RECORDS {
+        if step > 2 * records {
             calm = calm.max(used_bytes(dir.path()));
         }
     }

@@ -250,6 +250,23 @@ fn a_walk_ends_when_a_new_copy_begins() {
     assert_eq!(replica.meta().digest, authority.meta().digest);
 }
 
+/// I20. A page that is not the end of a catch-up moves no cursor: its rows wait for their end.
+#[test]
+fn the_cursor_waits_for_the_end_of_a_catch_up() {
+    let mut authority = Part::authority();
+    let mut replica = Part::new(StoreRole::Replica);
+    authority.decide(1, 0, vec![create("a")], vec![]);
+    replica.follow(&authority);
+    let cursor = replica.meta().cursor;
+    authority.decide(1, 0, vec![create("b")], vec![]);
+    let page = read::changes(authority.store.newest(), &workspace(), cursor, "ann").unwrap();
+    let (entries, to, from) = (page.entries, page.to, cursor);
+    let (workspace, previous, consistent_at) = (workspace(), vec![0; entries.len()], None);
+    let half = RemotePage { workspace, from, to, consistent_at, entries, previous };
+    replica.append(&Payload::Remote(half));
+    assert_eq!((replica.meta().cursor, replica.meta().received_to), (cursor, to));
+}
+
 /// R7.4, B7. Tombstones older than the retention go and the horizon moves to the last of them;
 /// younger ones and records that live again stay, and the log folds to the same state. A replica
 /// that is told of the horizon forgets the same ones: its sums are the authority's.

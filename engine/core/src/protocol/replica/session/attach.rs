@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::fork::not_written_here;
 use super::{Link, ReplicaSession};
 use crate::id::WorkspaceName;
+use crate::plant::{Plant, planted};
 use crate::protocol::message::{Attach, AttachRefusal, Attached, Message, ResetReason};
 use crate::protocol::replica::io::{Output, StopReason, SyncStatus, WorkspaceState};
 use crate::protocol::replica::local::Phase;
@@ -20,7 +21,7 @@ impl ReplicaSession {
         let ready = self.link == Link::Open
             && local.phase == Phase::Idle
             && local.attach_at.is_none()
-            && !self.requests.contains_key(workspace);
+            && (!self.requests.contains_key(workspace) || planted(Plant::AttachWithRequests));
         if !ready {
             return;
         }
@@ -32,7 +33,9 @@ impl ReplicaSession {
         local.phase = Phase::Attaching;
         let state = local.state;
         // Pages go on from what is asked for here, also if more becomes durable meanwhile.
-        local.expected = state.received_to;
+        if !planted(Plant::ExpectedKept) {
+            local.expected = state.received_to;
+        }
         local.began_at = state.received_to;
         self.send(&Message::Attach(Attach {
             attachment,
@@ -61,7 +64,7 @@ impl ReplicaSession {
         let unexplained = state.received_to.max(state.shown_to) > attached.head
             || (other_epoch && !is_restored)
             || (!is_restored && state.decided > attached.last_counter);
-        if unexplained {
+        if unexplained && !planted(Plant::OtherHistoryBelieved) {
             let message = alloc::format!(
                 "the server has another history of workspace {workspace} than this device and was \
                  not restored from a backup of it (was it made anew?); everything here is kept; \
@@ -74,7 +77,7 @@ impl ReplicaSession {
             return self.forked(workspace, &why);
         }
         local.goal = attached.head;
-        if is_restored {
+        if is_restored && !planted(Plant::SurvivorsNotOffered) {
             return self.offer(workspace, attached);
         }
         self.store_attached(workspace, attached);
@@ -97,7 +100,9 @@ impl ReplicaSession {
         local.state = WorkspaceState { written: local.state.written.max(state.written), ..state };
         if local.phase == Phase::Storing {
             local.phase = Phase::Open;
-            local.pushed = state.decided;
+            if !planted(Plant::PushedKept) {
+                local.pushed = state.decided;
+            }
             local.handed = state.decided;
             for store in core::mem::take(&mut local.early) {
                 self.request(workspace, store);

@@ -10,6 +10,7 @@ use crate::limits::{
     MAX_BATCHES_IN_FLIGHT, MAX_MESSAGE_BYTES, MAX_PAGES_IN_FLIGHT, MAX_RETRY_AFTER_MS,
 };
 use crate::op::Batch;
+use crate::plant::{Plant, planted};
 use crate::protocol::message::{Changes, Decided, Entry, Message, Notice};
 use crate::protocol::replica::io::{Output, StopReason, SyncStatus, WorkspaceState};
 use crate::protocol::replica::local::{Local, Phase, Reading};
@@ -139,7 +140,7 @@ impl ReplicaSession {
 
     fn store_behind_attached(&mut self, now_ms: u64, workspace: &WorkspaceName, store: Output) {
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
-        if local.phase == Phase::Open {
+        if local.phase == Phase::Open || planted(Plant::PageBeforeAttached) {
             return self.request(workspace, store);
         }
         if local.early.len() == MAX_EARLY {
@@ -268,7 +269,7 @@ impl ReplicaSession {
     pub(super) fn outbox(&mut self, workspace: &WorkspaceName, batches: Vec<Batch>) {
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
         let reading = core::mem::replace(&mut local.reading, Reading::No);
-        if reading != Reading::Yes {
+        if reading != Reading::Yes && !planted(Plant::OldReadingPushed) {
             return self.pump(workspace);
         }
         if local.halted || local.retry_at.is_some() || local.phase != Phase::Open {
