@@ -13,13 +13,13 @@ use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::{Batch, Op};
 use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::authority::{Input, PushAnswer};
-use lastword_core::protocol::{Attach, Attached, Entry, ResetReason, Role};
+use lastword_core::protocol::{Attach, Attached, Entry, ReadHistory, ResetReason, Role};
 use lastword_core::row::Digest;
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 use lastword_core::value::Record;
 use lastword_store::keys::{self, WorkspaceMeta};
-use lastword_store::payload::{Attachment, Payload};
+use lastword_store::payload::{Attachment, Payload, WorkspaceDeleted};
 use lastword_store::read;
 use lastword_store::{Store, View};
 
@@ -29,14 +29,16 @@ use crate::environment::{now_ms, random};
 use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
 use crate::history::{self, RecordHistory};
-use crate::judge::{Pushed, decide_now};
+use crate::judge::{House, Pushed, decide_now};
 use crate::log::{self, LogLine};
 use crate::members::{self, MemberChange, MemberList};
 use crate::open::{self, OpenOptions, OpenedStore};
 use crate::owned::{self, OwnedFields};
+use crate::push_policy::{PushPolicy, PushRequest, PushRuling};
 use crate::seen::{self, Seen};
 use crate::survivors::{self, Offered, Survivor};
 use crate::upkeep::Keep;
+use crate::versions;
 use crate::view::WorkspaceView;
 use crate::writer::Writer;
 
@@ -122,17 +124,17 @@ impl Queued {
         self,
         store: &mut Store,
         workspace: &WorkspaceName,
-        members: Option<&MemberList>,
+        house: &House<'_>,
         now_ms: i64,
     ) -> Result<PushAnswer> {
         let Self { pushed, gate, opening } = self;
         if gate.is_closed(opening) {
             return Ok(PushAnswer::Ignored);
         }
-        let objection = members::objection(store.newest(), members, workspace, &pushed.user);
+        let objection = members::objection(store.newest(), house.members, workspace, &pushed.user);
         let answer = match objection.transpose() {
             Some(answer) => answer,
-            None => decide_now(store, workspace, pushed, now_ms),
+            None => decide_now(store, workspace, pushed, house, now_ms),
         };
         let goes_on = matches!(
             answer,
@@ -164,7 +166,13 @@ struct Inner {
     /// Who may do what; without it everybody owns everything. The writer replaces and reads it, so
     /// no batch or new workspace meets an older one than the rows.
     members: Arc<Mutex<Option<Arc<MemberList>>>>,
+    /// How many live records a workspace may have; [`NO_LIMIT`] by default.
+    max_records: Arc<AtomicU64>,
+    policy: Arc<Mutex<Option<Arc<PushPolicy>>>>,
 }
+
+/// As many records as anybody wants.
+const NO_LIMIT: u64 = u64::MAX;
 
 impl Authority {
     /// Opens or creates the authority's store in `dir`. Blocks until it is recovered.
@@ -194,7 +202,10 @@ impl Authority {
             }),
         )?;
         let (schema, members) = Default::default();
-        Ok(Self { inner: Arc::new(Inner { opened, writer, listeners, schema, members }) })
+        let max_records = Arc::new(AtomicU64::new(NO_LIMIT));
+        let policy = Arc::default();
+        let inner = Inner { opened, writer, listeners, schema, members, max_records, policy };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// Gives every workspace this schema, those to come too; a workspace keeps it from then on,
@@ -210,6 +221,24 @@ impl Authority {
         self.inner.writer.run(move |store| adopt::adopt_now(store, &adopted))?;
         *self.inner.schema.lock().unwrap_or_else(PoisonError::into_inner) = Some(schema);
         Ok(())
+    }
+
+    /// From here on no batch is accepted that leaves a workspace with more live records than this,
+    /// product tables left out; one that adds none is. It is not stored.
+    pub fn limit_records(&self, max_records: u64) {
+        self.inner.max_records.store(max_records, Ordering::SeqCst);
+    }
+
+    /// From here on `policy` is asked about each batch before it is decided, in its turn: what it
+    /// refuses is refused with its message, and a batch that it puts off, or on which it panics, is
+    /// not decided. It is called on the writer thread, so it must answer at once; whoever needs a
+    /// network for it answers from what is known and puts off what is not.
+    pub fn rule_pushes(
+        &self,
+        policy: impl Fn(&PushRequest<'_>) -> PushRuling + Send + Sync + 'static,
+    ) {
+        let mut known = self.inner.policy.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(Arc::new(policy));
     }
 
     /// True if any workspace has a schema.
@@ -354,10 +383,30 @@ impl Authority {
         let bytes = batch.ops.iter().map(Op::size_bytes).sum();
         let queued = Queued::new(user, batch, gate);
         let members = Arc::clone(&self.inner.members);
+        let max_records = Arc::clone(&self.inner.max_records);
+        let policy = Arc::clone(&self.inner.policy);
         let job = move |store: &mut _| {
-            queued.decide(store, &workspace, listed(&members).as_deref(), now_ms())
+            let max = Some(max_records.load(Ordering::SeqCst)).filter(|max| *max != NO_LIMIT);
+            let members = listed(&members);
+            let policy = policy.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let house =
+                House { members: members.as_deref(), max_records: max, policy: policy.as_deref() };
+            queued.decide(store, &workspace, &house, now_ms())
         };
         self.inner.writer.submit(bytes, job, done)
+    }
+
+    /// Deletes a workspace, for everybody and for good: nobody is served it from here on, and its
+    /// name is not given to another one. Devices keep what they have and stop to sync it. Its rows
+    /// are purged; what the log has of them goes as history does. Answers how many live records it
+    /// had. Blocks until it is durable.
+    ///
+    /// # Errors
+    /// [`Error::UnknownWorkspace`], [`Error::WorkspaceDeleted`] if it was deleted before,
+    /// [`Error::Store`] if the disk fails.
+    pub fn delete_workspace(&self, workspace: &WorkspaceName) -> Result<u64> {
+        let workspace = workspace.clone();
+        self.inner.writer.run(move |store| delete_now(store, workspace, now_ms()))
     }
 
     /// Erases a record, live or deleted: it becomes a tombstone without a value, and no version of
@@ -468,15 +517,22 @@ impl Authority {
     /// # Errors
     /// [`Error::Store`] if the disk fails.
     pub fn status(&self) -> Result<Vec<AuthorityStatus>> {
-        let workspaces = read::workspaces(&*self.view())?;
+        let view = self.view();
+        let workspaces = read::workspaces(&*view)?;
         let status = |(workspace, meta): (WorkspaceName, keys::WorkspaceMeta)| AuthorityStatus {
             workspace: workspace.as_str().into(),
             epoch: meta.epoch.unwrap_or_default(),
             head: meta.head,
             rows: meta.rows,
             digest: meta.digest,
+            deleted_ms: None,
         };
-        Ok(workspaces.into_iter().map(status).collect())
+        let mut all: Vec<AuthorityStatus> = Vec::new();
+        for (workspace, meta) in workspaces {
+            let deleted_ms = read::deleted_ms(&*view, &workspace)?;
+            all.push(AuthorityStatus { deleted_ms, ..status((workspace, meta)) });
+        }
+        Ok(all)
     }
 
     /// What a device of `user` that has caught up holds of a workspace, if its app keeps no synced
@@ -519,6 +575,21 @@ impl Authority {
         history::history(self.inner.writer.views(), stored, table, key)
     }
 
+    /// What a device of `user` is told of a record's versions, as of `view`.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a frame is damaged.
+    pub fn versions(
+        &self,
+        view: &View,
+        workspace: &WorkspaceName,
+        user: &str,
+        asked: &ReadHistory,
+    ) -> Result<Input> {
+        let (log, members) = (self.inner.writer.views(), listed(&self.inner.members));
+        versions::answer(log, view, members.as_deref(), (workspace, user), asked)
+    }
+
     /// Closes the store cleanly; later calls answer [`Error::Closed`]. Dropping the last clone does
     /// the same but cannot report errors.
     ///
@@ -555,6 +626,8 @@ pub struct AuthorityStatus {
     /// Digest sum of its rows, equal on every device that has caught up and sees all of them; see
     /// [`Authority::seen_by`].
     pub digest: Digest,
+    /// When it was deleted, milliseconds since 1970 UTC; none of one that is there.
+    pub deleted_ms: Option<u64>,
 }
 
 /// What a device says about itself when it attaches.
@@ -617,6 +690,22 @@ impl AttachRequest {
     }
 }
 
+/// Deletes a workspace; answers how many live records it had.
+pub(crate) fn delete_now(store: &mut Store, workspace: WorkspaceName, now_ms: i64) -> Result<u64> {
+    if read::deleted_ms(store.newest(), &workspace)?.is_some() {
+        return Err(Error::WorkspaceDeleted { workspace });
+    }
+    let meta = read::meta(store.newest(), &workspace)?;
+    if meta.epoch.is_none() {
+        return Err(Error::UnknownWorkspace { workspace });
+    }
+    let time_ms = now_ms.max(meta.time_ms);
+    let payload = Payload::WorkspaceDeleted(WorkspaceDeleted { workspace, time_ms });
+    // It is what makes room.
+    store.append_urgent(payload.kind(), &payload.to_bytes())?;
+    Ok(meta.rows)
+}
+
 /// What a workspace that is made begins with.
 pub(crate) struct Given<'a> {
     pub(crate) epoch: Epoch,
@@ -655,6 +744,9 @@ pub(crate) fn attach_now(
         let (workspace, user) = (workspace.clone(), request.user.clone());
         return Err(Error::NoMember { workspace, user });
     };
+    if read::deleted_ms(store.newest(), workspace)?.is_some() {
+        return Err(Error::WorkspaceDeleted { workspace: workspace.clone() });
+    }
     if read::meta(store.newest(), workspace)?.epoch.is_none() {
         if !request.create {
             return Err(Error::UnknownWorkspace { workspace: workspace.clone() });

@@ -1,6 +1,6 @@
 //! A database: one device's store, opened by one process.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -45,6 +45,8 @@ pub(crate) struct DatabaseInner {
     pub(crate) looking: Arc<Mutex<BTreeSet<WorkspaceName>>>,
     pub(crate) declared: Arc<Declared>,
     pub(crate) unsent: Arc<Unsent>,
+    /// How many connections keep each workspace in step.
+    pub(crate) attached: Mutex<BTreeMap<WorkspaceName, usize>>,
     pub(crate) max_undecided: u64,
     pub(crate) max_file_bytes: u64,
     pub(crate) app_schema: u64,
@@ -211,6 +213,7 @@ impl Builder {
                 looking: Arc::default(),
                 declared,
                 unsent,
+                attached: Mutex::default(),
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 max_file_bytes: self.max_file_bytes.unwrap_or(MAX_BLOB_BYTES),
                 app_schema: self.app_schema,

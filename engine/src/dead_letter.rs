@@ -76,27 +76,43 @@ pub(crate) fn unit<S: ReadState>(
     Ok(DeadLetters { workspace, refused, counters, renumbered, rows })
 }
 
-/// The frame that takes those batches out of the outbox, and what depends on them, of which it is
-/// too late to ask whether the server has them; none if there are none. `last_counter` is the last
-/// that the server has decided: those up to it have a decision.
+/// What becomes of a batch of which it is too late to ask whether the server has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It stays in the outbox.
+    Waits,
+    /// The server has it: its verdict was stored here.
+    Accepted,
+    /// Nobody knows.
+    Unknown,
+}
+
+/// The frame that takes batches out of the outbox of which it is too late to ask whether the server
+/// has them, and what depends on those of which nobody knows; none if all wait. One that the server
+/// has leaves no letter: the copy that it sends holds it. `next` is the first counter that is free.
 pub(crate) fn unsure<S: ReadState>(
     state: &S,
     workspace: &WorkspaceName,
-    last_counter: u64,
+    next: u64,
+    outcome: impl Fn(u64, &OutboxEntry) -> Outcome,
     now_ms: i64,
 ) -> Result<Option<SetAside>> {
-    let decided = read::meta(state, workspace)?.decided.max(last_counter);
-    let waiting = read::outbox(state, workspace, decided + 1, usize::MAX)?;
-    let Some((_, first)) = waiting.iter().find(|(_, entry)| entry.again) else { return Ok(None) };
-    let why = Why {
-        unit: first.batch_id,
-        code: RefusalCode::OutcomeUnknown.as_str(),
-        message: UNSURE,
-        now_ms,
+    let waiting = read::outbox(state, workspace, next, usize::MAX)?;
+    let told = |(counter, entry): &(u64, OutboxEntry)| outcome(*counter, entry);
+    let first = waiting.iter().find(|waiting| told(waiting) == Outcome::Unknown);
+    let Some(unit) = first.or(waiting.iter().find(|waiting| told(waiting) != Outcome::Waits))
+    else {
+        return Ok(None);
     };
-    let is_unsure = |_, entry: &OutboxEntry| entry.again;
-    let Leaving { counters, renumbered, rows } =
-        leaving(workspace, waiting, decided + 1, is_unsure, &why);
+    let code = RefusalCode::OutcomeUnknown.as_str();
+    let why = Why { unit: unit.1.batch_id, code, message: UNSURE, now_ms };
+    let (accepted, waiting): (Vec<_>, Vec<_>) =
+        waiting.into_iter().partition(|waiting| told(waiting) == Outcome::Accepted);
+    let is_unsure = |counter, entry: &OutboxEntry| outcome(counter, entry) == Outcome::Unknown;
+    let Leaving { mut counters, renumbered, rows } =
+        leaving(workspace, waiting, next, is_unsure, &why);
+    counters.extend(accepted.iter().map(|(counter, _)| counter));
+    counters.sort_unstable();
     Ok(Some(SetAside { workspace: workspace.clone(), counters, renumbered, rows }))
 }
 

@@ -289,7 +289,9 @@ mod tests {
         };
         let (user, gate) = ("ann".into(), crate::authority::PushGate::default());
         let pushed = crate::authority::Queued::new(user, batch, gate);
-        pushed.decide(&mut authority, &main(), None, 1).expect("it is decided");
+        pushed
+            .decide(&mut authority, &main(), &crate::judge::House::default(), 1)
+            .expect("it is decided");
         let mut device = store(StoreRole::Replica);
         for page in pages(&authority, false) {
             say(&mut device, &Payload::Remote(page));

@@ -157,6 +157,37 @@ pub enum Error {
         /// Its key.
         key: String,
     },
+    /// The workspace was deleted.
+    #[error(
+        "workspace {workspace} was deleted at the server; nothing here is lost, and its name is \
+         not given again: export what you need and write it into another workspace"
+    )]
+    WorkspaceDeleted {
+        /// The workspace.
+        workspace: WorkspaceName,
+    },
+    /// Forgetting a workspace would destroy what only this device has.
+    #[error(
+        "workspace {workspace} holds what no server has: {unsent} unsent batches, {dead_letters} \
+         dead letters, {local_rows} rows of tables of this device; sync first, or say that they \
+         may go"
+    )]
+    WouldDestroy {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Batches that no server has decided, as far as this device knows.
+        unsent: u64,
+        /// Refused batches.
+        dead_letters: u64,
+        /// Rows of local tables.
+        local_rows: u64,
+    },
+    /// A connection keeps the workspace in step.
+    #[error("workspace {workspace} is being synced: detach it first")]
+    StillAttached {
+        /// The workspace.
+        workspace: WorkspaceName,
+    },
     /// A workspace cannot have that schema.
     #[error("workspace {workspace}: {source}")]
     Schema {
@@ -348,6 +379,7 @@ impl Error {
     pub fn refuses_attach(&self) -> AttachRefusal {
         match self {
             Error::NoMember { .. } | Error::ForeignDevice { .. } => AttachRefusal::Forbidden,
+            Error::WorkspaceDeleted { .. } => AttachRefusal::WorkspaceDeleted,
             _ => AttachRefusal::Unavailable,
         }
     }

@@ -22,7 +22,7 @@ const ERASED: &str = "erase";
 /// One version of a record in the log.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Version {
-    /// Position of its frame in this store's log.
+    /// Position of its frame in this store's log; 0 if it was read from the server.
     pub position: u64,
     /// Authority seq; none for a local write, whose verdict comes later.
     pub seq: Option<u64>,
@@ -49,6 +49,17 @@ pub struct RecordHistory {
     pub older_folded: bool,
 }
 
+/// Where a walk along a record's versions ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WalkEnd {
+    /// At its first version.
+    First,
+    /// Where older ones are out of the history window.
+    Folded,
+    /// Where `each` had enough.
+    Enough,
+}
+
 /// Versions of the record whose row is `stored`, from its newest frame on.
 pub(crate) fn history(
     log: &ViewHandle,
@@ -57,15 +68,30 @@ pub(crate) fn history(
     key: &Key,
 ) -> Result<RecordHistory> {
     let Some(stored) = stored else { return Ok(RecordHistory::default()) };
+    let mut versions = Vec::new();
+    let end = walk(log, &stored, (table, key), &mut |version, _| {
+        versions.push(version);
+        versions.len() < MAX_HISTORY
+    })?;
+    let older_folded = end == WalkEnd::Folded;
+    if versions.is_empty() && older_folded {
+        versions.push(kept(stored));
+    }
+    Ok(RecordHistory { versions, older_folded })
+}
+
+/// Calls `each` with one version after the other, newest first, and the size of its frame, as long
+/// as it answers true.
+pub(crate) fn walk(
+    log: &ViewHandle,
+    stored: &StoredRow,
+    name: (&TableName, &Key),
+    each: &mut dyn FnMut(Version, usize) -> bool,
+) -> Result<WalkEnd> {
     let mut position = stored.position;
-    let name = (table, key);
-    let mut history = RecordHistory::default();
-    while position != 0 && history.versions.len() < MAX_HISTORY {
+    while position != 0 {
         let frame = match log.read_frame(position) {
-            Err(StoreError::OutOfRange { .. }) => {
-                history.older_folded = true;
-                break;
-            }
+            Err(StoreError::OutOfRange { .. }) => return Ok(WalkEnd::Folded),
             frame => frame?,
         };
         let Ok(payload) = Payload::from_frame(frame.kind, &frame.payload) else { break };
@@ -79,18 +105,17 @@ pub(crate) fn history(
             _ => None,
         };
         let Some((version, previous)) = found else { break };
-        history.versions.push(version);
+        if !each(version, frame.payload.len()) {
+            return Ok(WalkEnd::Enough);
+        }
         // Positions fall along the chain; anything else would be a loop.
         position = if previous < position { previous } else { 0 };
     }
-    if history.versions.is_empty() && history.older_folded {
-        history.versions.push(kept(stored));
-    }
-    Ok(history)
+    Ok(WalkEnd::First)
 }
 
 /// The row itself, where its own frame was folded away.
-fn kept(StoredRow { position, row }: StoredRow) -> Version {
+pub(crate) fn kept(StoredRow { position, row }: StoredRow) -> Version {
     Version {
         position,
         seq: (row.last.seq != 0).then_some(row.last.seq),

@@ -10,6 +10,7 @@ use lastword_core::limits::MAX_DECIDED_BYTES;
 use lastword_core::op::{Action, Batch, Op};
 use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::authority::PushAnswer;
+use lastword_core::row::Row;
 use lastword_core::rules::{self, At, Policy, Writer as OpWriter};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, RefusalCode, Verdict};
@@ -21,9 +22,14 @@ use lastword_store::read::{self, ReadState};
 
 use crate::devices;
 use crate::error::{Error, Result};
+use crate::members::MemberList;
+use crate::push_policy::{PushPolicy, PushRequest, PushRuling, ruled};
 
 /// A device whose app is too old is told to wait this long before it pushes again, in milliseconds.
 const APP_TOO_OLD_RETRY_MS: u64 = 60_000;
+
+/// Most bytes of values that undeletes bring back which one frame holds again.
+const MAX_VALUES_BYTES: usize = MAX_DECIDED_BYTES / 2;
 
 /// One batch as it came.
 pub(crate) struct Pushed {
@@ -37,11 +43,23 @@ pub(crate) struct Pushed {
     pub(crate) checked: std::result::Result<(), String>,
 }
 
+/// By what a server judges besides the rules of sync.
+#[derive(Default)]
+pub(crate) struct House<'a> {
+    /// Who may do what; without it everybody owns everything.
+    pub(crate) members: Option<&'a MemberList>,
+    /// How many live records a workspace may have.
+    pub(crate) max_records: Option<u64>,
+    /// What the server's software has to say.
+    pub(crate) policy: Option<&'a PushPolicy>,
+}
+
 /// Decides one batch and appends its frame, or finds the decision that it has.
 pub(crate) fn decide_now(
     store: &mut Store,
     workspace: &WorkspaceName,
     pushed: Pushed,
+    house: &House<'_>,
     now_ms: i64,
 ) -> Result<PushAnswer> {
     let (batch, payload_hash) = (&pushed.batch, pushed.payload_hash);
@@ -79,7 +97,14 @@ pub(crate) fn decide_now(
     }
     let introduces =
         owner.is_none().then(|| devices::introduction(batch.device, &pushed.user, now_ms));
-    let frame = judge(store, workspace, schema, pushed, introduces, now_ms)?;
+    let request = PushRequest { workspace, user: &pushed.user, batch: &pushed.batch };
+    let ruling = house.policy.map_or(PushRuling::Pass, |policy| ruled(policy, &request));
+    let ruled = match ruling.objection().transpose() {
+        Ok(ruled) => ruled,
+        Err(not_now) => return Ok(not_now),
+    };
+    let terms = Terms { schema, introduces, max_records: house.max_records, ruled };
+    let frame = judge(store, workspace, pushed, terms, now_ms)?;
     let decision = frame.decision.clone();
     // Deleting is how users free a full disk; a refusal keeps no ops.
     let frees = frame.batch.ops.iter().all(|op| matches!(op.action, Action::Delete));
@@ -112,13 +137,23 @@ fn consume(
     Ok(())
 }
 
+/// What a batch is judged by.
+struct Terms {
+    schema: Option<Schema>,
+    /// The row of `_devices` that goes with it.
+    introduces: Option<Op>,
+    /// How many live records the workspace may have.
+    max_records: Option<u64>,
+    /// What the server's software has against it.
+    ruled: Option<(RefusalCode, String)>,
+}
+
 /// What the frame of a batch says: verdicts and the authority's own ops, or a refusal.
 fn judge(
     store: &Store,
     workspace: &WorkspaceName,
-    schema: Option<Schema>,
     pushed: Pushed,
-    introduces: Option<Op>,
+    Terms { schema, introduces, max_records, ruled }: Terms,
     now_ms: i64,
 ) -> Result<DecidedBatch> {
     let newest = store.newest();
@@ -132,6 +167,9 @@ fn judge(
     {
         return Ok(refused(workspace, pushed, code, &message, time_ms));
     }
+    if let Some((code, message)) = ruled {
+        return Ok(refused(workspace, pushed, code, &message, time_ms));
+    }
     let schema = schema.unwrap_or_default();
     let (generation, lineage) = (meta.generation, read::lineage(newest, workspace)?.0);
     let mut judged = Judged { generation, lineage, time_ms, ..Judged::new(workspace, &schema) };
@@ -142,13 +180,16 @@ fn judge(
             return Ok(refused(workspace, pushed, code, &message, time_ms));
         }
     }
+    if let Some(message) = max_records.and_then(|max| judged.over_quota(meta.rows, max)) {
+        return Ok(refused(workspace, pushed, RefusalCode::OverQuota, &message, time_ms));
+    }
     let Judged { verdicts, mut own, mut previous, values, .. } = judged;
     own.extend(introduces);
     previous.extend(own.iter().map(|_| 0));
     let Pushed { batch, payload_hash, .. } = pushed;
     let last_seq = meta.head + (batch.ops.len() + own.len()) as u64;
     let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };
-    let frame = DecidedBatch {
+    let mut frame = DecidedBatch {
         workspace: workspace.clone(),
         batch,
         payload_hash,
@@ -157,7 +198,12 @@ fn judge(
         previous,
         values,
     };
-    let size = frame.to_bytes().len();
+    let mut size = frame.to_bytes().len();
+    if size > MAX_DECIDED_BYTES {
+        // The state has the values too.
+        frame.values.clear();
+        size = frame.to_bytes().len();
+    }
     if size > MAX_DECIDED_BYTES {
         let message = format!(
             "the decided batch is {size} bytes with its conflicts, the limit is \
@@ -269,13 +315,44 @@ struct Judged<'a> {
     own: Vec<Op>,
     previous: Vec<u64>,
     values: Vec<(u64, Record)>,
+    /// Bytes of values that there is room for: the others are in older frames and in the state.
+    values_room: usize,
+    /// How many live records it makes, and how many it ends.
+    born: u64,
+    ended: u64,
 }
 
 impl<'a> Judged<'a> {
     fn new(workspace: &'a WorkspaceName, schema: &'a Schema) -> Self {
         let (lineage, verdicts, own, previous, values) = Default::default();
-        let (generation, time_ms) = (0, 0);
-        Self { workspace, schema, generation, lineage, time_ms, verdicts, own, previous, values }
+        let (generation, time_ms, born, ended) = (0, 0, 0, 0);
+        Self {
+            workspace,
+            schema,
+            generation,
+            lineage,
+            time_ms,
+            verdicts,
+            own,
+            previous,
+            values,
+            values_room: MAX_VALUES_BYTES,
+            born,
+            ended,
+        }
+    }
+
+    /// Why the workspace has no room for the batch, if it has none. One that adds no record passes
+    /// also where there are too many: deletes are the way out.
+    fn over_quota(&self, rows: u64, max: u64) -> Option<String> {
+        let added = self.born.saturating_sub(self.ended);
+        let fits = added == 0 || rows.saturating_add(added) <= max;
+        (!fits).then(|| {
+            format!(
+                "the workspace may have {max} records, and has no room for {added} more: delete \
+                 some, then send this again, or ask who runs the server to raise --max-records"
+            )
+        })
     }
 
     fn op<S: ReadState>(
@@ -307,15 +384,41 @@ impl<'a> Judged<'a> {
                 self.own.extend(self.own.last().cloned());
             }
         }
+        if let Some(next) = &outcome.row {
+            self.own.extend(renamed(op, next, &outcome.verdict, table.policy));
+            let (is, was) = (!next.deleted, row.is_some_and(|row| !row.deleted));
+            self.born += u64::from(is && !was);
+            self.ended += u64::from(was && !is);
+        }
         if matches!(op.action, Action::Undelete { .. })
             && let Some(row) = outcome.row
         {
-            self.values.push((self.verdicts.len() as u64, row.record));
+            let size_bytes = row.record.size_bytes();
+            if size_bytes <= self.values_room {
+                self.values_room -= size_bytes;
+                self.values.push((self.verdicts.len() as u64, row.record));
+            }
         }
         self.verdicts.push(outcome.verdict);
         self.previous.push(stored.map_or(0, |stored| stored.position));
         Ok(Ok(()))
     }
+}
+
+/// Under policy `revision` a tuple names one value. An op that applies without the fields that the
+/// server owns leaves another one than it names: an op of the authority, which gives them a tuple
+/// of its own, follows in the same batch.
+fn renamed(op: &Op, next: &Row, verdict: &Verdict, policy: Policy) -> Option<Op> {
+    let Verdict::Applied { dropped } = verdict else { return None };
+    if policy != Policy::Revision || dropped.is_empty() || next.deleted {
+        return None;
+    }
+    let set: Vec<Field> =
+        dropped.iter().filter_map(|name| next.record.field(name)).cloned().collect();
+    let remove = dropped.iter().filter(|name| next.record.field(name).is_none()).cloned().collect();
+    let action = Action::Patch { set, remove };
+    let (table, key, hlc) = (op.table.clone(), op.key.clone(), Hlc::default());
+    Some(Op { table, key, base: 0, revision: 0, hlc, action })
 }
 
 /// The authority's own op that records a conflict; one about a private record is private too.
@@ -375,7 +478,9 @@ mod tests {
             };
             let (user, app_schema, checked) = ("ann".into(), 0, Ok(()));
             let pushed = Pushed { user, app_schema, payload_hash: [0; 32], batch, checked };
-            match decide_now(&mut store, &workspace, pushed, now_ms).expect("the disk works") {
+            let house = House::default();
+            let decided = decide_now(&mut store, &workspace, pushed, &house, now_ms);
+            match decided.expect("the disk works") {
                 PushAnswer::Decided(decision) => decision.time_ms(),
                 other => panic!("not decided: {other:?}"),
             }

@@ -10,7 +10,7 @@ use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::payload::{
     BlobsPart, DecidedBatch, Identity, LocalBatch, Payload, PurgePart, RemotePage, Reset, Restored,
-    StoreRole, kind,
+    Retry, Squash, StoreRole, Sums, kind,
 };
 use lastword_store::{StoreError, ViewHandle};
 
@@ -99,20 +99,21 @@ fn line(position: u64, payload: Payload) -> LogLine {
             let text = format!("batch {} {decision}; {left}", letters.refused.counter);
             ("dead letters", Some(letters.workspace), text)
         }
-        Payload::Retry(retry) => {
-            let text =
-                format!("{}, from dead letter {}", local_text(&retry.sent), retry.letter.key);
-            ("retry", Some(retry.sent.workspace), text)
+        Payload::Retry(Retry { sent, letter }) => {
+            let text = format!("{}, from dead letter {}", local_text(&sent), letter.key);
+            ("retry", Some(sent.workspace), text)
         }
-        Payload::Squash(frame) => {
-            let text = format!("{}, in place of the one before", local_text(&frame.sent));
-            ("squash", Some(frame.sent.workspace), text)
+        Payload::Squash(Squash { sent, .. }) => {
+            let text = format!("{}, in place of the one before", local_text(&sent));
+            ("squash", Some(sent.workspace), text)
         }
-        Payload::Sums(sums) => (
-            "sums",
-            None,
-            format!("row counts and digests of {} workspaces", sums.workspaces.len()),
-        ),
+        Payload::WorkspaceDeleted(frame) => {
+            ("deleted", Some(frame.workspace), "the workspace is deleted".into())
+        }
+        Payload::Forgotten(frame) => {
+            ("forgotten", Some(frame.workspace), "this device's copy is forgotten".into())
+        }
+        Payload::Sums(sums) => ("sums", None, sums_text(&sums)),
         Payload::Purge(purge) => ("purge", Some(purge.workspace), purge_text(purge.part)),
         Payload::Erasure(erasure) => {
             let text = format!("seq {}: {}", erasure.first_seq, names_text(&erasure.records));
@@ -145,6 +146,10 @@ fn line(position: u64, payload: Payload) -> LogLine {
         }
     };
     LogLine { position, kind, workspace: workspace.map(|name| name.to_string()), text }
+}
+
+fn sums_text(sums: &Sums) -> String {
+    format!("row counts and digests of {} workspaces", sums.workspaces.len())
 }
 
 fn verdicts_text(decisions: &[Decided]) -> String {

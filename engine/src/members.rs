@@ -18,7 +18,7 @@ use lastword_store::payload::Payload;
 use lastword_store::read::{self, ReadState};
 use lastword_store::{Store, View, keys};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::own;
 use crate::tables;
 
@@ -179,6 +179,12 @@ pub(crate) fn role<S: ReadState>(
     Ok(stored.and_then(|stored| role_of(&stored.row.record)))
 }
 
+/// What is said of a workspace that was deleted.
+fn deleted<S: ReadState>(state: &S, workspace: &WorkspaceName) -> Result<Option<String>> {
+    let error = || Error::WorkspaceDeleted { workspace: workspace.clone() }.to_string();
+    Ok(read::deleted_ms(state, workspace)?.map(|_| error()))
+}
+
 /// What a batch gets whose user may not write.
 pub(crate) fn objection<S: ReadState>(
     state: &S,
@@ -186,6 +192,9 @@ pub(crate) fn objection<S: ReadState>(
     workspace: &WorkspaceName,
     user: &str,
 ) -> Result<Option<PushAnswer>> {
+    if let Some(message) = deleted(state, workspace)? {
+        return Ok(Some(PushAnswer::Deleted { message }));
+    }
     Ok(match role(state, list, workspace, user)? {
         Some(Role::Owner | Role::Editor) => None,
         _ if planted(Plant::RoleAtAttachOnly) => None,
@@ -202,6 +211,10 @@ pub(crate) fn ended<S: ReadState>(
     user: &str,
     (attachment, told): (u64, Role),
 ) -> Result<Option<Input>> {
+    if let Some(message) = deleted(state, workspace)? {
+        let code = AttachRefusal::WorkspaceDeleted;
+        return Ok(Some(Input::Evict { attachment, code, message }));
+    }
     Ok(match role(state, list, workspace, user)? {
         None => Some(Input::Revoked { attachment }),
         Some(role) if role == told => None,
@@ -221,6 +234,10 @@ pub(crate) fn page(
     user: &str,
     (attachment, after): (u64, u64),
 ) -> Result<Input> {
+    if let Some(message) = deleted(view, workspace)? {
+        let code = AttachRefusal::WorkspaceDeleted;
+        return Ok(Input::Evict { attachment, code, message });
+    }
     let is_member = role(view, list, workspace, user)?.is_some();
     if !is_member && !planted(Plant::RevokedReads) {
         return Ok(Input::Revoked { attachment });

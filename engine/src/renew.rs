@@ -119,6 +119,10 @@ pub(crate) fn workspaces_under(
 ) -> Result<Vec<RestoredWorkspace>> {
     let mut renewed = Vec::new();
     for (workspace, meta) in read::workspaces(store.newest())? {
+        // A deleted one has no history to go on with.
+        if read::deleted_ms(store.newest(), &workspace)?.is_some() {
+            continue;
+        }
         let (epoch, branch, head) = (epoch(), meta.head, jump(meta.head, now_ms));
         let name = workspace.as_str().to_owned();
         renewed.push(RestoredWorkspace { workspace: name, epoch, branch, head });

@@ -3,7 +3,7 @@
 //! Every function here is one durable step. The driver calls them for the session's outputs and
 //! feeds the answers back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lastword_core::codec::from_bytes;
 use lastword_core::id::{BatchId, DeviceId, TableName, WorkspaceName};
@@ -12,10 +12,10 @@ use lastword_core::op::Batch;
 use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::replica::{Input, WorkspaceState};
 use lastword_core::protocol::{Attached, Changes, Decided, Entry, ResetReason};
-use lastword_core::rules;
+use lastword_core::rules::{self, PendingState};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
-use lastword_store::keys::{self, ROWS};
+use lastword_store::keys::{self, OutboxEntry, ROWS};
 use lastword_store::payload::{
     Attachment, Carried, Cover, Identity, Payload, Purge, PurgePart, RemotePage, Reset, Verdicts,
     WorkspaceSchema,
@@ -23,7 +23,7 @@ use lastword_store::payload::{
 use lastword_store::read::{self, ReadState};
 use lastword_store::{Store, ViewHandle};
 
-use crate::dead_letter;
+use crate::dead_letter::{self, Outcome};
 use crate::error::{Error, Result};
 use crate::lost;
 use crate::schema::Declared;
@@ -78,14 +78,14 @@ pub(crate) fn read_outbox(
     after: u64,
     max: usize,
 ) -> Result<Vec<Batch>> {
-    let mut newest = unsent.lock();
+    let mut outboxes = unsent.lock();
     let view = log.view();
     let Some(Identity { device, former, .. }) = read::identity(&*view)? else {
         return Ok(Vec::new());
     };
     let mut entries = read::outbox(&*view, workspace, after.saturating_add(1), max)?;
-    newest.hand(workspace, &mut entries);
-    drop(newest);
+    outboxes.hand(workspace, view.position(), &mut entries);
+    drop(outboxes);
     let mut batches = Vec::with_capacity(entries.len());
     for (counter, entry) in entries.into_iter().filter(|(_, entry)| entry.settled.is_none()) {
         let frame = log.read_frame(entry.position)?;
@@ -139,6 +139,22 @@ impl Stored {
     }
 }
 
+/// What a session hears that asked in the name of `device`, where the store goes on as another one
+/// since: nothing is stored, since counters and decisions are about another outbox.
+pub(crate) fn of_another<S: ReadState>(
+    state: &S,
+    workspace: &WorkspaceName,
+    device: DeviceId,
+) -> Result<Option<Stored>> {
+    let now = read::identity(state)?.map(|identity| identity.device);
+    if now == Some(device) {
+        return Ok(None);
+    }
+    let state = workspace_state(state, workspace)?;
+    let (settled, refused, forked, other_schema) = Default::default();
+    Ok(Some(Stored { settled, state, refused, forked, other_schema }))
+}
+
 /// Stores that the workspace met its authority and whether a new copy begins, then the decisions
 /// that came with it. Batches that cannot be sent again any more leave the outbox.
 pub(crate) fn store_attached(
@@ -157,6 +173,7 @@ pub(crate) fn store_attached(
         }
     };
     let last_counter = attached.last_counter;
+    let mut lost = forgotten_before_restore(store, workspace, &attached, now_ms)?;
     let decisions = note_authority(store, workspace, attached, schema)?;
     let is_told = !decisions.is_empty();
     // A refusal among them needs no Resume: a new attachment halts nothing.
@@ -167,20 +184,85 @@ pub(crate) fn store_attached(
         // another device this one goes on before any page is stored.
         stored.forked = Some(decided + 1);
     }
+    stored.settled.append(&mut lost);
     let resets = read::reset(store.newest(), workspace)?;
-    if stored.forked.is_none()
-        && resets.is_some_and(|reset| reset.behind_horizon)
-        && let Some(unsure) = dead_letter::unsure(store.newest(), workspace, last_counter, now_ms)?
-    {
-        stored.settled.extend(dead_letter::told_unsure(&unsure, now_ms));
-        for frame in dead_letter::set_aside(unsure) {
-            // As with a refusal: the rows before the last frame are idempotent.
-            store.commit()?;
-            append_urgent(store, &frame)?;
-        }
+    if stored.forked.is_none() && resets.is_some_and(|reset| reset.behind_horizon) {
+        let next = read::meta(store.newest(), workspace)?.decided.max(last_counter) + 1;
+        let told = set_unsure_aside(store, workspace, (next, next), now_ms)?;
+        stored.settled.extend(told);
         stored.state = workspace_state(store.newest(), workspace)?;
     }
     Ok(stored)
+}
+
+/// Takes out of the outbox, from counter `next` on, what the server may have forgotten to have
+/// decided: batches before counter `undecided`, which this device has sent, and those that were
+/// written under a former id of it, whose counters say nothing. Answers what their writers are
+/// told.
+fn set_unsure_aside(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    (next, undecided): (u64, u64),
+    now_ms: i64,
+) -> Result<Vec<(BatchId, Decision)>> {
+    let newest = store.newest();
+    let device = read::identity(newest)?.map(|identity| identity.device);
+    let mut former = BTreeMap::new();
+    for (counter, entry) in read::outbox(newest, workspace, next, usize::MAX)? {
+        let frame = store.read_frame(entry.position).ok();
+        let payload = frame.and_then(|frame| Payload::from_frame(frame.kind, &frame.payload).ok());
+        let batch = payload.and_then(Payload::into_own).and_then(|own| own.batch);
+        if counter < undecided || entry.again && batch.map(|batch| batch.device) != device {
+            let settled =
+                entry.settled.is_some() || is_settled(newest, workspace, counter, &entry)?;
+            former.insert(counter, if settled { Outcome::Accepted } else { Outcome::Unknown });
+        }
+    }
+    let outcome =
+        |counter: u64, _: &OutboxEntry| former.get(&counter).copied().unwrap_or(Outcome::Waits);
+    let Some(unsure) = dead_letter::unsure(newest, workspace, next, outcome, now_ms)? else {
+        return Ok(Vec::new());
+    };
+    let told = dead_letter::told_unsure(&unsure, now_ms);
+    for frame in dead_letter::set_aside(unsure) {
+        // As with a refusal: the rows before the last frame are idempotent.
+        store.commit()?;
+        append_urgent(store, &frame)?;
+    }
+    Ok(told)
+}
+
+/// Whether the ops of a batch have their verdicts, although it is to be sent again.
+fn is_settled<S: ReadState>(
+    state: &S,
+    workspace: &WorkspaceName,
+    counter: u64,
+    entry: &OutboxEntry,
+) -> Result<bool> {
+    let generation = read::meta(state, workspace)?.generation;
+    let Some((table, key)) = entry.records.first() else { return Ok(false) };
+    let row_key = keys::row_key(workspace, generation, table, key);
+    let own = read::pending_op(state, &keys::pending_key(&row_key, counter))?;
+    Ok(own.is_some_and(|own| matches!(own.0.state, PendingState::Settled { .. })))
+}
+
+/// A restored server that has purged since may know of a batch no more that its backup had decided,
+/// and would take it for a new one. This device knows which those can be: what the server has
+/// counted of it.
+fn forgotten_before_restore(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    attached: &Attached,
+    now_ms: i64,
+) -> Result<Vec<(BatchId, Decision)>> {
+    let meta = read::meta(store.newest(), workspace)?;
+    let may_have_forgotten =
+        (1..attached.horizon).contains(&meta.received_to) && meta.horizon != attached.horizon;
+    if attached.reset != Some(ResetReason::OtherHistory) || !may_have_forgotten {
+        return Ok(Vec::new());
+    }
+    let undecided = attached.last_counter.saturating_add(1);
+    set_unsure_aside(store, workspace, (meta.gone.saturating_add(1), undecided), now_ms)
 }
 
 /// Stores what the authority says of itself, and answers what it has decided of this outbox.
@@ -372,6 +454,10 @@ fn leave_old_copy(
     let visible = read::meta(store.newest(), workspace)?.generation;
     let lineage = read::lineage(store.newest(), workspace)?.0;
     let mut lost = BTreeMap::new();
+    // What is sent again needs no letter.
+    let gone = read::meta(store.newest(), workspace)?.gone;
+    let waiting = read::outbox(store.newest(), workspace, gone.saturating_add(1), usize::MAX)?;
+    let sent: BTreeSet<BatchId> = waiting.into_iter().map(|(_, entry)| entry.batch_id).collect();
     let mut from = keys::rows_prefix(workspace, visible);
     let end = keys::prefix_end(&from);
     loop {
@@ -387,6 +473,7 @@ fn leave_old_copy(
                 records.push((table, key));
             } else if let Some(stored) = stored.filter(|_| !table.is_reserved())
                 && rules::is_lost(stored.row.last.seq, &lineage)
+                && !sent.contains(&stored.row.op_id)
             {
                 dead_letter::add_lost(&mut lost, table, key, &stored);
             }
@@ -409,6 +496,7 @@ fn leave_old_copy(
         if let Some((table, key)) = keys::name_of(row_key)
             && !table.is_reserved()
             && rules::is_lost(stored.row.last.seq, &lineage)
+            && !sent.contains(&stored.row.op_id)
         {
             dead_letter::add_lost(&mut lost, table, key, &stored);
         }
@@ -438,9 +526,12 @@ mod tests {
     use lastword_core::value::{Record, Value};
     use lastword_store::payload::LocalBatch;
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::database::Database;
     use crate::hook;
+    use crate::write::{self, Appended, Author};
 
     /// B3, R1.2. An app streamed thousands of edits of one record while offline and the server
     /// refused the first: the unit was one frame with a row per batch, over the limit of a frame,
@@ -662,5 +753,249 @@ mod tests {
             assert_eq!(by_now(&db, &heard), expected);
             db.close().expect("it closes");
         }
+    }
+
+    fn attached(epoch: u8, reset: Option<ResetReason>, horizon: u64, head: u64) -> Attached {
+        Attached {
+            attachment: 1,
+            epoch: Epoch([epoch; 16]),
+            lineage: if epoch == 9 { vec![(0, 1 << 20)] } else { Vec::new() },
+            schema: Vec::new(),
+            head,
+            horizon,
+            role: Role::Editor,
+            reset,
+            cover: [0; 16],
+            last_counter: 0,
+            decisions: Vec::new(),
+        }
+    }
+
+    fn empty_page(from: u64, to: u64) -> Changes {
+        Changes { attachment: 1, from, to, consistent_at: None, entries: Vec::new() }
+    }
+
+    fn put_note(ws: &crate::Workspace, name: &str) -> BatchId {
+        let record = Record::new(&[("text".into(), Value::Text("mine".into()))]).unwrap();
+        let (table, key) = (TableName::new("notes").unwrap(), Key::new(name).unwrap());
+        let put = |tx: &mut crate::Tx| tx.put_record(&table, &key, record.clone());
+        ws.write(put).expect("it is written").batch_id().expect("it syncs")
+    }
+
+    /// I4, rule 11.3. The story: a server was restored, and while the device took its history anew
+    /// the horizon moved. What waited was marked as sent again by then, so batches that nobody was
+    /// ever sent became dead letters of unknown outcome.
+    #[test]
+    fn what_was_never_sent_is_not_of_unknown_outcome_because_the_horizon_moved() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let (name, jump) = (ws.name().clone(), 1 << 20);
+        let stored = db.inner.writer.run({
+            let name = name.clone();
+            move |store| {
+                let none = Declared::default();
+                store_attached(store, &name, attached(8, None, 0, 3), &none, 1)?;
+                let mut page = empty_page(0, 3);
+                page.consistent_at = Some(3);
+                store_changes(store, &name, page, &|_| false, 1)
+            }
+        });
+        assert_eq!(stored.expect("it is stored"), (3, 3));
+        put_note(&ws, "n1");
+        let stored = db.inner.writer.run(move |store| {
+            let none = Declared::default();
+            let restored = attached(9, Some(ResetReason::OtherHistory), 0, jump);
+            store_attached(store, &name, restored, &none, 1)?;
+            store_changes(store, &name, empty_page(0, 5), &|_| false, 1)?;
+            let behind = attached(9, Some(ResetReason::BehindHorizon), 10, jump);
+            store_attached(store, &name, behind, &none, 1)
+        });
+        assert_eq!(stored.expect("it is stored").settled, []);
+        assert_eq!(ws.dead_letters().expect("they read"), []);
+        assert_eq!(ws.status().expect("it reads").undecided, 1);
+    }
+
+    /// R4.2, rule 11.3. The story: a first copy was half there when the server was restored. A
+    /// batch of the device was in it and still in the outbox: it was sent again, and was a dead
+    /// letter that could be sent again too.
+    #[test]
+    fn what_is_sent_again_after_a_restore_is_no_dead_letter() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let (name, jump) = (ws.name().clone(), 1 << 20);
+        let batch_id = put_note(&ws, "n1");
+        let device = db.device();
+        let record = Record::new(&[("text".into(), Value::Text("mine".into()))]).unwrap();
+        let mark = Mark { seq: 2, writer: device };
+        let row = Row {
+            deleted: false,
+            last: mark,
+            time_ms: 1,
+            born: mark,
+            full: mark,
+            fields: Vec::new(),
+            set_at: 0,
+            revision: 1,
+            hlc: Hlc::default(),
+            op_id: batch_id,
+            record,
+        };
+        let (table, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
+        let entry = Entry::Row { table, key, row };
+        let stored = db.inner.writer.run(move |store| {
+            let none = Declared::default();
+            store_attached(store, &name, attached(8, None, 0, 9), &none, 1)?;
+            let page = Changes { entries: vec![entry], ..empty_page(0, 3) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            let restored = attached(9, Some(ResetReason::OtherHistory), 0, jump);
+            store_attached(store, &name, restored, &none, 1)?;
+            let page = Changes { consistent_at: Some(jump), ..empty_page(0, jump) };
+            store_changes(store, &name, page, &|_| false, 1)
+        });
+        assert_eq!(stored.expect("it is stored"), (jump, jump));
+        assert_eq!(ws.dead_letters().expect("they read"), []);
+        assert_eq!(ws.status().expect("it reads").undecided, 1);
+    }
+
+    /// Rule 14.7. The story: a device was taking a workspace anew when its app declared a table
+    /// local of which only the new copy had rows of the server. Only the visible copy was looked
+    /// at, so the declaration was taken, and rows of the server were in a table that never leaves
+    /// the device.
+    #[test]
+    fn a_table_of_which_the_new_copy_has_rows_is_synced() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let name = db.workspace("main").expect("a name").name().clone();
+        let mark = Mark { seq: 2, writer: DeviceId([8; 16]) };
+        let row = Row {
+            deleted: false,
+            last: mark,
+            time_ms: 1,
+            born: mark,
+            full: mark,
+            fields: Vec::new(),
+            revision: 1,
+            hlc: Hlc::default(),
+            op_id: batch_id(7),
+            set_at: 0,
+            record: Record::default(),
+        };
+        let (table, key) = (TableName::new("drafts").unwrap(), Key::new("d1").unwrap());
+        let synced = db.inner.writer.run(move |store| {
+            let none = Declared::default();
+            store_attached(store, &name, attached(8, None, 0, 3), &none, 1)?;
+            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            let behind = attached(8, Some(ResetReason::BehindHorizon), 10, 20);
+            store_attached(store, &name, behind, &none, 1)?;
+            let before = read::is_synced(store.newest(), &table)?;
+            let entries = vec![Entry::Row { table: table.clone(), key, row }];
+            let page = Changes { entries, ..empty_page(0, 5) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            Ok((before, read::is_synced(store.newest(), &table)?))
+        });
+        assert_eq!(synced.expect("it is stored"), (false, true));
+    }
+
+    /// I4, rule 8.2. The story: a device was taking everything anew, since it was behind the
+    /// horizon, when it found that a copy of it had written under its id. A batch that the server
+    /// had accepted by then, verdict and all, became a dead letter of unknown outcome, and a retry
+    /// applied it twice.
+    #[test]
+    fn what_was_accepted_is_no_dead_letter_after_a_fork_in_a_reset() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let name = ws.name().clone();
+        let accepted = put_note(&ws, "n1");
+        let unknown = put_note(&ws, "n2");
+        let stored = db.inner.writer.run(move |store| {
+            let none = Declared::default();
+            store_attached(store, &name, attached(8, None, 0, 3), &none, 1)?;
+            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            let behind = attached(8, Some(ResetReason::BehindHorizon), 10, 20);
+            store_attached(store, &name, behind, &none, 1)?;
+            let verdicts = vec![lastword_core::stamp::Verdict::Applied { dropped: Vec::new() }];
+            let (first_seq, last_seq, time_ms) = (21, 21, 1);
+            let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };
+            let decided = Decided { counter: 1, batch_id: accepted, decision };
+            store_decisions(store, &name, vec![decided], 1)?;
+            store_fork(store, DeviceId([7; 16]), 1)?;
+            let stored = store_attached(store, &name, attached(8, None, 10, 21), &none, 1)?;
+            Ok((stored.settled, read::outbox(store.newest(), &name, 0, usize::MAX)?.len()))
+        });
+        let (settled, waiting) = stored.expect("it is stored");
+        let [(batch_id, Decision::Refused { code, .. })] = settled.as_slice() else {
+            panic!("{settled:?}");
+        };
+        assert_eq!((*batch_id, *code, waiting), (unknown, RefusalCode::OutcomeUnknown, 0));
+        let letters = ws.dead_letters().expect("they read");
+        assert_eq!(letters.iter().map(|letter| letter.batch_id).collect::<Vec<_>>(), [unknown]);
+    }
+
+    /// Rule 8.7. The story: in one group of the writer a write took in the batch before it, and one
+    /// of another record followed. Only that one was noted, so a session that read the outbox
+    /// before the group was durable was handed the batch that had been taken in.
+    #[test]
+    fn a_batch_that_is_taken_in_is_not_handed_before_that_shows() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let (name, unsent) = (ws.name().clone(), Arc::clone(&db.inner.unsent));
+        let options = crate::WriteOptions::default().squash();
+        let draft = |text: &str, of: &str| {
+            let declared = Arc::clone(&db.inner.declared);
+            let mut tx = crate::Tx::new(&name, db.view(), declared).expect("it begins");
+            let record = Record::new(&[("text".into(), Value::Text(text.into()))]).unwrap();
+            let (table, key) = (TableName::new("notes").unwrap(), Key::new(of).unwrap());
+            tx.put_record(&table, &key, record).expect("it fits");
+            tx.into_draft().0
+        };
+        let append = move |store: &mut Store, draft: &write::Draft, id: u64, unsent: &Unsent| {
+            let (is_local, last_hlc) = (&|_: &TableName| false, &mut Hlc::default());
+            let author = Author { is_local, last_hlc, max_undecided: 9, unsent, options };
+            write::append(store, draft, batch_id(id), 1, author)
+        };
+        let ids = |batches: Vec<Batch>| -> Vec<BatchId> {
+            batches.into_iter().map(|batch| batch.batch_id).collect()
+        };
+        let first = draft("a", "m1");
+        let noted = Arc::clone(&unsent);
+        let written = db.inner.writer.run(move |store| append(store, &first, 1, &noted));
+        assert!(matches!(written, Ok(Appended::Synced(_, None))));
+        let (second, third) = (draft("b", "m1"), draft("c", "m2"));
+        let (workspace, noted) = (name.clone(), Arc::clone(&unsent));
+        let handed = db.inner.writer.run(move |store| {
+            let squashed = append(store, &second, 2, &noted)?;
+            assert!(matches!(squashed, Appended::Synced(_, Some(id)) if id == batch_id(1)));
+            append(store, &third, 3, &noted)?;
+            read_outbox(&store.view_handle(), &noted, &workspace, 0, 9)
+        });
+        assert_eq!(handed.expect("it reads"), [], "the view still shows the batch that is gone");
+        let handed = read_outbox(db.inner.writer.views(), &unsent, &name, 0, 9);
+        assert_eq!(ids(handed.expect("it reads")), [batch_id(2), batch_id(3)]);
+    }
+
+    /// I22, rule 8.2. The story: a database had two connections when one of them found that its
+    /// device id was in use elsewhere. What the other one was told under the old id was stored for
+    /// the outbox of the new one where the counters matched, and then the server's history seemed
+    /// to have nothing to do with it.
+    #[test]
+    fn what_is_told_to_a_former_device_is_not_stored() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let (name, was) = (ws.name().clone(), db.device());
+        put_note(&ws, "n1");
+        let told = db.inner.writer.run(move |store| {
+            assert!(of_another(store.newest(), &name, was)?.is_none());
+            store_fork(store, DeviceId([7; 16]), 1)?;
+            of_another(store.newest(), &name, was)
+        });
+        let told = told.expect("it is stored").expect("nothing is stored for a former device");
+        assert_eq!((told.state.decided, told.state.written, told.settled), (0, 1, vec![]));
     }
 }

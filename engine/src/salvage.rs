@@ -240,12 +240,14 @@ impl Behind {
     /// A batch that another one stands for: only its local ops are its own.
     fn take_in(&mut self, replaced: BatchId) {
         self.squashed.insert(replaced);
-        for frame in &mut self.frames {
-            if let Payload::Local(LocalBatch { batch, .. }) = frame
-                && batch.as_ref().is_some_and(|batch| batch.batch_id == replaced)
-            {
-                *batch = None;
+        let its_batch = self.frames.iter_mut().rev().find_map(|frame| match frame {
+            Payload::Local(LocalBatch { batch, .. }) => {
+                Some(batch).filter(|batch| batch.as_ref().is_some_and(|b| b.batch_id == replaced))
             }
+            _ => None,
+        });
+        if let Some(batch) = its_batch {
+            *batch = None;
         }
     }
 

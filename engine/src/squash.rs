@@ -58,7 +58,8 @@ pub(crate) fn squashed<S: ReadState>(
         previous.push(read::row(state, &row_key)?.map_or(0, |stored| stored.position));
         taken += usize::from(second.is_some());
     }
-    let both = Batch { counter, ops, ..batch.clone() };
+    // It waits since the first of them was written.
+    let both = Batch { counter, created_ms: entry.created_ms, ops, ..batch.clone() };
     let fits = taken == batch.ops.len() && both.check_limits().is_ok();
     Ok(fits.then_some(Squashed { batch: both, previous, replaced }))
 }

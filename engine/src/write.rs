@@ -439,7 +439,9 @@ impl WriteOptions {
     /// process with this option, names at least the same records, and no connection has taken it
     /// yet. For an app that updates a record many times a second, such as a text that is streamed:
     /// what waits to be sent is one batch, not one for each update. Both are decided as one then:
-    /// a refusal refuses both, and each receipt gets the verdict of the batch that took its own in.
+    /// a refusal refuses both, and each receipt gets the verdict of the batch that took its own in,
+    /// op by op in the order of that batch. Each such write stores all ops of the batch again, so a
+    /// write of few records that grows by small steps is what it is for.
     #[must_use]
     pub fn squash(mut self) -> Self {
         self.squash = true;
@@ -504,9 +506,9 @@ pub(crate) fn append(
     let batch = Batch { device, counter, batch_id, created_ms, strict, former, ops };
     batch.check_limits()?;
     // Nobody may read the outbox to send it while it is looked at.
-    let mut unsent = author.unsent.lock();
+    let mut outboxes = author.options.squash.then(|| author.unsent.lock());
     let place = Place { workspace: &workspace, meta: &meta, identity, schema: &draft.schema };
-    let before = unsent.of(&workspace).filter(|_| author.options.squash);
+    let before = outboxes.as_ref().and_then(|outboxes| outboxes.newest(&workspace));
     let taken_in = match before {
         Some(before) => squash::squashed(newest, &place, before, &batch)?,
         None => None,
@@ -527,8 +529,9 @@ pub(crate) fn append(
         None => Payload::Local(sent),
     };
     let position = append_frame(store, draft, &payload)?;
-    if author.options.squash {
-        unsent.set(&workspace, counter, batch_id);
+    if let Some(outboxes) = &mut outboxes {
+        let replaced_at = replaced.map(|_| position);
+        outboxes.wrote(&workspace, (counter, batch_id), replaced_at);
     }
     Ok(Appended::Synced(position, replaced))
 }

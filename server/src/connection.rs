@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use lastword::core::id::{DeviceId, WorkspaceName};
 use lastword::core::protocol::authority::{AuthoritySession, Input, Output, Principal};
-use lastword::core::protocol::{Attach, AttachRefusal, Entry, Role};
+use lastword::core::protocol::{Attach, AttachRefusal, Entry, ReadHistory, Role};
 use lastword::{AttachRequest, Claim, Error, PushAnswer, PushGate};
 use tokio::sync::mpsc;
 
@@ -242,6 +242,7 @@ impl Connection {
                     let offer = Offer { attachment, workspace, device, is_last };
                     self.keep_survivors(offer, entries);
                 }
+                Output::ReadHistory { workspace, asked } => self.read_history(&workspace, &asked),
                 Output::ReadPage { attachment, workspace, after } => {
                     self.read_page(attachment, &workspace, after);
                 }
@@ -364,6 +365,18 @@ impl Connection {
         if let Err(error) = hub.authority.keep_survivors(workspace, (user, device), entries, kept) {
             let (code, message) = (AttachRefusal::Unavailable, error.to_string());
             self.input(Input::Evict { attachment, code, message });
+        }
+    }
+
+    fn read_history(&mut self, workspace: &WorkspaceName, asked: &ReadHistory) {
+        let (view, user) = (self.hub.view(), self.user.clone().unwrap_or_default());
+        match self.hub.authority.versions(&view, workspace, &user, asked) {
+            Ok(input) => self.input(input),
+            Err(error) => {
+                tracing::error!(%error, %workspace, "cannot read the history of a record");
+                let (code, message) = (AttachRefusal::Unavailable, "the server failed".into());
+                self.input(Input::Evict { attachment: asked.attachment, code, message });
+            }
         }
     }
 

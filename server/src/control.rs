@@ -35,6 +35,24 @@ pub enum Ask {
         /// The workspace.
         workspace: String,
     },
+    /// Delete a workspace.
+    DeleteWorkspace {
+        /// The workspace.
+        workspace: String,
+    },
+    /// Set fields of a record that the server owns.
+    SetOwned {
+        /// Its workspace.
+        workspace: String,
+        /// Its table.
+        table: String,
+        /// Its key.
+        key: String,
+        /// Fields with their new values, as JSON.
+        set: String,
+        /// Fields that go.
+        remove: Vec<String>,
+    },
     /// Write that back.
     Recover {
         /// The workspace.
@@ -68,6 +86,16 @@ pub enum Answer {
         seq: u64,
         /// Conflict rows that went with it.
         conflicts: u64,
+    },
+    /// A workspace is deleted.
+    WorkspaceDeleted {
+        /// How many live records it had.
+        records: u64,
+    },
+    /// Fields are set.
+    OwnedSet {
+        /// Seq of the set.
+        seq: u64,
     },
     /// One record that a restore lost, before the last line.
     Survivor(Named),
@@ -198,6 +226,7 @@ mod with_sockets {
     use std::time::{Duration, Instant};
 
     use lastword::core::id::{Key, TableName, WorkspaceName};
+    use lastword::core::json;
     use lastword::{Authority, Erased, MemberChange};
     use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::{UnixListener, UnixStream};
@@ -305,6 +334,12 @@ mod with_sockets {
             Ask::Members => reload(hub, tell),
             Ask::Erase { workspace, table, key } => erase(&hub.authority, workspace, table, key)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
+            Ask::DeleteWorkspace { workspace } => delete_workspace(hub, workspace)
+                .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
+            Ask::SetOwned { workspace, table, key, set, remove } => {
+                set_owned(&hub.authority, (workspace, table, key), set, remove)
+                    .unwrap_or_else(|message| Answer::Error { message })
+            }
             Ask::Survivors { workspace } => survivors(&hub.authority, workspace, false, tell)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
             Ask::Recover { workspace } => survivors(&hub.authority, workspace, true, tell)
@@ -325,6 +360,26 @@ mod with_sockets {
         };
         survivors.into_iter().for_each(|survivor| tell(Answer::Survivor(survivor.into())));
         Ok(Answer::Survivors {})
+    }
+
+    fn delete_workspace(hub: &Hub, workspace: &str) -> Result<Answer, lastword::Error> {
+        let records = hub.delete_workspace(&WorkspaceName::new(workspace)?)?;
+        Ok(Answer::WorkspaceDeleted { records })
+    }
+
+    fn set_owned(
+        authority: &Authority,
+        (workspace, table, key): (&str, &str, &str),
+        set: &str,
+        remove: &[String],
+    ) -> Result<Answer, String> {
+        let said = |error: lastword::Error| error.to_string();
+        let workspace = WorkspaceName::new(workspace).map_err(|error| error.to_string())?;
+        let table = TableName::new(table).map_err(|error| error.to_string())?;
+        let key = Key::new(key).map_err(|error| error.to_string())?;
+        let set = json::parse_record(set).map_err(|error| error.to_string())?;
+        let seq = authority.set_owned(&workspace, &table, &key, set, remove.to_vec());
+        Ok(Answer::OwnedSet { seq: seq.map_err(said)? })
     }
 
     fn reload(hub: &Hub, tell: &dyn Fn(Answer)) -> Answer {

@@ -194,6 +194,21 @@ impl Hub {
         Ok(changes)
     }
 
+    /// Deletes a workspace and tells every connection; answers how many live records it had. Blocks
+    /// until it is durable.
+    ///
+    /// # Errors
+    /// As [`Authority::delete_workspace`].
+    pub fn delete_workspace(&self, workspace: &WorkspaceName) -> Result<u64, Error> {
+        let deleted = self.authority.delete_workspace(workspace);
+        let records = deleted.inspect_err(|error| self.end_if_poisoned(error))?;
+        for known in lock(&self.connected).connections.values() {
+            // A connection that is gone already does not need to hear it.
+            let _ = known.events.send(Event::Members);
+        }
+        Ok(records)
+    }
+
     /// Makes `claim` the connection of that device; an older one is told that it is fenced.
     ///
     /// # Errors

@@ -38,6 +38,8 @@ pub struct ServeOptions {
     pub schema: SchemaSource,
     /// How long the authority keeps what is gone.
     pub keep: Keep,
+    /// Most live records in a workspace.
+    pub max_records: Option<u64>,
     /// Print the address as a JSON line.
     pub json: bool,
 }
@@ -112,6 +114,9 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     }
     if let Members::Tokens(tokens) = &members {
         authority.admit(tokens.list.clone())?;
+    }
+    if let Some(max_records) = options.max_records {
+        authority.limit_records(max_records);
     }
     let tables = tables_taken(options, &authority)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;

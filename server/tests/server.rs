@@ -20,6 +20,8 @@ mod fixtures;
 mod fleet;
 #[path = "server/full_disk.rs"]
 mod full_disk;
+#[path = "server/history.rs"]
+mod history;
 #[path = "server/hooks.rs"]
 mod hooks;
 #[path = "server/kills.rs"]
@@ -46,3 +48,5 @@ mod schema;
 mod stop;
 #[path = "server/storm.rs"]
 mod storm;
+#[path = "server/workspace.rs"]
+mod workspace;

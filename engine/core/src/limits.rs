@@ -71,6 +71,12 @@ pub const MAX_BLOB_BYTES: u64 = 1 << 44;
 pub const HISTORY_WINDOW_MS: i64 = 30 * 24 * 3600 * 1000;
 /// Most versions that one history answer lists.
 pub const MAX_HISTORY: usize = 1000;
+/// Most versions in one answer about a record's history on the wire.
+pub const MAX_HISTORY_VERSIONS: usize = 64;
+/// Most bytes of the log that an authority reads for one such answer.
+pub const MAX_HISTORY_READ_BYTES: usize = 32 * 1024 * 1024;
+/// Most questions about histories that one attachment has without an answer.
+pub const MAX_HISTORY_REQUESTS: usize = 16;
 /// Shortest wait before a reconnect, in milliseconds.
 pub const RETRY_MIN_MS: u64 = 100;
 /// Longest wait before a reconnect, in milliseconds.

@@ -37,6 +37,8 @@ mod rules;
 mod schema;
 #[path = "core/sessions.rs"]
 mod sessions;
+#[path = "core/squash.rs"]
+mod squash;
 #[path = "core/replica.rs"]
 mod replica;
 

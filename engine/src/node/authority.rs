@@ -7,7 +7,7 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName}
 use lastword_core::op::Batch;
 use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
-use lastword_core::protocol::{Attach, AttachRefusal, Attached, Role};
+use lastword_core::protocol::{Attach, AttachRefusal, Attached, ReadHistory, Role};
 use lastword_core::schema::Schema;
 use lastword_core::value::Record;
 use lastword_store::apply::ApplyPayload;
@@ -16,15 +16,17 @@ use lastword_store::{Disk, OpenReport, Options, Store, StoreError, View, read};
 
 use crate::adopt;
 use crate::attachments::{Attachments, Claim};
-use crate::authority::{AttachRequest, Given, PushGate, Queued, attach_now};
+use crate::authority::{AttachRequest, Given, PushGate, Queued, attach_now, delete_now};
 use crate::devices;
 use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
+use crate::judge::House;
 use crate::members::{self, MemberList};
 use crate::open;
 use crate::owned::{self, OwnedFields};
 use crate::renew::{self, RestoredWorkspace};
 use crate::survivors::{self, Offered, Survivor};
+use crate::versions;
 
 /// A batch that could not be decided comes again after this, in milliseconds.
 const NOT_NOW_MS: u64 = 5_000;
@@ -62,6 +64,8 @@ pub struct AuthorityNode {
     schema: Option<Schema>,
     /// Who may do what; without it everybody owns everything.
     members: Option<MemberList>,
+    /// How many live records a workspace may have.
+    max_records: Option<u64>,
 }
 
 struct Connection {
@@ -117,8 +121,9 @@ impl AuthorityNode {
             open::introduce(&mut store, StoreRole::Authority, DeviceId::AUTHORITY, wall_ms)?;
         }
         let (attachments, connections, jobs) = Default::default();
-        let (schema, members) = Default::default();
-        Ok((Self { store, attachments, connections, jobs, schema, members }, report))
+        let (schema, members, max_records) = Default::default();
+        let node = Self { store, attachments, connections, jobs, schema, members, max_records };
+        Ok((node, report))
     }
 
     /// Gives every workspace this schema, those to come too, before devices attach; see
@@ -137,6 +142,11 @@ impl AuthorityNode {
     /// [`crate::Authority::admit`].
     pub fn admit(&mut self, list: MemberList) {
         self.jobs.push_back(Job::Admit(list));
+    }
+
+    /// See [`crate::Authority::limit_records`].
+    pub fn limit_records(&mut self, max_records: u64) {
+        self.max_records = Some(max_records);
     }
 
     /// Sets fields that the server owns, durable with the next [`Self::step`]; see
@@ -280,8 +290,9 @@ impl AuthorityNode {
             }
             Job::Decide { connection, attachment, workspace, batch } => {
                 let Pending { counter, batch_id, queued } = *batch;
-                let members = self.members.as_ref();
-                let answer = queued.decide(&mut self.store, &workspace, members, wall_ms);
+                let (members, max_records) = (self.members.as_ref(), self.max_records);
+                let house = House { members, max_records, policy: None };
+                let answer = queued.decide(&mut self.store, &workspace, &house, wall_ms);
                 let answer = answer.unwrap_or_else(|error| PushAnswer::NotNow {
                     retry_ms: NOT_NOW_MS,
                     message: error.to_string(),
@@ -440,6 +451,10 @@ impl AuthorityNode {
                 let offered = Offered { user, device, entries };
                 self.jobs.push_back(Job::Keep { connection, of, workspace, offered });
             }
+            Output::ReadHistory { workspace, asked } => {
+                let user = known.user.clone().unwrap_or_default();
+                self.tell_history(number, now_ms, &user, (&workspace, &asked));
+            }
             Output::ReadPage { attachment, workspace, after } => {
                 let user = known.user.clone().unwrap_or_default();
                 let input = self.page(&user, attachment, &workspace, after);
@@ -457,6 +472,23 @@ impl AuthorityNode {
                 Input::Evict { attachment, code, message }
             }
         }
+    }
+
+    fn tell_history(
+        &mut self,
+        number: u64,
+        now_ms: u64,
+        user: &str,
+        (workspace, asked): (&WorkspaceName, &ReadHistory),
+    ) {
+        let (log, view) = (self.store.view_handle(), self.store.view());
+        let told = versions::answer(&log, &view, self.members.as_ref(), (workspace, user), asked);
+        let input = told.unwrap_or_else(|error| Input::Evict {
+            attachment: asked.attachment,
+            code: AttachRefusal::Unavailable,
+            message: error.to_string(),
+        });
+        self.input(number, now_ms, input);
     }
 
     fn attach(
@@ -513,6 +545,22 @@ impl AuthorityNode {
         if let Some(device) = device {
             self.attachments.release(workspace, device, connection);
         }
+    }
+
+    /// Deletes a workspace, durably, and tells everyone.
+    ///
+    /// # Errors
+    /// Those of [`crate::Authority::delete_workspace`].
+    pub fn delete_workspace(
+        &mut self,
+        workspace: &WorkspaceName,
+        now_ms: u64,
+        wall_ms: i64,
+    ) -> Result<u64> {
+        let rows = delete_now(&mut self.store, workspace.clone(), wall_ms)?;
+        self.store.commit()?;
+        self.tell_roles(now_ms)?;
+        Ok(rows)
     }
 
     /// Erases a record, durably; everyone hears of it with the next step.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, DeviceId, TableName, WorkspaceName};
+use lastword_core::protocol::History;
 use lastword_core::protocol::replica::{Config, Input, Output, ReplicaSession, SyncStatus};
 use lastword_core::stamp::Decision;
 use lastword_store::apply::ApplyPayload;
@@ -76,6 +77,7 @@ pub struct DeviceNode {
     status: BTreeMap<WorkspaceName, SyncStatus>,
     settled: Vec<(BatchId, Decision)>,
     unsent: Arc<Unsent>,
+    histories: Vec<(u64, Option<History>)>,
     wake_at: Option<u64>,
 }
 
@@ -132,6 +134,7 @@ impl DeviceNode {
             status: BTreeMap::new(),
             settled: Vec::new(),
             unsent: Arc::default(),
+            histories: Vec::new(),
             wake_at: None,
         };
         Ok((node, report))
@@ -165,6 +168,12 @@ impl DeviceNode {
     /// Batches whose decision became durable here since this was asked last.
     pub fn take_settled(&mut self) -> Vec<(BatchId, Decision)> {
         std::mem::take(&mut self.settled)
+    }
+
+    /// Answers to [`Input::ReadHistory`] that came since this was asked last, each with the number
+    /// of its question.
+    pub fn take_histories(&mut self) -> Vec<(u64, Option<History>)> {
+        std::mem::take(&mut self.histories)
     }
 
     /// When it wants to hear of the time, on the clock of [`DeviceNode::input`].
@@ -243,6 +252,7 @@ impl DeviceNode {
                 Output::Close { .. } => self.to_link.push_back(ToLink::Close),
                 Output::FetchToken => self.to_link.push_back(ToLink::FetchToken),
                 Output::WakeAt(at) => self.wake_at = Some(at),
+                Output::History { request, answer } => self.histories.push((request, answer)),
                 Output::Status { workspace, status } => {
                     self.status.insert(workspace, status);
                 }

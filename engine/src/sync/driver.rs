@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use lastword_core::id::{BatchId, DeviceId, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::protocol::replica::{
     Config, Input, Output, ReplicaSession, StopReason, SyncStatus,
 };
-use lastword_core::protocol::{Changes, Decided, Entry};
+use lastword_core::protocol::{Changes, Decided, Entry, History};
 use lastword_core::stamp::{Decision, Verdict};
-use lastword_store::read;
+use lastword_store::{Store, read};
 use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::{Error as SocketError, Message};
@@ -37,9 +38,21 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 /// What the handle and the writer thread tell the driver.
 pub(super) enum Command {
     Attach(WorkspaceName),
+    /// To be told once it is done.
+    Detach(WorkspaceName, SyncSender<()>),
+    Ask(Asked),
     Answer(Input),
     Failed(Error),
     Stop,
+}
+
+/// A question about the history of a record.
+pub(super) struct Asked {
+    pub(super) workspace: WorkspaceName,
+    pub(super) record: (TableName, Key),
+    pub(super) before: u64,
+    /// None if nobody can be asked now.
+    pub(super) answer: SyncSender<Option<History>>,
 }
 
 pub(super) fn spawn(
@@ -109,10 +122,21 @@ struct Driver {
     verdicts: BTreeMap<WorkspaceName, Arc<Mutex<Vec<Decided>>>>,
     /// Why each workspace cannot sync, as hooks were told.
     unable: Unable,
+    /// Who waits for which answer, and the number of the next question.
+    asked: BTreeMap<u64, SyncSender<Option<History>>>,
+    next_question: u64,
     heard: Instant,
     pinged: Instant,
     /// Why the store failed before it began.
     failed: Option<Error>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        // How they stood in the end stays on the board.
+        let attached: Vec<WorkspaceName> = self.told.keys().cloned().collect();
+        attached.iter().for_each(|workspace| self.let_go(workspace));
+    }
 }
 
 enum Turn {
@@ -157,6 +181,8 @@ impl Driver {
             seen_position: 0,
             verdicts: BTreeMap::new(),
             unable: Unable::default(),
+            asked: BTreeMap::new(),
+            next_question: 1,
             heard: now,
             pinged: now,
             failed,
@@ -244,8 +270,24 @@ impl Driver {
                     lost::look(&self.db, workspace);
                 }
                 self.input(input);
+                self.follow_device()?;
+            }
+            Some(Command::Ask(Asked { workspace, record, before, answer })) => {
+                let request = self.next_question;
+                self.next_question += 1;
+                self.asked.insert(request, answer);
+                self.input(Input::ReadHistory { workspace, request, record, before });
+            }
+            Some(Command::Detach(workspace, done)) => {
+                self.detach(&workspace);
+                self.input(Input::Detach { workspace });
+                // Who asked may have given up.
+                let _ = done.try_send(());
             }
             Some(Command::Attach(workspace)) => {
+                if !self.told.contains_key(&workspace) {
+                    *lock(&self.db.inner.attached).entry(workspace.clone()).or_default() += 1;
+                }
                 let state = replicator::workspace_state(&*self.db.view(), &workspace)?;
                 self.told.insert(workspace.clone(), state.written);
                 // What an earlier run of the app received and did not tell.
@@ -254,6 +296,27 @@ impl Driver {
             }
         }
         Ok(Turn::Go)
+    }
+
+    /// From here on this connection stores nothing more of the workspace than what it has asked the
+    /// writer for.
+    fn detach(&mut self, workspace: &WorkspaceName) {
+        self.let_go(workspace);
+        self.board.set(workspace, SyncStatus::Idle);
+    }
+
+    /// This connection counts no more among those that keep the workspace in step.
+    fn let_go(&mut self, workspace: &WorkspaceName) {
+        if self.told.remove(workspace).is_none() {
+            return;
+        }
+        let mut attached = lock(&self.db.inner.attached);
+        if let Some(connections) = attached.get_mut(workspace) {
+            *connections -= 1;
+            if *connections == 0 {
+                attached.remove(workspace);
+            }
+        }
     }
 
     /// Local writes show in the view; the session hears of their counters.
@@ -357,6 +420,12 @@ impl Driver {
                     self.input(Input::Token(token));
                 }
 
+                Output::History { request, answer } => {
+                    if let Some(asked) = self.asked.remove(&request) {
+                        // Who asked may have given up.
+                        let _ = asked.try_send(answer);
+                    }
+                }
                 Output::Status { workspace, status } => {
                     self.unable.tell(&self.db.inner.hooks, &workspace, &status);
                     self.board.set(&workspace, status);
@@ -384,6 +453,15 @@ impl Driver {
         Ok(())
     }
 
+    /// What is said under an id that the store has no more is of no use: it begins anew.
+    fn follow_device(&mut self) -> Result<()> {
+        if self.link.is_some() && self.db.device() != self.device {
+            self.disconnected("this device goes on under another id".into());
+            self.tell_device()?;
+        }
+        Ok(())
+    }
+
     /// The store may have become another device through another handle of the database.
     fn tell_device(&mut self) -> Result<()> {
         let device = self.db.device();
@@ -405,7 +483,7 @@ impl Driver {
             // A driver that has ended does not need the answer.
             let _ = commands.send(command);
         };
-        let writer = &self.db.inner.writer;
+        let (writer, device) = (&self.db.inner.writer, self.device);
         let (receipts, hooks) = (&self.db.inner.receipts, &self.db.inner.hooks);
         let (receipts, hooks) = (Arc::clone(receipts), Arc::clone(hooks));
         let settle = move |workspace: &WorkspaceName, settled: Vec<(BatchId, Decision)>| {
@@ -417,8 +495,13 @@ impl Driver {
                 self.count_decisions(&workspace, &attached.decisions);
                 let name = workspace.clone();
                 let declared = Arc::clone(&self.db.inner.declared);
-                let job = move |store: &mut _| {
-                    replicator::store_attached(store, &name, attached, &declared, now_ms())
+                let job = move |store: &mut Store| match replicator::of_another(
+                    store.newest(),
+                    &name,
+                    device,
+                )? {
+                    Some(stored) => Ok(stored),
+                    None => replicator::store_attached(store, &name, attached, &declared, now_ms()),
                 };
                 let stored = move |stored: Result<Stored>| {
                     answer(stored.map(|mut stored| {
@@ -436,9 +519,12 @@ impl Driver {
                 // computes anew what the records show.
                 let queue = Arc::clone(self.verdicts.entry(workspace.clone()).or_default());
                 lock(&queue).extend(decisions);
-                let job = move |store: &mut _| {
+                let job = move |store: &mut Store| {
                     let decisions = std::mem::take(&mut *lock(&queue));
-                    replicator::store_decisions(store, &name, decisions, now_ms())
+                    match replicator::of_another(store.newest(), &name, device)? {
+                        Some(stored) => Ok(stored),
+                        None => replicator::store_decisions(store, &name, decisions, now_ms()),
+                    }
                 };
                 let stored = move |stored: Result<Stored>| {
                     answer(stored.map(|mut stored| {

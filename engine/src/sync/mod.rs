@@ -7,11 +7,12 @@ mod board;
 mod remote;
 mod socket;
 mod driver;
+mod history;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lastword_core::id::WorkspaceName;
+use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::protocol::replica::{StopReason, SyncStatus};
 use lastword_store::read;
 use tokio::sync::mpsc;
@@ -78,6 +79,19 @@ pub enum SyncFailure {
         /// Why, in the server's words.
         why: String,
     },
+    /// The server has that version no more.
+    #[error(
+        "the server has version {seq} of {table}/{key} no more: it is out of the history window, \
+         or the record was erased"
+    )]
+    ValueGone {
+        /// Table of the record.
+        table: TableName,
+        /// Its key.
+        key: Key,
+        /// Seq of the version.
+        seq: u64,
+    },
     /// The time was over first.
     #[error("not caught up in time")]
     TimedOut {
@@ -112,6 +126,18 @@ impl Sync {
         workspace.check_writable()?;
         let command = Command::Attach(workspace.name().clone());
         self.inner.commands.send(command).map_err(|_| Error::Closed)
+    }
+
+    /// Stops keeping this workspace in step; returns once nothing more is stored of it through this
+    /// connection. What is here stays, and what waits is sent when it is attached again.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the driver has ended.
+    pub fn detach(&self, workspace: &Workspace) -> Result<()> {
+        let (done, detached) = std::sync::mpsc::sync_channel(1);
+        let command = Command::Detach(workspace.name().clone(), done);
+        self.inner.commands.send(command).map_err(|_| Error::Closed)?;
+        detached.recv().map_err(|_| Error::Closed)
     }
 
     /// How one workspace stands.

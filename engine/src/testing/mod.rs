@@ -103,6 +103,7 @@ pub struct Cluster {
     disk: MemoryDisk,
     server: AuthorityNode,
     schema: Option<Schema>,
+    max_records: Option<u64>,
     roles: Roles,
     devices: Vec<Device>,
     /// One for each device.
@@ -150,7 +151,19 @@ impl Cluster {
         let (clock, disk) = (Arc::new(Clock::default()), device::new_disk());
         let server = open_server(&disk, None, &clock).expect("invariant: an empty disk opens");
         let (schema, roles, devices, lines, connections) = Default::default();
-        Self { clock, settings, disk, server, schema, roles, devices, lines, connections }
+        let max_records = None;
+        Self {
+            clock,
+            settings,
+            disk,
+            server,
+            schema,
+            max_records,
+            roles,
+            devices,
+            lines,
+            connections,
+        }
     }
 
     /// A new device, whose user has the same name.
@@ -320,6 +333,7 @@ impl Cluster {
         }
         self.disk = self.disk.after_power_cut(Survival::Dropped);
         self.server = open_server(&self.disk, self.schema.as_ref(), &self.clock)?;
+        self.max_records.into_iter().for_each(|max| self.server.limit_records(max));
         self.roles.list = MemberList::default();
         Ok(())
     }
@@ -348,6 +362,7 @@ impl Cluster {
             server.adopt(schema.clone())?;
         }
         self.server = server;
+        self.max_records.into_iter().for_each(|max| self.server.limit_records(max));
         self.roles.list = MemberList::default();
         self.advance(RESTORE)
     }
@@ -381,6 +396,17 @@ impl Cluster {
         let seq = self.server.set_owned(&workspace, (table, key), set, remove, wall)?;
         self.decide()?;
         Ok(seq)
+    }
+
+    /// Deletes a workspace at the server; devices hear of it at once.
+    ///
+    /// # Errors
+    /// As [`crate::Authority::delete_workspace`].
+    pub fn delete_workspace(&mut self, workspace: &str) -> Result<u64> {
+        let (workspace, wall) = (WorkspaceName::new(workspace)?, self.clock.now_ms());
+        let rows = self.server.delete_workspace(&workspace, self.clock.elapsed_ms(), wall)?;
+        self.decide()?;
+        Ok(rows)
     }
 
     /// What the server shows of a workspace.
@@ -442,6 +468,12 @@ impl Cluster {
         self.server.adopt(schema.clone())?;
         self.schema = Some(schema);
         Ok(())
+    }
+
+    /// The server takes no batch that leaves a workspace with more live records than this.
+    pub fn limit_records(&mut self, max_records: u64) {
+        self.max_records = Some(max_records);
+        self.server.limit_records(max_records);
     }
 
     /// One line for each record that a device shows otherwise than the server, for people: values,

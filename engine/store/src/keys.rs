@@ -27,9 +27,10 @@
 //! `META` also holds, under `workspace 00`, the [`Lineage`] of a workspace that was restored; under
 //! `workspace 00 73`, its schema, if it has one; under `workspace 00 01`, the [`StoredReset`] of a
 //! replica that is taking the workspace anew; under `workspace 00 02`, what its copy covers, if
-//! that is not everything; under the one byte 00, the indexes that the state was built with, if
-//! there are any; under 00 00, how far the clock has come by which things grow old; and under
-//! 00 01, before which position frames hold what was erased, while any file does.
+//! that is not everything; under `workspace 00 03`, when it was deleted; under the one byte 00, the
+//! indexes that the state was built with, if there are any; under 00 00, how far the clock has come
+//! by which things grow old; and under 00 01, before which position frames hold what was erased,
+//! while any file does.
 
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
@@ -218,6 +219,14 @@ pub fn reset_key(workspace: &WorkspaceName) -> Vec<u8> {
 pub fn cover_key(workspace: &WorkspaceName) -> Vec<u8> {
     let mut out = workspace_prefix(workspace);
     out.push(2);
+    out
+}
+
+/// Where `META` says when a workspace was deleted, in milliseconds since 1970 UTC.
+#[must_use]
+pub fn deleted_key(workspace: &WorkspaceName) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.push(3);
     out
 }
 

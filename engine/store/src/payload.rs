@@ -12,12 +12,14 @@ use lastword_core::schema::Schema;
 
 mod blobs;
 mod decided;
+mod ended;
 mod reset;
 mod squash;
 mod survivors;
 
 pub use blobs::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
 pub use decided::DecidedBatch;
+pub use ended::{Forgotten, WorkspaceDeleted};
 pub use reset::{Carried, Cover, Reset, SetAside};
 pub use squash::Squash;
 pub use survivors::SurvivorFrame;
@@ -70,6 +72,10 @@ pub mod kind {
     pub const DECIDED_VALUES: u8 = 39;
     /// [`super::BlobsFrame`].
     pub const BLOBS: u8 = 40;
+    /// [`super::WorkspaceDeleted`].
+    pub const WORKSPACE_DELETED: u8 = 48;
+    /// [`super::Forgotten`].
+    pub const FORGOTTEN: u8 = 49;
 }
 
 /// The part that a store plays.
@@ -335,6 +341,10 @@ pub enum Payload {
     Squash(Squash),
     /// Something about files.
     Blobs(BlobsFrame),
+    /// A workspace is no more.
+    WorkspaceDeleted(WorkspaceDeleted),
+    /// A device forgot its copy.
+    Forgotten(Forgotten),
 }
 
 impl Payload {
@@ -364,6 +374,8 @@ impl Payload {
             Payload::Cover(_) => kind::COVER,
             Payload::Squash(_) => kind::SQUASH,
             Payload::Blobs(_) => kind::BLOBS,
+            Payload::WorkspaceDeleted(_) => kind::WORKSPACE_DELETED,
+            Payload::Forgotten(_) => kind::FORGOTTEN,
         }
     }
 
@@ -404,6 +416,8 @@ impl Payload {
             Payload::Cover(body) => to_bytes(body),
             Payload::Squash(body) => to_bytes(body),
             Payload::Blobs(body) => to_bytes(body),
+            Payload::WorkspaceDeleted(body) => to_bytes(body),
+            Payload::Forgotten(body) => to_bytes(body),
         }
     }
 
@@ -436,6 +450,8 @@ impl Payload {
             kind::COVER => Payload::Cover(from_bytes(bytes)?),
             kind::SQUASH => Payload::Squash(from_bytes(bytes)?),
             kind::BLOBS => Payload::Blobs(from_bytes(bytes)?),
+            kind::WORKSPACE_DELETED => Payload::WorkspaceDeleted(from_bytes(bytes)?),
+            kind::FORGOTTEN => Payload::Forgotten(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),
         })
     }

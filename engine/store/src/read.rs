@@ -25,8 +25,10 @@ use crate::payload::{Identity, LocalTables};
 use crate::state::{Direction, KeyRange, Space, StateTxn, View};
 
 mod blobs;
+mod ended;
 
 pub use blobs::{blob, blob_workspaces, chunk, condemned, pack, packs, visit_blobs, visit_chunks};
+pub use ended::{count_local, deleted_ms};
 
 /// One key and its value.
 pub type Pair = (Vec<u8>, Arc<[u8]>);
@@ -307,27 +309,36 @@ pub fn local_tables<S: ReadState + ?Sized>(state: &S) -> Result<Vec<TableName>, 
     Ok(kept.map(|kept| kept.tables).unwrap_or_default())
 }
 
-/// Whether a table has rows of a server, or ops for one, in any workspace.
+/// Whether a table has rows of a server, or ops for one, in any workspace, also in a copy that is
+/// being made.
 pub fn is_synced<S: ReadState + ?Sized>(state: &S, table: &TableName) -> Result<bool, StoreError> {
     for (workspace, meta) in workspaces(state)? {
-        let prefix = keys::table_prefix(&workspace, meta.generation, table);
-        let end = keys::prefix_end(&prefix);
-        let mut found = false;
-        for space in [SHADOW, STAGED, ROWS] {
-            visit_range(state, space, &prefix, &end, &mut |key, value| {
-                // A row of a local table has seq 0 and nothing else of a server.
-                found |= match space {
-                    ROWS => decoded::<StoredRow>(ROWS, key, value)?.row.last.seq != 0,
-                    _ => true,
-                };
-                Ok(!found)
-            })?;
-        }
-        if found {
-            return Ok(true);
+        let new = reset(state, &workspace)?.map(|reset| reset.generation);
+        for generation in [Some(meta.generation), new].into_iter().flatten() {
+            let prefix = keys::table_prefix(&workspace, generation, table);
+            if has_synced_rows(state, &prefix)? {
+                return Ok(true);
+            }
         }
     }
     Ok(false)
+}
+
+/// The same in one copy of a workspace.
+fn has_synced_rows<S: ReadState + ?Sized>(state: &S, prefix: &[u8]) -> Result<bool, StoreError> {
+    let end = keys::prefix_end(prefix);
+    let mut found = false;
+    for space in [SHADOW, STAGED, ROWS] {
+        visit_range(state, space, prefix, &end, &mut |key, value| {
+            // A row of a local table has seq 0 and nothing else of a server.
+            found |= match space {
+                ROWS => decoded::<StoredRow>(ROWS, key, value)?.row.last.seq != 0,
+                _ => true,
+            };
+            Ok(!found)
+        })?;
+    }
+    Ok(found)
 }
 
 /// All workspaces of the store, `_store` left out.

@@ -10,7 +10,7 @@ use lastword::core::op::{Action, Batch, Op, TombstoneRef};
 use lastword::core::protocol::authority::Input;
 use lastword::core::protocol::{Attached, Role};
 use lastword::core::stamp::{Decision, RefusalCode, Verdict};
-use lastword::{AttachRequest, Authority, Error, MemberList, PushAnswer, PushGate};
+use lastword::{AttachRequest, Authority, Error, MemberList, PushAnswer, PushGate, PushRuling};
 
 /// Longest wait for anything here; reaching it is a failure.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -312,6 +312,91 @@ fn the_log_has_what_an_undelete_brought_back() {
     );
     assert_eq!(newest.record, history.versions[2].record);
     assert!(newest.record.is_some());
+}
+
+/// I40, R10.3: however many batches come at once, a workspace never has more records than its
+/// limit, exactly those that fit are accepted, and the others say what to do. What adds none
+/// passes.
+#[test]
+fn a_quota_is_not_passed_by_batches_that_race() {
+    const ROOM: u64 = 25;
+    let site = Fixture::new();
+    site.authority.limit_records(ROOM);
+    let answers: Vec<PushAnswer> = std::thread::scope(|scope| {
+        let push = |device: u8| {
+            let site = &site;
+            scope.spawn(move || {
+                let device_id = DeviceId([device; 16]);
+                let pairs = (1..=5u64).map(|counter| {
+                    let key = |half: u8| format!("n{device}-{counter}-{half}");
+                    let ops = vec![put(&key(0), "a", 0), put(&key(1), "b", 0)];
+                    site.push(&format!("user{device}"), &batch(device_id, counter, ops))
+                });
+                pairs.collect::<Vec<_>>()
+            })
+        };
+        let pushing: Vec<_> = (10..18).map(push).collect();
+        pushing.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    let accepted =
+        |answer: &&PushAnswer| matches!(answer, PushAnswer::Decided(Decision::Accepted { .. }));
+    // Of each refused batch the counter is used up, so no device stops at its first.
+    assert_eq!(answers.iter().filter(accepted).count() as u64, ROOM / 2);
+    for answer in answers.iter().filter(|answer| !accepted(answer)) {
+        let PushAnswer::Decided(Decision::Refused { code, message, .. }) = answer else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(*code, RefusalCode::OverQuota);
+        assert!(message.contains("delete some"), "{message}");
+    }
+    assert_eq!(site.authority.status().unwrap()[0].rows, ROOM / 2 * 2);
+    site.authority.limit_records(3);
+    let head = site.head();
+    let rows = site.authority.read(&site.main).unwrap();
+    let all = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+    let table = TableName::new("notes").unwrap();
+    let key = rows.range(&table, all, false, 1).unwrap()[0].key.as_str().to_owned();
+    let edit = site.push("ann", &batch(ANN, 1, vec![put(&key, "edited", head)]));
+    assert!(accepted(&&edit), "{edit:?}");
+    let delete = Op { action: Action::Delete, ..put(&key, "", head) };
+    let deleted = site.push("ann", &batch(ANN, 2, vec![delete]));
+    assert!(accepted(&&deleted), "{deleted:?}");
+}
+
+/// R9.1, semantics 4: the server's software has a say in each batch, in its turn. A refusal is
+/// final and has its message; what it puts off, or fails on, is not decided and takes no counter.
+#[test]
+fn a_policy_refuses_a_batch_or_puts_it_off() {
+    let site = Fixture::new();
+    site.authority.rule_pushes(|asked| {
+        let record = match &asked.batch.ops[0].action {
+            Action::Create { record, .. } => json::record_to_string(record).unwrap(),
+            _ => String::new(),
+        };
+        match record {
+            text if text.contains("spam") => {
+                PushRuling::Refuse { message: format!("{}: no advertising", asked.user) }
+            }
+            text if text.contains("unsure") => {
+                PushRuling::NotNow { retry_ms: 7_000, message: "ask again".into() }
+            }
+            text if text.contains("broken") => panic!("the policy fails"),
+            _ => PushRuling::Pass,
+        }
+    });
+    let push =
+        |counter, text: &str| site.push("ann", &batch(ANN, counter, vec![put(text, text, 0)]));
+    let refused = push(1, "spam");
+    let PushAnswer::Decided(Decision::Refused { code: RefusalCode::Policy, message, .. }) =
+        &refused
+    else {
+        panic!("{refused:?}");
+    };
+    assert_eq!(message, "ann: no advertising");
+    assert!(matches!(push(2, "unsure"), PushAnswer::NotNow { retry_ms: 7_000, .. }));
+    assert!(matches!(push(2, "broken"), PushAnswer::NotNow { .. }));
+    assert_eq!(site.head(), 0);
+    assert!(matches!(push(2, "fine"), PushAnswer::Decided(Decision::Accepted { .. })));
 }
 
 /// I39. A page that a connection asks for between the end of a membership and the word of it shows

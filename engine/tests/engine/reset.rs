@@ -477,3 +477,32 @@ fn a_batch_whose_decision_is_forgotten_is_not_sent_again() {
     site.sync(&mut phone);
     assert_eq!(phone.meta().digest, site.meta().digest);
 }
+
+/// I4, rule 11.3. The story: a server had decided a batch, forgotten that together with the delete
+/// of its record, and was then restored from a backup of that time. To the device it was another
+/// history, in which counters say nothing, so it sent the batch again, and the record came back.
+#[test]
+fn a_decision_that_was_forgotten_before_a_restore_is_not_made_again() {
+    let (mut site, mut phone, mut other) = (Site::new(), Phone::new(1), Phone::new(2));
+    phone.put("a", note("a1"));
+    site.sync(&mut phone);
+    phone.put("c", note("c1"));
+    let unanswered = phone.copied(1);
+    site.sync(&mut phone);
+    site.cut(&mut phone);
+    phone = unanswered;
+    site.sync(&mut other);
+    other.delete("c");
+    site.sync(&mut other);
+    site.forget_decisions();
+    let backup = site.disk.after_power_cut(lastword::store::Survival::Kept);
+    drop(site);
+    let mut site = Site::restored(&backup, 5);
+    phone.put("d", note("never sent"));
+    site.settle(&mut phone).unwrap();
+    assert_eq!(phone.shows(&notes(), "c"), None);
+    assert_eq!(phone.letters(), ["outcome_unknown"]);
+    assert_eq!(phone.shows(&notes(), "d").as_deref(), Some("never sent"));
+    assert_eq!(phone.outbox(), [0; 0]);
+    assert_eq!(phone.meta().digest, site.meta().digest);
+}

@@ -1,7 +1,10 @@
 //! Unsent writes that become one batch.
 
+use lastword::core::id::{Key, TableName};
 use lastword::core::protocol::replica::SyncStatus;
+use lastword::core::schema::{Schema, TableSchema};
 use lastword::core::stamp::Decision;
+use lastword::core::value::{Record, Value};
 use lastword::testing::{Cluster, Device, Way};
 use lastword::{Database, Error, Receipt, Settled, Workspace, WriteOptions, salvage};
 
@@ -185,4 +188,37 @@ fn history_undo_and_salvage_know_squashed_writes() {
     let to = dir.path().join("new");
     let salvaged = salvage(&dir.path().join("db"), &to, true).unwrap();
     assert_eq!(salvaged.dropped_batches, 2, "{salvaged:?}");
+}
+
+/// Rule 8.7, I28. The story: a batch that could be taken in went down with a refused one, another
+/// write got its counter, and since the outbox was looked through for the batch that was gone,
+/// nothing of it was ever sent again.
+#[test]
+fn an_outbox_goes_on_after_a_squashed_batch_was_refused() {
+    let mut cluster = cluster();
+    let (ann, ws) = device(&mut cluster);
+    let schema =
+        Schema::new(0, [(TableName::new("messages").unwrap(), TableSchema::new("id"))]).unwrap();
+    cluster.set_schema(schema).unwrap();
+    let (table, key) = (TableName::new("unknown").unwrap(), Key::new("k").unwrap());
+    let write = |number: i64| {
+        let record = Record::new(&[("n".into(), Value::Int(number))]).unwrap();
+        let options = WriteOptions::default().squash();
+        ws.write_with(options, |tx| tx.put_record(&table, &key, record.clone())).unwrap()
+    };
+    write(1);
+    cluster.hold(&ann, Way::Down);
+    cluster.settle().unwrap();
+    cluster.cut(&ann).unwrap();
+    cluster.offline(&ann).unwrap();
+    write(2);
+    assert_eq!(waiting(&ws), 2, "the first was handed");
+    cluster.release(&ann);
+    cluster.online(&ann);
+    cluster.settle().unwrap();
+    assert_eq!((waiting(&ws), ws.dead_letters().unwrap().len()), (0, 2));
+    let last = ws.write(|tx| tx.put(MESSAGES, &message("m9", "t1", 9))).unwrap();
+    cluster.settle().unwrap();
+    assert!(matches!(last.verdict(), Some(Settled::Decided(Decision::Accepted { .. }))));
+    assert_eq!(waiting(&ws), 0);
 }

@@ -63,6 +63,11 @@ impl Play {
                 self.cluster.set_clock_ahead(&device, hours * 3_600_000);
                 Ok(())
             }
+            ["at", "most", number, "records"] => {
+                let number = number.parse().map_err(|_| format!("no number: {number}"))?;
+                self.cluster.limit_records(number);
+                Ok(())
+            }
             [what @ ("undo" | "retry" | "discard"), name] => self.take_back(what, name),
             ["own", named, ..] => {
                 let value = record(text.splitn(3, ' ').nth(2).unwrap_or_default())?;
@@ -74,7 +79,24 @@ impl Play {
                 let value = text.splitn(4, ' ').nth(3).unwrap_or_default();
                 self.edit(name, named, value)
             }
-            _ => Err(format!("no step: {text}")),
+            words => self.of_server(words).unwrap_or_else(|| Err(format!("no step: {text}"))),
+        }
+    }
+
+    /// Something that whoever runs the server does.
+    fn of_server(&mut self, words: &[&str]) -> Option<Done> {
+        match words {
+            ["delete", "workspace"] => {
+                Some(self.cluster.delete_workspace(WORKSPACE).map(drop).map_err(said))
+            }
+            ["at", "most", number, "records"] => Some(match number.parse() {
+                Ok(number) => {
+                    self.cluster.limit_records(number);
+                    Ok(())
+                }
+                Err(_) => Err(format!("no number: {number}")),
+            }),
+            _ => None,
         }
     }
 

@@ -43,11 +43,13 @@ pub(super) enum Command {
     /// Print records as they change, until interrupted
     Watch(Watch),
     /// List the versions of a record, newest first
-    History(OfRecord),
+    History(History),
     /// Say why a record is as it is and what it waits for
     Explain(OfRecord),
     /// List the refused batches of this device and why, send a unit of them again, or discard it
     DeadLetters(DeadLetters),
+    /// Forget this device's copy of a workspace; the server's stays
+    Purge(Purge),
     /// Store files, read them back, and say what they take
     #[command(subcommand)]
     Files(Files),
@@ -221,6 +223,40 @@ pub(super) enum Admin {
     Backup(Backup),
     /// Have a running server read its file of members again, and tell the devices at once
     Members(Running),
+    /// Have a running server delete a workspace, for everybody and for good
+    DeleteWorkspace(DeleteWorkspace),
+    /// Have a running server set fields of a record that the schema names as its own
+    SetOwned(SetOwned),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DeleteWorkspace {
+    /// The workspace
+    pub(super) workspace: String,
+    /// Do it: nobody can undo it
+    #[arg(long)]
+    pub(super) yes: bool,
+    #[command(flatten)]
+    pub(super) server: Running,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SetOwned {
+    /// Table of the record, like files
+    pub(super) table: String,
+    /// Key of the record in its table
+    pub(super) key: String,
+    /// Fields to set as a JSON object
+    #[arg(default_value = "{}")]
+    pub(super) set: String,
+    /// A field to remove; may be repeated
+    #[arg(long, value_name = "FIELD")]
+    pub(super) remove: Vec<String>,
+    /// Its workspace
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub(super) workspace: String,
+    #[command(flatten)]
+    pub(super) server: Running,
 }
 
 /// A server that runs.
@@ -288,6 +324,9 @@ pub(super) struct Serve {
     /// The bytes of an erased record leave the files within this time, like 12h; 24h by default
     #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) erase_within: Option<Duration>,
+    /// Refuse what would leave a workspace with more live records than this; deletes always pass
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(super) max_records: Option<u64>,
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,
@@ -548,6 +587,32 @@ pub(super) struct OfRecord {
     pub(super) store: Store,
     #[command(flatten)]
     pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Purge {
+    /// Also destroy what no server has: unsent batches, dead letters, rows of local tables
+    #[arg(long)]
+    pub(super) destroy_unsent: bool,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct History {
+    #[command(flatten)]
+    pub(super) record: OfRecord,
+    /// Ask the server, which has what other devices wrote too
+    #[arg(long, conflicts_with = "offline")]
+    pub(super) remote: bool,
+    /// With --remote: print the value that this field had in the version with the seq of --at
+    #[arg(long, requires = "at", requires = "remote")]
+    pub(super) field: Option<String>,
+    /// Seq of the version, as a conflict names it
+    #[arg(long, requires = "field")]
+    pub(super) at: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -92,9 +92,9 @@ impl From<SyncFailure> for Failure {
             SyncFailure::Offline { .. } | SyncFailure::TimedOut { .. } => {
                 Self::unreachable(failure.to_string())
             }
-            SyncFailure::Stopped { .. } | SyncFailure::Held { .. } => {
-                Self::failed(failure.to_string())
-            }
+            SyncFailure::Stopped { .. }
+            | SyncFailure::Held { .. }
+            | SyncFailure::ValueGone { .. } => Self::failed(failure.to_string()),
         }
     }
 }

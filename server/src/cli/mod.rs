@@ -14,6 +14,7 @@ mod import;
 mod export;
 mod sync;
 mod watch;
+mod workspace;
 mod history;
 mod erase;
 mod explain;
@@ -66,7 +67,8 @@ fn wants_json(command: &Command) -> bool {
         Command::Patch(args) => args.store.json,
         Command::Delete(args) | Command::Undelete(args) => args.store.json,
         Command::Watch(args) => args.store.json,
-        Command::History(args) | Command::Explain(args) => args.store.json,
+        Command::History(args) => args.record.store.json,
+        Command::Explain(args) => args.store.json,
         Command::DeadLetters(args) => args.store.json,
         Command::Files(args) => args.store().json,
         Command::Gc(args) => args.store.json,
@@ -74,6 +76,9 @@ fn wants_json(command: &Command) -> bool {
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
         Command::Admin(Admin::Members(args)) => args.json,
+        Command::Admin(Admin::DeleteWorkspace(args)) => args.server.json,
+        Command::Admin(Admin::SetOwned(args)) => args.server.json,
+        Command::Purge(args) => args.store.json,
         Command::Erase(args) => args.json,
         Command::Recover(args) => args.json,
         Command::Restore(args) => args.json,
@@ -112,6 +117,9 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Backup(args) => backup::backup(args),
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
         Command::Admin(Admin::Members(args)) => members::reload(args),
+        Command::Admin(Admin::DeleteWorkspace(args)) => workspace::delete(args),
+        Command::Admin(Admin::SetOwned(args)) => workspace::set_owned(args),
+        Command::Purge(args) => workspace::purge(args),
         Command::Erase(args) => erase::erase(args),
         Command::Recover(args) => recover::recover(args),
         Command::Restore(args) => restore::restore(args),
@@ -140,7 +148,8 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         tombstones: args.tombstones.unwrap_or(lastword::DEFAULT_TOMBSTONES),
         erased: args.erase_within.unwrap_or(lastword::DEFAULT_ERASE_WITHIN),
     };
-    match serve::run(&ServeOptions { data, listen, access, schema, keep, json }) {
+    let max_records = args.max_records;
+    match serve::run(&ServeOptions { data, listen, access, schema, keep, max_records, json }) {
         Err(serve::ServeError::Engine(error)) => Err(error.into()),
         done => Ok(done?),
     }

@@ -130,6 +130,13 @@ impl Session {
         })
     }
 
+    /// A connection on which the server has answered.
+    pub(super) fn reach(&self) -> Result<Connection, Failure> {
+        let mut connection = self.connect_for_sure()?;
+        connection.wait_caught_up(self, self.link.timeout, &mut |_| {})?;
+        Ok(connection)
+    }
+
     /// Sends what waits and receives what is new.
     pub(super) fn catch_up(&self) -> Result<SyncReport, Failure> {
         let mut connection = self.connect_for_sure()?;

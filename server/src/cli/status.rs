@@ -132,11 +132,15 @@ fn server(args: &Status, authority: &Authority) -> Result<(), Failure> {
         let list: Vec<Value> = workspaces
             .iter()
             .map(|status| {
-                json!({
+                let mut line = json!({
                     "workspace": status.workspace, "rows": status.rows,
                     "digest": status.digest.to_string(), "head": status.head,
                     "epoch": status.epoch.to_string(),
-                })
+                });
+                if let Some(deleted_ms) = status.deleted_ms {
+                    line["deleted_ms"] = deleted_ms.into();
+                }
+                line
             })
             .collect();
         let device = DeviceId::AUTHORITY.to_string();
@@ -145,6 +149,10 @@ fn server(args: &Status, authority: &Authority) -> Result<(), Failure> {
     }
     writeln!(out, "server's data in {}", authority.dir().display())?;
     for status in &workspaces {
+        if status.deleted_ms.is_some() {
+            writeln!(out, "workspace {}: deleted; its name is not given again", status.workspace)?;
+            continue;
+        }
         writeln!(
             out,
             "workspace {}: {} at seq {}, digest {}, epoch {}",

@@ -5,6 +5,7 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use super::VERSION;
+use super::history::{History, ReadHistory};
 use super::message::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
     ResetReason, Role, Survivors, Welcome, cut_text,
@@ -13,7 +14,7 @@ use crate::codec::{from_bytes, to_bytes};
 use crate::id::{BatchId, DeviceId, WorkspaceName};
 use crate::limits::{
     MAX_ATTACHMENTS, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BATCHES_IN_FLIGHT, MAX_CLOSE_REASON_BYTES,
-    MAX_MESSAGE_BYTES, MAX_PAGES_IN_FLIGHT, MAX_RECORD_BYTES, MAX_TEXT_BYTES,
+    MAX_HISTORY_REQUESTS, MAX_MESSAGE_BYTES, MAX_PAGES_IN_FLIGHT, MAX_RECORD_BYTES, MAX_TEXT_BYTES,
 };
 use crate::op::Batch;
 use crate::plant::{Plant, planted};
@@ -51,6 +52,11 @@ pub enum PushAnswer {
     },
     /// Its user is no member any more: nothing was decided.
     Revoked,
+    /// The workspace is deleted: nothing was decided.
+    Deleted {
+        /// For people.
+        message: String,
+    },
     /// It came after a refusal or a `NotNow` and was not looked at.
     Ignored,
 }
@@ -112,6 +118,8 @@ pub enum Input {
         /// The horizon of the view that it was read from.
         horizon: u64,
     },
+    /// Answer to [`Output::ReadHistory`].
+    History(History),
     /// Something new was published.
     Head {
         /// The attachment.
@@ -190,6 +198,13 @@ pub enum Output {
         /// Seq after which it begins.
         after: u64,
     },
+    /// Read versions of a record.
+    ReadHistory {
+        /// The workspace of the attachment.
+        workspace: WorkspaceName,
+        /// What is asked.
+        asked: ReadHistory,
+    },
     /// The attachment is over.
     Detached {
         /// The attachment.
@@ -242,6 +257,8 @@ struct Served {
     deciding: usize,
     /// Batches that wait for the gate.
     held: VecDeque<Batch>,
+    /// Questions about histories without an answer.
+    asked: usize,
 }
 
 /// Whether pushes are passed on.
@@ -324,6 +341,7 @@ impl AuthoritySession {
                 self.survivors_stored(attachment, is_last);
             }
             Input::Page { attachment, page, horizon } => self.page(attachment, page, horizon),
+            Input::History(answer) => self.history(answer),
             Input::Head { attachment, head, horizon } => {
                 if let Some(served) = self.served.get_mut(&attachment) {
                     served.head = served.head.max(head);
@@ -406,6 +424,7 @@ impl AuthoritySession {
                 self.read_more(attachment);
             }
             Message::Survivors(survivors) => self.survivors(survivors),
+            Message::ReadHistory(asked) => self.read_history(asked),
             Message::Detach { attachment } => {
                 if self.served.remove(&attachment).is_some() {
                     self.outputs.push_back(Output::Detached { attachment });
@@ -480,6 +499,7 @@ impl AuthoritySession {
             gate: Gate::Open,
             deciding: 0,
             held: VecDeque::new(),
+            asked: 0,
         };
         self.served.insert(attachment, served);
         self.outputs.push_back(Output::Attach { attach });
@@ -611,6 +631,9 @@ impl AuthoritySession {
             PushAnswer::Forked { message } => {
                 self.evict(attachment, AttachRefusal::DeviceForked, message);
             }
+            PushAnswer::Deleted { message } => {
+                self.evict(attachment, AttachRefusal::WorkspaceDeleted, message);
+            }
             PushAnswer::Revoked => self.revoke(attachment),
             PushAnswer::NotNow { .. } | PushAnswer::Ignored => {}
         }
@@ -642,6 +665,26 @@ impl AuthoritySession {
         served.offer = if is_last { Offer::Over } else { Offer::Awaited };
         self.send(&Message::SurvivorsStored { attachment });
         self.read_more(attachment);
+    }
+
+    fn read_history(&mut self, asked: ReadHistory) {
+        let Some(served) = self.served.get_mut(&asked.attachment).filter(|served| served.open)
+        else {
+            return;
+        };
+        if served.asked == MAX_HISTORY_REQUESTS {
+            return self.fail(ErrorCode::Protocol, "too many questions without an answer");
+        }
+        served.asked += 1;
+        let workspace = served.workspace.clone();
+        self.outputs.push_back(Output::ReadHistory { workspace, asked });
+    }
+
+    fn history(&mut self, answer: History) {
+        if let Some(served) = self.served.get_mut(&answer.attachment) {
+            served.asked = served.asked.saturating_sub(1);
+            self.send(&Message::History(answer));
+        }
     }
 
     fn page(&mut self, attachment: u64, page: Changes, horizon: u64) {

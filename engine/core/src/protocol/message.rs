@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::history::{History, ReadHistory};
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use crate::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
 use crate::limits::{
@@ -72,6 +73,10 @@ pub enum Message {
         /// Number of the attachment.
         attachment: u64,
     },
+    /// Replica: which versions of a record are there?
+    ReadHistory(ReadHistory),
+    /// Authority: these.
+    History(History),
     /// Replica: stop serving this attachment.
     Detach {
         /// Number of the attachment.
@@ -401,6 +406,8 @@ mod tag {
     pub(super) const SURVIVORS_STORED: u64 = 20;
     /// ATTACHED of a workspace of which not everybody sees everything.
     pub(super) const ATTACHED_COVER: u64 = 21;
+    pub(super) const READ_HISTORY: u64 = 22;
+    pub(super) const HISTORY: u64 = 23;
 }
 
 impl Encode for Message {
@@ -452,6 +459,8 @@ impl Encode for Message {
             Message::SurvivorsStored { attachment } => {
                 tagged(out, tag::SURVIVORS_STORED, attachment);
             }
+            Message::ReadHistory(asked) => tagged(out, tag::READ_HISTORY, asked),
+            Message::History(history) => tagged(out, tag::HISTORY, history),
             Message::Detach { attachment } => tagged(out, tag::DETACH, attachment),
             Message::Refresh { token } => tagged(out, tag::REFRESH, token),
             Message::Notice(notice) => tagged(out, tag::NOTICE, notice),
@@ -515,6 +524,8 @@ impl Decode for Message {
             },
             tag::SURVIVORS => Message::Survivors(Survivors::decode(from)?),
             tag::SURVIVORS_STORED => Message::SurvivorsStored { attachment: from.u64()? },
+            tag::READ_HISTORY => Message::ReadHistory(ReadHistory::decode(from)?),
+            tag::HISTORY => Message::History(History::decode(from)?),
             tag::DETACH => Message::Detach { attachment: from.u64()? },
             tag::REFRESH => Message::Refresh { token: from.str("token", MAX_TOKEN_BYTES)?.into() },
             tag::NOTICE => Message::Notice(Notice::decode(from)?),

@@ -3,11 +3,13 @@
 //! One law drives both sessions: feed one input, drain all outputs, wait. `docs/protocol.md` has
 //! the messages byte by byte and the order in which they may come.
 
+pub mod history;
 pub mod message;
 mod retry;
 pub mod authority;
 pub mod replica;
 
+pub use history::{History, HistoryRest, HistoryVersion, ReadHistory, VersionKind};
 pub use message::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
     ResetReason, Role, Survivors, Welcome,

@@ -4,7 +4,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::{At, Policy, TableRules, privacy};
-use crate::id::DeviceId;
+use crate::id::{BatchId, DeviceId};
 use crate::op::{Action, Op};
 use crate::plant::{Plant, planted};
 use crate::row::{FieldMark, Row};
@@ -67,7 +67,9 @@ pub fn apply<'a>(
 }
 
 /// A live row after the authority has set fields that it owns, if the op does that and no more.
-/// The row moves in the stream; who wrote it, and when, does not.
+/// The row moves in the stream; who wrote it, and when, does not. Under policy `revision` a tuple
+/// names one value, so this one gets a tuple of its own: the next id, so near that no edit which
+/// has not seen it comes in between, and loses.
 fn set_owned(row: &Row, op: &Op, at: &At, rules: TableRules<'_>) -> Option<Row> {
     let Action::Patch { set, remove } = &op.action else { return None };
     let mut names = set.iter().map(|field| &field.name).chain(remove).peekable();
@@ -77,6 +79,10 @@ fn set_owned(row: &Row, op: &Op, at: &At, rules: TableRules<'_>) -> Option<Row> 
     let mut next = Row { set_at: at.seq, ..row.clone() };
     set.iter().for_each(|field| next.record.set(field.clone()));
     remove.iter().for_each(|name| next.record.remove(name));
+    if rules.policy == Policy::Revision {
+        let id = u128::from_be_bytes(row.op_id.0).saturating_add(1);
+        next.op_id = BatchId(id.to_be_bytes());
+    }
     Some(next)
 }
 

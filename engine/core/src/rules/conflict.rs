@@ -149,7 +149,8 @@ fn field_names<'a>(old: &'a Row, new: &'a Record) -> Vec<&'a str> {
     kept.chain(changed).filter(|name| seen.insert(*name)).collect()
 }
 
-/// The conflict of an op that was superseded, unless it asked for what is there already.
+/// The conflict of an op that was superseded, unless it asked for what is there already. A delete
+/// gave way to the fields that it had not seen, or under `revision` to all.
 pub(super) fn lost(
     row: Option<&Row>,
     op: &Op,
@@ -157,14 +158,19 @@ pub(super) fn lost(
     at: &At,
     rules: TableRules<'_>,
     reason: Superseded,
+    unseen: &dyn Fn(Mark) -> bool,
 ) -> Option<Conflict> {
     let live = row.filter(|row| !row.deleted);
     let empty = Record::default();
     let stands = live.map_or(&empty, |row| &row.record);
     let wanted = wanted_fields(op, stands);
+    let in_the_way = |name: &str| {
+        let is_new = || live.is_some_and(|row| unseen(row.field_mark(name)));
+        op.action != Action::Delete || rules.policy == Policy::Revision || is_new()
+    };
     let fields: Vec<Disputed> = wanted
         .into_iter()
-        .filter(|(name, _)| !rules.owns(name))
+        .filter(|(name, _)| !rules.owns(name) && in_the_way(name))
         .map(|(name, losing)| Disputed { winning: value_of(stands, &name), name, losing })
         .filter(|disputed| disputed.winning != disputed.losing)
         .collect();
@@ -221,7 +227,8 @@ fn wanted_fields(op: &Op, stands: &Record) -> Vec<(String, Option<Vec<u8>>)> {
         Action::Patch { set, remove } => {
             set.iter().map(some).chain(remove.iter().map(|name| (name.clone(), None))).collect()
         }
-        Action::Delete | Action::Undelete { .. } => Vec::new(),
+        Action::Delete => stands.fields().iter().map(|f| (f.name.clone(), None)).collect(),
+        Action::Undelete { .. } => Vec::new(),
     }
 }
 

@@ -103,8 +103,8 @@ impl Case<'_> {
                 self.superseded(Superseded::ValueGone)
             }
             true => self.applied(Vec::new()),
-            // Its tombstone was purged, and the value with it.
-            false if row.is_none() => self.superseded(Superseded::ValueGone),
+            // Its tombstone was purged or the record erased, and the value with it.
+            false if row.is_none_or(Row::is_erased) => self.superseded(Superseded::ValueGone),
             false => self.superseded(Superseded::NotThatTombstone),
         }
     }
@@ -248,8 +248,9 @@ impl Case<'_> {
             Action::Delete => dead,
             _ => self.is_known_content(),
         };
-        let lost =
-            || conflict::lost(self.row, self.op, self.writer.device, self.at, self.rules, reason);
+        let unseen = |mark: Mark| self.writer.unseen(mark, self.op.base);
+        let (device, at) = (self.writer.device, self.at);
+        let lost = || conflict::lost(self.row, self.op, device, at, self.rules, reason, &unseen);
         let lost = if silent || planted(Plant::LoserNotTold) { None } else { lost() };
         let verdict = Verdict::Superseded { by, reason };
         Outcome { verdict, row: None, conflicts: lost.into_iter().collect() }

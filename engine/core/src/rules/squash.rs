@@ -3,6 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::limits::MAX_FIELDS;
 use crate::op::{Action, Op};
 use crate::value::{Field, Record};
 
@@ -28,7 +29,7 @@ pub fn squash(first: &Op, second: &Op) -> Option<Op> {
             Action::Put { record: patched(record, set, remove) }
         }
         (Action::Patch { set, remove }, Action::Patch { set: later, remove: gone }) => {
-            both((set, remove), (later, gone))
+            both((set, remove), (later, gone))?
         }
         _ => return None,
     };
@@ -44,7 +45,7 @@ fn patched(record: &Record, set: &[Field], remove: &[String]) -> Record {
 
 type Patch<'a> = (&'a Vec<Field>, &'a Vec<String>);
 
-fn both((set, remove): Patch<'_>, (later, gone): Patch<'_>) -> Action {
+fn both((set, remove): Patch<'_>, (later, gone): Patch<'_>) -> Option<Action> {
     let (mut set, mut remove) = (set.clone(), remove.clone());
     for field in later {
         remove.retain(|name| *name != field.name);
@@ -57,5 +58,7 @@ fn both((set, remove): Patch<'_>, (later, gone): Patch<'_>) -> Action {
     remove.extend(gone.iter().cloned());
     remove.sort();
     remove.dedup();
-    Action::Patch { set, remove }
+    // More than one op can name.
+    let fits = set.len() <= MAX_FIELDS && remove.len() <= MAX_FIELDS;
+    fits.then_some(Action::Patch { set, remove })
 }

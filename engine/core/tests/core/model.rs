@@ -347,6 +347,13 @@ impl Judge<'_> {
                 .map(|name| (name.clone(), value.get(&name).copied()))
                 .collect(),
             Wish::Patch(changes) => changes.clone(),
+            // It wanted gone what it had not seen; the tuple looks at the whole.
+            Wish::Delete => self
+                .authored()
+                .into_iter()
+                .filter(|(_, write)| self.policy == Policy::Revision || self.unseen(write))
+                .map(|(name, _)| (name, None))
+                .collect(),
             _ => BTreeMap::new(),
         };
         let differ: BTreeSet<String> = wanted
@@ -489,7 +496,8 @@ fn run(policy: Policy, steps: &[Step]) -> Result<(), TestCaseError> {
 }
 
 /// The steps twice, each op with the same seq: once as they are, and once with sets of a
-/// server-owned field in between. Nothing but that field may differ.
+/// server-owned field in between. Nothing but that field may differ, and under `revision` the id,
+/// by one.
 fn run_with_sets(policy: Policy, steps: &[Step], sets: &[bool]) -> Result<(), TestCaseError> {
     let owned = ["o".to_owned()];
     let rules = TableRules { server_owned: &owned, ..policy.into() };
@@ -523,8 +531,13 @@ fn run_with_sets(policy: Policy, steps: &[Step], sets: &[bool]) -> Result<(), Te
             let at = At { seq, ..at };
             set = apply(Some(row), &op, DeviceId::AUTHORITY, &at, rules, &[]);
         }
+        let of_plain = plain.as_ref().map(|row| row.op_id);
         let without = |row: &Row| {
-            let mut row = Row { set_at: 0, ..row.clone() };
+            let is_next =
+                |id: &BatchId| u128::from_be_bytes(id.0) < u128::from_be_bytes(row.op_id.0);
+            let is_named = policy == Policy::Revision && row.set_at != 0;
+            let op_id = of_plain.filter(|id| is_named && is_next(id)).unwrap_or(row.op_id);
+            let mut row = Row { set_at: 0, op_id, ..row.clone() };
             row.record.remove("o");
             row
         };

@@ -215,6 +215,54 @@ pub enum Message {
     Survivors(Survivors),
     Reserved19,
     SurvivorsStored { attachment: u64 },
+    Reserved21,
+    ReadHistory(ReadHistory),
+    History(History),
+}
+
+#[derive(Encode, Decode, Debug, Clone)]
+pub struct ReadHistory {
+    pub attachment: u64,
+    pub request: u64,
+    pub table: String,
+    pub key: String,
+    pub before: u64,
+}
+
+#[derive(Encode, Decode, Debug, Clone)]
+pub struct History {
+    pub attachment: u64,
+    pub request: u64,
+    pub versions: Vec<HistoryVersion>,
+    pub rest: HistoryRest,
+}
+
+#[derive(Encode, Decode, Debug, Clone)]
+pub struct HistoryVersion {
+    pub seq: u64,
+    pub time_ms: i64,
+    pub device: [u8; 16],
+    pub kind: VersionKind,
+    pub verdict: Option<Verdict>,
+    pub record: Option<Record>,
+}
+
+#[derive(Encode, Decode, Debug, Clone, Copy)]
+pub enum VersionKind {
+    Create,
+    Put,
+    Patch,
+    Delete,
+    Undelete,
+    Erase,
+    Kept,
+}
+
+#[derive(Encode, Decode, Debug, Clone, Copy)]
+pub enum HistoryRest {
+    Nothing,
+    More,
+    Gone,
 }
 
 #[derive(Encode, Decode, Debug, Clone)]

@@ -8,8 +8,9 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName}
 use lastword_core::manifest::{Blob, ManifestEntry, ManifestPage};
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
 use lastword_core::protocol::{
-    Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
-    ResetReason, Role, Survivors, Welcome,
+    Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, History,
+    HistoryRest, HistoryVersion, Message, Notice, ReadHistory, ResetReason, Role, Survivors,
+    VersionKind, Welcome,
 };
 use lastword_core::row::{FieldMark, Row};
 use lastword_core::rules::Policy;
@@ -69,6 +70,7 @@ pub fn all() -> Vec<Sample> {
     samples.extend(endings());
     samples.extend(survivors());
     samples.extend(files());
+    samples.extend(histories());
     samples.push(revoked());
     samples
 }
@@ -690,6 +692,63 @@ fn files() -> Vec<Sample> {
         sample("manifest.page", &page, &(1_u64, 1_u64, oentries)),
         sample("manifest.blob", &blob, &(sha256, 131_072_u64, 1_u64, 1_u64, root.0)),
     ]
+}
+
+/// Questions about older versions, and answers with every kind of version.
+fn histories() -> Vec<Sample> {
+    let (table, key) = (TableName::new("messages").unwrap(), Key::new("m1").unwrap());
+    let asked = ReadHistory { attachment: 1, request: 2, table, key, before: 300 };
+    let oasked = oracle::ReadHistory {
+        attachment: 1,
+        request: 2,
+        table: "messages".into(),
+        key: "m1".into(),
+        before: 300,
+    };
+    let mut samples = vec![sample(
+        "message.read_history",
+        &Message::ReadHistory(asked),
+        &oracle::Message::ReadHistory(oasked),
+    )];
+    let applied = Verdict::Applied { dropped: vec!["likes".into()] };
+    let oapplied = oracle::Verdict::Applied { dropped: vec!["likes".into()] };
+    let (mut versions, mut oversions) = (Vec::new(), Vec::new());
+    for (seq, kind, okind) in [
+        (299, VersionKind::Create, oracle::VersionKind::Create),
+        (298, VersionKind::Put, oracle::VersionKind::Put),
+        (297, VersionKind::Patch, oracle::VersionKind::Patch),
+        (296, VersionKind::Delete, oracle::VersionKind::Delete),
+        (295, VersionKind::Undelete, oracle::VersionKind::Undelete),
+        (294, VersionKind::Erase, oracle::VersionKind::Erase),
+        (293, VersionKind::Kept, oracle::VersionKind::Kept),
+    ] {
+        let has = seq % 2 == 1;
+        let (record_in, device) = (has.then(record), DeviceId(*b"device-device-01"));
+        let (verdict, overdict) = (has.then(|| applied.clone()), has.then(|| oapplied.clone()));
+        let time_ms = 1_700_000_000_000;
+        let orecord = has.then(orecord);
+        versions.push(HistoryVersion { seq, time_ms, device, kind, verdict, record: record_in });
+        oversions.push(oracle::HistoryVersion {
+            seq,
+            time_ms,
+            device: device.0,
+            kind: okind,
+            verdict: overdict,
+            record: orecord,
+        });
+    }
+    for (rest, orest) in [
+        (HistoryRest::Nothing, oracle::HistoryRest::Nothing),
+        (HistoryRest::More, oracle::HistoryRest::More),
+        (HistoryRest::Gone, oracle::HistoryRest::Gone),
+    ] {
+        let (versions, oversions) = (versions.clone(), oversions.clone());
+        let told = History { attachment: 1, request: 2, versions, rest };
+        let otold = oracle::History { attachment: 1, request: 2, versions: oversions, rest: orest };
+        let (told, otold) = (Message::History(told), oracle::Message::History(otold));
+        samples.push(sample(&format!("message.history.{rest}"), &told, &otold));
+    }
+    samples
 }
 
 /// The end of a membership.

@@ -424,6 +424,7 @@ impl World {
                 server.jobs.push_back(Job { connection, attachment, batch, gate });
             }
             FromAuthority::OpenGate { attachment } => server.gates[&attachment].set(false),
+            FromAuthority::ReadHistory { .. } => panic!("no device of this world asks"),
             FromAuthority::ReadPage { attachment, after, .. } => {
                 // Pages of two seqs, so that catching up takes several.
                 let to = (after + 2).min(server.head);

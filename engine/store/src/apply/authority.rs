@@ -3,7 +3,7 @@
 use lastword_core::id::DeviceId;
 use lastword_core::op::Op;
 use lastword_core::plant::{Plant, planted};
-use lastword_core::row::Row;
+use lastword_core::row::{Digest, Row};
 use lastword_core::rules::{self, At};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
@@ -14,7 +14,7 @@ use crate::keys::{
     self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, GRAVES, META, ROWS, StoredDecision, StoredRow,
     WorkspaceMeta,
 };
-use crate::payload::{DecidedBatch, Erasure, Restored};
+use crate::payload::{DecidedBatch, Erasure, Restored, WorkspaceDeleted};
 use crate::read;
 use crate::state::StateTxn;
 
@@ -61,6 +61,26 @@ pub(super) fn restored(state: &mut StateTxn<'_>, frame: &Restored) -> Result<(),
     }
     meta.head = meta.head.max(frame.head);
     meta.time_ms = meta.time_ms.max(frame.time_ms);
+    put_meta(state, workspace, &meta)
+}
+
+/// Its rows are in a copy that nobody reads from here on, which purges take away; without an epoch
+/// it is as if it was never made.
+pub(super) fn deleted(
+    state: &mut StateTxn<'_>,
+    frame: &WorkspaceDeleted,
+) -> Result<(), StoreError> {
+    let workspace = &frame.workspace;
+    let meta = read::meta(state, workspace)?;
+    let time_ms = u64::try_from(frame.time_ms).unwrap_or(0);
+    put(state, META, &keys::deleted_key(workspace), &time_ms)?;
+    let meta = WorkspaceMeta {
+        epoch: None,
+        generation: meta.generation.saturating_add(1),
+        rows: 0,
+        digest: Digest::default(),
+        ..meta
+    };
     put_meta(state, workspace, &meta)
 }
 

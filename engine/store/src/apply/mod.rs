@@ -65,6 +65,8 @@ impl Apply for ApplyPayload {
             Payload::LocalTables(declared) => replica::local_tables(state, declared),
             Payload::Schema(schema) => replica::schema(state, indexes, &schema),
             Payload::Retry(retry) => replica::retry(state, indexes, position, retry),
+            Payload::WorkspaceDeleted(frame) => authority::deleted(state, &frame),
+            Payload::Forgotten(frame) => reset::forgotten(state, indexes, &frame),
             Payload::Squash(frame) => replica::squash(state, indexes, position, frame),
             Payload::Reset(frame) => reset::reset(state, indexes, &frame),
             Payload::Carried(frame) => reset::carried(state, indexes, &frame),

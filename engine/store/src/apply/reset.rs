@@ -16,8 +16,9 @@ use crate::error::StoreError;
 use crate::index::Indexes;
 use crate::keys::{
     self, Lineage, META, OutboxEntry, PENDING, SHADOW, Shadow, StoredReset, StoredRow,
+    WorkspaceMeta,
 };
-use crate::payload::{Carried, Identity, RemotePage, Reset, SetAside};
+use crate::payload::{Carried, Forgotten, Identity, RemotePage, Reset, SetAside};
 use crate::read;
 use crate::state::StateTxn;
 
@@ -141,6 +142,41 @@ pub(super) fn set_aside(
     step.meta.written = step.meta.written.saturating_sub(frame.counters.len() as u64);
     step.end()?;
     local_ops(state, indexes, &read::store_workspace(), (0, None), position, &frame.rows)
+}
+
+/// The copy of a workspace goes, and what was to be sent of it. Rows are in a generation that
+/// nobody reads from here on. The server knows the counters, so they go on.
+pub(super) fn forgotten(
+    state: &mut StateTxn<'_>,
+    indexes: &Indexes,
+    frame: &Forgotten,
+) -> Result<(), StoreError> {
+    let workspace = &frame.workspace;
+    let entries = read::outbox(state, workspace, 0, usize::MAX)?;
+    let mut step = Step::begin(state, indexes, workspace)?;
+    let newest = step.new.unwrap_or(0).max(step.meta.generation);
+    entries.iter().for_each(|(counter, entry)| step.leave(*counter, entry));
+    step.end()?;
+    let of_copy = [
+        keys::reset_key(workspace),
+        keys::cover_key(workspace),
+        keys::schema_key(workspace),
+        keys::workspace_prefix(workspace),
+    ];
+    for key in of_copy {
+        if state.get(META, &key)?.is_some() {
+            state.delete(META, &key);
+        }
+    }
+    let decided = read::meta(state, workspace)?.decided;
+    let meta = WorkspaceMeta {
+        generation: newest.saturating_add(1),
+        written: decided,
+        decided,
+        gone: decided,
+        ..WorkspaceMeta::default()
+    };
+    put_meta(state, workspace, &meta)
 }
 
 impl Step<'_, '_> {

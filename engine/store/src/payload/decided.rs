@@ -66,8 +66,18 @@ impl DecidedBatch {
         let mut from = Decoder::new(bytes);
         let mut decided = Self::decode(&mut from)?;
         let len = from.len("values", MAX_BATCH_OPS)?;
+        let mut next = 0;
         for _ in 0..len {
-            decided.values.push((from.u64()?, Record::decode(&mut from)?));
+            let place = from.u64()?;
+            if place < next || place >= decided.batch.ops.len() as u64 {
+                return Err(from.invalid("place of a value"));
+            }
+            next = place + 1;
+            decided.values.push((place, Record::decode(&mut from)?));
+        }
+        // Without any it is a frame of the other kind.
+        if decided.values.is_empty() {
+            return Err(from.invalid("values"));
         }
         from.finish()?;
         Ok(decided)

@@ -23,9 +23,9 @@ use lastword_store::keys::{
 };
 use lastword_store::payload::{
     Attachment, BlobsFrame, BlobsPart, Carried, Cover, DeadLetters, DecidedBatch, Erasure,
-    Identity, LocalBatch, LocalTables, NewChunk, PackChunks, Payload, Purge, PurgePart, RemotePage,
-    Reset, Restored, Retry, SetAside, Squash, StoreRole, Sums, SurvivorFrame, Verdicts,
-    WorkspaceSchema,
+    Forgotten, Identity, LocalBatch, LocalTables, NewChunk, PackChunks, Payload, Purge, PurgePart,
+    RemotePage, Reset, Restored, Retry, SetAside, Squash, StoreRole, Sums, SurvivorFrame, Verdicts,
+    WorkspaceDeleted, WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -206,6 +206,15 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
     ]
 }
 
+/// Payloads of workspaces that end.
+fn ended_payloads() -> Vec<(&'static str, Payload)> {
+    let deleted = WorkspaceDeleted { workspace: workspace(), time_ms: 1_700_000_000_005 };
+    vec![
+        ("deleted", Payload::WorkspaceDeleted(deleted)),
+        ("forgotten", Payload::Forgotten(Forgotten { workspace: workspace() })),
+    ]
+}
+
 fn blob() -> Blob {
     let (sha256, root) = ([6; 32], ChunkId([7; 32]));
     Blob { sha256, size: 131_072, profile: 1, depth: 1, root }
@@ -324,8 +333,11 @@ fn workspace_facts(golden: &mut BTreeMap<&str, &str>) {
 #[test]
 fn payloads_and_state_rows_have_their_golden_bytes() {
     let mut golden = golden();
-    for (name, payload) in
-        own_payloads().into_iter().chain(synced_payloads()).chain(file_payloads())
+    for (name, payload) in own_payloads()
+        .into_iter()
+        .chain(synced_payloads())
+        .chain(ended_payloads())
+        .chain(file_payloads())
     {
         let bytes = payload.to_bytes();
         pinned(&mut golden, name, &bytes);

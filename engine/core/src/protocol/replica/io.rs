@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use crate::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use crate::op::Batch;
+use crate::protocol::history::History;
 use crate::protocol::message::{Attached, Changes, Decided, Entry};
 
 /// What a session is made with.
@@ -237,6 +238,17 @@ pub enum Input {
         /// What the store knows of each workspace now.
         states: Vec<(WorkspaceName, WorkspaceState)>,
     },
+    /// Ask the authority for versions of a record.
+    ReadHistory {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Number of the question, unique as long as it has no answer.
+        request: u64,
+        /// Table and key of the record.
+        record: (TableName, Key),
+        /// Only versions before this seq; 0 for the newest.
+        before: u64,
+    },
     /// Time has passed.
     Time,
 }
@@ -307,6 +319,14 @@ pub enum Output {
     /// Another store uses the device id: go on under a new one, durably. What waits in the outbox
     /// is sent again in its name.
     StoreFork,
+    /// Answer to [`Input::ReadHistory`]; none if the workspace is not attached now, the attachment
+    /// ended before there was one, or too many are asked at once.
+    History {
+        /// Number of the question.
+        request: u64,
+        /// What the authority said.
+        answer: Option<History>,
+    },
     /// The status of a workspace changed.
     Status {
         /// The workspace.

@@ -1,6 +1,6 @@
 //! What a session knows of one workspace.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -56,6 +56,8 @@ pub(super) struct Local {
     pub(super) attached: Option<Attached>,
     /// The record behind which the next survivors are read.
     pub(super) offered_to: Option<(TableName, Key)>,
+    /// Questions about histories without an answer.
+    pub(super) asked: BTreeSet<u64>,
 }
 
 /// Whether the outbox is being read.
@@ -88,6 +90,7 @@ impl Local {
             status: SyncStatus::Idle,
             attached: None,
             offered_to: None,
+            asked: BTreeSet::new(),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod attach;
 mod fork;
+mod history;
 mod offer;
 mod workspace;
 
@@ -107,6 +108,9 @@ impl ReplicaSession {
             Input::Attach { workspace, state } => self.add(workspace, state),
             Input::Detach { workspace } => self.remove(&workspace),
             Input::Time => self.time(now_ms),
+            Input::ReadHistory { workspace, request, record, before } => {
+                self.read_history(&workspace, request, record, before);
+            }
             Input::ForkStored { device, states } => self.fork_stored(device, states),
             Input::Written { workspace, counter } => {
                 if let Some(local) = self.workspaces.get_mut(&workspace) {
@@ -256,6 +260,7 @@ impl ReplicaSession {
 
     /// Forgets what belonged to the connection.
     fn reset(&mut self, workspace: &WorkspaceName) {
+        self.no_history(workspace);
         if let Some(local) = self.workspaces.get_mut(workspace) {
             if local.phase != Phase::Stopped {
                 local.phase = Phase::Idle;

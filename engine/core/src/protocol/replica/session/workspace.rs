@@ -42,6 +42,7 @@ impl ReplicaSession {
     }
 
     pub(super) fn remove(&mut self, workspace: &WorkspaceName) {
+        self.no_history(workspace);
         if let Some(local) = self.workspaces.remove(workspace)
             && local.is_attached()
         {
@@ -66,6 +67,7 @@ impl ReplicaSession {
         let attachment = match &message {
             Message::Attached(attached) => attached.attachment,
             Message::Changes(page) => page.attachment,
+            Message::History(answer) => answer.attachment,
             Message::Refused { attachment, .. }
             | Message::SurvivorsStored { attachment }
             | Message::Ack { attachment, .. }
@@ -85,6 +87,7 @@ impl ReplicaSession {
             Message::Changes(page) => self.changes(now_ms, &workspace, page),
             Message::Ack { decisions, .. } => self.decisions(now_ms, &workspace, decisions),
             Message::SurvivorsStored { .. } => self.survivors_stored(&workspace),
+            Message::History(answer) => self.history(&workspace, answer),
             Message::Refused { code, message, .. } => {
                 self.refused(now_ms, &workspace, code, message);
             }

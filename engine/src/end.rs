@@ -1,0 +1,77 @@
+//! A device forgets its copy of a workspace.
+
+use lastword_core::id::BatchId;
+use lastword_store::payload::{Forgotten, Payload};
+use lastword_store::{keys, read};
+
+use crate::error::{Error, Result};
+use crate::live::lock;
+use crate::workspace::Workspace;
+
+/// What a device may destroy when it forgets a workspace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consent {
+    /// Only what the server has too.
+    OnlySent,
+    /// Also what no server has: batches that wait, dead letters, rows of tables that stay here.
+    Everything,
+}
+
+/// What went with a workspace that a device forgot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// Live rows of the server that were here.
+    pub rows: u64,
+    /// Batches that no server had decided, as far as this device knew.
+    pub unsent: u64,
+    /// Dead letters.
+    pub dead_letters: u64,
+    /// Rows of tables that never leave the device.
+    pub local_rows: u64,
+}
+
+impl Workspace {
+    /// Forgets this device's copy of the workspace; the server's stays, and a later sync fetches it
+    /// again. Rows, versions and letters are gone at once for readers; their bytes leave the files
+    /// as folded history does.
+    ///
+    /// # Errors
+    /// [`Error::WouldDestroy`] says what only this device has, if `consent` does not cover it;
+    /// [`Error::StillAttached`] if a connection syncs it: detach it first; [`Error::Store`] if the
+    /// disk fails. Nothing is forgotten then.
+    pub fn purge(&self, consent: Consent) -> Result<Purged> {
+        self.check_writable()?;
+        let inner = &self.database().inner;
+        // Held to the end: nothing attaches meanwhile.
+        let attached = lock(&inner.attached);
+        if attached.contains_key(self.name()) {
+            return Err(Error::StillAttached { workspace: self.name().clone() });
+        }
+        let units: Vec<BatchId> = self.dead_letters()?.iter().map(|letter| letter.unit).collect();
+        let dead_letters = units.len() as u64;
+        let workspace = self.name().clone();
+        let purged = inner.writer.run(move |store| {
+            let newest = store.newest();
+            let meta = read::meta(newest, &workspace)?;
+            let unsent = meta.written.saturating_sub(meta.decided);
+            let local_rows =
+                read::count_local(newest, &keys::rows_prefix(&workspace, meta.generation))?;
+            let purged = Purged { rows: meta.rows, unsent, dead_letters, local_rows };
+            if consent == Consent::OnlySent && (unsent, dead_letters, local_rows) != (0, 0, 0) {
+                return Err(Error::WouldDestroy { workspace, unsent, dead_letters, local_rows });
+            }
+            let payload = Payload::Forgotten(Forgotten { workspace });
+            store.append_urgent(payload.kind(), &payload.to_bytes())?;
+            Ok(purged)
+        })?;
+        for unit in units {
+            match self.discard_dead_letter(unit) {
+                // Of a unit with several letters the first took all.
+                Ok(_) | Err(Error::NoDeadLetter { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        drop(attached);
+        Ok(purged)
+    }
+}
