@@ -79,7 +79,7 @@ impl Device {
     }
 
     /// The database that its app has open. After a restart it is another one, and the old one
-    /// answers [`Error::Closed`].
+    /// answers [`crate::Error::Closed`].
     #[must_use]
     pub fn database(&self) -> Database {
         lock(&self.process).app.database().clone()
