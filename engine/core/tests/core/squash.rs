@@ -72,9 +72,9 @@ fn one_op_does_what_two_did() {
     }
 }
 
-/// Semantics 1 and 4, the base rule: who writes on the version that stands, because the op before is
-/// going to lose, has another base, and that op must not drag the new one down. Ends and beginnings
-/// of lives stay steps of their own, and no op names more than one can.
+/// Semantics 1 and 4, the base rule: who writes on the version that stands, because the op before
+/// is going to lose, has another base, and that op must not drag the new one down. Ends and
+/// beginnings of lives stay steps of their own, and no op names more than one can.
 #[test]
 fn what_is_not_one_step_stays_two() {
     let first = op(5, 1, patch(&[("a", 1)], &[]));
