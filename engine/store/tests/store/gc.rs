@@ -12,7 +12,7 @@ use lastword_core::manifest::Blob;
 use lastword_core::op::{Action, Op};
 use lastword_core::value::{Record, Value};
 use lastword_store::blobs::{Fate, GcPlan, GcRun, GcSettings, Ingest, Ingested, visit_pieces};
-use lastword_store::payload::{LocalBatch, Payload};
+use lastword_store::payload::{BlobsFrame, BlobsPart, LocalBatch, Payload};
 use lastword_store::{BlobError, FileKind, MemoryDisk, Store, StoreError, Survival, read};
 
 use crate::blob_support::{append, get, noise, open, workspace};
@@ -44,7 +44,7 @@ impl World {
         static CONTENTS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
         let contents = CONTENTS.get_or_init(|| {
             // Two of one chunk; two of several that share some, and a page.
-            let shared = noise(1, 70_000);
+            let shared = noise(1, 200_000);
             let mut longer = shared.clone();
             longer.extend_from_slice(&noise(2, 30_000));
             vec![noise(3, 100), noise(4, 200), shared, longer]
@@ -467,6 +467,12 @@ fn known_loss_a_writer_paused_across_sweeps() {
     // It has looked: every chunk but its own tail is there.
     world.begin_storing(3);
     world.step_storing();
+    let (_, _, step) = world.storing.as_ref().unwrap();
+    let used = |frame: &BlobsFrame| match &frame.part {
+        BlobsPart::Chunks { used, .. } => !used.is_empty(),
+        _ => false,
+    };
+    assert!(step.as_ref().unwrap().frames.iter().any(used), "it has found nothing there");
     for _ in 0..6 {
         world.clock_ms += 2 * DAY;
         run(&mut world);
