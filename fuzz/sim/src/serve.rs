@@ -232,7 +232,7 @@ impl World {
                     Decision::Accepted { last_seq, .. } => *last_seq,
                     Decision::Refused { .. } => u64::MAX,
                 };
-                self.lost.insert(*batch, (*epoch, last));
+                self.lost.entry(*batch).or_default().push((*epoch, last));
             }
         }
         for device in &mut self.devices {
