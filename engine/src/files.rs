@@ -9,13 +9,14 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::{Key, TableName};
 use lastword_core::manifest::Blob;
 use lastword_core::row::Row;
 use lastword_core::value::{Record, Value};
-use lastword_store::blobs::{BlobReader, Blobs, Ingest};
+use lastword_store::blobs::{BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest};
 use lastword_store::payload::{BlobsFrame, BlobsPart, Payload};
 use lastword_store::{BlobError, read};
 
@@ -254,6 +255,43 @@ impl Files {
         Ok(usage)
     }
 
+    /// Collects garbage once: files that nothing names any more, in no record, tombstone or version
+    /// that this device still has, and the chunks that only they needed. What a run finds is
+    /// condemned, and goes with a later run once its grace is over.
+    ///
+    /// # Errors
+    /// [`Error::Blob`] if a run is under way, if a list of chunks is damaged (nobody knows then
+    /// what is needed), or if too much would go; [`Error::Store`] if the disk fails. Nothing is
+    /// lost then; the next run goes on.
+    pub fn collect(&self, options: CollectOptions) -> Result<Collected> {
+        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let settings = GcSettings {
+            now_ms: self.ws.database().inner.environment.now_ms(),
+            staged_ms: ms(options.staged),
+            grace_ms: ms(options.grace),
+            force: options.force || options.dry_run,
+        };
+        let mut plan = GcRun::begin(&self.blobs()?, self.ws.name(), settings)?.mark()?;
+        let (files, totals) = (std::mem::take(&mut plan.files), plan.totals);
+        if options.dry_run {
+            return Ok(Collected { files, totals, removed_packs: 0 });
+        }
+        let writer = &self.ws.database().inner.writer;
+        let plan = writer.run(move |store| {
+            store.collect(&mut plan)?;
+            Ok(plan)
+        })?;
+        let (moved, held) = plan.move_chunks()?;
+        self.append(moved)?;
+        drop(held);
+        // The log says first that they are gone.
+        let plan = writer.run(move |store| {
+            store.drop_packs(&plan)?;
+            Ok(plan)
+        })?;
+        Ok(Collected { files, totals, removed_packs: plan.remove_packs()? })
+    }
+
     fn blobs(&self) -> Result<Arc<Blobs>> {
         self.ws.database().inner.opened.blobs.upgrade().ok_or(Error::Closed)
     }
@@ -307,6 +345,37 @@ impl Tx {
         ])?;
         self.put_record(&table, &key, record)
     }
+}
+
+/// How garbage is collected.
+#[derive(Debug, Clone, Copy)]
+pub struct CollectOptions {
+    /// A stored file that nothing names yet stays this long, 24 hours unless set.
+    pub staged: Duration,
+    /// What nothing needs can be read and comes back this long before it goes, an hour unless set.
+    pub grace: Duration,
+    /// Look, and change nothing.
+    pub dry_run: bool,
+    /// Go on also if more than a tenth of everything would go.
+    pub force: bool,
+}
+
+impl Default for CollectOptions {
+    fn default() -> Self {
+        let hour = Duration::from_secs(3600);
+        Self { staged: 24 * hour, grace: hour, dry_run: false, force: false }
+    }
+}
+
+/// What one run of the garbage collection found and did.
+#[derive(Debug, Clone)]
+pub struct Collected {
+    /// Each file, its length and what becomes of it, in order of its hash.
+    pub files: Vec<(BlobHash, u64, Fate)>,
+    /// In numbers.
+    pub totals: GcTotals,
+    /// Packs whose files were removed.
+    pub removed_packs: u64,
 }
 
 /// A file that is being read. Every chunk is compared with its name before any byte of it is handed

@@ -159,6 +159,7 @@ fn fork_text(identity: &Identity) -> String {
 }
 
 fn files_text(part: &BlobsPart) -> String {
+    let of = |what, files, chunks| format!("{what}: {files} files, {chunks} chunks");
     match part {
         BlobsPart::Chunks { packs, used } => {
             let chunks: usize = packs.iter().map(|pack| pack.chunks.len()).sum();
@@ -169,6 +170,10 @@ fn files_text(part: &BlobsPart) -> String {
             format!("{}, {} bytes", BlobHash::Sha256(blob.sha256), blob.size)
         }
         BlobsPart::Damaged { chunks } => format!("{} damaged chunks", chunks.len()),
+        BlobsPart::Condemn { blobs, chunks, .. } => of("condemned", blobs.len(), chunks.len()),
+        BlobsPart::Spare { blobs, chunks } => of("needed again", blobs.len(), chunks.len()),
+        BlobsPart::Drop { blobs, chunks } => of("dropped", blobs.len(), chunks.len()),
+        BlobsPart::PackGone { pack } => format!("pack {pack} holds nothing any more"),
     }
 }
 

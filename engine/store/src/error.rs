@@ -289,6 +289,23 @@ pub enum BlobError {
         /// The chunk.
         chunk: ChunkId,
     },
+    /// Somebody is collecting garbage.
+    #[error("garbage is being collected already: try again when that has ended")]
+    Collecting,
+    /// So much would go that something is likely to be wrong.
+    #[error(
+        "{bytes} of {all} stored bytes would go, the limit for one run is a tenth: look at a dry \
+         run, then force it"
+    )]
+    TooMuchGarbage {
+        /// Bytes that would go.
+        bytes: u64,
+        /// Bytes that are stored.
+        all: u64,
+    },
+    /// The log was folded while it was read.
+    #[error("the log was folded while garbage was looked for: try again")]
+    Folded,
     /// The chunks of a file do not make it up.
     #[error("the list of chunks of {hash} does not fit the file: store it again")]
     Manifest {

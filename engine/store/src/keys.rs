@@ -17,6 +17,7 @@
 //! | `EXPIRING` | workspace 00 time table 00 key | nothing | both |
 //! | `CHUNKS` | workspace 00 chunk id | [`StoredChunk`] | both |
 //! | `BLOBS` | workspace 00 `b` sha256 | [`StoredBlob`] | both |
+//! | `BLOBS` | workspace 00 `c` sha256 | [`Condemned`] | both |
 //! | `BLOBS` | workspace 00 `p` number | [`StoredPack`] | both |
 //!
 //! A row key is `workspace 00 generation table 00 key` with the generation as four bytes
@@ -45,8 +46,8 @@ use crate::state::Space;
 mod blobs;
 
 pub use blobs::{
-    BLOBS, CHUNKS, StoredBlob, StoredChunk, StoredPack, blob_key, blobs_prefix, chunk_key,
-    chunk_of, pack_key, packs_prefix,
+    BLOBS, CHUNKS, ChunkMark, Condemned, StoredBlob, StoredChunk, StoredPack, blob_key,
+    blobs_prefix, chunk_key, chunk_of, condemned_key, pack_key, packs_prefix,
 };
 
 /// Facts about each workspace and about the store.

@@ -48,6 +48,12 @@ pub const INGEST_STEP_BYTES: u64 = 32 * 1024 * 1024;
 pub const PACK_WRITE_BYTES: usize = 1024 * 1024;
 /// Bytes of a file that are cut into chunks at a time.
 pub const CHUNKER_BYTES: usize = 2 * 1024 * 1024;
+/// Most files, and most chunks, that one run of the garbage collector condemns or drops.
+pub const MAX_GC_STEP: usize = 32_768;
+/// Bytes below which a run of the garbage collector is never too much.
+pub const GC_BREAKER_FROM_BYTES: u64 = 64 * 1024 * 1024;
+/// A run of the garbage collector takes at most one byte in so many.
+pub const GC_BREAKER_PART: u64 = 10;
 /// Packs that are kept open for reading.
 pub const MAX_OPEN_PACKS: usize = 64;
 /// Largest group number (48 bits on disk).
@@ -59,6 +65,7 @@ pub const SPARES_RESERVED: usize = 1;
 /// Spares that stay in a directory that nobody has open.
 pub const SPARES_KEPT: usize = 1;
 
+const _: () = assert!(MAX_GC_STEP <= MAX_FRAME_CHUNKS);
 const _: () = assert!(MAX_PACK_PAYLOAD <= MAX_FRAME);
 const _: () = assert!(2 * MAX_CHUNK_BYTES <= CHUNKER_BYTES);
 // Ids and places of the chunks of one step fit a frame many times.

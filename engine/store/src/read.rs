@@ -26,7 +26,7 @@ use crate::state::{Direction, KeyRange, Space, StateTxn, View};
 
 mod blobs;
 
-pub use blobs::{blob, blob_workspaces, chunk, pack, packs, visit_blobs, visit_chunks};
+pub use blobs::{blob, blob_workspaces, chunk, condemned, pack, packs, visit_blobs, visit_chunks};
 
 /// One key and its value.
 pub type Pair = (Vec<u8>, Arc<[u8]>);

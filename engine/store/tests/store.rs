@@ -27,6 +27,8 @@ mod damage;
 mod fold;
 #[path = "store/format.rs"]
 mod format;
+#[path = "store/gc.rs"]
+mod gc;
 #[path = "store/index.rs"]
 mod index;
 #[path = "store/kills.rs"]

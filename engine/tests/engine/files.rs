@@ -1,10 +1,11 @@
 //! Files as an app sees them.
 
 use std::io::Read;
+use std::time::Duration;
 
 use lastword::core::id::{Key, TableName};
 use lastword::store::{BlobError, ReadOnlyDisk};
-use lastword::{BlobHash, Database, Error, Files};
+use lastword::{BlobHash, CollectOptions, Database, Error, Fate, Files};
 
 use crate::support::Fixture;
 
@@ -191,4 +192,38 @@ fn the_log_names_a_file_before_a_record_does() {
     let place = |text: &str| kinds.iter().position(|(_, of)| of.contains(text)).unwrap();
     let (blob, record) = (place("5 bytes"), place("file_meta"));
     assert!(place("1 chunks") < blob && blob < record, "{kinds:?}");
+}
+
+/// R7.1, R7.2, B8: a deleted file stays as long as anything can bring it back; once nothing names
+/// it, it is condemned, and goes with a later run. A dry run says why and changes nothing.
+#[test]
+fn a_file_that_nothing_names_goes_in_two_steps() {
+    let Fixture { ws, db: _db, dir: _dir } = Fixture::new();
+    let files = ws.files();
+    let named = files.stage_from(&noise(200_000)[..], "named", &mut |_| {}).unwrap();
+    ws.write(|tx| tx.attach(&named, "text/plain")).unwrap();
+    let loose = files.stage_from(&b"nothing names this"[..], "loose", &mut |_| {}).unwrap();
+    files.delete(&named.hash()).unwrap();
+    let soon = CollectOptions { grace: Duration::ZERO, force: true, ..Default::default() };
+    let now = CollectOptions { staged: Duration::ZERO, ..soon };
+    let fate = |options| {
+        let found = files.collect(options).unwrap().files;
+        found.into_iter().find(|(hash, ..)| *hash == loose.hash()).map(|(_, _, fate)| fate)
+    };
+    assert_eq!(fate(soon), Some(Fate::JustStored));
+    assert_eq!(fate(CollectOptions { dry_run: true, ..now }), Some(Fate::Condemned));
+    assert_eq!(fate(now), Some(Fate::Condemned));
+    assert_eq!(bytes(&files, &loose.hash()), b"nothing names this");
+    let late = CollectOptions { grace: Duration::from_secs(3600), ..now };
+    assert_eq!(fate(late), Some(Fate::InGrace));
+    assert_eq!(fate(now), Some(Fate::Dropped));
+    assert_eq!(fate(now), None);
+    assert!(matches!(files.open(&loose.hash()), Err(Error::Blob(BlobError::Missing { .. }))));
+    // Its chunk follows in two steps of its own.
+    let gone = |_| files.collect(now).unwrap().totals.dropped_chunks;
+    assert_eq!((0..2).map(gone).sum::<u64>(), 1);
+    files.undelete(&named.hash()).unwrap();
+    assert_eq!(bytes(&files, &named.hash()), noise(200_000));
+    let refused = ws.write(|tx| tx.attach(&loose, "text/plain")).unwrap_err();
+    assert!(matches!(refused, Error::Blob(BlobError::Missing { .. })), "{refused}");
 }

@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use lastword::core::plant::{ALL, Found, Plant, Planted, put};
+use lastword::core::plant::{ALL, Plant, Planted, put};
 
 use crate::Args;
 use crate::plan::Plan;
@@ -32,10 +32,12 @@ pub fn run(what: &str, args: &Args) -> ExitCode {
 }
 
 fn describe(known: &Planted) {
-    println!("{} ({})\n   {}", known.name, known.promises, known.what);
-    match known.found {
-        Found::Seeds(seeds) => println!("    found by the simulator within {seeds} seeds"),
-        Found::Test(suite, test) => println!("    found by test {test} of {suite}"),
+    println!("{} ({})\n   {}", known.name, known.promise, known.what);
+    for seeds in known.seeds {
+        println!("    found by the simulator within {seeds} seeds");
+    }
+    for (suite, test) in known.tests {
+        println!("    found by test {test} of {suite}");
     }
 }
 
@@ -58,8 +60,8 @@ fn one(known: &Planted, args: &Args) -> ExitCode {
 /// Every bug that the simulator must find, within the seeds that it may take.
 fn all(args: &Args) -> ExitCode {
     let (began, mut found, mut missed) = (Instant::now(), 0, 0);
-    for known in ALL {
-        let Found::Seeds(seeds) = known.found else { continue };
+    for (known, seeds) in ALL.iter().flat_map(|known| known.seeds.iter().map(move |s| (known, *s)))
+    {
         match hunt(known.plant, 0..seeds, threads(args)) {
             Some((seed, broken)) => {
                 found += 1;

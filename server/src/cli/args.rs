@@ -51,6 +51,8 @@ pub(super) enum Command {
     /// Store files, read them back, and say what they take
     #[command(subcommand)]
     Files(Files),
+    /// Collect garbage once: files that nothing names, and what only they needed
+    Gc(Gc),
     /// Show what a directory holds and what waits
     Status(Status),
     /// List the frames of the log
@@ -403,6 +405,24 @@ impl Files {
             Files::Rm(args) | Files::Undelete(args) => &args.store,
         }
     }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Gc {
+    /// Say for each file what would become of it and why, and change nothing
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// What nothing needs stays this long after a run has found it, like 1h, which is the default
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub(super) grace: Option<Duration>,
+    /// A stored file that nothing names yet stays this long, like 24h, which is the default
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub(super) staged: Option<Duration>,
+    /// Go on also if more than a tenth of everything would go
+    #[arg(long)]
+    pub(super) force: bool,
+    #[command(flatten)]
+    pub(super) store: Store,
 }
 
 #[derive(Debug, Args)]

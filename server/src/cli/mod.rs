@@ -8,6 +8,7 @@ mod session;
 mod lines;
 mod records;
 mod files;
+mod gc;
 mod recover;
 mod import;
 mod export;
@@ -68,6 +69,7 @@ fn wants_json(command: &Command) -> bool {
         Command::History(args) | Command::Explain(args) => args.store.json,
         Command::DeadLetters(args) => args.store.json,
         Command::Files(args) => args.store().json,
+        Command::Gc(args) => args.store.json,
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
@@ -104,6 +106,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Explain(args) => explain::explain(args),
         Command::DeadLetters(args) => letters::letters(args),
         Command::Files(args) => files::files(args),
+        Command::Gc(args) => gc::gc(args),
         Command::Status(args) => status::status(args),
         Command::Log(args) => status::log(args),
         Command::Backup(args) => backup::backup(args),

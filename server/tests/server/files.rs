@@ -86,3 +86,19 @@ fn the_record_of_a_file_syncs_before_its_bytes() {
     let listed = lastword(dir, &list).ok();
     assert!(listed.contains("doc: 5 B, not on this device"), "{listed}");
 }
+
+/// B8, R7.2: `gc --dry-run` says for each file why it stays or goes, and changes nothing; a file
+/// whose record was erased from history goes with the runs that follow.
+#[test]
+fn gc_says_why_and_takes_what_nothing_names() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    fs::write(dir.join("doc"), b"hello").expect("it writes");
+    lastword(dir, &["files", "put", "doc", "--data", "phone"]).ok();
+    let dry = lastword(dir, &["gc", "--dry-run", "--data", "phone"]).ok();
+    assert!(dry.contains("stays, something names it"), "{dry}");
+    let ran = lastword(dir, &["gc", "--grace", "0h", "--json", "--data", "phone"]).ok();
+    let ran: serde_json::Value = serde_json::from_str(&ran).expect("one JSON line");
+    assert_eq!((&ran["files"], &ran["dropped_files"]), (&1.into(), &0.into()), "{ran}");
+    lastword(dir, &["gc", "--data", "nowhere"]).fails(1);
+}

@@ -5,7 +5,7 @@ use lastword_core::id::WorkspaceName;
 
 use super::put;
 use crate::error::StoreError;
-use crate::keys::{self, BLOBS, CHUNKS, StoredBlob, StoredChunk, StoredPack};
+use crate::keys::{self, BLOBS, CHUNKS, ChunkMark, Condemned, StoredBlob, StoredChunk, StoredPack};
 use crate::oplog::frame_len;
 use crate::payload::{BlobsFrame, BlobsPart, PackChunks};
 use crate::read;
@@ -23,19 +23,60 @@ pub(super) fn blobs(
             used.iter().try_for_each(|id| {
                 change(state, workspace, id, |chunk| {
                     chunk.touched = touched;
+                    if matches!(chunk.mark, ChunkMark::Condemned(_)) {
+                        chunk.mark = ChunkMark::Whole;
+                    }
                 })
             })
         }
         BlobsPart::Blob { blob, time_ms } => {
             let stored = StoredBlob { blob: *blob, touched, time_ms: *time_ms };
+            state.delete(BLOBS, &keys::condemned_key(workspace, &blob.sha256));
             put(state, BLOBS, &keys::blob_key(workspace, &blob.sha256), &stored)
         }
         BlobsPart::Damaged { chunks } => chunks.iter().try_for_each(|id| {
             change(state, workspace, id, |chunk| {
-                chunk.is_damaged = true;
+                chunk.mark = ChunkMark::Damaged;
             })
         }),
+        BlobsPart::Condemn { blobs, chunks, time_ms } => {
+            let condemned = Condemned { at: touched, time_ms: *time_ms };
+            for sha256 in blobs {
+                put(state, BLOBS, &keys::condemned_key(workspace, sha256), &condemned)?;
+            }
+            chunks.iter().try_for_each(|id| {
+                change(state, workspace, id, |chunk| chunk.mark = ChunkMark::Condemned(condemned))
+            })
+        }
+        BlobsPart::Spare { blobs, chunks } => {
+            for sha256 in blobs {
+                state.delete(BLOBS, &keys::condemned_key(workspace, sha256));
+            }
+            let spare = |chunk: &mut StoredChunk| chunk.mark = ChunkMark::Whole;
+            chunks.iter().try_for_each(|id| change(state, workspace, id, spare))
+        }
+        BlobsPart::Drop { blobs, chunks } => {
+            for sha256 in blobs {
+                state.delete(BLOBS, &keys::condemned_key(workspace, sha256));
+                state.delete(BLOBS, &keys::blob_key(workspace, sha256));
+            }
+            chunks.iter().try_for_each(|id| drop_chunk(state, workspace, id))
+        }
+        BlobsPart::PackGone { pack } => {
+            state.delete(BLOBS, &keys::pack_key(workspace, *pack));
+            Ok(())
+        }
     }
+}
+
+fn drop_chunk(
+    state: &mut StateTxn<'_>,
+    workspace: &WorkspaceName,
+    id: &ChunkId,
+) -> Result<(), StoreError> {
+    let Some(chunk) = read::chunk(state, workspace, id)? else { return Ok(()) };
+    state.delete(CHUNKS, &keys::chunk_key(workspace, id));
+    take_from(state, workspace, chunk.pack, frame_bytes(chunk.len))
 }
 
 fn add(
@@ -64,7 +105,7 @@ fn add(
             len: chunk.len,
             raw: chunk.raw,
             touched,
-            is_damaged: false,
+            mark: ChunkMark::Whole,
         };
         put(state, CHUNKS, &key, &stored)?;
     }

@@ -5,7 +5,7 @@ use std::sync::{Arc, RwLock};
 use super::{Blobs, visit_pieces};
 use crate::disk::Disk;
 use crate::error::{BlobError, DiskError, StoreError};
-use crate::oplog::Entropy;
+use crate::oplog::{Entropy, LogReader};
 use crate::read;
 use crate::state::View;
 
@@ -32,7 +32,8 @@ pub(crate) fn check(
 ) -> Result<CheckedBlobs, StoreError> {
     let published = Arc::new(RwLock::new(view.clone()));
     // Nothing is written, so nothing is drawn.
-    let blobs = Arc::new(Blobs::new(disk.clone(), [0; 16], Entropy::new([0; 32]), 0, published));
+    let (entropy, log) = (Entropy::new([0; 32]), LogReader::new(Vec::new()));
+    let blobs = Arc::new(Blobs::new(disk.clone(), [0; 16], entropy, 0, (published, log)));
     let mut checked = CheckedBlobs::default();
     for workspace in read::blob_workspaces(&**view)? {
         checked.packs += read::packs(&**view, &workspace)?.len() as u64;

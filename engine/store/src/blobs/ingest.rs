@@ -12,8 +12,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::chunker::Chunker;
 use super::pages::Pages;
-use super::{Blobs, Written, lock};
+use super::{Blobs, Lease, Written, lock};
 use crate::error::{BlobError, StoreError};
+use crate::keys::ChunkMark;
 use crate::limits::INGEST_STEP_BYTES;
 use crate::payload::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
 use crate::read;
@@ -33,6 +34,8 @@ pub struct Ingest<R> {
     size: u64,
     limit: u64,
     time_ms: i64,
+    /// No chunk that this has stored or found goes while it is held.
+    _lease: Lease,
 }
 
 /// What one step did.
@@ -46,6 +49,9 @@ pub struct Ingested {
     pub new_bytes: u64,
     /// The file, after the last step.
     pub blob: Option<Blob>,
+    /// The packs of the step: none of them goes before its frames are committed, so this is kept
+    /// until then.
+    _packs: Vec<Written>,
 }
 
 /// The chunks of one step.
@@ -76,6 +82,7 @@ impl<R: Read> Ingest<R> {
             size: 0,
             limit: limit.min(MAX_BLOB_BYTES),
             time_ms,
+            _lease: blobs.lease(),
         }
     }
 
@@ -94,12 +101,13 @@ impl<R: Read> Ingest<R> {
             has_ended = !self.next_chunk(&view, &mut step)?;
         }
         let blob = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
+        let _packs = step.packs.values().filter_map(|(written, _)| written.clone()).collect();
         let mut frames = step.sync(&self.workspace)?;
         frames.extend(blob.map(|blob| BlobsFrame {
             workspace: self.workspace.clone(),
             part: BlobsPart::Blob { blob, time_ms: self.time_ms },
         }));
-        Ok(Ingested { frames, read_bytes: self.size, new_bytes: step.new_bytes, blob })
+        Ok(Ingested { frames, read_bytes: self.size, new_bytes: step.new_bytes, blob, _packs })
     }
 
     /// Stores the next chunk; false if there is none.
@@ -154,7 +162,7 @@ impl Step {
             return Ok(id);
         }
         match read::chunk(state, workspace, &id)? {
-            Some(chunk) if !chunk.is_damaged => {
+            Some(chunk) if chunk.mark == ChunkMark::Whole => {
                 self.used.insert(id);
             }
             _ => {

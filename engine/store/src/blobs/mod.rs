@@ -6,24 +6,25 @@
 
 mod check;
 mod chunker;
+mod gc;
 mod ingest;
 mod pack;
 mod pages;
 mod reader;
 mod walk;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 
 use lastword_core::hash::ChunkId;
 use lastword_core::id::WorkspaceName;
 use lastword_core::manifest::Blob;
 
 use crate::disk::Disk;
-use crate::error::{BlobError, StoreError};
-use crate::keys::StoredChunk;
+use crate::error::{BlobError, DiskError, StoreError};
+use crate::keys::{StoredChunk, StoredPack};
 use crate::limits::MAX_OPEN_PACKS;
-use crate::oplog::{Entropy, Segment};
+use crate::oplog::{Entropy, LogReader, Segment};
 use crate::payload::NewChunk;
 use crate::read;
 use crate::state::View;
@@ -31,6 +32,7 @@ use crate::state::View;
 pub use check::CheckedBlobs;
 pub(crate) use check::check;
 pub use chunker::Chunker;
+pub use gc::{Fate, GcPlan, GcRun, GcSettings, GcTotals, HeldPacks};
 pub use ingest::{Ingest, Ingested};
 use pack::PackWriter;
 pub use reader::BlobReader;
@@ -44,6 +46,7 @@ pub struct Blobs {
     log_id: [u8; 16],
     pack_size: u64,
     published: Arc<RwLock<Arc<View>>>,
+    log: LogReader,
     shared: Mutex<Shared>,
 }
 
@@ -53,7 +56,30 @@ struct Shared {
     /// Opened for reading.
     open: BTreeMap<u64, Arc<Segment>>,
     /// Where chunks of a workspace go.
-    writers: BTreeMap<WorkspaceName, Arc<Mutex<PackWriter>>>,
+    writers: BTreeMap<WorkspaceName, Written>,
+    /// Packs of this process, as long as somebody has chunks in them that the log does not name.
+    held: BTreeMap<u64, Weak<Mutex<PackWriter>>>,
+    /// Packs that are about to go.
+    doomed: BTreeSet<u64>,
+    /// Log positions at which those began who are storing files.
+    leases: BTreeMap<u64, u64>,
+    next_lease: u64,
+    /// Somebody is collecting garbage.
+    is_collecting: bool,
+}
+
+/// Held while a file is stored: chunks that were stored or used since it began stay, and those that
+/// were condemned since are not dropped.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    blobs: Arc<Blobs>,
+    number: u64,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        lock(&self.blobs.shared).leases.remove(&self.number);
+    }
 }
 
 /// A pack that got a chunk.
@@ -65,11 +91,35 @@ impl Blobs {
         log_id: [u8; 16],
         entropy: Entropy,
         pack_size: u64,
-        published: Arc<RwLock<Arc<View>>>,
+        (published, log): (Arc<RwLock<Arc<View>>>, LogReader),
     ) -> Self {
-        let (open, writers) = (BTreeMap::new(), BTreeMap::new());
-        let shared = Mutex::new(Shared { entropy, open, writers });
-        Blobs { disk, log_id, pack_size, published, shared }
+        let shared = Mutex::new(Shared {
+            entropy,
+            open: BTreeMap::new(),
+            writers: BTreeMap::new(),
+            held: BTreeMap::new(),
+            doomed: BTreeSet::new(),
+            leases: BTreeMap::new(),
+            next_lease: 0,
+            is_collecting: false,
+        });
+        Blobs { disk, log_id, pack_size, published, log, shared }
+    }
+
+    /// Begins to store a file.
+    fn lease(self: &Arc<Self>) -> Lease {
+        let mut shared = lock(&self.shared);
+        // Read while nobody can ask for the oldest lease: it is that of an older view at worst.
+        let begun = self.view().position();
+        let number = shared.next_lease;
+        shared.next_lease += 1;
+        shared.leases.insert(number, begun);
+        Lease { blobs: self.clone(), number }
+    }
+
+    /// Where the oldest lease began.
+    fn floor(&self) -> u64 {
+        lock(&self.shared).leases.values().min().copied().unwrap_or(u64::MAX)
     }
 
     /// The newest state whose frames are durable.
@@ -137,7 +187,10 @@ impl Blobs {
             Some(written) => written,
             None => {
                 let is_first = !shared.writers.contains_key(workspace);
-                let resumed = if is_first { self.resume(state, workspace)? } else { None };
+                let resumed = match is_first {
+                    true => self.resume(state, workspace, &shared.doomed)?,
+                    false => None,
+                };
                 let writer = match resumed {
                     Some(writer) => writer,
                     None => {
@@ -145,8 +198,11 @@ impl Blobs {
                         PackWriter::create(&*self.disk, entropy, self.log_id, workspace)?
                     }
                 };
+                let number = writer.segment.number();
                 let written = Arc::new(Mutex::new(writer));
                 shared.writers.insert(workspace.clone(), written.clone());
+                shared.held.retain(|_, held| held.strong_count() > 0);
+                shared.held.insert(number, Arc::downgrade(&written));
                 written
             }
         };
@@ -163,10 +219,14 @@ impl Blobs {
         &self,
         state: &View,
         workspace: &WorkspaceName,
+        doomed: &BTreeSet<u64>,
     ) -> Result<Option<PackWriter>, StoreError> {
         let packs = read::packs(state, workspace)?;
-        let Some((number, last)) = packs.last().filter(|(_, pack)| pack.end < self.pack_size)
-        else {
+        // A step that has chunks in a pack alone knows where that ends.
+        let usable = |(number, pack): &&(u64, StoredPack)| {
+            pack.end < self.pack_size && !doomed.contains(number)
+        };
+        let Some((number, last)) = packs.last().filter(usable) else {
             return Ok(None);
         };
         // One that is damaged or gone is left as it is; reads of its chunks say so.
@@ -175,6 +235,37 @@ impl Blobs {
         match is_whole {
             true => Ok(Some(PackWriter::resume(Arc::new(segment), last.end)?)),
             false => Ok(None),
+        }
+    }
+
+    /// Makes sure that nobody adds to a pack or waits for chunks in it any more; false if somebody
+    /// does. What is doomed is to be let go of or forgotten.
+    fn doom(&self, workspace: &WorkspaceName, number: u64) -> bool {
+        let mut shared = lock(&self.shared);
+        let is_active = |written: &Written| lock(written).segment.number() == number;
+        let active = shared.writers.get(workspace).filter(|written| is_active(written));
+        let own = usize::from(active.is_some());
+        let held = shared.held.get(&number).map_or(0, Weak::strong_count);
+        if held > own {
+            return false;
+        }
+        if own > 0 {
+            shared.writers.remove(workspace);
+        }
+        shared.doomed.insert(number);
+        true
+    }
+
+    /// Removes the file of a doomed pack, of which the log says by now that it is gone.
+    fn remove(&self, number: u64) -> Result<(), StoreError> {
+        let mut shared = lock(&self.shared);
+        shared.open.remove(&number);
+        shared.doomed.remove(&number);
+        drop(shared);
+        match self.disk.remove(number) {
+            // Whoever removed it: it is gone.
+            Ok(()) | Err(DiskError::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
         }
     }
 

@@ -41,8 +41,9 @@ pub(super) struct PackWriter {
     buffer: Vec<u8>,
     /// Position of the first byte of the buffer.
     buffer_at: u64,
-    /// A write or sync has failed: what the medium holds is not known, and nothing is added.
-    is_broken: bool,
+    /// The first write or sync that failed: what the medium holds is not known since, nothing is
+    /// added, and nobody's chunks in it are confirmed any more.
+    broken: Option<DiskError>,
     /// Compressed chunks, before it is known whether they are worth it.
     scratch: Vec<u8>,
 }
@@ -74,7 +75,7 @@ impl PackWriter {
 
     fn at(segment: Arc<Segment>, end: u64) -> Self {
         let (buffer, scratch) = (Vec::new(), Vec::new());
-        PackWriter { segment, buffer, buffer_at: end, is_broken: false, scratch }
+        PackWriter { segment, buffer, buffer_at: end, broken: None, scratch }
     }
 
     /// Position behind the last frame.
@@ -83,7 +84,7 @@ impl PackWriter {
     }
 
     pub(super) fn is_broken(&self) -> bool {
-        self.is_broken
+        self.broken.is_some()
     }
 
     /// Adds a chunk; it counts once the pack was synced and the log says so.
@@ -112,11 +113,12 @@ impl PackWriter {
         self.push(PACK_BLOB, &to_bytes(blob));
     }
 
-    /// Makes everything durable that was added.
+    /// Makes everything durable that was added. Errors: also those of others who share the pack,
+    /// since the bytes that got lost may be anybody's.
     pub(super) fn sync(&mut self) -> Result<(), DiskError> {
         self.write_out()?;
         let synced = self.segment.file.sync();
-        self.is_broken |= synced.is_err();
+        self.broken = synced.clone().err();
         synced
     }
 
@@ -128,9 +130,12 @@ impl PackWriter {
     }
 
     fn write_out(&mut self) -> Result<(), DiskError> {
+        if let Some(cause) = &self.broken {
+            return Err(cause.clone());
+        }
         let at = self.segment.offset(self.buffer_at);
         let written = self.segment.file.write_at(at, &self.buffer);
-        self.is_broken |= written.is_err();
+        self.broken = written.clone().err();
         self.buffer_at += self.buffer.len() as u64;
         self.buffer.clear();
         written

@@ -14,6 +14,7 @@ pub const CHUNKS: Space = Space::new(14);
 pub const BLOBS: Space = Space::new(15);
 
 const BLOB: u8 = b'b';
+const CONDEMNED: u8 = b'c';
 const PACK: u8 = b'p';
 
 /// `workspace 00 chunk id`.
@@ -46,6 +47,15 @@ pub fn blobs_prefix(workspace: &WorkspaceName) -> Vec<u8> {
     out
 }
 
+/// `workspace 00 63 sha256`: where a file is noted that nothing names.
+#[must_use]
+pub fn condemned_key(workspace: &WorkspaceName, sha256: &[u8; 32]) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.push(CONDEMNED);
+    out.extend_from_slice(sha256);
+    out
+}
+
 /// `workspace 00 70 number`.
 #[must_use]
 pub fn pack_key(workspace: &WorkspaceName, pack: u64) -> Vec<u8> {
@@ -75,9 +85,28 @@ pub struct StoredChunk {
     pub raw: u64,
     /// Log position of the newest frame that stored or used it.
     pub touched: u64,
-    /// A read has found other bytes there: it counts as not here, and is written again when its
-    /// file is stored again.
-    pub is_damaged: bool,
+    /// Whether it counts.
+    pub mark: ChunkMark,
+}
+
+/// Whether a chunk counts as here. One that does not is written again when a file needs it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkMark {
+    /// It does.
+    Whole,
+    /// A read has found other bytes there.
+    Damaged,
+    /// No file needed it; it can be read until it is dropped.
+    Condemned(Condemned),
+}
+
+/// When something was found that nothing names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Condemned {
+    /// Log position of the frame that says so.
+    pub at: u64,
+    /// The time of it, milliseconds since 1970 UTC.
+    pub time_ms: i64,
 }
 
 /// A file that is here.
@@ -105,20 +134,42 @@ impl Encode for StoredChunk {
         for number in [self.pack, self.position, self.len, self.raw, self.touched] {
             out.u64(number);
         }
-        out.bool(self.is_damaged);
+        match self.mark {
+            ChunkMark::Whole => out.u64(0),
+            ChunkMark::Damaged => out.u64(1),
+            ChunkMark::Condemned(condemned) => {
+                out.u64(2);
+                condemned.encode(out);
+            }
+        }
     }
 }
 
 impl Decode for StoredChunk {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            pack: from.u64()?,
-            position: from.u64()?,
-            len: from.u64()?,
-            raw: from.u64()?,
-            touched: from.u64()?,
-            is_damaged: from.bool()?,
-        })
+        let (pack, position) = (from.u64()?, from.u64()?);
+        let (len, raw, touched) = (from.u64()?, from.u64()?, from.u64()?);
+        let offset = from.offset();
+        let mark = match from.u64()? {
+            0 => ChunkMark::Whole,
+            1 => ChunkMark::Damaged,
+            2 => ChunkMark::Condemned(Condemned::decode(from)?),
+            _ => return Err(DecodeError::Invalid { what: "mark of a chunk", offset }),
+        };
+        Ok(Self { pack, position, len, raw, touched, mark })
+    }
+}
+
+impl Encode for Condemned {
+    fn encode(&self, out: &mut Encoder) {
+        out.u64(self.at);
+        out.i64(self.time_ms);
+    }
+}
+
+impl Decode for Condemned {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        Ok(Self { at: from.u64()?, time_ms: from.i64()? })
     }
 }
 

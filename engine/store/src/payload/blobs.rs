@@ -39,6 +39,34 @@ pub enum BlobsPart {
         /// Which.
         chunks: Vec<ChunkId>,
     },
+    /// Nothing names these files, and no file needs these chunks: the first step of their end.
+    Condemn {
+        /// Files, by SHA-256.
+        blobs: Vec<[u8; 32]>,
+        /// Chunks.
+        chunks: Vec<ChunkId>,
+        /// The time of it, milliseconds since 1970 UTC.
+        time_ms: i64,
+    },
+    /// They are needed again.
+    Spare {
+        /// Files.
+        blobs: Vec<[u8; 32]>,
+        /// Chunks.
+        chunks: Vec<ChunkId>,
+    },
+    /// They are gone; their bytes in packs are dead.
+    Drop {
+        /// Files.
+        blobs: Vec<[u8; 32]>,
+        /// Chunks.
+        chunks: Vec<ChunkId>,
+    },
+    /// A pack holds no chunk any more: its file goes once this is durable.
+    PackGone {
+        /// Its number.
+        pack: u64,
+    },
 }
 
 /// Chunks that were added to one pack.
@@ -117,8 +145,36 @@ impl Encode for BlobsFrame {
                 out.u64(2);
                 out.list(chunks);
             }
+            BlobsPart::Condemn { blobs, chunks, time_ms } => {
+                put_both(out, 3, blobs, chunks);
+                out.i64(*time_ms);
+            }
+            BlobsPart::Spare { blobs, chunks } => put_both(out, 4, blobs, chunks),
+            BlobsPart::Drop { blobs, chunks } => put_both(out, 5, blobs, chunks),
+            BlobsPart::PackGone { pack } => {
+                out.u64(6);
+                out.u64(*pack);
+            }
         }
     }
+}
+
+fn put_both(out: &mut Encoder, tag: u64, blobs: &[[u8; 32]], chunks: &[ChunkId]) {
+    out.u64(tag);
+    out.len_of(blobs.len());
+    blobs.iter().for_each(|sha256| out.raw(sha256));
+    out.list(chunks);
+}
+
+type Both = (Vec<[u8; 32]>, Vec<ChunkId>);
+
+fn take_both(from: &mut Decoder<'_>) -> Result<Both, DecodeError> {
+    let len = from.len("files", MAX_FRAME_CHUNKS)?;
+    let mut blobs = Vec::new();
+    for _ in 0..len {
+        blobs.push(from.array()?);
+    }
+    Ok((blobs, from.list("chunks", MAX_FRAME_CHUNKS)?))
 }
 
 impl Decode for BlobsFrame {
@@ -132,6 +188,19 @@ impl Decode for BlobsFrame {
             },
             1 => BlobsPart::Blob { blob: Blob::decode(from)?, time_ms: from.i64()? },
             2 => BlobsPart::Damaged { chunks: from.list("chunks", MAX_FRAME_CHUNKS)? },
+            3 => {
+                let (blobs, chunks) = take_both(from)?;
+                BlobsPart::Condemn { blobs, chunks, time_ms: from.i64()? }
+            }
+            4 => {
+                let (blobs, chunks) = take_both(from)?;
+                BlobsPart::Spare { blobs, chunks }
+            }
+            5 => {
+                let (blobs, chunks) = take_both(from)?;
+                BlobsPart::Drop { blobs, chunks }
+            }
+            6 => BlobsPart::PackGone { pack: from.u64()? },
             _ => return Err(DecodeError::Invalid { what: "part of a blobs frame", offset }),
         };
         Ok(Self { workspace, part })

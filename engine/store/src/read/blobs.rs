@@ -6,7 +6,7 @@ use lastword_core::id::WorkspaceName;
 
 use super::{ReadState, damaged, state_damaged, typed, visit_range};
 use crate::error::StoreError;
-use crate::keys::{self, BLOBS, CHUNKS, StoredBlob, StoredChunk, StoredPack};
+use crate::keys::{self, BLOBS, CHUNKS, Condemned, StoredBlob, StoredChunk, StoredPack};
 
 /// Where a chunk is.
 pub fn chunk<S: ReadState + ?Sized>(
@@ -24,6 +24,15 @@ pub fn blob<S: ReadState + ?Sized>(
     sha256: &[u8; 32],
 ) -> Result<Option<StoredBlob>, StoreError> {
     typed(state, BLOBS, &keys::blob_key(workspace, sha256))
+}
+
+/// Since when nothing names a file, if that was found.
+pub fn condemned<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    sha256: &[u8; 32],
+) -> Result<Option<Condemned>, StoreError> {
+    typed(state, BLOBS, &keys::condemned_key(workspace, sha256))
 }
 
 /// How far a pack is used.

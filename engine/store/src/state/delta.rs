@@ -1,11 +1,12 @@
 //! The newest rows, in memory, each with the versions views may still read.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque, btree_map, hash_map};
+use std::collections::{BTreeMap, BTreeSet, VecDeque, btree_map};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use foldhash::fast::RandomState;
+use indexmap::{IndexMap, map};
 
 use crate::limits::{MAX_SPACES, SCAN_ROWS};
 use crate::state::space::{Direction, KeyRange, Space};
@@ -40,7 +41,7 @@ struct Versions {
 #[derive(Debug)]
 enum Rows {
     Sorted(BTreeMap<Key, Versions>),
-    Hashed(HashMap<Key, Versions, RandomState>),
+    Hashed(IndexMap<Key, Versions, RandomState>),
 }
 
 /// An ordered map from (space, key, position) to a value or a delete. One writer adds, readers
@@ -63,7 +64,7 @@ impl Delta {
 
     /// An empty delta that keeps no order until it is scanned.
     pub(crate) fn unsorted() -> Self {
-        let spaces = std::array::from_fn(|_| Rows::Hashed(HashMap::default()));
+        let spaces = std::array::from_fn(|_| Rows::Hashed(IndexMap::default()));
         Delta { spaces: RwLock::new(spaces), bytes: AtomicUsize::new(0) }
     }
 
@@ -235,7 +236,7 @@ impl Rows {
             Rows::Sorted(rows) => {
                 std::mem::take(rows).into_iter().for_each(|(key, versions)| take(key, versions));
             }
-            Rows::Hashed(rows) => rows.drain().for_each(|(key, versions)| take(key, versions)),
+            Rows::Hashed(rows) => rows.drain(..).for_each(|(key, versions)| take(key, versions)),
         }
     }
 
@@ -251,8 +252,8 @@ impl Rows {
                 }
             },
             Rows::Hashed(rows) => match rows.entry(key) {
-                hash_map::Entry::Occupied(known) => known.into_mut(),
-                hash_map::Entry::Vacant(fresh) => {
+                map::Entry::Occupied(known) => known.into_mut(),
+                map::Entry::Vacant(fresh) => {
                     fresh.insert(Versions::of(version));
                     return fresh_cost;
                 }

@@ -3,6 +3,7 @@
 //! A state machine without thread, clock or randomness of its own. One owner drives it; readers
 //! hold views and handles.
 
+mod collecting;
 mod folding;
 mod open;
 mod options;

@@ -80,9 +80,9 @@ impl Store {
         };
         let folding = Folding::new(base);
         let entropy = writer.entropy().clone();
-        let published = handle.published.clone();
-        let pack_size = options.pack_size;
-        let blobs = Arc::new(Blobs::new(disk.clone(), log_id, entropy, pack_size, published));
+        let (published, log) = (handle.published.clone(), writer.reader().clone());
+        let (pack_size, shown) = (options.pack_size, (published, log));
+        let blobs = Arc::new(Blobs::new(disk.clone(), log_id, entropy, pack_size, shown));
         Ok((Store { disk, apply, options, writer, state, folding, handle, blobs }, report))
     }
 }

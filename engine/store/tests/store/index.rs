@@ -149,7 +149,12 @@ fn take(store: &mut Store, step: &Step) {
             let seqs = received_to + 1..;
             let entries: Vec<Entry> = rows.iter().zip(seqs).map(received).collect();
             let to = received_to.max(meta.head) + entries.len() as u64;
-            let previous = vec![0; entries.len()];
+            let position = |entry: &Entry| {
+                let Entry::Row { table, key, .. } = entry;
+                let row_key = keys::row_key(&workspace(), meta.generation, table, key);
+                read::row(store.newest(), &row_key).unwrap().map_or(0, |row| row.position)
+            };
+            let previous = entries.iter().map(position).collect();
             let consistent_at = consistent.then_some(to);
             let (workspace, from) = (workspace(), received_to);
             let page = RemotePage { workspace, from, to, consistent_at, entries, previous };

@@ -17,8 +17,9 @@ use lastword_core::schema::{Schema, TableSchema};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
 use lastword_core::value::Record;
 use lastword_store::keys::{
-    Lineage, OutboxEntry, Shadow, StoredBlob, StoredChunk, StoredDecision, StoredErasure,
-    StoredPack, StoredPending, StoredReset, StoredRow, StoredSurvivor, WorkspaceMeta,
+    ChunkMark, Condemned, Lineage, OutboxEntry, Shadow, StoredBlob, StoredChunk, StoredDecision,
+    StoredErasure, StoredPack, StoredPending, StoredReset, StoredRow, StoredSurvivor,
+    WorkspaceMeta,
 };
 use lastword_store::payload::{
     Attachment, BlobsFrame, BlobsPart, Carried, Cover, DeadLetters, DecidedBatch, Erasure,
@@ -214,10 +215,16 @@ fn blob() -> Blob {
 fn file_payloads() -> Vec<(&'static str, Payload)> {
     let chunk = NewChunk { id: ChunkId([8; 32]), position: 48, len: 300, raw: 65_536 };
     let packs = vec![PackChunks { pack: 9, end: 376, chunks: vec![chunk] }];
+    let (blobs, chunks) = (|| vec![[6; 32]], || vec![ChunkId([8; 32])]);
+    let time_ms = 1_700_000_000_007;
     let parts = [
         ("blobs.chunks", BlobsPart::Chunks { packs, used: vec![ChunkId([7; 32])] }),
         ("blobs.blob", BlobsPart::Blob { blob: blob(), time_ms: 1_700_000_000_006 }),
         ("blobs.damaged", BlobsPart::Damaged { chunks: vec![ChunkId([8; 32])] }),
+        ("blobs.condemn", BlobsPart::Condemn { blobs: blobs(), chunks: chunks(), time_ms }),
+        ("blobs.spare", BlobsPart::Spare { blobs: blobs(), chunks: chunks() }),
+        ("blobs.drop", BlobsPart::Drop { blobs: blobs(), chunks: chunks() }),
+        ("blobs.pack_gone", BlobsPart::PackGone { pack: 300 }),
     ];
     let payload = |part| Payload::Blobs(BlobsFrame { workspace: workspace(), part });
     parts.map(|(name, part)| (name, payload(part))).to_vec()
@@ -226,9 +233,13 @@ fn file_payloads() -> Vec<(&'static str, Payload)> {
 /// Rows of files, chunks and packs.
 fn file_rows(golden: &mut BTreeMap<&str, &str>) {
     let (pack, position, len, raw, touched) = (9, 48, 300, 65_536, 500);
-    let chunk = StoredChunk { pack, position, len, raw, touched, is_damaged: false };
+    let chunk = StoredChunk { pack, position, len, raw, touched, mark: ChunkMark::Whole };
     value(golden, "state.chunk", &chunk);
-    value(golden, "state.chunk.damaged", &StoredChunk { is_damaged: true, ..chunk });
+    value(golden, "state.chunk.damaged", &StoredChunk { mark: ChunkMark::Damaged, ..chunk });
+    let condemned = Condemned { at: 600, time_ms: 1_700_000_000_007 };
+    let mark = ChunkMark::Condemned(condemned);
+    value(golden, "state.chunk.condemned", &StoredChunk { mark, ..chunk });
+    value(golden, "state.condemned", &condemned);
     let (blob, time_ms) = (blob(), 1_700_000_000_006);
     value(golden, "state.blob", &StoredBlob { blob, touched, time_ms });
     value(golden, "state.pack", &StoredPack { end: 376, live: 328 });

@@ -1,0 +1,350 @@
+//! Garbage: files that nothing names, chunks that no file needs, packs that hold none.
+//!
+//! A run looks at one view of the state and at all of the log before it, away from the writer. What
+//! it finds is decided on the writer, which looks again at everything that came since. Nothing goes
+//! in one step: what is not needed is condemned, and dropped by a later run, a grace later, if that
+//! does not find it needed either. What is condemned can be read, but does not count as here, so
+//! whoever needs it meanwhile stores it again.
+//!
+//! Whoever stores a file holds a lease from before its first look until the file is in the log.
+//! What was stored or used since the oldest lease began stays, and so does what was condemned
+//! since. No count of references is kept, so none can be wrong.
+//!
+//! A pack whose last chunk was dropped goes once the log says so, and not before.
+
+mod mentions;
+mod packs;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use lastword_core::hash::{BlobHash, ChunkId};
+use lastword_core::id::WorkspaceName;
+
+use super::{Blobs, lock, visit_pieces};
+use crate::error::{BlobError, StoreError};
+use crate::keys::{ChunkMark, Condemned, StoredBlob, StoredChunk};
+use crate::limits::{GC_BREAKER_FROM_BYTES, GC_BREAKER_PART, MAX_GC_STEP};
+use crate::payload::{BlobsFrame, BlobsPart};
+use crate::read::{self, ReadState};
+use crate::state::{Dump, View};
+
+pub use packs::HeldPacks;
+
+/// How a run goes about it.
+#[derive(Debug, Clone, Copy)]
+pub struct GcSettings {
+    /// The clock by which things grow old, milliseconds since 1970 UTC.
+    pub now_ms: i64,
+    /// A stored file that nothing names yet stays this long.
+    pub staged_ms: i64,
+    /// What is condemned can be read and comes back this long.
+    pub grace_ms: i64,
+    /// Go on also if more than a tenth of everything would go.
+    pub force: bool,
+}
+
+/// What becomes of a file, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It stays: something names it.
+    Named,
+    /// It stays: it was stored a short while ago and may be about to be named.
+    JustStored,
+    /// Nothing names it: it is condemned now.
+    Condemned,
+    /// Nothing names it: it was condemned, and its grace is not over.
+    InGrace,
+    /// It was condemned, and something names it again.
+    Spared,
+    /// It goes.
+    Dropped,
+}
+
+/// What a run finds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GcTotals {
+    /// Bytes of files that go.
+    pub dropped_bytes: u64,
+    /// Bytes of all files.
+    pub all_bytes: u64,
+    /// Chunks that go, and their bytes in packs.
+    pub dropped_chunks: u64,
+    /// Bytes of those chunks in packs.
+    pub freed_bytes: u64,
+    /// Bytes of all chunks in packs.
+    pub stored_bytes: u64,
+    /// Chunks that no file needs and that are condemned now.
+    pub condemned_chunks: u64,
+}
+
+/// One run over one workspace. There is one at a time in a store.
+#[derive(Debug)]
+pub struct GcRun {
+    blobs: Arc<Blobs>,
+    workspace: WorkspaceName,
+    settings: GcSettings,
+    /// Where the oldest lease began when the view was taken, or before.
+    floor: u64,
+    view: Arc<View>,
+}
+
+/// What a run wants to change, to be decided on the writer.
+#[derive(Debug)]
+pub struct GcPlan {
+    run: GcRun,
+    /// Each file with what becomes of it, in order of its hash.
+    pub files: Vec<(BlobHash, u64, Fate)>,
+    /// In numbers.
+    pub totals: GcTotals,
+    condemn_blobs: Vec<StoredBlob>,
+    spare_blobs: Vec<StoredBlob>,
+    drop_blobs: Vec<(StoredBlob, Condemned)>,
+    condemn_chunks: Vec<(ChunkId, StoredChunk)>,
+    spare_chunks: Vec<(ChunkId, StoredChunk)>,
+    drop_chunks: Vec<(ChunkId, StoredChunk)>,
+    /// Files that are named by what came since the run looked.
+    named_since: BTreeSet<[u8; 32]>,
+}
+
+impl Drop for GcRun {
+    fn drop(&mut self) {
+        lock(&self.blobs.shared).is_collecting = false;
+    }
+}
+
+impl GcRun {
+    /// Begins a run. Errors: [`BlobError::Collecting`] while another one is under way.
+    pub fn begin(
+        blobs: &Arc<Blobs>,
+        workspace: &WorkspaceName,
+        settings: GcSettings,
+    ) -> Result<Self, BlobError> {
+        let was_collecting = std::mem::replace(&mut lock(&blobs.shared).is_collecting, true);
+        if was_collecting {
+            return Err(BlobError::Collecting);
+        }
+        // In this order: whoever ends in between has its file in the view.
+        let floor = blobs.floor();
+        let view = blobs.view();
+        let (blobs, workspace) = (blobs.clone(), workspace.clone());
+        Ok(GcRun { blobs, workspace, settings, floor, view })
+    }
+
+    /// Looks at everything; changes nothing. Errors: [`BlobError::Damaged`] and the like if a list
+    /// of chunks cannot be read, since nobody knows then what is needed, [`BlobError::Folded`],
+    /// [`BlobError::TooMuchGarbage`].
+    pub fn mark(self) -> Result<GcPlan, BlobError> {
+        let named = self.named()?;
+        let (files, totals) = (Vec::new(), GcTotals::default());
+        let force = self.settings.force;
+        let mut plan = GcPlan {
+            run: self,
+            files,
+            totals,
+            condemn_blobs: Vec::new(),
+            spare_blobs: Vec::new(),
+            drop_blobs: Vec::new(),
+            condemn_chunks: Vec::new(),
+            spare_chunks: Vec::new(),
+            drop_chunks: Vec::new(),
+            named_since: BTreeSet::new(),
+        };
+        let kept = plan.judge_files(&named)?;
+        plan.judge_chunks(&kept)?;
+        let GcTotals { dropped_bytes, all_bytes, freed_bytes, stored_bytes, .. } = plan.totals;
+        for (bytes, all) in [(dropped_bytes, all_bytes), (freed_bytes, stored_bytes)] {
+            if bytes > GC_BREAKER_FROM_BYTES && bytes > all / GC_BREAKER_PART && !force {
+                return Err(BlobError::TooMuchGarbage { bytes, all });
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Every file that a row or a frame names. The walk over redb proves that no row is missing:
+    /// one that is would have named a file.
+    fn named(&self) -> Result<BTreeSet<[u8; 32]>, BlobError> {
+        let mut named = BTreeSet::new();
+        let base = self.view.base.clone();
+        let checkpointed_to = base.watermark.map_or(0, |mark| mark.durable.end);
+        let mut rows = Dump::new(base, &[]);
+        while let Some((_, key, value)) = rows.next()? {
+            mentions::gather(&key, &mut named);
+            mentions::gather(&value, &mut named);
+        }
+        // What came behind the checkpoint is in the log, and so is the history.
+        let log = &self.blobs.log;
+        let scanned = log.scan(log.first_position(), self.view.position(), |frame| {
+            mentions::gather(frame.payload, &mut named);
+            Ok(std::ops::ControlFlow::Continue(()))
+        });
+        if log.first_position() > checkpointed_to {
+            return Err(BlobError::Folded);
+        }
+        scanned?;
+        Ok(named)
+    }
+}
+
+impl GcPlan {
+    /// Decides about each file; returns those that stay for now.
+    fn judge_files(&mut self, named: &BTreeSet<[u8; 32]>) -> Result<Vec<StoredBlob>, BlobError> {
+        let GcRun { view, workspace, settings, .. } = &self.run;
+        let GcSettings { now_ms, staged_ms, grace_ms, .. } = *settings;
+        let is_over = |since: i64, time: i64| now_ms.saturating_sub(since) >= time;
+        let (mut kept, mut found) = (Vec::new(), Vec::new());
+        read::visit_blobs(&**view, workspace, &mut |stored| {
+            found.push((stored, read::condemned(&**view, workspace, &stored.blob.sha256)?));
+            Ok(())
+        })?;
+        for (stored, condemned) in found {
+            let is_named = named.contains(&stored.blob.sha256);
+            let fate = match condemned {
+                None if is_named => Fate::Named,
+                None if !is_over(stored.time_ms, staged_ms) => Fate::JustStored,
+                None => Fate::Condemned,
+                Some(_) if is_named => Fate::Spared,
+                Some(since) if is_over(since.time_ms, grace_ms) => Fate::Dropped,
+                Some(_) => Fate::InGrace,
+            };
+            match (fate, condemned) {
+                (Fate::Condemned, _) => push(&mut self.condemn_blobs, stored),
+                (Fate::Spared, _) => push(&mut self.spare_blobs, stored),
+                (Fate::Dropped, Some(since)) => push(&mut self.drop_blobs, (stored, since)),
+                _ => {}
+            }
+            self.totals.all_bytes += stored.blob.size;
+            if fate == Fate::Dropped {
+                self.totals.dropped_bytes += stored.blob.size;
+            }
+            // The chunks of what goes now stay until the log says that it has gone.
+            kept.push(stored);
+            self.files.push((BlobHash::Sha256(stored.blob.sha256), stored.blob.size, fate));
+        }
+        Ok(kept)
+    }
+
+    /// Decides about each chunk that no file needs.
+    fn judge_chunks(&mut self, kept: &[StoredBlob]) -> Result<(), BlobError> {
+        let GcRun { blobs, view, workspace, settings, floor } = &self.run;
+        let mut needed = Vec::new();
+        for stored in kept {
+            visit_pieces(blobs, workspace, &stored.blob, &mut |id| {
+                needed.push(short(id));
+                Ok(())
+            })?;
+        }
+        needed.sort_unstable();
+        needed.dedup();
+        let (mut condemn, mut spare, mut go) = (Vec::new(), Vec::new(), Vec::new());
+        let totals = &mut self.totals;
+        read::visit_chunks(&**view, workspace, &mut |id, chunk| {
+            let is_needed = needed.binary_search(&short(&id)).is_ok();
+            totals.stored_bytes += chunk.len;
+            match chunk.mark {
+                ChunkMark::Condemned(_) if is_needed => push(&mut spare, (id, chunk)),
+                ChunkMark::Condemned(since) => {
+                    let is_over =
+                        settings.now_ms.saturating_sub(since.time_ms) >= settings.grace_ms;
+                    if since.at < *floor && chunk.touched < *floor && is_over {
+                        totals.dropped_chunks += 1;
+                        totals.freed_bytes += chunk.len;
+                        push(&mut go, (id, chunk));
+                    }
+                }
+                _ if !is_needed && chunk.touched < *floor => {
+                    totals.condemned_chunks += 1;
+                    push(&mut condemn, (id, chunk));
+                }
+                _ => {}
+            }
+            Ok(())
+        })?;
+        (self.condemn_chunks, self.spare_chunks, self.drop_chunks) = (condemn, spare, go);
+        Ok(())
+    }
+
+    /// Position behind everything that the run has looked at.
+    pub(crate) fn seen_to(&self) -> u64 {
+        self.run.view.position()
+    }
+
+    /// Takes in a frame that came since.
+    pub(crate) fn look_at(&mut self, payload: &[u8]) {
+        mentions::gather(payload, &mut self.named_since);
+    }
+
+    /// What the log is to say, on the newest state, once every frame since was looked at. Whatever
+    /// has moved since the run looked is left for the next one.
+    pub(crate) fn decide<S: ReadState + ?Sized>(
+        &self,
+        newest: &S,
+    ) -> Result<Vec<BlobsFrame>, StoreError> {
+        let (workspace, named) = (&self.run.workspace, &self.named_since);
+        let is_same_blob = |stored: &StoredBlob| {
+            let is_unnamed = !named.contains(&stored.blob.sha256);
+            let known = read::blob(newest, workspace, &stored.blob.sha256)?;
+            Ok::<_, StoreError>(is_unnamed && known == Some(*stored))
+        };
+        let is_same_chunk = |(id, chunk): &(ChunkId, StoredChunk)| {
+            Ok::<_, StoreError>(read::chunk(newest, workspace, id)? == Some(*chunk))
+        };
+        let mut condemn = (Vec::new(), same(&self.condemn_chunks, is_same_chunk)?);
+        for stored in &self.condemn_blobs {
+            if is_same_blob(stored)? {
+                condemn.0.push(stored.blob.sha256);
+            }
+        }
+        let mut go = (Vec::new(), same(&self.drop_chunks, is_same_chunk)?);
+        for (stored, since) in &self.drop_blobs {
+            let sha256 = stored.blob.sha256;
+            let is_condemned = read::condemned(newest, workspace, &sha256)? == Some(*since);
+            if is_condemned && is_same_blob(stored)? {
+                go.0.push(sha256);
+            }
+        }
+        let spare_blobs: Vec<_> =
+            self.spare_blobs.iter().map(|stored| stored.blob.sha256).collect();
+        let spare = (spare_blobs, same(&self.spare_chunks, is_same_chunk)?);
+        let time_ms = self.run.settings.now_ms;
+        let parts = [
+            (spare, (|blobs, chunks, _| BlobsPart::Spare { blobs, chunks }) as MakePart),
+            (condemn, |blobs, chunks, time_ms| BlobsPart::Condemn { blobs, chunks, time_ms }),
+            (go, |blobs, chunks, _| BlobsPart::Drop { blobs, chunks }),
+        ];
+        let frame = |((blobs, chunks), make): (Both, MakePart)| {
+            let is_empty = blobs.is_empty() && chunks.is_empty();
+            let part = make(blobs, chunks, time_ms);
+            (!is_empty).then(|| BlobsFrame { workspace: workspace.clone(), part })
+        };
+        Ok(parts.into_iter().filter_map(frame).collect())
+    }
+}
+
+type Both = (Vec<[u8; 32]>, Vec<ChunkId>);
+type MakePart = fn(Vec<[u8; 32]>, Vec<ChunkId>, i64) -> BlobsPart;
+
+fn same(
+    chunks: &[(ChunkId, StoredChunk)],
+    is_same: impl Fn(&(ChunkId, StoredChunk)) -> Result<bool, StoreError>,
+) -> Result<Vec<ChunkId>, StoreError> {
+    let mut out = Vec::new();
+    for chunk in chunks {
+        if is_same(chunk)? {
+            out.push(chunk.0);
+        }
+    }
+    Ok(out)
+}
+
+/// Adds to a list unless the run has enough of it.
+fn push<T>(list: &mut Vec<T>, item: T) {
+    if list.len() < MAX_GC_STEP {
+        list.push(item);
+    }
+}
+
+/// What is remembered of a needed chunk. Two that begin alike only keep each other.
+fn short(id: &ChunkId) -> u64 {
+    id.0.first_chunk().map_or(0, |start| u64::from_le_bytes(*start))
+}
