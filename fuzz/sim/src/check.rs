@@ -246,9 +246,11 @@ fn outbox(world: &mut World, at: usize, workspace: &WorkspaceName, waiting: Vec<
         if waiting.contains(batch) {
             continue;
         }
-        let lost = world.lost.get(batch).is_some_and(|(epoch, last)| {
-            let passed = device.passed.get(&(workspace.clone(), *epoch));
-            passed.is_some_and(|passed| passed >= last)
+        let lost = world.lost.get(batch).is_some_and(|lost| {
+            lost.iter().any(|(epoch, last)| {
+                let passed = device.passed.get(&(workspace.clone(), *epoch));
+                passed.is_some_and(|passed| passed >= last)
+            })
         });
         let lost = lost || device.squashed.contains(batch);
         if !decided(batch) && !letters.contains(batch) && !lost {

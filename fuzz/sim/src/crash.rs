@@ -180,8 +180,7 @@ impl World {
         let path = match report {
             _ if attempt > 0 => "twice",
             report if report.cut_bytes > 0 => "tail cut",
-            report if report.replayed_frames > 0 => "replayed",
-            _ => "as it was",
+            _ => "folded on",
         };
         self.reach.count("state folded anew", u64::from(report.rebuilt_state));
         let power = match who {
@@ -255,8 +254,9 @@ impl World {
             return Err(broken("a device refuses what it has to do", error));
         }
         let full = is_full(&self.devices[at].disk, error);
-        if full && matches!(error, Error::Store(StoreError::NoSpace { .. })) {
-            // It waits until there is room, and goes on.
+        let refused = matches!(error, Error::Store(StoreError::NoSpace { .. }));
+        if full && refused && self.doing == "write" {
+            // The app is told, and goes on. What a session wants stored it has to have stored.
             return Ok(());
         }
         if matches!(error, Error::Store(StoreError::StateBehind { .. })) {

@@ -358,14 +358,15 @@ impl Folded {
         let said = |name: &str| text_of(&fields, name).unwrap_or_default();
         match table.as_str() {
             "_conflicts" => {
-                if !self.conflicts.insert(key.clone()) {
+                // A recovery tells again what is offered to it again, under the same key.
+                let is_own = batch.device == DeviceId::AUTHORITY;
+                if !self.conflicts.insert(key.clone()) && !is_own {
                     return Err(Violation::new("I25", format!("conflict {key} twice")));
                 }
                 let loss = ((said("table"), said("key")), said("losing_device"));
                 match losers.iter().position(|known| *known == loss) {
                     Some(at) => drop(losers.swap_remove(at)),
-                    // What a recovery found taken.
-                    None if batch.device == DeviceId::AUTHORITY => {}
+                    None if is_own => {}
                     None => {
                         let text = format!("a conflict row tells of no loss: {loss:?} {key}");
                         return Err(Violation::new("I25", text));

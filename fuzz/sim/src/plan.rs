@@ -37,7 +37,7 @@ acts! {
     Idle = 6, false, "Time passes.";
     Begin = 10, false, "A checkpoint, fold or rebuild begins beside what follows.";
     Finish = 9, false, "What ran beside ends.";
-    Purge = 2, false, "Somebody forgets what is old.";
+    Purge = 4, false, "Somebody forgets what is old.";
     Backup = 2, false, "The authority is copied.";
     Recover = 2, false, "The authority writes back what devices brought back.";
     DeviceCrash = 5, true, "A device loses power at one of its next writes or syncs.";

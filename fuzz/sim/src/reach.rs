@@ -9,10 +9,13 @@ pub type Cells = BTreeMap<(Act, &'static str, &'static str), u64>;
 
 /// What ran beside when something went wrong.
 pub const JOBS: [&str; 5] = ["nothing", "checkpoint", "fold", "rebuild", "purge"];
-/// How a store comes back.
-pub const STORE_PATHS: [&str; 4] = ["as it was", "replayed", "tail cut", "twice"];
+/// How a store comes back from a power cut: its log is folded on, a torn tail is cut first, or it
+/// loses power again.
+pub const POWER_PATHS: &[&str] = &["folded on", "tail cut", "twice"];
+/// How it comes back where the kernel went on, which tears nothing.
+pub const DISK_PATHS: &[&str] = &["folded on", "twice"];
 /// How a device gets in step again.
-pub const SYNC_PATHS: [&str; 4] = ["went on", "sent again", "reset", "forked"];
+pub const SYNC_PATHS: &[&str] = &["went on", "sent again", "reset", "forked"];
 
 /// What a run, or many, have reached.
 #[derive(Debug, Default)]
@@ -56,7 +59,9 @@ impl Reach {
             println!("{what:<36}{times:>10}");
         }
         let mut empty = 0;
-        for (paths, faults) in [(STORE_PATHS, STORE_FAULTS), (SYNC_PATHS, SYNC_FAULTS)] {
+        let tables =
+            [(POWER_PATHS, POWER_FAULTS), (DISK_PATHS, DISK_FAULTS), (SYNC_PATHS, SYNC_FAULTS)];
+        for (paths, faults) in tables {
             let head: String = paths.iter().map(|path| format!("{path:>12}")).collect();
             println!("\n{:<16}{:<12}{head}", "fault", "beside");
             for fault in faults {
@@ -75,7 +80,9 @@ impl Reach {
 }
 
 /// Faults after which a store has to come back.
-pub const STORE_FAULTS: &[Act] = &[Act::DeviceCrash, Act::Crash, Act::DeviceDisk, Act::Disk];
+pub const POWER_FAULTS: &[Act] = &[Act::DeviceCrash, Act::Crash];
+/// The same, of one write or sync.
+pub const DISK_FAULTS: &[Act] = &[Act::DeviceDisk, Act::Disk];
 /// Faults after which a device has to get in step again.
 pub const SYNC_FAULTS: &[Act] = &[
     Act::DeviceCrash,

@@ -172,7 +172,8 @@ impl World {
     /// The authority is copied.
     pub fn back_up(&mut self) -> Result<bool, Violation> {
         check::log(self)?;
-        if self.authority.is_none() {
+        // A workspace that was made after a backup is unknown to who is restored from it, for good.
+        if self.authority.is_none() || self.epochs.len() < self.workspaces.len() {
             return Ok(false);
         }
         let disk = self.disk.after_power_cut(Survival::Kept);
@@ -232,7 +233,7 @@ impl World {
                     Decision::Accepted { last_seq, .. } => *last_seq,
                     Decision::Refused { .. } => u64::MAX,
                 };
-                self.lost.insert(*batch, (*epoch, last));
+                self.lost.entry(*batch).or_default().push((*epoch, last));
             }
         }
         for device in &mut self.devices {

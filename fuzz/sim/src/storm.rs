@@ -34,19 +34,34 @@ impl World {
     }
 
     /// One of the next writes or syncs of a device fails.
-    pub fn spoil_device(&mut self, at: usize, act: Act) -> bool {
+    pub fn spoil_device(&mut self, at: usize, act: Act) -> Result<bool, Violation> {
         let after = self.random.below(SOON);
         let device = &mut self.devices[at];
         device.power = act == Act::DeviceCrash;
         set_fault(&device.disk, device.power, after);
-        true
+        self.work_on_it(at)
     }
 
     /// One of the next writes or syncs of the authority fails.
-    pub fn spoil(&mut self, act: Act) -> bool {
+    pub fn spoil(&mut self, at: usize, act: Act) -> Result<bool, Violation> {
         self.power = act == Act::Crash;
         set_fault(&self.disk, self.power, self.random.below(SOON));
-        true
+        self.work_on_it(at)
+    }
+
+    /// Now and then a disk is spoilt while upkeep is at it.
+    fn work_on_it(&mut self, at: usize) -> Result<bool, Violation> {
+        match self.random.below(6) {
+            0 | 1 => {
+                self.purge()?;
+            }
+            2 => {
+                self.begin_job(at)?;
+                self.finish_job(at)?;
+            }
+            _ => {}
+        }
+        Ok(true)
     }
 
     /// A fault that every device has to find its way back from.

@@ -193,7 +193,7 @@ pub struct World {
     pub epochs: BTreeMap<WorkspaceName, Epoch>,
     /// Batches that were decided after the backup that the authority went back to, with their last
     /// seq.
-    pub lost: BTreeMap<BatchId, (Epoch, u64)>,
+    pub lost: BTreeMap<BatchId, Vec<(Epoch, u64)>>,
     pub wanted: Wanted,
     pub members: BTreeMap<(WorkspaceName, String), Role>,
     pub trace: u64,
@@ -368,8 +368,8 @@ impl World {
             Act::Purge => self.purge(),
             Act::Backup => self.back_up(),
             Act::Recover => self.recover(),
-            Act::DeviceCrash | Act::DeviceDisk => Ok(self.spoil_device(device, act)),
-            Act::Crash | Act::Disk => Ok(self.spoil(act)),
+            Act::DeviceCrash | Act::DeviceDisk => self.spoil_device(device, act),
+            Act::Crash | Act::Disk => self.spoil(device, act),
             Act::DeviceFull => Ok(self.fill_device(device)),
             Act::Full => Ok(self.fill()),
             Act::DeviceRestart => self.device_restart(device),
