@@ -189,6 +189,11 @@ pub(crate) fn outbox_waits(waiting: &[(WorkspaceName, Vec<OutboxEntry>)]) -> Err
 }
 
 pub(crate) fn append(store: &mut Store, payload: &Payload) -> Result<()> {
+    // A backup has no state, so opening its copy may have folded more than an append may find.
+    if store.wants_checkpoint() {
+        store.commit()?;
+        store.checkpoint()?;
+    }
     store.append(payload.kind(), &payload.to_bytes())?;
     // A frame may be nearly as large as a group.
     store.commit()?;

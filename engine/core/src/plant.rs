@@ -151,7 +151,7 @@ plants! {
     /// What the authority itself writes reaches no device.
     OwnOpsNotSent: "I16", 30 seeds, semantics "every_example_of_the_rules_holds";
     /// An edit on own undecided ones names the newest row as its base.
-    BaseOfNewest: "I25", 30 seeds, semantics "every_example_of_the_rules_holds";
+    BaseOfNewest: "I25", semantics "every_example_of_the_rules_holds";
     /// A base of a history that a restore has lost counts as any other.
     LostBaseCounts: "I25", 30 seeds, semantics "every_example_of_the_rules_holds";
     /// A store takes for foreign what it wrote under an earlier device id.
@@ -192,7 +192,7 @@ plants! {
     /// A replaced attachment goes on deciding batches.
     FenceIgnored: "I19", engine "authority::a_fenced_attachment_decides_nothing";
     /// A copy of a store attaches with a nonce that was replaced.
-    CloneAttaches: "I4", 30 seeds,
+    CloneAttaches: "I4",
         lastword "attachments::tests::what_arrives_late_on_an_old_connection_fences_nobody";
     /// An Attach that arrives late fences the newer attachment.
     LateAttachFences: "I28",
@@ -255,7 +255,7 @@ plants! {
     /// A device does not offer what a restored server has lost.
     SurvivorsNotOffered: "R7", semantics "every_example_of_the_rules_holds";
     /// Of several survivors of a record the one that arrived last counts.
-    SurvivorsByArrival: "R7", 30 seeds,
+    SurvivorsByArrival: "R7",
         engine "recover::the_last_version_of_the_lost_history_counts_whoever_comes_first";
     /// A survivor overwrites what was written since the restore.
     SurvivorOverwrites: "R7", semantics "every_example_of_the_rules_holds";

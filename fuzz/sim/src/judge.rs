@@ -185,12 +185,15 @@ impl<'a> Case<'a> {
                     TombstoneRef::Seq(seq) => row.last.0 == *seq,
                     TombstoneRef::Batch(batch) => row.tuple.2 == *batch,
                 });
+                let erased = |row: &Kept| {
+                    row.deleted && row.last.1 == DeviceId::AUTHORITY && row.born == row.last
+                };
                 return match named {
-                    None if row.is_none() => because(Superseded::ValueGone),
-                    None => because(Superseded::NotThatTombstone),
-                    Some(row) if row.last.1 == DeviceId::AUTHORITY && row.born == row.last => {
+                    None if row.as_ref().is_none_or(|row| erased(row)) => {
                         because(Superseded::ValueGone)
                     }
+                    None => because(Superseded::NotThatTombstone),
+                    Some(row) if erased(row) => because(Superseded::ValueGone),
                     Some(_) => free,
                 };
             }
