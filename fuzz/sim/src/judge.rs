@@ -189,9 +189,7 @@ impl<'a> Case<'a> {
                     row.deleted && row.last.1 == DeviceId::AUTHORITY && row.born == row.last
                 };
                 return match named {
-                    None if row.as_ref().is_none_or(|row| erased(row)) => {
-                        because(Superseded::ValueGone)
-                    }
+                    None if row.as_ref().is_none_or(erased) => because(Superseded::ValueGone),
                     None => because(Superseded::NotThatTombstone),
                     Some(row) if erased(row) => because(Superseded::ValueGone),
                     Some(_) => free,
