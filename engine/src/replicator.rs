@@ -141,6 +141,7 @@ impl Stored {
 
 /// What a session hears that asked in the name of `device`, where the store goes on as another one
 /// since: nothing is stored, since counters and decisions are about another outbox.
+#[cfg(any(feature = "net", test))]
 pub(crate) fn of_another<S: ReadState>(
     state: &S,
     workspace: &WorkspaceName,

@@ -2,8 +2,8 @@
 //! found: by the simulator within the seeds that stand here, by the named test, or by both.
 //! `make plants` proves it.
 //!
-//! With the feature `plant` one bug is on at a time: the one that [`VARIABLE`] names, or that
-//! [`put`] says. Without the feature nothing of them is compiled, and [`planted`] is `false` while
+//! With the feature `plant` one bug is on at a time: the one that `LASTWORD_PLANT` names, or that
+//! `put` says. Without the feature nothing of them is compiled, and [`planted`] is `false` while
 //! the compiler still looks.
 
 macro_rules! plants {
