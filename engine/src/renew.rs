@@ -202,7 +202,42 @@ pub(crate) fn append(store: &mut Store, payload: &Payload) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use lastword_store::apply::ApplyPayload;
+    use lastword_store::payload::StoreRole;
+    use lastword_store::{MemoryDisk, Options};
+
     use super::*;
+    use crate::open;
+
+    /// I15. A backup has no state, so opening its copy folded all of it into one delta, more than an
+    /// append may find: its first frame was refused, and the backup could not be restored.
+    #[test]
+    fn a_backup_of_more_than_a_delta_is_restored() {
+        const WORKSPACES: usize = 50;
+        let disk = MemoryDisk::new(1 << 20);
+        let open = |options: Options| {
+            let apply = Arc::new(ApplyPayload::default());
+            Store::open(Arc::new(disk.clone()), options, apply).expect("it opens").0
+        };
+        let mut store = open(Options::default());
+        open::introduce(&mut store, StoreRole::Authority, DeviceId::AUTHORITY, 1).expect("fits");
+        for number in 0..WORKSPACES {
+            let workspace = WorkspaceName::new(&format!("w{number}")).expect("a name");
+            let epoch = Epoch([1; 16]);
+            let frame = Restored { workspace, epoch, branch: 0, head: 9, time_ms: 1 };
+            append(&mut store, &Payload::Restored(frame)).expect("it fits");
+        }
+        store.close().expect("it closes");
+
+        let cap = 1024;
+        let small = Options { delta_cap_bytes: cap, rebuild_state: true, ..Options::default() };
+        let mut store = open(small);
+        assert!(store.delta_bytes() > 2 * cap, "{}", store.delta_bytes());
+        let renewed = workspaces(&mut store, 1).expect("it is restored");
+        assert_eq!(renewed.len(), WORKSPACES);
+    }
 
     /// Semantics, section 6: seqs are never reused. A restore goes on above what the backup knows
     /// and above what the original may have given until now, also where the clock is behind.
