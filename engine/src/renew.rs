@@ -211,8 +211,8 @@ mod tests {
     use super::*;
     use crate::open;
 
-    /// I15. A backup has no state, so opening its copy folded all of it into one delta, more than an
-    /// append may find: its first frame was refused, and the backup could not be restored.
+    /// I15. A backup has no state, so opening its copy folded all of it into one delta, more than
+    /// an append may find: its first frame was refused, and the backup could not be restored.
     #[test]
     fn a_backup_of_more_than_a_delta_is_restored() {
         const WORKSPACES: usize = 50;
