@@ -262,6 +262,9 @@ pub enum BlobError {
         /// Most bytes allowed.
         limit: u64,
     },
+    /// Storing it has failed before, or is done.
+    #[error("storing this file has ended: begin anew to store it again")]
+    Ended,
     /// There is no such file in this workspace.
     #[error("{hash} is not here: store the file, or fetch it from a device that has it")]
     Missing {

@@ -34,6 +34,9 @@ pub struct Ingest<R> {
     size: u64,
     limit: u64,
     time_ms: i64,
+    /// After the last step or an error: what was read since the last frame is in none, so nothing
+    /// may be said of the file any more.
+    has_ended: bool,
     /// No chunk that this has stored or found goes while it is held.
     _lease: Lease,
 }
@@ -82,17 +85,27 @@ impl<R: Read> Ingest<R> {
             size: 0,
             limit: limit.min(MAX_BLOB_BYTES),
             time_ms,
+            has_ended: false,
             _lease: blobs.lease(),
         }
     }
 
-    /// Does the next step; not to be called after the last.
+    /// Does the next step.
     ///
     /// # Errors
     /// [`BlobError::Source`] if the bytes cannot be read, [`BlobError::TooLarge`],
-    /// [`BlobError::Store`] if the disk fails. What was stored so far is found again when the file
-    /// is stored once more.
+    /// [`BlobError::Store`] if the disk fails, [`BlobError::Ended`] after one of them or the last
+    /// step. What was stored so far is found again when the file is stored once more.
     pub fn step(&mut self) -> Result<Ingested, BlobError> {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return Err(BlobError::Ended);
+        }
+        let done = self.next_step()?;
+        self.has_ended = done.blob.is_some();
+        Ok(done)
+    }
+
+    fn next_step(&mut self) -> Result<Ingested, BlobError> {
         let view = self.blobs.view();
         let begun = self.size;
         let mut step = Step::default();

@@ -25,8 +25,13 @@ pub(crate) fn options() -> Options {
 }
 
 pub(crate) fn try_open(disk: &MemoryDisk) -> Result<Store, StoreError> {
-    let apply = Arc::new(ApplyPayload::default());
-    let (mut store, _) = Store::open(Arc::new(disk.clone()), options(), apply)?;
+    open_with(disk, options().entropy)
+}
+
+/// Opens a store that draws its log id and salts from another seed.
+pub(crate) fn open_with(disk: &MemoryDisk, entropy: [u8; 32]) -> Result<Store, StoreError> {
+    let (apply, options) = (Arc::new(ApplyPayload::default()), Options { entropy, ..options() });
+    let (mut store, _) = Store::open(Arc::new(disk.clone()), options, apply)?;
     if read::identity(store.newest())?.is_none() {
         let (role, device) = (StoreRole::Replica, DeviceId([7; 16]));
         let identity = Identity { role, device, former: Vec::new(), created_ms: 1 };
