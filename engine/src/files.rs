@@ -11,13 +11,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lastword_core::hash::{BlobHash, ChunkId};
+use lastword_core::hash::BlobHash;
 use lastword_core::id::{Key, TableName};
 use lastword_core::manifest::Blob;
 use lastword_core::row::Row;
 use lastword_core::value::{Record, Value};
-use lastword_store::blobs::{BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest};
-use lastword_store::payload::{BlobsFrame, BlobsPart, Payload};
+use lastword_store::blobs::{
+    BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest, LostPack, lost_packs,
+};
+use lastword_store::keys::ChunkMark;
+use lastword_store::limits::HEADER_LEN;
+use lastword_store::payload::{BlobsFrame, BlobsPart, DamagedChunk, Payload};
 use lastword_store::{BlobError, read};
 
 use crate::error::{Error, Result};
@@ -112,6 +116,8 @@ pub struct FilesUsage {
     pub file_bytes: u64,
     /// Chunks that are stored.
     pub chunks: u64,
+    /// Chunks of which a read has found that they are damaged.
+    pub damaged_chunks: u64,
     /// Bytes of chunks in packs, as they are stored.
     pub stored_bytes: u64,
     /// Bytes in packs that no file needs.
@@ -243,8 +249,9 @@ impl Files {
             usage.file_bytes += stored.blob.size;
             Ok(())
         })?;
-        read::visit_chunks(&*view, workspace, &mut |_, _| {
+        read::visit_chunks(&*view, workspace, &mut |_, chunk| {
             usage.chunks += 1;
+            usage.damaged_chunks += u64::from(chunk.mark == ChunkMark::Damaged);
             Ok(())
         })?;
         for (_, pack) in read::packs(&*view, workspace)? {
@@ -253,6 +260,15 @@ impl Files {
             usage.dead_bytes += pack.end.saturating_sub(pack.live);
         }
         Ok(usage)
+    }
+
+    /// Packs that are gone although chunks are in them. Storing the files of those chunks again
+    /// makes them whole.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn lost_packs(&self) -> Result<Vec<LostPack>> {
+        Ok(lost_packs(&*self.blobs()?, self.ws.name())?)
     }
 
     /// Collects garbage once: files that nothing names any more, in no record, tombstone or version
@@ -310,10 +326,19 @@ impl Files {
     }
 
     /// Notes that a chunk is not what was written, so that storing its file again heals it.
-    fn set_apart(&self, chunk: ChunkId) -> Result<()> {
-        let (workspace, part) =
-            (self.ws.name().clone(), BlobsPart::Damaged { chunks: vec![chunk] });
-        self.append(vec![BlobsFrame { workspace, part }])
+    /// One that was stored anew elsewhere since it was read is whole, so the writer looks once more.
+    fn set_apart(&self, damaged: DamagedChunk) -> Result<()> {
+        let workspace = self.ws.name().clone();
+        self.ws.database().inner.writer.run(move |store| {
+            let known = read::chunk(store.newest(), &workspace, &damaged.id)?;
+            let place = known.map(|chunk| (chunk.pack, chunk.position));
+            if place == Some((damaged.pack, damaged.position)) {
+                let part = BlobsPart::Damaged { chunks: vec![damaged] };
+                let payload = Payload::Blobs(BlobsFrame { workspace, part });
+                store.append(payload.kind(), &payload.to_bytes())?;
+            }
+            Ok(())
+        })
     }
 }
 
@@ -413,8 +438,9 @@ impl FileReader {
                 Ok(self.reader.read_from(at)?)
             }
             Err(error) => {
-                if let BlobError::Damaged { chunk, .. } = error
-                    && let Err(unnoted) = self.files.set_apart(chunk)
+                if let BlobError::Damaged { chunk: id, file: pack, offset, .. } = error
+                    && let position = offset.saturating_sub(HEADER_LEN as u64)
+                    && let Err(unnoted) = self.files.set_apart(DamagedChunk { id, pack, position })
                 {
                     tracing::warn!(%unnoted, "a damaged chunk could not be noted");
                 }

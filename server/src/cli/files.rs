@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use indicatif::HumanBytes;
-use lastword::{BlobHash, FileInfo, FileReader, Files as OfWorkspace, Receipt};
+use lastword::{BlobHash, FileInfo, FileReader, Files as OfWorkspace, LostPack, Receipt};
 use serde_json::json;
 
 use super::args::{Files, FilesAll, FilesGet, FilesOne, FilesPut};
@@ -162,13 +162,16 @@ fn write(
 
 fn status(args: &FilesAll) -> Result<(), Failure> {
     let session = Session::open_to_read(&args.store, &args.link)?;
-    let usage = session.ws.files().usage()?;
+    let (usage, lost) = (session.ws.files().usage()?, session.ws.files().lost_packs()?);
     let mut out = io::stdout().lock();
     if args.store.json {
         let line = json!({
             "files": usage.files, "file_bytes": usage.file_bytes, "chunks": usage.chunks,
             "stored_bytes": usage.stored_bytes, "dead_bytes": usage.dead_bytes,
-            "packs": usage.packs,
+            "packs": usage.packs, "damaged_chunks": usage.damaged_chunks,
+            "lost_packs": lost.iter().map(|pack| json!({
+                "pack": pack.number, "reason": pack.reason, "chunks": pack.chunks,
+            })).collect::<Vec<_>>(),
         });
         writeln!(out, "{line}")?;
     } else {
@@ -182,8 +185,24 @@ fn status(args: &FilesAll) -> Result<(), Failure> {
             output::counted(usage.packs, "pack", "packs"),
             HumanBytes(usage.dead_bytes),
         )?;
+        if usage.damaged_chunks > 0 {
+            let chunks = output::counted(usage.damaged_chunks, "chunk", "chunks");
+            writeln!(out, "DAMAGED  {chunks}: `files put` their files again, or restore a backup")?;
+        }
+        for LostPack { number, reason, chunks } in &lost {
+            let chunks = output::counted(*chunks, "chunk", "chunks");
+            writeln!(
+                out,
+                "LOST  pack {number:012} with {chunks} ({reason}): put it back from a backup, or \
+                 `files put` their files again",
+            )?;
+        }
     }
-    session.close()
+    session.close()?;
+    match lost.is_empty() && usage.damaged_chunks == 0 {
+        true => Ok(()),
+        false => Err(Failure::damaged("some stored files cannot be read")),
+    }
 }
 
 fn hash_of(text: &str) -> Result<BlobHash, Failure> {

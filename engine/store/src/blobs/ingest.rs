@@ -12,11 +12,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::chunker::Chunker;
 use super::pages::Pages;
-use super::{Blobs, Lease, Written, lock};
+use super::{Blobs, Lease, Written};
 use crate::error::{BlobError, StoreError};
-use crate::keys::ChunkMark;
+use crate::keys::{ChunkMark, StoredChunk};
 use crate::limits::INGEST_STEP_BYTES;
-use crate::payload::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
+use crate::payload::{BlobsFrame, BlobsPart, NewChunk};
 use crate::read;
 use crate::state::View;
 
@@ -63,6 +63,8 @@ struct Step {
     packs: BTreeMap<u64, (Option<Written>, Vec<NewChunk>)>,
     fresh: BTreeSet<ChunkId>,
     used: BTreeSet<ChunkId>,
+    /// Up to where packs can be read that hold chunks of the file already.
+    readable_to: BTreeMap<u64, u64>,
     new_bytes: u64,
 }
 
@@ -154,8 +156,8 @@ impl<R: Read> Ingest<R> {
         let blob = Blob { sha256, size: self.size, profile: PROFILE, depth, root };
         let known = read::blob(state, &self.workspace, &sha256)?;
         if known.is_none_or(|known| known.blob != blob) {
-            let (number, written) = self.blobs.add_blob(state, &self.workspace, &blob)?;
-            step.packs.entry(number).or_default().0 = Some(written);
+            let written = self.blobs.add_blob(state, &self.workspace, &blob)?;
+            step.packs.entry(written.number).or_default().0 = Some(written.clone());
         }
         Ok(blob)
     }
@@ -175,12 +177,12 @@ impl Step {
             return Ok(id);
         }
         match read::chunk(state, workspace, &id)? {
-            Some(chunk) if chunk.mark == ChunkMark::Whole => {
+            Some(chunk) if self.is_here(blobs, workspace, &chunk)? => {
                 self.used.insert(id);
             }
             _ => {
-                let (number, written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
-                let (of, chunks) = self.packs.entry(number).or_default();
+                let (written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
+                let (of, chunks) = self.packs.entry(written.number).or_default();
                 *of = Some(written);
                 chunks.push(added);
                 self.new_bytes += bytes.len() as u64;
@@ -190,14 +192,34 @@ impl Step {
         Ok(id)
     }
 
+    /// Whether a chunk counts as here: what is lost with its pack, or known to be damaged, or about
+    /// to go, is stored anew.
+    fn is_here(
+        &mut self,
+        blobs: &Blobs,
+        workspace: &WorkspaceName,
+        chunk: &StoredChunk,
+    ) -> Result<bool, StoreError> {
+        if chunk.mark != ChunkMark::Whole {
+            return Ok(false);
+        }
+        let readable_to = match self.readable_to.get(&chunk.pack) {
+            Some(known) => *known,
+            None => {
+                let found = blobs.readable_to(workspace, chunk.pack)?;
+                self.readable_to.insert(chunk.pack, found);
+                found
+            }
+        };
+        Ok(chunk.end() <= readable_to)
+    }
+
     /// Makes the step durable in its packs; returns what the log is to say of it.
     fn sync(&mut self, workspace: &WorkspaceName) -> Result<Vec<BlobsFrame>, StoreError> {
         let mut packs = Vec::new();
-        for (number, (written, chunks)) in std::mem::take(&mut self.packs) {
+        for (written, chunks) in std::mem::take(&mut self.packs).into_values() {
             let Some(written) = written else { continue };
-            let mut writer = lock(&written);
-            writer.sync()?;
-            packs.push(PackChunks { pack: number, end: writer.end(), chunks });
+            packs.push(written.sync(chunks)?);
         }
         if packs.is_empty() && self.used.is_empty() {
             return Ok(Vec::new());

@@ -25,12 +25,11 @@ pub(crate) fn options() -> Options {
 }
 
 pub(crate) fn try_open(disk: &MemoryDisk) -> Result<Store, StoreError> {
-    open_with(disk, options().entropy)
+    open_as(disk, options())
 }
 
-/// Opens a store that draws its log id and salts from another seed.
-pub(crate) fn open_with(disk: &MemoryDisk, entropy: [u8; 32]) -> Result<Store, StoreError> {
-    let (apply, options) = (Arc::new(ApplyPayload::default()), Options { entropy, ..options() });
+pub(crate) fn open_as(disk: &MemoryDisk, options: Options) -> Result<Store, StoreError> {
+    let apply = Arc::new(ApplyPayload::default());
     let (mut store, _) = Store::open(Arc::new(disk.clone()), options, apply)?;
     if read::identity(store.newest())?.is_none() {
         let (role, device) = (StoreRole::Replica, DeviceId([7; 16]));
