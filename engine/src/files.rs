@@ -325,8 +325,8 @@ impl Files {
         })
     }
 
-    /// Notes that a chunk is not what was written, so that storing its file again heals it.
-    /// One that was stored anew elsewhere since it was read is whole, so the writer looks once more.
+    /// Notes that a chunk is not what was written, so that storing its file again heals it. One
+    /// that was stored anew elsewhere since it was read is whole, so the writer looks once more.
     fn set_apart(&self, damaged: DamagedChunk) -> Result<()> {
         let workspace = self.ws.name().clone();
         self.ws.database().inner.writer.run(move |store| {

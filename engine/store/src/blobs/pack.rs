@@ -3,8 +3,8 @@
 //! A pack has the header and the frames of a log file. The first frame says whose it is, each
 //! other one holds a chunk or says what a file consists of, so that an index can be made of packs
 //! alone.
-//! What counts is what the log says: which file a pack is, by its salt, and where it ends. What lies
-//! behind was never confirmed; it is not cut off, since the log may have been put back.
+//! What counts is what the log says: which file a pack is, by its salt, and where it ends. What
+//! lies behind was never confirmed; it is not cut off, since the log may have been put back.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};

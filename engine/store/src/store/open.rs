@@ -53,9 +53,8 @@ impl Store {
             (None, None) => Durable { end: 0, group: 0 },
         };
         // Before anything is written: an unreadable file may be the end of the log.
-        let (rows, from) = (View::of_base(opened.base.clone()), start.end);
-        check_unreadable(&unreadable, &rows, base.as_ref().filter(|_| empty), &segments, from)?;
-        drop(rows);
+        let rows = (&View::of_base(opened.base.clone()), base.as_ref().filter(|_| empty));
+        check_unreadable(&unreadable, rows, &segments, start.end)?;
         match start.end > base_end {
             true => oplog::check_start(&segments, start.end)?,
             false => oplog::check_base(&segments, base_end)?,

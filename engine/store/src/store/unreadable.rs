@@ -9,14 +9,14 @@ use crate::fold::visit_rows;
 use crate::keys::{BLOBS, pack_of};
 use crate::oplog::{BaseFile, Scan, Segment};
 use crate::payload::{BlobsPart, Payload, kind};
-use crate::read::{self, ReadState};
+use crate::read;
+use crate::state::View;
 
 /// Fails with what is wrong with a file that no frame and no row names as a pack. Rows are those of
 /// `state`, or of the base if that stands for them; `from` is where the log goes on behind them.
-pub(super) fn check_unreadable<S: ReadState + ?Sized>(
+pub(super) fn check_unreadable(
     unreadable: &[(u64, DiskError)],
-    state: &S,
-    base: Option<&BaseFile>,
+    (state, base): (&View, Option<&BaseFile>),
     segments: &[Arc<Segment>],
     from: u64,
 ) -> Result<(), StoreError> {
