@@ -17,9 +17,13 @@ use lastword_core::manifest::Blob;
 use lastword_core::row::Row;
 use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword_core::value::{Record, Value};
-use lastword_store::blobs::{BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest};
-use lastword_store::payload::{BlobsFrame, BlobsPart, Payload, cut_text};
-use lastword_store::{BlobError, Store, keys, read};
+use lastword_store::blobs::{
+    BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest, LostPack, lost_packs,
+};
+use lastword_store::keys::{self, ChunkMark};
+use lastword_store::limits::HEADER_LEN;
+use lastword_store::payload::{BlobsFrame, BlobsPart, DamagedChunk, Payload, cut_text};
+use lastword_store::{BlobError, Store, read};
 
 use crate::error::{Error, Result};
 use crate::receipt::Receipt;
@@ -122,6 +126,8 @@ pub struct FilesUsage {
     pub file_bytes: u64,
     /// Chunks that are stored.
     pub chunks: u64,
+    /// Chunks of which a read has found that they are damaged.
+    pub damaged_chunks: u64,
     /// Bytes of chunks in packs, as they are stored.
     pub stored_bytes: u64,
     /// Bytes in packs that no file needs.
@@ -367,8 +373,9 @@ impl Files {
             usage.file_bytes += stored.blob.size;
             Ok(())
         })?;
-        read::visit_chunks(&*view, workspace, &mut |_, _| {
+        read::visit_chunks(&*view, workspace, &mut |_, chunk| {
             usage.chunks += 1;
+            usage.damaged_chunks += u64::from(chunk.mark == ChunkMark::Damaged);
             Ok(())
         })?;
         for (_, pack) in read::packs(&*view, workspace)? {
@@ -377,6 +384,15 @@ impl Files {
             usage.dead_bytes += pack.end.saturating_sub(pack.live);
         }
         Ok(usage)
+    }
+
+    /// Packs that are gone although chunks are in them. Storing the files of those chunks again
+    /// makes them whole.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn lost_packs(&self) -> Result<Vec<LostPack>> {
+        Ok(lost_packs(&*self.blobs()?, self.ws.name())?)
     }
 
     /// Collects garbage once: files that nothing names any more, in no record, tombstone or version
@@ -467,11 +483,22 @@ pub(crate) fn append_now(store: &mut Store, frames: Vec<BlobsFrame>) -> Result<(
 }
 
 /// Notes that a chunk is not what was written, if that is the error, so that storing its file again
-/// heals it.
+/// heals it. One that was stored anew elsewhere since it was read is whole, so the writer looks
+/// once more.
 pub(crate) fn set_apart(writer: &Writer, workspace: &WorkspaceName, error: &BlobError) {
-    let BlobError::Damaged { chunk, .. } = error else { return };
-    let (workspace, part) = (workspace.clone(), BlobsPart::Damaged { chunks: vec![*chunk] });
-    if let Err(unnoted) = append(writer, vec![BlobsFrame { workspace, part }]) {
+    let BlobError::Damaged { chunk: id, file: pack, offset, .. } = *error else { return };
+    let position = offset.saturating_sub(HEADER_LEN as u64);
+    let (workspace, damaged) = (workspace.clone(), DamagedChunk { id, pack, position });
+    let noted = writer.run(move |store| {
+        let known = read::chunk(store.newest(), &workspace, &damaged.id)?;
+        let place = known.map(|chunk| (chunk.pack, chunk.position));
+        if place != Some((damaged.pack, damaged.position)) {
+            return Ok(());
+        }
+        let part = BlobsPart::Damaged { chunks: vec![damaged] };
+        append_now(store, vec![BlobsFrame { workspace, part }])
+    });
+    if let Err(unnoted) = noted {
         tracing::warn!(%unnoted, "a damaged chunk could not be noted");
     }
 }

@@ -146,7 +146,7 @@ pub use inspect::{Inspected, InspectedWorkspace, inspect};
 pub use lastword_core::hash::BlobHash;
 pub use lastword_core::protocol::authority::PushAnswer;
 pub use lastword_core::protocol::replica::{StopReason, SyncStatus};
-pub use lastword_store::blobs::{Fate, GcTotals};
+pub use lastword_store::blobs::{Fate, GcTotals, LostPack};
 pub use log::LogLine;
 pub use lost::Hooks;
 pub use members::{MemberChange, MemberList};
