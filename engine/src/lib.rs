@@ -144,7 +144,7 @@ pub use error::{Error, Result};
 pub use files::{FileInfo, FileReader, Files, FilesUsage, Staged};
 pub use heal::{HealReport, OnDamage};
 pub use history::{RecordHistory, Version};
-pub use hooks::{Hook, MAX_WAITING_EVENTS};
+pub use hooks::{Filter, Hook, MAX_WAITING_EVENTS};
 pub use inspect::{Inspected, InspectedWorkspace, inspect};
 pub use lastword_core::hash::BlobHash;
 pub use lastword_core::protocol::authority::PushAnswer;

@@ -1,5 +1,6 @@
 //! `files put get list rm undelete status`: bytes with a name.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -14,7 +15,7 @@ use lastword::{
 use serde_json::json;
 
 use super::args::{Files, FilesAll, FilesGet, FilesOne, FilesPut};
-use super::failure::Failure;
+use super::failure::{ExitCode, Failure};
 use super::output;
 use super::records::{name, tell};
 use super::session::{Fate, Session};
@@ -59,8 +60,9 @@ fn put(args: &FilesPut) -> Result<(), Failure> {
         session.ws.files().stage_from(from, &file_name, &mut |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     let staged = staged?;
-    let connection = session.connect()?;
     let receipt = session.ws.write(|tx| tx.attach(&staged, &args.mime))?;
+    let before = transfers::uploads(&session)?;
+    let connection = session.connect()?;
     let fate = session.fate(connection, &receipt)?;
     let hash = staged.hash().to_string();
     if args.store.json {
@@ -77,7 +79,7 @@ fn put(args: &FilesPut) -> Result<(), Failure> {
     let told =
         tell(&session.ws, args.store.json, &name("file_meta", &hash)?, &fate, begun.elapsed());
     let uploaded = match fate {
-        Fate::Decided(_) => upload(&session, args.store.json),
+        Fate::Decided(_) => upload(&session, args.store.json, &before),
         _ => Ok(()),
     };
     session.close()?;
@@ -86,9 +88,10 @@ fn put(args: &FilesPut) -> Result<(), Failure> {
 }
 
 /// Uploads what waits, where there is a server.
-fn upload(session: &Session, json: bool) -> Result<(), Failure> {
+fn upload(session: &Session, json: bool, before: &BTreeSet<String>) -> Result<(), Failure> {
     let Some(mut connection) = session.connect()? else { return Ok(()) };
-    let uploaded = transfers::wait_uploads(session, &mut connection, session.link.timeout)?;
+    let timeout = session.link.timeout;
+    let uploaded = transfers::wait_uploads(session, &mut connection, timeout, before)?;
     if json {
         writeln!(io::stdout(), "{}", json!({ "uploaded_files": uploaded }))?;
     } else {
@@ -101,11 +104,10 @@ fn upload(session: &Session, json: bool) -> Result<(), Failure> {
 fn get(args: &FilesGet) -> Result<(), Failure> {
     let hash = hash_of(&args.hash)?;
     let session = Session::open_to_read(&args.store, &args.link)?;
-    let mut file = match session.ws.files().open(&hash) {
+    let files = session.ws.files();
+    let mut file = match files.open(&hash) {
         Err(Error::Blob(BlobError::Missing { .. })) if session.knows_server() => {
-            let mut connection = session.connect_for_sure()?;
-            transfers::download(&session, &mut connection, args.link.timeout, &hash)?;
-            session.ws.files().open(&hash)?
+            fetch(&session, args, &hash)?
         }
         opened => opened?,
     };
@@ -113,11 +115,15 @@ fn get(args: &FilesGet) -> Result<(), Failure> {
     match &args.out {
         None => copy(&mut file, &mut io::stdout().lock(), None)?,
         Some(path) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let mut fresh = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
-                .map_err(|error| at(path, &error))?;
-            copy(&mut file, fresh.as_file_mut(), Some(path))?;
-            fresh.persist(path).map_err(|error| at(path, &error.error))?;
+            match write_out(&mut file, path) {
+                // What is damaged was noted, and nothing has appeared at the path yet.
+                Err(failure) if failure.code == ExitCode::Damaged && session.knows_server() => {
+                    drop(file);
+                    file = fetch(&session, args, &hash)?;
+                    write_out(&mut file, path)?;
+                }
+                written => written?,
+            }
             if args.store.json {
                 let line = json!({ "hash": args.hash, "size_bytes": size, "out": path });
                 writeln!(io::stdout(), "{}", output::json_line(&line.to_string()))?;
@@ -129,6 +135,23 @@ fn get(args: &FilesGet) -> Result<(), Failure> {
     }
     drop(file);
     session.close()
+}
+
+fn fetch(session: &Session, args: &FilesGet, hash: &BlobHash) -> Result<FileReader, Failure> {
+    let mut connection = session.connect_for_sure()?;
+    transfers::download(session, &mut connection, args.link.timeout, hash)?;
+    Ok(session.ws.files().open(hash)?)
+}
+
+/// Writes a file to `path`, where it appears as a whole or not at all.
+fn write_out(file: &mut FileReader, path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut fresh = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
+        .map_err(|error| at(path, &error))?;
+    file.seek_to(0);
+    copy(file, fresh.as_file_mut(), Some(path))?;
+    fresh.persist(path).map_err(|error| at(path, &error.error))?;
+    Ok(())
 }
 
 /// Copies a file to `out`, which is at `path` or is stdout.
