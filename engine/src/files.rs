@@ -292,8 +292,9 @@ impl Files {
         if options.dry_run {
             return Ok(Collected { files, totals, removed_packs: 0 });
         }
+        plan.write_marks()?;
         let writer = &self.ws.database().inner.writer;
-        let plan = writer.run(move |store| {
+        let mut plan = writer.run(move |store| {
             store.collect(&mut plan)?;
             Ok(plan)
         })?;

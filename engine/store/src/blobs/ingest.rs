@@ -11,10 +11,11 @@ use lastword_core::manifest::{Blob, ManifestEntry, PROFILE};
 use sha2::{Digest as _, Sha256};
 
 use super::chunker::Chunker;
+use super::contents::StoredFile;
 use super::pages::Pages;
 use super::{Blobs, Lease, Written};
 use crate::error::{BlobError, StoreError};
-use crate::keys::{ChunkMark, StoredChunk};
+use crate::keys::{ChunkMark, Condemned, StoredBlob, StoredChunk};
 use crate::limits::INGEST_STEP_BYTES;
 use crate::payload::{BlobsFrame, BlobsPart, NewChunk};
 use crate::read;
@@ -115,13 +116,14 @@ impl<R: Read> Ingest<R> {
         while !has_ended && self.size - begun < INGEST_STEP_BYTES {
             has_ended = !self.next_chunk(&view, &mut step)?;
         }
-        let blob = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
+        let file = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
         let _packs = step.packs.values().filter_map(|(written, _)| written.clone()).collect();
         let mut frames = step.sync(&self.workspace)?;
-        frames.extend(blob.map(|blob| BlobsFrame {
+        frames.extend(file.map(|StoredFile { blob, time_ms }| BlobsFrame {
             workspace: self.workspace.clone(),
-            part: BlobsPart::Blob { blob, time_ms: self.time_ms },
+            part: BlobsPart::Blob { blob, time_ms },
         }));
+        let blob = file.map(|file| file.blob);
         Ok(Ingested { frames, read_bytes: self.size, new_bytes: step.new_bytes, blob, _packs })
     }
 
@@ -144,7 +146,7 @@ impl<R: Read> Ingest<R> {
     }
 
     /// Stores the last pages and says in the pack what the file consists of.
-    fn finish(&mut self, state: &View, step: &mut Step) -> Result<Blob, BlobError> {
+    fn finish(&mut self, state: &View, step: &mut Step) -> Result<StoredFile, BlobError> {
         let Ingest { blobs, workspace, pages, .. } = self;
         let mut keep = |bytes: &[u8]| step.keep(blobs, state, workspace, bytes);
         if self.size == 0 {
@@ -155,12 +157,35 @@ impl<R: Read> Ingest<R> {
         let sha256 = std::mem::take(&mut self.sha256).finalize().into();
         let blob = Blob { sha256, size: self.size, profile: PROFILE, depth, root };
         let known = read::blob(state, &self.workspace, &sha256)?;
-        if known.is_none_or(|known| known.blob != blob) {
-            let written = self.blobs.add_blob(state, &self.workspace, &blob)?;
+        let condemned = read::condemned(state, &self.workspace, &sha256)?;
+        // A pack may say already that what is condemned is dropped: this comes later.
+        let time_ms = file_time(self.time_ms, known, condemned);
+        let file = StoredFile { blob, time_ms };
+        if condemned.is_some() || known.is_none_or(|known| known.blob != blob) {
+            let written = self.blobs.add_file(state, &self.workspace, &file)?;
             step.packs.entry(written.number).or_default().0 = Some(written.clone());
         }
-        Ok(blob)
+        Ok(file)
     }
+}
+
+/// When a file is stored, for whoever finds it in a pack: not before the frame there that counts
+/// now, and after any that says that it is dropped.
+pub(super) fn file_time(
+    now_ms: i64,
+    known: Option<StoredBlob>,
+    condemned: Option<Condemned>,
+) -> i64 {
+    let known_ms = known.map_or(i64::MIN, |known| known.time_ms);
+    match condemned {
+        Some(since) => now_ms.max(drop_time(known_ms, since).saturating_add(1)),
+        None => now_ms.max(known_ms),
+    }
+}
+
+/// Up to when what was stored of a file goes when it is dropped.
+pub(super) fn drop_time(stored_ms: i64, condemned: Condemned) -> i64 {
+    stored_ms.max(condemned.time_ms)
 }
 
 impl Step {

@@ -6,12 +6,14 @@
 
 mod check;
 mod chunker;
+mod contents;
 mod gc;
 mod ingest;
 mod pack;
 mod packs;
 mod pages;
 mod reader;
+mod reindex;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -19,7 +21,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use lastword_core::hash::ChunkId;
 use lastword_core::id::WorkspaceName;
-use lastword_core::manifest::Blob;
 
 use crate::disk::Disk;
 use crate::error::{BlobError, StoreError};
@@ -33,11 +34,13 @@ use crate::state::View;
 pub(crate) use check::check;
 pub use check::{CheckedBlobs, LostPack, lost_packs};
 pub use chunker::Chunker;
+use contents::StoredFile;
 pub use gc::{Fate, GcPlan, GcRun, GcSettings, GcTotals, HeldPacks};
 pub use ingest::{Ingest, Ingested};
 use pack::{OpenPack, ReadPack};
 use packs::Packs;
 pub use reader::BlobReader;
+pub use reindex::{Reindex, Reindexed};
 pub use walk::visit_pieces;
 
 /// The packs of a store. Readers and writers of files share it and are on threads of their own; the
@@ -153,14 +156,14 @@ impl Blobs {
     }
 
     /// Says in the workspace's pack what a file consists of.
-    fn add_blob(
+    fn add_file(
         &self,
         state: &View,
         workspace: &WorkspaceName,
-        blob: &Blob,
+        file: &StoredFile,
     ) -> Result<Written, StoreError> {
         let written = self.writer(state, workspace)?;
-        written.with(|writer| writer.add_blob(blob));
+        written.with(|writer| writer.add_file(file));
         Ok(written)
     }
 }

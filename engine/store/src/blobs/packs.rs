@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use lastword_core::id::WorkspaceName;
 
 use super::pack::{self, OpenPack, PackWriter, ReadPack};
-use super::{Blobs, Shared, Written, lock};
+use super::{Blobs, Written, lock};
 use crate::error::{DiskError, StoreError};
 use crate::header::HeaderKind;
 use crate::limits::{MAX_OPEN_PACKS, MAX_PACK_WRITERS, SPARES_RESERVED};
@@ -156,12 +156,6 @@ impl Blobs {
     /// A pack is not to go after all.
     pub(super) fn spare(&self, number: u64) {
         lock(&self.shared).packs.doomed.remove(&number);
-    }
-
-    /// Whether somebody adds to a pack, or has chunks in it that the log does not name yet.
-    pub(super) fn is_held(&self, number: u64) -> bool {
-        let shared: &Shared = &lock(&self.shared);
-        shared.packs.holders(number) > 0 || shared.packs.is_opening(number)
     }
 
     /// Removes the file of a doomed pack, of which the log says by now that it is gone.
@@ -333,7 +327,7 @@ mod tests {
             std::thread::spawn(move || {
                 drop(others.lease());
                 assert!(others.pack(&name(2), 99).is_err());
-                others.is_held(99);
+                assert!(others.doom(&name(2), 99));
                 done.send(lock(&others.shared).packs.active(&name(1), 1 << 20).is_some())
                     .expect("the test waits");
                 drop(view);

@@ -25,10 +25,12 @@ impl Store {
         apply: Arc<dyn Apply>,
     ) -> Result<(Store, OpenReport), StoreError> {
         let mut entropy = Entropy::new(options.entropy);
-        let LogFiles { mut segments, base, unreadable, .. } = oplog::load(&*disk)?;
+        let adopted = if options.adopt_packs { oplog::orphan_packs(&*disk)? } else { None };
+        let files = if adopted.is_some() { LogFiles::default() } else { oplog::load(&*disk)? };
+        let LogFiles { mut segments, base, unreadable, .. } = files;
         let created = segments.is_empty();
         if created {
-            segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
+            segments.push(oplog::create(&*disk, &mut entropy, options.segment_size, adopted)?);
         }
         if !created && base.is_none() {
             oplog::settle_first(&*disk, &segments)?;

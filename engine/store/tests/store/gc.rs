@@ -17,6 +17,7 @@ use lastword_store::{BlobError, FileKind, MemoryDisk, Store, StoreError, Surviva
 
 use crate::blob_support::{append, get, noise, open, workspace};
 use crate::fold::NO_HISTORY;
+use crate::reindex::of_packs_alone;
 use crate::support::files;
 
 const DAY: i64 = 24 * 3600 * 1000;
@@ -26,21 +27,23 @@ const START: i64 = 1_700_000_000_000;
 type Storing = (usize, Ingest<std::io::Cursor<Vec<u8>>>, Option<Ingested>);
 
 /// A store with what a schedule does to it, and what it should hold.
-struct World {
-    disk: MemoryDisk,
+pub(crate) struct World {
+    pub(crate) disk: MemoryDisk,
     store: Option<Store>,
     clock_ms: i64,
-    contents: Vec<Vec<u8>>,
+    pub(crate) contents: Vec<Vec<u8>>,
     /// What each record names, by its number.
     named: BTreeMap<usize, usize>,
-    hashes: BTreeMap<usize, Blob>,
+    pub(crate) hashes: BTreeMap<usize, Blob>,
     /// A file that is being stored.
     storing: Option<Storing>,
     plan: Option<GcPlan>,
+    /// Some file was put into a pack and never got into the log.
+    is_unconfirmed: bool,
 }
 
 impl World {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static CONTENTS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
         let contents = CONTENTS.get_or_init(|| {
             // Two of one chunk; two of several that share some, and a page.
@@ -54,7 +57,8 @@ impl World {
         let store = Some(open(&disk));
         let (named, hashes) = (BTreeMap::new(), BTreeMap::new());
         let (storing, plan) = (None, None);
-        World { disk, store, clock_ms: START, contents, named, hashes, storing, plan }
+        let (clock_ms, is_unconfirmed) = (START, false);
+        World { disk, store, clock_ms, contents, named, hashes, storing, plan, is_unconfirmed }
     }
 
     fn store(&mut self) -> &mut Store {
@@ -67,11 +71,18 @@ impl World {
 
     /// Begins to store a file and does its only step, without a commit.
     fn begin_storing(&mut self, content: usize) {
+        self.is_unconfirmed |= matches!(self.storing, Some((_, _, Some(_))));
         let from = std::io::Cursor::new(self.contents[content].clone());
         let time_ms = self.clock_ms;
         let blobs = self.store().blobs().clone();
         let ingest = Ingest::new(&blobs, &workspace(), from, u64::MAX, time_ms);
         self.storing = Some((content, ingest, None));
+    }
+
+    pub(crate) fn store_named(&mut self, content: usize, record: usize) {
+        self.begin_storing(content);
+        self.end_storing();
+        assert!(self.write(record, Some(content)));
     }
 
     fn step_storing(&mut self) {
@@ -92,7 +103,7 @@ impl World {
     }
 
     /// Writes a record that names a file, or nothing; as a write does, only if the file is there.
-    fn write(&mut self, record: usize, content: Option<usize>) -> bool {
+    pub(crate) fn write(&mut self, record: usize, content: Option<usize>) -> bool {
         let value = match content {
             None => Record::default(),
             Some(content) => {
@@ -130,6 +141,7 @@ impl World {
 
     fn decide(&mut self) {
         let Some(mut plan) = self.plan.take() else { return };
+        plan.write_marks().unwrap();
         match self.store().collect(&mut plan) {
             Ok(()) => self.plan = Some(plan),
             Err(BlobError::Folded) => {}
@@ -139,7 +151,7 @@ impl World {
     }
 
     fn sweep(&mut self) {
-        let Some(plan) = self.plan.take() else { return };
+        let Some(mut plan) = self.plan.take() else { return };
         let (frames, held) = plan.move_chunks().unwrap();
         for frame in frames {
             append(self.store(), &Payload::Blobs(frame)).unwrap();
@@ -151,7 +163,7 @@ impl World {
         plan.remove_packs().unwrap();
     }
 
-    fn fold(&mut self) {
+    pub(crate) fn fold(&mut self) {
         self.store().end_segment().unwrap();
         self.store().checkpoint().unwrap();
         // The segment that ends here goes once the next one has something.
@@ -164,6 +176,7 @@ impl World {
     }
 
     fn crash(&mut self, survival: Survival) {
+        self.is_unconfirmed = true;
         (self.storing, self.plan, self.store) = (None, None, None);
         self.disk = self.disk.after_power_cut(survival);
         self.store = Some(open(&self.disk));
@@ -182,7 +195,7 @@ impl World {
         }
     }
 
-    fn kept(&self) -> Vec<Blob> {
+    pub(crate) fn kept(&self) -> Vec<Blob> {
         let (store, mut kept) = (self.store.as_ref().unwrap(), Vec::new());
         read::visit_blobs(&*store.view(), &workspace(), &mut |stored| {
             kept.push(stored.blob);
@@ -194,6 +207,7 @@ impl World {
 
     /// Nothing happens any more but collection.
     fn quiet(&mut self) {
+        self.is_unconfirmed |= matches!(self.storing, Some((_, _, Some(_))));
         (self.storing, self.plan) = (None, None);
         self.fold();
         for _ in 0..5 {
@@ -203,6 +217,23 @@ impl World {
             self.sweep();
             self.plan = None;
         }
+    }
+
+    /// I31: packs alone tell of every file that is here, and of no other, but for one whose storing
+    /// was cut short.
+    fn check_packs_alone(&self, what: &str) {
+        let (_, store, _) = of_packs_alone(&self.disk);
+        let kept = self.kept();
+        for blob in &kept {
+            get(&store, blob).unwrap_or_else(|e| panic!("I31: {what}: not in packs: {e}"));
+        }
+        let mut found = Vec::new();
+        read::visit_blobs(&*store.view(), &workspace(), &mut |stored| {
+            found.push(stored.blob);
+            Ok(())
+        })
+        .unwrap();
+        assert!(self.is_unconfirmed || found == kept, "{what}: a file came back from packs");
     }
 
     /// I35: what is there is what is named: files, chunks and packs.
@@ -356,15 +387,16 @@ fn play_schedule(seed: u64) -> u64 {
     world.quiet();
     world.check(&what);
     world.check_no_leak(&what);
+    if seed.is_multiple_of(8) {
+        world.check_packs_alone(&what);
+    }
     gone
 }
 
 /// Stores a file, and names it in a record.
-fn named(content: usize, record: usize) -> World {
+pub(crate) fn named(content: usize, record: usize) -> World {
     let mut world = World::new();
-    world.begin_storing(content);
-    world.end_storing();
-    assert!(world.write(record, Some(content)));
+    world.store_named(content, record);
     world
 }
 
@@ -375,7 +407,7 @@ fn run(world: &mut World) {
 }
 
 /// A whole collection, with the time that it takes: what nothing names is gone afterwards.
-fn collect_all(world: &mut World) {
+pub(crate) fn collect_all(world: &mut World) {
     for _ in 0..4 {
         world.clock_ms += 2 * DAY;
         run(world);
@@ -409,8 +441,15 @@ fn known_loss_bytes_removed_before_the_index() {
         let mut plan = world.plan.take().unwrap();
         let swept = (|| {
             let store = world.store.as_mut().unwrap();
+            plan.write_marks()?;
             store.collect(&mut plan)?;
             store.commit()?;
+            let (frames, held) = plan.move_chunks()?;
+            for frame in frames {
+                append(store, &Payload::Blobs(frame))?;
+            }
+            store.commit()?;
+            drop(held);
             store.drop_packs(&plan)?;
             store.commit()?;
             plan.remove_packs().map_err(BlobError::from)
