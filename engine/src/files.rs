@@ -11,13 +11,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lastword_core::hash::BlobHash;
+use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::{Key, TableName};
 use lastword_core::manifest::Blob;
 use lastword_core::row::Row;
 use lastword_core::value::{Record, Value};
 use lastword_store::blobs::{
-    BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest, LostPack, lost_packs,
+    BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest, LostPack, Scrubbed, broken_files,
+    lost_packs, scrub,
 };
 use lastword_store::keys::ChunkMark;
 use lastword_store::limits::HEADER_LEN;
@@ -271,6 +272,26 @@ impl Files {
         Ok(lost_packs(&*self.blobs()?, self.ws.name())?)
     }
 
+    /// The files of which a chunk is known to be damaged or lost: those to be stored again.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn broken(&self) -> Result<Vec<BlobHash>> {
+        Ok(broken_files(&self.blobs()?, self.ws.name())?)
+    }
+
+    /// Reads chunks from `from` on, about `budget_bytes` of them, and notes those that are damaged:
+    /// storing their files again makes them whole. Called again with what it returns as `next`,
+    /// some bytes a second, it comes to the end; [`ChunkId`] of zeros begins anew.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn scrub(&self, from: ChunkId, budget_bytes: u64) -> Result<Scrubbed> {
+        let scrubbed = scrub(&*self.blobs()?, self.ws.name(), from, budget_bytes)?;
+        scrubbed.damaged.iter().try_for_each(|damaged| self.set_apart(*damaged))?;
+        Ok(scrubbed)
+    }
+
     /// Collects garbage once: files that nothing names any more, in no record, tombstone or version
     /// that this device still has, and the chunks that only they needed. What a run finds is
     /// condemned, and goes with a later run once its grace is over.
@@ -332,6 +353,7 @@ impl Files {
         let workspace = self.ws.name().clone();
         self.ws.database().inner.writer.run(move |store| {
             let known = read::chunk(store.newest(), &workspace, &damaged.id)?;
+            let known = known.filter(|chunk| chunk.mark != ChunkMark::Damaged);
             let place = known.map(|chunk| (chunk.pack, chunk.position));
             if place == Some((damaged.pack, damaged.position)) {
                 let part = BlobsPart::Damaged { chunks: vec![damaged] };

@@ -67,6 +67,8 @@ pub const MAX_PACK_SIZE: u64 = 1 << 36;
 pub const MAX_PACK_POSITION: u64 = 1 << 40;
 /// Packs that are kept open to be written to, but for those that are in use.
 pub const MAX_PACK_WRITERS: usize = 64;
+/// Most chunks that one step of a scrub reads.
+pub const SCRUB_ROWS: usize = 4096;
 /// Packs that are kept open for reading.
 pub const MAX_OPEN_PACKS: usize = 64;
 /// Largest group number (48 bits on disk).

@@ -14,6 +14,7 @@ mod packs;
 mod pages;
 mod reader;
 mod reindex;
+mod scrub;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -41,6 +42,7 @@ use pack::{OpenPack, ReadPack};
 use packs::Packs;
 pub use reader::BlobReader;
 pub use reindex::{Reindex, Reindexed};
+pub use scrub::{Scrubbed, broken_files, scrub};
 pub use walk::visit_pieces;
 
 /// The packs of a store. Readers and writers of files share it and are on threads of their own; the
