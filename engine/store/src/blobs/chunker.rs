@@ -16,6 +16,7 @@ const AVERAGE: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Chunker<R> {
     from: R,
+    /// Grows to [`CHUNKER_BYTES`] with the file: most files are small.
     buffer: Vec<u8>,
     /// What is read and not handed out yet is between the two.
     start: usize,
@@ -28,7 +29,7 @@ pub struct Chunker<R> {
 impl<R: Read> Chunker<R> {
     /// Cuts what is read from `from`.
     pub fn new(from: R) -> Self {
-        let buffer = vec![0; CHUNKER_BYTES];
+        let buffer = Vec::new();
         Chunker { from, buffer, start: 0, end: 0, ended: false, fresh: true }
     }
 
@@ -58,9 +59,15 @@ impl<R: Read> Chunker<R> {
     fn fill(&mut self) -> std::io::Result<()> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        while let Some(room) = self.buffer.get_mut(self.end..)
-            && !room.is_empty()
-        {
+        loop {
+            if self.end == self.buffer.len() {
+                let grown = (2 * self.buffer.len()).clamp(AVERAGE, CHUNKER_BYTES);
+                self.buffer.resize(grown, 0);
+            }
+            let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+            if room.is_empty() {
+                break;
+            }
             match self.from.read(room) {
                 Ok(0) => {
                     self.ended = true;

@@ -54,8 +54,8 @@ fn an_index_of_packs_alone_has_what_was_there_and_nothing_else() {
 #[test]
 fn what_a_pack_says_of_files_stays_when_it_goes() {
     let mut world = World::new();
-    world.contents.push(noise(21, 240_000));
-    world.contents.push(noise(22, 240_000));
+    world.contents.push(noise(21, 90_000));
+    world.contents.push(noise(22, 90_000));
     for (content, record) in [(4, 0), (0, 1), (5, 2)] {
         world.store_named(content, record);
     }
