@@ -22,6 +22,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use lastword_core::hash::ChunkId;
 use lastword_core::id::WorkspaceName;
+use lastword_core::plant::{Plant, planted};
 
 use crate::disk::Disk;
 use crate::error::{BlobError, StoreError};
@@ -116,7 +117,13 @@ impl Blobs {
 
     /// Where the oldest lease began.
     fn floor(&self) -> u64 {
-        lock(&self.shared).leases.values().min().copied().unwrap_or(u64::MAX)
+        let leases = &lock(&self.shared).leases;
+        let oldest = match () {
+            () if planted(Plant::ForgetLeases) => None,
+            () if planted(Plant::NewestLease) => leases.values().max(),
+            () => leases.values().min(),
+        };
+        oldest.copied().unwrap_or(u64::MAX)
     }
 
     /// The newest state whose frames are durable.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, Weak};
 
 use lastword_core::id::WorkspaceName;
+use lastword_core::plant::{Plant, planted};
 
 use super::pack::{self, OpenPack, PackWriter, ReadPack};
 use super::{Blobs, Written, lock};
@@ -202,6 +203,7 @@ impl Blobs {
     ) -> Result<u64, StoreError> {
         match self.pack(workspace, number) {
             Ok(pack) if pack.bad_header.is_none() => Ok(pack.segment.capacity_end()?),
+            _ if planted(Plant::BelieveLostPack) => Ok(u64::MAX),
             Ok(_) | Err(StoreError::PackLost { .. }) => Ok(0),
             Err(error) => Err(error),
         }

@@ -536,6 +536,30 @@ fn known_loss_a_writer_paused_across_sweeps() {
     world.check("and after");
 }
 
+/// Ours: several store files at once, and the one that began last was taken for all of them. The
+/// one that began first has found chunks that were condemned since.
+#[test]
+fn known_loss_the_oldest_lease_counts() {
+    let mut world = named(2, 0);
+    world.write(0, None);
+    world.fold();
+    world.clock_ms += 2 * DAY;
+    world.begin_storing(3);
+    world.step_storing();
+    let first = world.storing.take();
+    for _ in 0..6 {
+        world.begin_storing(0);
+        world.clock_ms += 2 * DAY;
+        run(&mut world);
+    }
+    world.storing = first;
+    world.end_storing();
+    assert!(world.write(1, Some(3)));
+    world.check("a writer paused while others came and went");
+    collect_all(&mut world);
+    world.check("and after");
+}
+
 /// kopia 1087: two collectors at once, each with its own idea of what is needed.
 #[test]
 fn known_loss_two_collectors() {

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::WorkspaceName;
+use lastword_core::plant::{Plant, planted};
 
 use super::contents::StoredFile;
 use super::ingest::{drop_time, file_time};
@@ -297,7 +298,9 @@ impl GcPlan {
             .collect();
         let written = blobs.writer(&blobs.view(), workspace)?;
         written.with(|writer| {
-            writer.add_dropped(&dropped);
+            if !planted(Plant::DropWithoutMark) {
+                writer.add_dropped(&dropped);
+            }
             for (StoredBlob { blob, .. }, time_ms) in spared(&self.spare_blobs, settings.now_ms) {
                 writer.add_file(&StoredFile { blob, time_ms });
             }
