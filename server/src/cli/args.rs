@@ -512,7 +512,10 @@ pub(super) struct FilesOne {
 #[derive(Debug, Args)]
 pub(super) struct FilesScrub {
     /// Read at most this many MiB a second
-    #[arg(long, value_name = "MIB", default_value_t = 32, value_parser = clap::value_parser!(u64).range(1..=4096))]
+    #[arg(
+        long, value_name = "MIB", default_value_t = 32,
+        value_parser = clap::value_parser!(u64).range(1..=4096),
+    )]
     pub(super) rate: u64,
     /// Go on at this chunk, as an earlier run said
     #[arg(long, value_name = "CHUNK")]

@@ -125,6 +125,27 @@ mod tests {
         assert_eq!(lengths(Trickle(&data)), cut, "however the bytes come");
     }
 
+    /// R4.1. The vector of docs/format.md, section 6: the rules there, written down in another
+    /// language, gave these lengths.
+    #[test]
+    fn the_cuts_of_profile_1_are_those_that_the_format_says() {
+        let (mut state, mut data) = (1_u64, Vec::new());
+        while data.len() < 1_000_001 {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            data.extend_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+        }
+        data.truncate(1_000_001);
+        assert_eq!(data[..8], [0xc1, 0x5c, 0x02, 0x89, 0xec, 0x2d, 0x0a, 0x91]);
+        let cut = [
+            28_128, 87_550, 64_925, 67_788, 30_364, 38_273, 50_371, 101_085, 100_168, 79_822,
+            94_750, 68_129, 37_731, 77_250, 65_957, 7_710,
+        ];
+        assert_eq!(lengths(&data[..]), cut);
+    }
+
     /// Borders: nothing, one byte, 64 KiB in one chunk, one byte more, and zeros in the largest.
     #[test]
     fn short_files_are_one_chunk() {

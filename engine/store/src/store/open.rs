@@ -25,9 +25,8 @@ impl Store {
         apply: Arc<dyn Apply>,
     ) -> Result<(Store, OpenReport), StoreError> {
         let mut entropy = Entropy::new(options.entropy);
-        let adopted = if options.adopt_packs { oplog::orphan_packs(&*disk)? } else { None };
-        let files = if adopted.is_some() { LogFiles::default() } else { oplog::load(&*disk)? };
-        let LogFiles { mut segments, base, unreadable, .. } = files;
+        let (LogFiles { mut segments, base, unreadable, .. }, adopted) =
+            log_files(&*disk, options.adopt_packs)?;
         let created = segments.is_empty();
         if created {
             segments.push(oplog::create(&*disk, &mut entropy, options.segment_size, adopted)?);
@@ -90,6 +89,18 @@ impl Store {
         let (pack_size, shown) = (options.pack_size, (published, log));
         let blobs = Arc::new(Blobs::new(disk.clone(), log_id, entropy, pack_size, shown));
         Ok((Store { disk, apply, options, writer, state, folding, handle, blobs }, report))
+    }
+}
+
+/// The files of the log; none, and the log id of the packs, if those are all there is and they are
+/// to be adopted.
+fn log_files(
+    disk: &dyn Disk,
+    adopt_packs: bool,
+) -> Result<(LogFiles, Option<[u8; 16]>), StoreError> {
+    match if adopt_packs { oplog::orphan_packs(disk)? } else { None } {
+        None => Ok((oplog::load(disk)?, None)),
+        adopted => Ok((LogFiles::default(), adopted)),
     }
 }
 
