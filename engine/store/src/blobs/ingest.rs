@@ -16,7 +16,7 @@ use super::pages::Pages;
 use super::{Blobs, Lease, Written};
 use crate::error::{BlobError, StoreError};
 use crate::keys::{ChunkMark, Condemned, StoredBlob, StoredChunk};
-use crate::limits::INGEST_STEP_BYTES;
+use crate::limits::{INGEST_STEP_BYTES, MAX_FRAME_CHUNKS};
 use crate::payload::{BlobsFrame, BlobsPart, NewChunk};
 use crate::read;
 use crate::state::View;
@@ -59,8 +59,8 @@ pub struct Ingested {
 }
 
 /// The chunks of one step.
-#[derive(Default)]
-struct Step {
+#[derive(Debug, Default)]
+pub(super) struct Step {
     packs: BTreeMap<u64, (Option<Written>, Vec<NewChunk>)>,
     fresh: BTreeSet<ChunkId>,
     used: BTreeSet<ChunkId>,
@@ -117,7 +117,7 @@ impl<R: Read> Ingest<R> {
             has_ended = !self.next_chunk(&view, &mut step)?;
         }
         let file = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
-        let _packs = step.packs.values().filter_map(|(written, _)| written.clone()).collect();
+        let _packs = step.written();
         let mut frames = step.sync(&self.workspace)?;
         frames.extend(file.map(|StoredFile { blob, time_ms }| BlobsFrame {
             workspace: self.workspace.clone(),
@@ -156,16 +156,7 @@ impl<R: Read> Ingest<R> {
         let (depth, root) = pages.finish(&mut keep)?;
         let sha256 = std::mem::take(&mut self.sha256).finalize().into();
         let blob = Blob { sha256, size: self.size, profile: PROFILE, depth, root };
-        let known = read::blob(state, &self.workspace, &sha256)?;
-        let condemned = read::condemned(state, &self.workspace, &sha256)?;
-        // A pack may say already that what is condemned is dropped: this comes later.
-        let time_ms = file_time(self.time_ms, known, condemned);
-        let file = StoredFile { blob, time_ms };
-        if condemned.is_some() || known.is_none_or(|known| known.blob != blob) {
-            let written = self.blobs.add_file(state, &self.workspace, &file)?;
-            step.packs.entry(written.number).or_default().0 = Some(written.clone());
-        }
-        Ok(file)
+        Ok(step.end_file(&self.blobs, state, &self.workspace, blob, self.time_ms)?)
     }
 }
 
@@ -198,23 +189,80 @@ impl Step {
         bytes: &[u8],
     ) -> Result<ChunkId, StoreError> {
         let id = ChunkId::of(bytes);
-        if self.fresh.contains(&id) || self.used.contains(&id) {
-            return Ok(id);
-        }
-        match read::chunk(state, workspace, &id)? {
-            Some(chunk) if self.is_here(blobs, workspace, &chunk)? => {
-                self.used.insert(id);
-            }
-            _ => {
-                let (written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
-                let (of, chunks) = self.packs.entry(written.number).or_default();
-                *of = Some(written);
-                chunks.push(added);
-                self.new_bytes += bytes.len() as u64;
-                self.fresh.insert(id);
-            }
+        if !self.has(blobs, state, workspace, &id)? {
+            self.store(blobs, state, workspace, id, bytes)?;
         }
         Ok(id)
+    }
+
+    /// Whether the workspace has a chunk, which then stays.
+    pub(super) fn has(
+        &mut self,
+        blobs: &Blobs,
+        state: &View,
+        workspace: &WorkspaceName,
+        id: &ChunkId,
+    ) -> Result<bool, StoreError> {
+        if self.fresh.contains(id) || self.used.contains(id) {
+            return Ok(true);
+        }
+        let is_here = match read::chunk(state, workspace, id)? {
+            Some(chunk) => self.is_here(blobs, workspace, &chunk)?,
+            None => false,
+        };
+        if is_here {
+            self.used.insert(*id);
+        }
+        Ok(is_here)
+    }
+
+    /// Stores a chunk of that name.
+    pub(super) fn store(
+        &mut self,
+        blobs: &Blobs,
+        state: &View,
+        workspace: &WorkspaceName,
+        id: ChunkId,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let (written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
+        let (of, chunks) = self.packs.entry(written.number).or_default();
+        *of = Some(written);
+        chunks.push(added);
+        self.new_bytes += bytes.len() as u64;
+        self.fresh.insert(id);
+        Ok(())
+    }
+
+    /// Says in the pack what a file consists of, unless it does already; when it counts as stored
+    /// is what the log is to say too.
+    pub(super) fn end_file(
+        &mut self,
+        blobs: &Blobs,
+        state: &View,
+        workspace: &WorkspaceName,
+        blob: Blob,
+        now_ms: i64,
+    ) -> Result<StoredFile, StoreError> {
+        let known = read::blob(state, workspace, &blob.sha256)?;
+        let condemned = read::condemned(state, workspace, &blob.sha256)?;
+        let file = StoredFile { blob, time_ms: file_time(now_ms, known, condemned) };
+        // A pack may say already that what is condemned is dropped: this comes later.
+        if condemned.is_some() || known.is_none_or(|known| known.blob != blob) {
+            let written = blobs.add_file(state, workspace, &file)?;
+            self.packs.entry(written.number).or_default().0 = Some(written.clone());
+        }
+        Ok(file)
+    }
+
+    /// True if a frame should not name many more chunks.
+    pub(super) fn is_full(&self) -> bool {
+        self.used.len() + self.fresh.len() >= MAX_FRAME_CHUNKS / 2
+    }
+
+    /// The packs that the step has chunks in.
+    pub(super) fn written(&self) -> Vec<Written> {
+        self.packs.values().filter_map(|(written, _)| written.clone()).collect()
     }
 
     /// Whether a chunk counts as here: what is lost with its pack, or known to be damaged, or about
@@ -240,7 +288,10 @@ impl Step {
     }
 
     /// Makes the step durable in its packs; returns what the log is to say of it.
-    fn sync(&mut self, workspace: &WorkspaceName) -> Result<Vec<BlobsFrame>, StoreError> {
+    pub(super) fn sync(
+        &mut self,
+        workspace: &WorkspaceName,
+    ) -> Result<Vec<BlobsFrame>, StoreError> {
         let mut packs = Vec::new();
         for (written, chunks) in std::mem::take(&mut self.packs).into_values() {
             let Some(written) = written else { continue };

@@ -13,6 +13,7 @@ mod pack;
 mod packs;
 mod pages;
 mod reader;
+mod receive;
 mod reindex;
 mod scrub;
 mod walk;
@@ -37,11 +38,12 @@ pub(crate) use check::check;
 pub use check::{CheckedBlobs, LostPack, lost_packs};
 pub use chunker::Chunker;
 use contents::StoredFile;
-pub use gc::{Fate, GcPlan, GcRun, GcSettings, GcTotals, HeldPacks};
+pub use gc::{Fate, GcPlan, GcRun, GcSettings, GcTotals, HeldPacks, say_dropped};
 pub use ingest::{Ingest, Ingested};
 use pack::{OpenPack, ReadPack};
 use packs::Packs;
 pub use reader::BlobReader;
+pub use receive::{Receive, Received};
 pub use reindex::{Reindex, Reindexed};
 pub use scrub::{Scrubbed, broken_files, scrub};
 pub use walk::visit_pieces;
@@ -143,7 +145,15 @@ impl Blobs {
     }
 
     /// A chunk, wherever it is now.
-    fn read_newest(&self, workspace: &WorkspaceName, id: &ChunkId) -> Result<Vec<u8>, BlobError> {
+    ///
+    /// # Errors
+    /// [`BlobError::Gone`] if the workspace has none of that name, [`BlobError::Damaged`] if it is
+    /// not what was written, [`BlobError::Store`] if the disk fails.
+    pub fn read_newest(
+        &self,
+        workspace: &WorkspaceName,
+        id: &ChunkId,
+    ) -> Result<Vec<u8>, BlobError> {
         let known = read::chunk(&*self.view(), workspace, id)?;
         let known = known.ok_or(BlobError::Gone { chunk: *id })?;
         let mut out = Vec::new();

@@ -32,7 +32,7 @@ use crate::payload::{BlobsFrame, BlobsPart, PackChunks};
 use crate::read::{self, ReadState};
 use crate::state::{Dump, View};
 
-pub use packs::HeldPacks;
+pub use packs::{HeldPacks, say_dropped};
 
 /// How a run goes about it.
 #[derive(Debug, Clone, Copy)]

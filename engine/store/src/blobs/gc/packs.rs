@@ -7,6 +7,7 @@ use lastword_core::id::WorkspaceName;
 
 use super::GcPlan;
 use crate::blobs::contents::{Told, visit_frames};
+use crate::blobs::ingest::drop_time;
 use crate::blobs::{Blobs, Written};
 use crate::disk::{FileKind, first_non_zero, read_header};
 use crate::error::{BlobError, StoreError};
@@ -175,6 +176,25 @@ impl GcPlan {
 #[derive(Debug)]
 pub struct HeldPacks {
     _packs: Vec<Written>,
+}
+
+/// Says in a pack that a file is dropped, before the log may say it: what the log is to say of the
+/// pack, and what must be held until it does. Nothing if the file is not here.
+pub fn say_dropped(
+    blobs: &Blobs,
+    workspace: &WorkspaceName,
+    sha256: &[u8; 32],
+) -> Result<Option<(BlobsFrame, HeldPacks)>, BlobError> {
+    let view = blobs.view();
+    let Some(stored) = read::blob(&*view, workspace, sha256)? else { return Ok(None) };
+    let since = read::condemned(&*view, workspace, sha256)?;
+    let time_ms = since.map_or(stored.time_ms, |since| drop_time(stored.time_ms, since));
+    let written = blobs.writer(&view, workspace)?;
+    written.with(|writer| writer.add_dropped(&[(*sha256, time_ms)]));
+    let packs = vec![written.sync(Vec::new()).map_err(StoreError::from)?];
+    let part = BlobsPart::Chunks { packs, used: Vec::new() };
+    let frame = BlobsFrame { workspace: workspace.clone(), part };
+    Ok(Some((frame, HeldPacks { _packs: vec![written] })))
 }
 
 fn is_named(blobs: &Blobs, number: u64) -> Result<bool, StoreError> {
