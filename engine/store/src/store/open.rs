@@ -83,8 +83,7 @@ impl Store {
             rebuilt_state: !created && fresh,
             end: writer.next_position(),
         };
-        let folding = Folding::new(base);
-        let entropy = writer.entropy().clone();
+        let (folding, entropy) = (Folding::new(base), writer.entropy().clone());
         let (published, log) = (handle.published.clone(), writer.reader().clone());
         let (pack_size, shown) = (options.pack_size, (published, log));
         let blobs = Arc::new(Blobs::new(disk.clone(), log_id, entropy, pack_size, shown));
