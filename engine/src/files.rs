@@ -9,7 +9,6 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::{Key, TableName, WorkspaceName};
@@ -18,15 +17,15 @@ use lastword_core::row::Row;
 use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword_core::value::{Record, Value};
 use lastword_store::blobs::{
-    BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest, LostPack, Scrubbed, broken_files,
-    lost_packs, say_dropped, scrub,
+    BlobReader, Blobs, Ingest, LostPack, Scrubbed, broken_files, lost_packs, say_dropped, scrub,
 };
 use lastword_store::keys::{self, ChunkMark};
-use lastword_store::limits::HEADER_LEN;
-use lastword_store::payload::{BlobsFrame, BlobsPart, DamagedChunk, Payload, cut_text};
-use lastword_store::{BlobError, Store, View, read};
+use lastword_store::payload::{BlobsFrame, BlobsPart, cut_text};
+use lastword_store::{BlobError, View, read};
 
+use crate::collect::{self, CollectOptions, Collected};
 use crate::error::{Error, Result};
+use crate::file_frames::{append, append_now, note_damage, set_apart};
 use crate::receipt::Receipt;
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
 use crate::workspace::Workspace;
@@ -435,33 +434,7 @@ impl Files {
     /// what is needed), or if too much would go; [`Error::Store`] if the disk fails. Nothing is
     /// lost then; the next run goes on.
     pub fn collect(&self, options: CollectOptions) -> Result<Collected> {
-        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let settings = GcSettings {
-            now_ms: self.ws.database().inner.environment.now_ms(),
-            staged_ms: ms(options.staged),
-            grace_ms: ms(options.grace),
-            force: options.force || options.dry_run,
-        };
-        let mut plan = GcRun::begin(&self.blobs()?, self.ws.name(), settings)?.mark()?;
-        let (files, totals) = (std::mem::take(&mut plan.files), plan.totals);
-        if options.dry_run {
-            return Ok(Collected { files, totals, removed_packs: 0 });
-        }
-        plan.write_marks()?;
-        let writer = &self.ws.database().inner.writer;
-        let mut plan = writer.run(move |store| {
-            store.collect(&mut plan)?;
-            Ok(plan)
-        })?;
-        let (moved, held) = plan.move_chunks()?;
-        append(self.writer(), moved)?;
-        drop(held);
-        // The log says first that they are gone.
-        let plan = writer.run(move |store| {
-            store.drop_packs(&plan)?;
-            Ok(plan)
-        })?;
-        Ok(Collected { files, totals, removed_packs: plan.remove_packs()? })
+        collect::collect(&self.blobs()?, self.writer(), self.ws.name(), options, self.now_ms())
     }
 
     pub(crate) fn blobs(&self) -> Result<Arc<Blobs>> {
@@ -494,60 +467,6 @@ impl Files {
             _ => String::new(),
         };
         Ok((text("mime_type"), text("name")))
-    }
-}
-
-/// Makes durable what the log is to say of files.
-pub(crate) fn append(writer: &Writer, frames: Vec<BlobsFrame>) -> Result<()> {
-    match frames.is_empty() {
-        true => Ok(()),
-        false => writer.run(move |store| append_now(store, frames)),
-    }
-}
-
-/// As [`append`], on the writer thread.
-pub(crate) fn append_now(store: &mut Store, frames: Vec<BlobsFrame>) -> Result<()> {
-    for frame in frames {
-        let payload = Payload::Blobs(frame);
-        store.append(payload.kind(), &payload.to_bytes())?;
-    }
-    Ok(())
-}
-
-/// Notes that chunks are not what was written, so that storing their files again heals them. One
-/// that was stored anew elsewhere since it was read is whole, so the writer looks once more.
-fn note_damage(
-    writer: &Writer,
-    workspace: &WorkspaceName,
-    damaged: Vec<DamagedChunk>,
-) -> Result<()> {
-    if damaged.is_empty() {
-        return Ok(());
-    }
-    let workspace = workspace.clone();
-    writer.run(move |store| {
-        let mut chunks = Vec::new();
-        for damaged in damaged {
-            let known = read::chunk(store.newest(), &workspace, &damaged.id)?;
-            let known = known.filter(|chunk| chunk.mark != ChunkMark::Damaged);
-            let place = known.map(|chunk| (chunk.pack, chunk.position));
-            chunks.extend((place == Some((damaged.pack, damaged.position))).then_some(damaged));
-        }
-        if chunks.is_empty() {
-            return Ok(());
-        }
-        let part = BlobsPart::Damaged { chunks };
-        append_now(store, vec![BlobsFrame { workspace, part }])
-    })
-}
-
-/// As [`note_damage`], if that is the error.
-pub(crate) fn set_apart(writer: &Writer, workspace: &WorkspaceName, error: &BlobError) {
-    let BlobError::Damaged { chunk: id, file: pack, offset, .. } = *error else { return };
-    let position = offset.saturating_sub(HEADER_LEN as u64);
-    let noted = note_damage(writer, workspace, vec![DamagedChunk { id, pack, position }]);
-    if let Err(unnoted) = noted {
-        tracing::warn!(%unnoted, "a damaged chunk could not be noted");
     }
 }
 
@@ -584,37 +503,6 @@ impl Tx {
         ])?;
         self.put_record(&table, &key, record)
     }
-}
-
-/// How garbage is collected.
-#[derive(Debug, Clone, Copy)]
-pub struct CollectOptions {
-    /// A stored file that nothing names yet stays this long, 24 hours unless set.
-    pub staged: Duration,
-    /// What nothing needs can be read and comes back this long before it goes, an hour unless set.
-    pub grace: Duration,
-    /// Look, and change nothing.
-    pub dry_run: bool,
-    /// Go on also if more than a tenth of everything would go.
-    pub force: bool,
-}
-
-impl Default for CollectOptions {
-    fn default() -> Self {
-        let hour = Duration::from_secs(3600);
-        Self { staged: 24 * hour, grace: hour, dry_run: false, force: false }
-    }
-}
-
-/// What one run of the garbage collection found and did.
-#[derive(Debug, Clone)]
-pub struct Collected {
-    /// Each file, its length and what becomes of it, in order of its hash.
-    pub files: Vec<(BlobHash, u64, Fate)>,
-    /// In numbers.
-    pub totals: GcTotals,
-    /// Packs whose files were removed.
-    pub removed_packs: u64,
 }
 
 /// A file that is being read. Every chunk is compared with its name before any byte of it is handed
