@@ -10,21 +10,23 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use lastword_core::hash::BlobHash;
-use lastword_core::id::{Key, TableName};
+use lastword_core::hash::{BlobHash, ChunkId};
+use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::manifest::Blob;
 use lastword_core::protocol::Role;
 use lastword_core::row::Row;
 use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword_core::value::{Record, Value};
-use lastword_store::blobs::{BlobReader, Blobs, Ingest, LostPack, lost_packs};
+use lastword_store::blobs::{
+    BlobReader, Blobs, Ingest, LostPack, Scrubbed, broken_files, lost_packs, say_dropped, scrub,
+};
 use lastword_store::keys::{self, ChunkMark};
 use lastword_store::payload::{BlobsFrame, BlobsPart, cut_text};
-use lastword_store::{BlobError, read};
+use lastword_store::{BlobError, View, read};
 
 use crate::collect::{self, CollectOptions, Collected};
 use crate::error::{Error, Result};
-use crate::file_frames::{append, append_now, set_apart};
+use crate::file_frames::{append, append_now, note_damage, set_apart};
 use crate::hook;
 use crate::receipt::Receipt;
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
@@ -398,20 +400,29 @@ impl Files {
             return Err(BlobError::Missing { hash: *hash }.into());
         };
         let (workspace, hash) = (self.ws.name().clone(), *hash);
-        self.writer().run(move |store| {
-            let newest = store.newest();
-            if read::blob(newest, &workspace, &sha256)?.is_none() {
+        let check = move |state: &View, workspace: &WorkspaceName| {
+            if read::blob(state, workspace, &sha256)?.is_none() {
                 return Err(BlobError::Missing { hash }.into());
             }
-            let generation = read::meta(newest, &workspace)?.generation;
-            let row_key = keys::row_key(&workspace, generation, &table(), &key_of(&hash));
-            let row = read::row(newest, &row_key)?;
-            if !row.is_some_and(|stored| is_uploaded(&stored.row.record)) {
-                return Err(Error::NotUploaded { hash });
+            let generation = read::meta(state, workspace)?.generation;
+            let row_key = keys::row_key(workspace, generation, &table(), &key_of(&hash));
+            let row = read::row(state, &row_key)?;
+            match row.is_some_and(|stored| is_uploaded(&stored.row.record)) {
+                true => Ok(()),
+                false => Err(Error::NotUploaded { hash }),
             }
+        };
+        check(&self.ws.database().view(), &workspace)?;
+        let said = say_dropped(&*self.blobs()?, &workspace, &sha256)?;
+        let (mut frames, held) =
+            said.map_or((Vec::new(), None), |(frame, held)| (vec![frame], Some(held)));
+        self.writer().run(move |store| {
+            check(store.newest(), &workspace)?;
             let part = BlobsPart::Drop { blobs: vec![sha256], chunks: Vec::new() };
-            append_now(store, vec![BlobsFrame { workspace, part }])
+            frames.push(BlobsFrame { workspace, part });
+            append_now(store, frames)
         })?;
+        drop(held);
         // Somebody else has uploaded it.
         let key = transfers::key_of(Direction::Upload, &hash);
         let gone = self.ws.write(|tx| match tx.get_record(&transfers::table(), &key)? {
@@ -471,6 +482,26 @@ impl Files {
     /// [`Error::Store`] if the disk fails.
     pub fn lost_packs(&self) -> Result<Vec<LostPack>> {
         Ok(lost_packs(&*self.blobs()?, self.ws.name())?)
+    }
+
+    /// The files of which a chunk is known to be damaged or lost: those to be stored again.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn broken(&self) -> Result<Vec<BlobHash>> {
+        Ok(broken_files(&self.blobs()?, self.ws.name())?)
+    }
+
+    /// Reads chunks from `from` on, about `budget_bytes` of them, and notes those that are damaged:
+    /// storing their files again makes them whole. Called again with what it returns as `next`,
+    /// some bytes a second, it comes to the end; [`ChunkId`] of zeros begins anew.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn scrub(&self, from: ChunkId, budget_bytes: u64) -> Result<Scrubbed> {
+        let scrubbed = scrub(&*self.blobs()?, self.ws.name(), from, budget_bytes)?;
+        note_damage(self.writer(), self.ws.name(), scrubbed.damaged.clone())?;
+        Ok(scrubbed)
     }
 
     /// Collects garbage once: files that nothing names any more, in no record, tombstone or version

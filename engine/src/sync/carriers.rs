@@ -56,15 +56,15 @@ struct Shared {
     board: Arc<Board>,
     /// The workspace of each file that is under way.
     carried: Mutex<Vec<WorkspaceName>>,
-    /// Workspaces whose files are carried, and whether what is missing at the server was looked for.
+    /// Workspaces whose files are carried, and whether it was looked for what the server lacks.
     attached: Mutex<BTreeMap<WorkspaceName, bool>>,
     stop: watch::Sender<bool>,
 }
 
 impl Carriers {
     pub(super) fn new(db: Database, remote: Remote, board: Arc<Board>) -> Self {
-        let (attached, carried, (stop, _)) =
-            (Mutex::default(), Mutex::default(), watch::channel(false));
+        let (attached, carried) = (Mutex::default(), Mutex::default());
+        let (stop, _) = watch::channel(false);
         let shared = Arc::new(Shared { db, remote, board, attached, carried, stop });
         Self { shared, threads: Mutex::default() }
     }

@@ -97,7 +97,7 @@ impl Wire for Line<'_> {
             tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => Err("the connection is stopped".into()),
                 () = closed => Err("the database is closed".into()),
-                message = tokio::time::timeout(SILENCE_LIMIT, next_binary(socket)) => match message {
+                next = tokio::time::timeout(SILENCE_LIMIT, next_binary(socket)) => match next {
                     Ok(bytes) => from_bytes(&bytes?).map_err(|error| error.to_string()),
                     Err(_) => Err("the server is silent".into()),
                 },

@@ -16,7 +16,6 @@ use super::{BlobReader, Blobs, Lease, Written};
 use crate::error::BlobError;
 use crate::limits::RECEIVE_STEP_BYTES;
 use crate::payload::{BlobsFrame, BlobsPart};
-use crate::read;
 use crate::state::View;
 
 /// A file that comes from somebody else, piece by piece. It holds one page of each level and the
@@ -291,13 +290,10 @@ impl Receive {
     /// Says in the pack and in the log what the file consists of.
     fn end(&mut self, time_ms: i64) -> Result<Received, BlobError> {
         let view = self.blobs.view();
-        let blob = self.blob;
-        let known = read::blob(&*view, &self.workspace, &blob.sha256)?;
-        if known.is_none_or(|known| known.blob != blob) {
-            self.step.add_blob(&self.blobs, &view, &self.workspace, &blob)?;
-        }
+        let (blobs, workspace) = (&self.blobs, &self.workspace);
+        let file = self.step.end_file(blobs, &view, workspace, self.blob, time_ms)?;
         let mut received = self.take()?;
-        let part = BlobsPart::Blob { blob, time_ms };
+        let part = BlobsPart::Blob { blob: file.blob, time_ms: file.time_ms };
         received.frames.push(BlobsFrame { workspace: self.workspace.clone(), part });
         Ok(received)
     }

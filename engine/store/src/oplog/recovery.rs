@@ -180,24 +180,41 @@ fn refuse_orphans(disk: &dyn Disk, base: Option<&Segment>) -> Result<(), StoreEr
         let end = base.first_position();
         return Err(base.damaged(end, "the log that goes on behind this base is missing"));
     }
-    match disk.list()?.into_iter().find(|info| info.kind == FileKind::State) {
-        None => Ok(()),
-        Some(state) => Err(StoreError::Damaged {
-            file: state.number,
-            offset: 0,
-            position: 0,
-            reason: "this state is there, but the log it came from is missing",
-        }),
+    for info in disk.list()? {
+        let reason = match info.kind {
+            FileKind::State => "this state is there, but the log it came from is missing",
+            FileKind::Pack => {
+                "this pack is there, but the log that names it is missing: `lastword files \
+                 reindex` begins one"
+            }
+            _ => continue,
+        };
+        return Err(StoreError::Damaged { file: info.number, offset: 0, position: 0, reason });
     }
+    Ok(())
 }
 
-/// Begins a log on an empty disk and returns its first segment.
+/// The id of the log to which the packs belong that are all there is on a disk.
+pub(crate) fn orphan_packs(disk: &dyn Disk) -> Result<Option<[u8; 16]>, StoreError> {
+    let files = disk.list()?;
+    if files.iter().any(|file| !matches!(file.kind, FileKind::Pack | FileKind::Spare)) {
+        return Ok(None);
+    }
+    let Some(pack) = files.iter().find(|file| file.kind == FileKind::Pack) else {
+        return Ok(None);
+    };
+    let header = read_header(pack.number, &*disk.open_to_read(pack.number)?)?;
+    Ok(header.map(|header| header.log_id))
+}
+
+/// Begins a log on a disk that has none and returns its first segment.
 pub(crate) fn create(
     disk: &dyn Disk,
     entropy: &mut Entropy,
     segment_size: u64,
+    log_id: Option<[u8; 16]>,
 ) -> Result<Arc<Segment>, StoreError> {
-    let log_id = entropy.draw(0, 0);
+    let log_id = log_id.unwrap_or_else(|| entropy.draw(0, 0));
     let kind = HeaderKind::Segment;
     let template = Template { kind, log_id, predecessor: [0; 16], segment_size };
     let segment = Segment::reserve(disk, entropy, &template, 0, 0)?;

@@ -25,10 +25,11 @@ impl Store {
         apply: Arc<dyn Apply>,
     ) -> Result<(Store, OpenReport), StoreError> {
         let mut entropy = Entropy::new(options.entropy);
-        let LogFiles { mut segments, base, unreadable, .. } = oplog::load(&*disk)?;
+        let (LogFiles { mut segments, base, unreadable, .. }, adopted) =
+            log_files(&*disk, options.adopt_packs)?;
         let created = segments.is_empty();
         if created {
-            segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
+            segments.push(oplog::create(&*disk, &mut entropy, options.segment_size, adopted)?);
         }
         if !created && base.is_none() {
             oplog::settle_first(&*disk, &segments)?;
@@ -82,12 +83,23 @@ impl Store {
             rebuilt_state: !created && fresh,
             end: writer.next_position(),
         };
-        let folding = Folding::new(base);
-        let entropy = writer.entropy().clone();
+        let (folding, entropy) = (Folding::new(base), writer.entropy().clone());
         let (published, log) = (handle.published.clone(), writer.reader().clone());
         let (pack_size, shown) = (options.pack_size, (published, log));
         let blobs = Arc::new(Blobs::new(disk.clone(), log_id, entropy, pack_size, shown));
         Ok((Store { disk, apply, options, writer, state, folding, handle, blobs }, report))
+    }
+}
+
+/// The files of the log; none, and the log id of the packs, if those are all there is and they are
+/// to be adopted.
+fn log_files(
+    disk: &dyn Disk,
+    adopt_packs: bool,
+) -> Result<(LogFiles, Option<[u8; 16]>), StoreError> {
+    match if adopt_packs { oplog::orphan_packs(disk)? } else { None } {
+        None => Ok((oplog::load(disk)?, None)),
+        adopted => Ok((LogFiles::default(), adopted)),
     }
 }
 
