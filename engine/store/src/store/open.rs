@@ -7,8 +7,10 @@ use lastword_core::plant::{Plant, planted};
 use crate::blobs::Blobs;
 use crate::disk::Disk;
 use crate::error::StoreError;
-use crate::fold::{load, replay};
-use crate::oplog::{self, BaseFile, Durable, Entropy, LogFiles, Recovered, Segment, WriterOptions};
+use crate::fold::{Replay, load};
+use crate::oplog::{
+    self, BaseFile, Durable, Entropy, FrameRef, LogFiles, Recovered, Segment, WriterOptions,
+};
 use crate::state::{Apply, LiveState, View, Watermark, open_state};
 
 use super::folding::Folding;
@@ -57,15 +59,24 @@ impl Store {
         }
         let sizes =
             WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };
-        let Recovered { writer, clean, cut_bytes } =
-            oplog::recover(&disk, segments, entropy, sizes, start)?;
         let mut state = LiveState::new(apply.clone(), opened);
         state.write_anew(&disk, options.anew_from_bytes, options.delta_cap_bytes);
         let cap = options.replay_bytes;
-        if let Some(base) = base.as_ref().filter(|_| empty) {
+        let unloaded = base.as_ref().filter(|_| empty);
+        let mut replay = Replay::new(&mut state, cap);
+        // Frames behind a base come after its rows.
+        let mut fold = |frame: FrameRef<'_>| {
+            if unloaded.is_none() {
+                replay.try_next(frame);
+            }
+        };
+        let Recovered { writer, clean, cut_bytes } =
+            oplog::recover(&disk, segments, entropy, sizes, start, &mut fold)?;
+        if let Some(base) = unloaded {
             load(&mut state, &*apply, base, cap)?;
+            replay = Replay::new(&mut state, cap);
         }
-        let replayed_frames = replay(&mut state, writer.reader(), writer.next_position(), cap)?;
+        let replayed_frames = replay.fold(writer.reader(), writer.next_position())?;
         let handle = ViewHandle {
             published: Arc::new(RwLock::new(Arc::new(state.newest().clone()))),
             log: writer.reader().clone(),
