@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lastword_core::plant::{Plant, planted};
 
-use crate::disk::{Disk, FileKind, read_header};
+use crate::disk::{Disk, FileKind, is_zero, read_header};
 use crate::error::{DiskError, StoreError};
 use crate::header::HeaderKind;
 use crate::limits::{FRAME_ALIGN, SCAN_CHUNK};
@@ -427,7 +427,9 @@ fn junk_behind(segment: &Segment, end: u64) -> Result<u64, DiskError> {
     while at < to {
         chunk.resize((to - at).min(SCAN_CHUNK as u64) as usize, 0);
         segment.file.read_at(at, &mut chunk)?;
-        if let Some(last) = chunk.iter().rposition(|byte| *byte != 0) {
+        if !is_zero(&chunk)
+            && let Some(last) = chunk.iter().rposition(|byte| *byte != 0)
+        {
             junk = at + last as u64 + 1 - from;
         }
         at += chunk.len() as u64;
