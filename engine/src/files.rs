@@ -11,28 +11,29 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lastword_core::hash::{BlobHash, ChunkId};
-use lastword_core::id::{Key, TableName};
+use lastword_core::hash::BlobHash;
+use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::manifest::Blob;
 use lastword_core::row::Row;
+use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword_core::value::{Record, Value};
 use lastword_store::blobs::{BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest};
-use lastword_store::payload::{BlobsFrame, BlobsPart, Payload};
-use lastword_store::{BlobError, read};
+use lastword_store::payload::{BlobsFrame, BlobsPart, Payload, cut_text};
+use lastword_store::{BlobError, Store, keys, read};
 
 use crate::error::{Error, Result};
 use crate::receipt::Receipt;
+use crate::transfers::{self, Change, Direction, Transfer, TransferState};
 use crate::workspace::Workspace;
 use crate::write::Tx;
+use crate::writer::Writer;
 
 /// The table that has a row for each file, its hash the key.
-const TABLE: &str = "file_meta";
-
-fn table() -> TableName {
-    TableName::new(TABLE).expect("invariant: the name is valid")
+pub(crate) fn table() -> TableName {
+    TableName::new(FILES_TABLE).expect("invariant: the name is valid")
 }
 
-fn key_of(hash: &BlobHash) -> Key {
+pub(crate) fn key_of(hash: &BlobHash) -> Key {
     Key::new(&hash.to_string()).expect("invariant: a hash is a key")
 }
 
@@ -47,6 +48,7 @@ pub struct Files {
 pub struct Staged {
     blob: Blob,
     name: String,
+    staged_ms: i64,
     /// Bytes that were not here before; the others were found again.
     pub new_bytes: u64,
 }
@@ -80,6 +82,13 @@ pub struct FileInfo {
     pub is_deleted: bool,
     /// Its bytes are on this device.
     pub is_here: bool,
+    /// Its bytes are at the server, so that other devices can get them.
+    pub is_uploaded: bool,
+}
+
+fn is_uploaded(record: &Record) -> bool {
+    let [storage_id, _] = STORAGE_FIELDS;
+    matches!(record.get(storage_id), Some(Value::Text(id)) if !id.is_empty())
 }
 
 impl FileInfo {
@@ -99,6 +108,7 @@ impl FileInfo {
             size_bytes: size,
             is_deleted: row.deleted,
             is_here: false,
+            is_uploaded: is_uploaded(&row.record),
         }
     }
 }
@@ -167,10 +177,11 @@ impl Files {
         loop {
             let done = ingest.step()?;
             new_bytes += done.new_bytes;
-            self.append(done.frames)?;
+            append(self.writer(), done.frames)?;
             progress(done.read_bytes);
             if let Some(blob) = done.blob {
-                return Ok(Staged { blob, name: name.to_owned(), new_bytes });
+                let (name, staged_ms) = (name.to_owned(), time_ms);
+                return Ok(Staged { blob, name, staged_ms, new_bytes });
             }
         }
     }
@@ -185,6 +196,92 @@ impl Files {
             BlobHash::Md5(_) => return Err(BlobError::Missing { hash: *hash }.into()),
         };
         Ok(FileReader { reader, files: self.clone(), at: 0 })
+    }
+
+    /// Queues the download of a file that is not here; once a server that has it is connected, it
+    /// comes and stays. False if it is here already.
+    ///
+    /// # Errors
+    /// [`Error::Blob`] if the file is named by an MD5, which no server serves; those of
+    /// [`Workspace::write`].
+    pub fn fetch(&self, hash: &BlobHash) -> Result<bool> {
+        let BlobHash::Sha256(sha256) = hash else {
+            return Err(BlobError::Missing { hash: *hash }.into());
+        };
+        if read::blob(&*self.ws.database().view(), self.ws.name(), sha256)?.is_some() {
+            return Ok(false);
+        }
+        let key = transfers::key_of(Direction::Download, hash);
+        let now_ms = self.now_ms();
+        self.ws.write(|tx| {
+            let known = tx.get_record(&transfers::table(), &key)?;
+            let state = known.and_then(|row| row.get("state"));
+            let waits = [TransferState::Queued, TransferState::Running];
+            let waits = waits.map(|state| Some(Value::Text(state.as_str().into())));
+            match waits.contains(&state) {
+                true => Ok(()),
+                false => transfers::queue(tx, Direction::Download, hash, (0, 1), now_ms),
+            }
+        })?;
+        Ok(true)
+    }
+
+    /// Every transfer that has not ended well yet; they are rows of [`crate::FILE_TRANSFERS`], to
+    /// be queried and watched like others.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn transfers(&self) -> Result<Vec<Transfer>> {
+        let rows = self.ws.query(&transfers::FILE_TRANSFERS.all())?;
+        Ok(rows.into_iter().map(|row| (*row).clone()).collect())
+    }
+
+    /// The transfer of a file, if it has not ended well yet.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn transfer(&self, direction: Direction, hash: &BlobHash) -> Result<Option<Transfer>> {
+        let key = transfers::key_of(direction, hash);
+        let row = self.ws.get(transfers::FILE_TRANSFERS, key.as_str())?;
+        Ok(row.map(|row| (*row).clone()))
+    }
+
+    /// Stops a transfer until [`Files::resume`]; what was carried stays.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, and those of [`Workspace::write`].
+    pub fn pause(&self, direction: Direction, hash: &BlobHash) -> Result<()> {
+        let state = Some(TransferState::Paused);
+        self.change(direction, hash, &Change { state, ..Change::default() })
+    }
+
+    /// Goes on with a transfer that was paused or has failed, at once.
+    ///
+    /// # Errors
+    /// As [`Files::pause`].
+    pub fn resume(&self, direction: Direction, hash: &BlobHash) -> Result<()> {
+        let (state, attempts, retry_ms) = (Some(TransferState::Queued), Some(0), Some(0));
+        self.change(direction, hash, &Change { state, attempts, retry_ms, ..Change::default() })
+    }
+
+    /// Gives a transfer up. A file that was to be uploaded stays here and reaches nobody else until
+    /// it is attached again.
+    ///
+    /// # Errors
+    /// As [`Files::pause`].
+    pub fn cancel(&self, direction: Direction, hash: &BlobHash) -> Result<()> {
+        let key = transfers::key_of(direction, hash);
+        self.ws.write(|tx| tx.delete_record(&transfers::table(), &key)).map(drop)
+    }
+
+    pub(crate) fn change(
+        &self,
+        direction: Direction,
+        hash: &BlobHash,
+        change: &Change,
+    ) -> Result<()> {
+        let key = transfers::key_of(direction, hash);
+        self.ws.write(|tx| change.apply(tx, &key)).map(drop)
     }
 
     /// Deletes a file's row; its bytes stay, and [`Files::undelete`] brings it back.
@@ -210,6 +307,33 @@ impl Files {
                 tx.put_record(&table, &key, record)
             }
             done => done,
+        })
+    }
+
+    /// Forgets that a file is here, so that the next [`Files::collect`] frees its room; it can be
+    /// fetched again. Only a file that the server has is let go.
+    ///
+    /// # Errors
+    /// [`Error::NotUploaded`] if the server does not have it, [`Error::Blob`] if it is not here,
+    /// [`Error::Store`] if the disk fails.
+    pub fn evict(&self, hash: &BlobHash) -> Result<()> {
+        let BlobHash::Sha256(sha256) = *hash else {
+            return Err(BlobError::Missing { hash: *hash }.into());
+        };
+        let (workspace, hash) = (self.ws.name().clone(), *hash);
+        self.writer().run(move |store| {
+            let newest = store.newest();
+            if read::blob(newest, &workspace, &sha256)?.is_none() {
+                return Err(BlobError::Missing { hash }.into());
+            }
+            let generation = read::meta(newest, &workspace)?.generation;
+            let row_key = keys::row_key(&workspace, generation, &table(), &key_of(&hash));
+            let row = read::row(newest, &row_key)?;
+            if !row.is_some_and(|stored| is_uploaded(&stored.row.record)) {
+                return Err(Error::NotUploaded { hash });
+            }
+            let part = BlobsPart::Drop { blobs: vec![sha256], chunks: Vec::new() };
+            append_now(store, vec![BlobsFrame { workspace, part }])
         })
     }
 
@@ -282,7 +406,7 @@ impl Files {
             Ok(plan)
         })?;
         let (moved, held) = plan.move_chunks()?;
-        self.append(moved)?;
+        append(self.writer(), moved)?;
         drop(held);
         // The log says first that they are gone.
         let plan = writer.run(move |store| {
@@ -292,28 +416,63 @@ impl Files {
         Ok(Collected { files, totals, removed_packs: plan.remove_packs()? })
     }
 
-    fn blobs(&self) -> Result<Arc<Blobs>> {
+    pub(crate) fn blobs(&self) -> Result<Arc<Blobs>> {
         self.ws.database().inner.opened.blobs.upgrade().ok_or(Error::Closed)
     }
 
-    fn append(&self, frames: Vec<BlobsFrame>) -> Result<()> {
-        if frames.is_empty() {
-            return Ok(());
-        }
-        self.ws.database().inner.writer.run(move |store| {
-            for frame in frames {
-                let payload = Payload::Blobs(frame);
-                store.append(payload.kind(), &payload.to_bytes())?;
-            }
-            Ok(())
-        })
+    pub(crate) fn writer(&self) -> &Arc<Writer> {
+        &self.ws.database().inner.writer
     }
 
-    /// Notes that a chunk is not what was written, so that storing its file again heals it.
-    fn set_apart(&self, chunk: ChunkId) -> Result<()> {
-        let (workspace, part) =
-            (self.ws.name().clone(), BlobsPart::Damaged { chunks: vec![chunk] });
-        self.append(vec![BlobsFrame { workspace, part }])
+    pub(crate) fn workspace(&self) -> &Workspace {
+        &self.ws
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.ws.database().inner.environment.now_ms()
+    }
+
+    /// Refuses a file that is longer than the app allows.
+    pub(crate) fn check_size(&self, size: u64) -> Result<()> {
+        let limit = self.ws.database().inner.max_file_bytes;
+        if size > limit { Err(BlobError::TooLarge { limit }.into()) } else { Ok(()) }
+    }
+
+    /// Media type and name of a file, as far as its row says.
+    pub(crate) fn described(&self, hash: &BlobHash) -> Result<(String, String)> {
+        let shown = self.ws.get_record(&table(), &key_of(hash))?;
+        let text = |name: &str| match shown.as_ref().and_then(|shown| shown.record.get(name)) {
+            Some(Value::Text(text)) => cut_text(&text),
+            _ => String::new(),
+        };
+        Ok((text("mime_type"), text("name")))
+    }
+}
+
+/// Makes durable what the log is to say of files.
+pub(crate) fn append(writer: &Writer, frames: Vec<BlobsFrame>) -> Result<()> {
+    match frames.is_empty() {
+        true => Ok(()),
+        false => writer.run(move |store| append_now(store, frames)),
+    }
+}
+
+/// As [`append`], on the writer thread.
+pub(crate) fn append_now(store: &mut Store, frames: Vec<BlobsFrame>) -> Result<()> {
+    for frame in frames {
+        let payload = Payload::Blobs(frame);
+        store.append(payload.kind(), &payload.to_bytes())?;
+    }
+    Ok(())
+}
+
+/// Notes that a chunk is not what was written, if that is the error, so that storing its file again
+/// heals it.
+pub(crate) fn set_apart(writer: &Writer, workspace: &WorkspaceName, error: &BlobError) {
+    let BlobError::Damaged { chunk, .. } = error else { return };
+    let (workspace, part) = (workspace.clone(), BlobsPart::Damaged { chunks: vec![*chunk] });
+    if let Err(unnoted) = append(writer, vec![BlobsFrame { workspace, part }]) {
+        tracing::warn!(%unnoted, "a damaged chunk could not be noted");
     }
 }
 
@@ -327,7 +486,12 @@ impl Tx {
         let hash = staged.hash();
         self.needs_file(staged.blob.sha256);
         let (table, key) = (table(), key_of(&hash));
-        if self.get_record(&table, &key)?.is_some() {
+        let known = self.get_record(&table, &key)?;
+        if !known.as_ref().is_some_and(is_uploaded) {
+            let (size, staged_ms) = (staged.blob.size, staged.staged_ms);
+            transfers::queue(self, Direction::Upload, &hash, (size, 1), staged_ms)?;
+        }
+        if known.is_some() {
             return Ok(());
         }
         let kind = match mime_type {
@@ -413,11 +577,7 @@ impl FileReader {
                 Ok(self.reader.read_from(at)?)
             }
             Err(error) => {
-                if let BlobError::Damaged { chunk, .. } = error
-                    && let Err(unnoted) = self.files.set_apart(chunk)
-                {
-                    tracing::warn!(%unnoted, "a damaged chunk could not be noted");
-                }
+                set_apart(self.files.writer(), self.files.ws.name(), &error);
                 Err(error.into())
             }
         }

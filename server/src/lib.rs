@@ -4,6 +4,7 @@
 pub mod members;
 pub mod hub;
 pub mod connection;
+pub mod file_connection;
 pub mod listener;
 pub mod schema_file;
 pub mod control;

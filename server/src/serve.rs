@@ -1,6 +1,6 @@
 //! `lastword serve`: the replication server.
 
-use std::future::IntoFuture as _;
+use std::future::{Future, IntoFuture as _};
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -8,18 +8,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use lastword::core::limits::MAX_MESSAGE_BYTES;
-use lastword::core::protocol::SUBPROTOCOL;
+use lastword::core::protocol::{FILES_SUBPROTOCOL, SUBPROTOCOL};
 use lastword::{Authority, Keep};
 use tokio::sync::watch;
 
 use crate::connection;
 use crate::control::Control;
+use crate::file_connection;
 use crate::hub::Hub;
 use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
@@ -40,6 +41,10 @@ pub struct ServeOptions {
     pub keep: Keep,
     /// Most live records in a workspace.
     pub max_records: Option<u64>,
+    /// Longest file that is taken, in bytes.
+    pub max_file_bytes: Option<u64>,
+    /// Most bytes of the files of a workspace.
+    pub max_files_bytes: Option<u64>,
     /// Print the address as a JSON line.
     pub json: bool,
 }
@@ -118,6 +123,10 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     if let Some(max_records) = options.max_records {
         authority.limit_records(max_records);
     }
+    authority.limit_files(
+        options.max_file_bytes.unwrap_or(u64::MAX),
+        options.max_files_bytes.unwrap_or(u64::MAX),
+    );
     let tables = tables_taken(options, &authority)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let hub = Hub::new(authority.clone(), members);
@@ -166,6 +175,7 @@ async fn serve(listener: Listener, hub: Arc<Hub>, signals: &mut Signals) -> Resu
     let mut stopped = stopping.clone();
     let app = Router::new()
         .route("/sync", get(sync))
+        .route("/sync/files", get(files))
         .route("/healthz", get(healthz))
         .with_state(Served { hub: Arc::clone(&hub), stopping })
         .into_make_service_with_connect_info::<Upgraded>();
@@ -228,19 +238,43 @@ async fn sync(
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if !is_from_here(&headers, served.hub.is_dev()) {
+    upgraded_to(SUBPROTOCOL, &served.hub, &headers, upgrade, move |socket, hub| {
+        upgraded.set();
+        connection::serve(socket, hub, served.stopping)
+    })
+}
+
+async fn files(
+    State(served): State<Served>,
+    ConnectInfo(upgraded): ConnectInfo<Upgraded>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgraded_to(FILES_SUBPROTOCOL, &served.hub, &headers, upgrade, move |socket, hub| {
+        upgraded.set();
+        file_connection::serve(socket, hub, served.stopping)
+    })
+}
+
+/// Makes the request a WebSocket, within the limits of the protocol.
+fn upgraded_to<F: Future<Output = ()> + Send + 'static>(
+    subprotocol: &'static str,
+    hub: &Arc<Hub>,
+    headers: &HeaderMap,
+    upgrade: WebSocketUpgrade,
+    serve: impl FnOnce(WebSocket, Arc<Hub>) -> F + Send + 'static,
+) -> Response {
+    if !is_from_here(headers, hub.is_dev()) {
         let message = "pages of other sites may not connect here\n";
         return (StatusCode::FORBIDDEN, message).into_response();
     }
+    let hub = Arc::clone(hub);
     upgrade
-        .protocols([SUBPROTOCOL])
+        .protocols([subprotocol])
         .max_message_size(MAX_MESSAGE_BYTES)
         .max_frame_size(MAX_MESSAGE_BYTES)
         .max_write_buffer_size(4 * MAX_MESSAGE_BYTES)
-        .on_upgrade(move |socket| {
-            upgraded.set();
-            connection::serve(socket, served.hub, served.stopping)
-        })
+        .on_upgrade(move |socket| serve(socket, hub))
 }
 
 /// Whether the request comes from no browser, or from a page of this server: any site that a user

@@ -12,6 +12,7 @@ mod gc;
 mod recover;
 mod import;
 mod export;
+mod transfers;
 mod sync;
 mod watch;
 mod workspace;
@@ -148,8 +149,18 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         tombstones: args.tombstones.unwrap_or(lastword::DEFAULT_TOMBSTONES),
         erased: args.erase_within.unwrap_or(lastword::DEFAULT_ERASE_WITHIN),
     };
-    let max_records = args.max_records;
-    match serve::run(&ServeOptions { data, listen, access, schema, keep, max_records, json }) {
+    let options = ServeOptions {
+        data,
+        listen,
+        access,
+        schema,
+        keep,
+        max_records: args.max_records,
+        max_file_bytes: args.max_file_bytes,
+        max_files_bytes: args.max_files_bytes,
+        json,
+    };
+    match serve::run(&options) {
         Err(serve::ServeError::Engine(error)) => Err(error.into()),
         done => Ok(done?),
     }

@@ -15,7 +15,7 @@ use super::pages::Pages;
 use super::{Blobs, Lease, Written, lock};
 use crate::error::{BlobError, StoreError};
 use crate::keys::ChunkMark;
-use crate::limits::INGEST_STEP_BYTES;
+use crate::limits::{INGEST_STEP_BYTES, MAX_FRAME_CHUNKS};
 use crate::payload::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
 use crate::read;
 use crate::state::View;
@@ -55,8 +55,8 @@ pub struct Ingested {
 }
 
 /// The chunks of one step.
-#[derive(Default)]
-struct Step {
+#[derive(Debug, Default)]
+pub(super) struct Step {
     packs: BTreeMap<u64, (Option<Written>, Vec<NewChunk>)>,
     fresh: BTreeSet<ChunkId>,
     used: BTreeSet<ChunkId>,
@@ -101,7 +101,7 @@ impl<R: Read> Ingest<R> {
             has_ended = !self.next_chunk(&view, &mut step)?;
         }
         let blob = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
-        let _packs = step.packs.values().filter_map(|(written, _)| written.clone()).collect();
+        let _packs = step.written();
         let mut frames = step.sync(&self.workspace)?;
         frames.extend(blob.map(|blob| BlobsFrame {
             workspace: self.workspace.clone(),
@@ -141,8 +141,7 @@ impl<R: Read> Ingest<R> {
         let blob = Blob { sha256, size: self.size, profile: PROFILE, depth, root };
         let known = read::blob(state, &self.workspace, &sha256)?;
         if known.is_none_or(|known| known.blob != blob) {
-            let (number, written) = self.blobs.add_blob(state, &self.workspace, &blob)?;
-            step.packs.entry(number).or_default().0 = Some(written);
+            step.add_blob(&self.blobs, state, &self.workspace, &blob)?;
         }
         Ok(blob)
     }
@@ -158,27 +157,76 @@ impl Step {
         bytes: &[u8],
     ) -> Result<ChunkId, StoreError> {
         let id = ChunkId::of(bytes);
-        if self.fresh.contains(&id) || self.used.contains(&id) {
-            return Ok(id);
-        }
-        match read::chunk(state, workspace, &id)? {
-            Some(chunk) if chunk.mark == ChunkMark::Whole => {
-                self.used.insert(id);
-            }
-            _ => {
-                let (number, written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
-                let (of, chunks) = self.packs.entry(number).or_default();
-                *of = Some(written);
-                chunks.push(added);
-                self.new_bytes += bytes.len() as u64;
-                self.fresh.insert(id);
-            }
+        if !self.has(state, workspace, &id)? {
+            self.store(blobs, state, workspace, id, bytes)?;
         }
         Ok(id)
     }
 
+    /// Whether the workspace has a chunk, which then stays; a condemned one does not count.
+    pub(super) fn has(
+        &mut self,
+        state: &View,
+        workspace: &WorkspaceName,
+        id: &ChunkId,
+    ) -> Result<bool, StoreError> {
+        if self.fresh.contains(id) || self.used.contains(id) {
+            return Ok(true);
+        }
+        let known = read::chunk(state, workspace, id)?;
+        let is_whole = known.is_some_and(|chunk| chunk.mark == ChunkMark::Whole);
+        if is_whole {
+            self.used.insert(*id);
+        }
+        Ok(is_whole)
+    }
+
+    /// Stores a chunk of that name.
+    pub(super) fn store(
+        &mut self,
+        blobs: &Blobs,
+        state: &View,
+        workspace: &WorkspaceName,
+        id: ChunkId,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let (number, written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
+        let (of, chunks) = self.packs.entry(number).or_default();
+        *of = Some(written);
+        chunks.push(added);
+        self.new_bytes += bytes.len() as u64;
+        self.fresh.insert(id);
+        Ok(())
+    }
+
+    /// Says in the pack what a file consists of.
+    pub(super) fn add_blob(
+        &mut self,
+        blobs: &Blobs,
+        state: &View,
+        workspace: &WorkspaceName,
+        blob: &Blob,
+    ) -> Result<(), StoreError> {
+        let (number, written) = blobs.add_blob(state, workspace, blob)?;
+        self.packs.entry(number).or_default().0 = Some(written);
+        Ok(())
+    }
+
+    /// True if a frame should not name many more chunks.
+    pub(super) fn is_full(&self) -> bool {
+        self.used.len() + self.fresh.len() >= MAX_FRAME_CHUNKS / 2
+    }
+
+    /// The packs that the step has chunks in.
+    pub(super) fn written(&self) -> Vec<Written> {
+        self.packs.values().filter_map(|(written, _)| written.clone()).collect()
+    }
+
     /// Makes the step durable in its packs; returns what the log is to say of it.
-    fn sync(&mut self, workspace: &WorkspaceName) -> Result<Vec<BlobsFrame>, StoreError> {
+    pub(super) fn sync(
+        &mut self,
+        workspace: &WorkspaceName,
+    ) -> Result<Vec<BlobsFrame>, StoreError> {
         let mut packs = Vec::new();
         for (number, (written, chunks)) in std::mem::take(&mut self.packs) {
             let Some(written) = written else { continue };

@@ -11,6 +11,7 @@ mod ingest;
 mod pack;
 mod pages;
 mod reader;
+mod receive;
 mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,6 +37,7 @@ pub use gc::{Fate, GcPlan, GcRun, GcSettings, GcTotals, HeldPacks};
 pub use ingest::{Ingest, Ingested};
 use pack::PackWriter;
 pub use reader::BlobReader;
+pub use receive::{Receive, Received};
 pub use walk::visit_pieces;
 
 /// The packs of a store. Readers and writers of files share it and are on threads of their own; the
@@ -138,7 +140,15 @@ impl Blobs {
     }
 
     /// A chunk, wherever it is now.
-    fn read_newest(&self, workspace: &WorkspaceName, id: &ChunkId) -> Result<Vec<u8>, BlobError> {
+    ///
+    /// # Errors
+    /// [`BlobError::Gone`] if the workspace has none of that name, [`BlobError::Damaged`] if it is
+    /// not what was written, [`BlobError::Store`] if the disk fails.
+    pub fn read_newest(
+        &self,
+        workspace: &WorkspaceName,
+        id: &ChunkId,
+    ) -> Result<Vec<u8>, BlobError> {
         let known = read::chunk(&*self.view(), workspace, id)?;
         let known = known.ok_or(BlobError::Gone { chunk: *id })?;
         let mut out = Vec::new();
