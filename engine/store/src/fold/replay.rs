@@ -42,8 +42,8 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Folds the rest of the log up to `end`, which is durable, with checkpoints on the way; returns
-    /// how many frames the state took in all.
+    /// Folds the rest of the log up to `end`, which is durable, with checkpoints on the way, and
+    /// returns how many frames the state took in all.
     pub(crate) fn fold(mut self, log: &LogReader, end: u64) -> Result<u64, StoreError> {
         if let Some(error) = self.failed.take() {
             return Err(error);
