@@ -24,6 +24,7 @@ use lastword_store::read;
 use lastword_store::{Store, View};
 
 use crate::adopt;
+use crate::collect::{self, CollectOptions, Collected};
 use crate::devices;
 use crate::environment::{now_ms, random};
 use crate::erase::{self, Erased};
@@ -167,6 +168,16 @@ impl Authority {
     ) {
         let mut known = self.inner.uploads.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Some(Arc::new(policy));
+    }
+
+    /// Collects garbage among the files of a workspace once, as [`crate::Files::collect`] does on a
+    /// device. A file stays as long as a record, a tombstone or a version that is kept names it.
+    /// Blocks until it has ended.
+    ///
+    /// # Errors
+    /// As [`crate::Files::collect`].
+    pub fn collect(&self, workspace: &WorkspaceName, options: CollectOptions) -> Result<Collected> {
+        collect::collect(&self.blobs()?, self.writer(), workspace, options, now_ms())
     }
 
     pub(crate) fn may_upload(&self, request: &UploadRequest<'_>) -> Result<()> {

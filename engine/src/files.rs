@@ -9,19 +9,21 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lastword_core::hash::BlobHash;
-use lastword_core::id::{Key, TableName, WorkspaceName};
+use lastword_core::id::{Key, TableName};
 use lastword_core::manifest::Blob;
 use lastword_core::row::Row;
 use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword_core::value::{Record, Value};
-use lastword_store::blobs::{BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest};
-use lastword_store::payload::{BlobsFrame, BlobsPart, Payload, cut_text};
-use lastword_store::{BlobError, Store, keys, read};
+use lastword_store::blobs::{BlobReader, Blobs, Ingest, LostPack, lost_packs};
+use lastword_store::keys::{self, ChunkMark};
+use lastword_store::payload::{BlobsFrame, BlobsPart, cut_text};
+use lastword_store::{BlobError, read};
 
+use crate::collect::{self, CollectOptions, Collected};
 use crate::error::{Error, Result};
+use crate::file_frames::{append, append_now, set_apart};
 use crate::receipt::Receipt;
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
 use crate::workspace::Workspace;
@@ -122,6 +124,8 @@ pub struct FilesUsage {
     pub file_bytes: u64,
     /// Chunks that are stored.
     pub chunks: u64,
+    /// Chunks of which a read has found that they are damaged.
+    pub damaged_chunks: u64,
     /// Bytes of chunks in packs, as they are stored.
     pub stored_bytes: u64,
     /// Bytes in packs that no file needs.
@@ -367,8 +371,9 @@ impl Files {
             usage.file_bytes += stored.blob.size;
             Ok(())
         })?;
-        read::visit_chunks(&*view, workspace, &mut |_, _| {
+        read::visit_chunks(&*view, workspace, &mut |_, chunk| {
             usage.chunks += 1;
+            usage.damaged_chunks += u64::from(chunk.mark == ChunkMark::Damaged);
             Ok(())
         })?;
         for (_, pack) in read::packs(&*view, workspace)? {
@@ -377,6 +382,15 @@ impl Files {
             usage.dead_bytes += pack.end.saturating_sub(pack.live);
         }
         Ok(usage)
+    }
+
+    /// Packs that are gone although chunks are in them. Storing the files of those chunks again
+    /// makes them whole.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn lost_packs(&self) -> Result<Vec<LostPack>> {
+        Ok(lost_packs(&*self.blobs()?, self.ws.name())?)
     }
 
     /// Collects garbage once: files that nothing names any more, in no record, tombstone or version
@@ -388,32 +402,7 @@ impl Files {
     /// what is needed), or if too much would go; [`Error::Store`] if the disk fails. Nothing is
     /// lost then; the next run goes on.
     pub fn collect(&self, options: CollectOptions) -> Result<Collected> {
-        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let settings = GcSettings {
-            now_ms: self.ws.database().inner.environment.now_ms(),
-            staged_ms: ms(options.staged),
-            grace_ms: ms(options.grace),
-            force: options.force || options.dry_run,
-        };
-        let mut plan = GcRun::begin(&self.blobs()?, self.ws.name(), settings)?.mark()?;
-        let (files, totals) = (std::mem::take(&mut plan.files), plan.totals);
-        if options.dry_run {
-            return Ok(Collected { files, totals, removed_packs: 0 });
-        }
-        let writer = &self.ws.database().inner.writer;
-        let plan = writer.run(move |store| {
-            store.collect(&mut plan)?;
-            Ok(plan)
-        })?;
-        let (moved, held) = plan.move_chunks()?;
-        append(self.writer(), moved)?;
-        drop(held);
-        // The log says first that they are gone.
-        let plan = writer.run(move |store| {
-            store.drop_packs(&plan)?;
-            Ok(plan)
-        })?;
-        Ok(Collected { files, totals, removed_packs: plan.remove_packs()? })
+        collect::collect(&self.blobs()?, self.writer(), self.ws.name(), options, self.now_ms())
     }
 
     pub(crate) fn blobs(&self) -> Result<Arc<Blobs>> {
@@ -446,33 +435,6 @@ impl Files {
             _ => String::new(),
         };
         Ok((text("mime_type"), text("name")))
-    }
-}
-
-/// Makes durable what the log is to say of files.
-pub(crate) fn append(writer: &Writer, frames: Vec<BlobsFrame>) -> Result<()> {
-    match frames.is_empty() {
-        true => Ok(()),
-        false => writer.run(move |store| append_now(store, frames)),
-    }
-}
-
-/// As [`append`], on the writer thread.
-pub(crate) fn append_now(store: &mut Store, frames: Vec<BlobsFrame>) -> Result<()> {
-    for frame in frames {
-        let payload = Payload::Blobs(frame);
-        store.append(payload.kind(), &payload.to_bytes())?;
-    }
-    Ok(())
-}
-
-/// Notes that a chunk is not what was written, if that is the error, so that storing its file again
-/// heals it.
-pub(crate) fn set_apart(writer: &Writer, workspace: &WorkspaceName, error: &BlobError) {
-    let BlobError::Damaged { chunk, .. } = error else { return };
-    let (workspace, part) = (workspace.clone(), BlobsPart::Damaged { chunks: vec![*chunk] });
-    if let Err(unnoted) = append(writer, vec![BlobsFrame { workspace, part }]) {
-        tracing::warn!(%unnoted, "a damaged chunk could not be noted");
     }
 }
 
@@ -509,37 +471,6 @@ impl Tx {
         ])?;
         self.put_record(&table, &key, record)
     }
-}
-
-/// How garbage is collected.
-#[derive(Debug, Clone, Copy)]
-pub struct CollectOptions {
-    /// A stored file that nothing names yet stays this long, 24 hours unless set.
-    pub staged: Duration,
-    /// What nothing needs can be read and comes back this long before it goes, an hour unless set.
-    pub grace: Duration,
-    /// Look, and change nothing.
-    pub dry_run: bool,
-    /// Go on also if more than a tenth of everything would go.
-    pub force: bool,
-}
-
-impl Default for CollectOptions {
-    fn default() -> Self {
-        let hour = Duration::from_secs(3600);
-        Self { staged: 24 * hour, grace: hour, dry_run: false, force: false }
-    }
-}
-
-/// What one run of the garbage collection found and did.
-#[derive(Debug, Clone)]
-pub struct Collected {
-    /// Each file, its length and what becomes of it, in order of its hash.
-    pub files: Vec<(BlobHash, u64, Fate)>,
-    /// In numbers.
-    pub totals: GcTotals,
-    /// Packs whose files were removed.
-    pub removed_packs: u64,
 }
 
 /// A file that is being read. Every chunk is compared with its name before any byte of it is handed

@@ -8,6 +8,7 @@ pub mod file_connection;
 pub mod listener;
 pub mod schema_file;
 pub mod control;
+pub(crate) mod storage_api;
 pub mod serve;
 pub mod demo;
 pub mod cli;

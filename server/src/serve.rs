@@ -12,19 +12,20 @@ use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use lastword::core::limits::MAX_MESSAGE_BYTES;
 use lastword::core::protocol::{FILES_SUBPROTOCOL, SUBPROTOCOL};
-use lastword::{Authority, Keep};
+use lastword::{Authority, CollectOptions, Keep};
 use tokio::sync::watch;
 
 use crate::connection;
 use crate::control::Control;
 use crate::file_connection;
-use crate::hub::Hub;
+use crate::hub::{Hub, Served};
 use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
 use crate::schema_file::{Preset, SchemaFileError, SchemaSource};
+use crate::storage_api;
 
 /// How a server is started.
 #[derive(Debug, Clone)]
@@ -45,6 +46,8 @@ pub struct ServeOptions {
     pub max_file_bytes: Option<u64>,
     /// Most bytes of the files of a workspace.
     pub max_files_bytes: Option<u64>,
+    /// How often what no file needs is collected; never if it is zero.
+    pub gc_every: Duration,
     /// Print the address as a JSON line.
     pub json: bool,
 }
@@ -132,6 +135,9 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     let hub = Hub::new(authority.clone(), members);
     let control = runtime.block_on(async { Control::start(&hub) });
     let mut signals = runtime.block_on(async { Signals::new() })?;
+    if !options.gc_every.is_zero() {
+        runtime.spawn(collect_every(options.gc_every, Arc::clone(&hub)));
+    }
     let served = runtime.block_on(async {
         let listener = listen(options, &tables).await?;
         serve(listener, hub, &mut signals).await
@@ -146,6 +152,37 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     runtime.shutdown_timeout(Duration::ZERO);
     served?;
     Ok(closed?)
+}
+
+/// Collects what no file of any workspace needs, now and then, for as long as the server runs.
+async fn collect_every(period: Duration, hub: Arc<Hub>) {
+    loop {
+        tokio::time::sleep(period).await;
+        let hub = Arc::clone(&hub);
+        let run = tokio::task::spawn_blocking(move || collect_all(&hub));
+        if run.await.is_err() {
+            tracing::error!("the garbage collection panicked");
+        }
+    }
+}
+
+fn collect_all(hub: &Hub) {
+    let workspaces = match lastword::store::read::blob_workspaces(&*hub.view()) {
+        Ok(workspaces) => workspaces,
+        Err(error) => return tracing::error!(%error, "garbage is not collected"),
+    };
+    for workspace in workspaces {
+        match hub.authority.collect(&workspace, CollectOptions::default()) {
+            Ok(collected) => {
+                let (freed, files) = (collected.totals.freed_bytes, collected.totals.dropped_bytes);
+                tracing::info!(%workspace, freed, files, "collected garbage");
+            }
+            Err(error) => {
+                hub.end_if_poisoned(&error);
+                tracing::warn!(%workspace, %error, "garbage is not collected");
+            }
+        }
+    }
 }
 
 /// Which tables are taken, for people.
@@ -177,6 +214,7 @@ async fn serve(listener: Listener, hub: Arc<Hub>, signals: &mut Signals) -> Resu
         .route("/sync", get(sync))
         .route("/sync/files", get(files))
         .route("/healthz", get(healthz))
+        .route("/api/storage/gc/run", post(storage_api::run_gc))
         .with_state(Served { hub: Arc::clone(&hub), stopping })
         .into_make_service_with_connect_info::<Upgraded>();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
@@ -224,12 +262,6 @@ fn announce(options: &ServeOptions, tables: &str, address: SocketAddr) -> std::i
         writeln!(out, "data in {}; {access}; {tables}", options.data.display())?;
     }
     out.flush()
-}
-
-#[derive(Clone)]
-struct Served {
-    hub: Arc<Hub>,
-    stopping: watch::Receiver<bool>,
 }
 
 async fn sync(

@@ -8,7 +8,8 @@ use lastword_store::{BlobError, read};
 
 use super::receiving::Receiving;
 use crate::error::Error;
-use crate::files::{self, Files};
+use crate::file_frames;
+use crate::files::Files;
 
 /// What brings messages to a server and back, one after the other.
 pub trait Wire {
@@ -164,7 +165,7 @@ pub fn upload(
                     let bytes = match blobs.read_newest(&workspace, &id) {
                         Ok(bytes) => bytes,
                         Err(error) => {
-                            files::set_apart(files.writer(), &workspace, &error);
+                            file_frames::set_apart(files.writer(), &workspace, &error);
                             talk.send(FileMessage::Cancel { transfer })?;
                             return Err(Error::from(error).into());
                         }

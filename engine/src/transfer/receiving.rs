@@ -10,7 +10,7 @@ use lastword_store::blobs::{Blobs, Receive, Received};
 use lastword_store::{BlobError, Store, read};
 
 use crate::error::Result;
-use crate::files;
+use crate::file_frames;
 use crate::writer::Writer;
 
 /// Pieces that are asked for ahead: about 4 MiB of them.
@@ -103,7 +103,7 @@ impl Receiving {
             if let Some(Received { frames, .. }) = &last {
                 let frames = frames.clone();
                 return self.writer.run(move |store| {
-                    files::append_now(store, frames)?;
+                    file_frames::append_now(store, frames)?;
                     along(store)
                 });
             }
@@ -114,7 +114,7 @@ impl Receiving {
     /// Makes durable what came, so that it need not come again.
     pub(super) fn save(&mut self) -> Result<()> {
         let received = self.receive.take()?;
-        files::append(&self.writer, received.frames.clone())
+        file_frames::append(&self.writer, received.frames.clone())
     }
 
     /// A chunk that is here and not what was written is noted, so that the next attempt asks for
@@ -124,7 +124,7 @@ impl Receiving {
         call: impl FnOnce(&mut Receive) -> std::result::Result<T, BlobError>,
     ) -> Result<T> {
         call(&mut self.receive).map_err(|error| {
-            files::set_apart(&self.writer, &self.workspace, &error);
+            file_frames::set_apart(&self.writer, &self.workspace, &error);
             error.into()
         })
     }

@@ -10,7 +10,7 @@ use super::receiving::Receiving;
 use crate::authority::Authority;
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::file_frames;
 use crate::owned;
 use crate::quota::Reservation;
 use crate::upload_policy::UploadRequest;
@@ -227,7 +227,7 @@ impl FileService {
 
     fn chunk(&self, workspace: &WorkspaceName, id: &ChunkId) -> Result<Vec<u8>> {
         self.authority.blobs()?.read_newest(workspace, id).map_err(|error| {
-            files::set_apart(self.authority.writer(), workspace, &error);
+            file_frames::set_apart(self.authority.writer(), workspace, &error);
             error.into()
         })
     }

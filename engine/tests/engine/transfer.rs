@@ -5,6 +5,7 @@ use std::io::Read;
 use std::ops::ControlFlow;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
+use std::time::Duration;
 
 use lastword::core::hlc::Hlc;
 use lastword::core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
@@ -14,8 +15,8 @@ use lastword::core::protocol::{FileMessage, FileRefusal, Role};
 use lastword::core::value::{Record, Value};
 use lastword::store::{BlobError, keys, read};
 use lastword::{
-    AttachRequest, Authority, BlobHash, Database, Direction, Ended, Ending, Error, FileService,
-    Files, MemberList, Progress, PushGate, Wire, download, upload,
+    AttachRequest, Authority, BlobHash, CollectOptions, Database, Direction, Ended, Ending, Error,
+    FileService, Files, MemberList, Progress, PushGate, Wire, download, upload,
 };
 
 const ANN: DeviceId = DeviceId([1; 16]);
@@ -522,4 +523,48 @@ fn what_waits_is_a_row_of_the_device() {
     assert!(matches!(files.evict(&hash), Err(Error::NotUploaded { .. })));
     assert!(files.fetch(&BlobHash::Sha256([1; 32])).unwrap());
     assert!(!files.fetch(&hash).unwrap(), "it is here");
+}
+
+/// R7.2: a file at the server that no row names goes, once it was condemned and its grace is over;
+/// one that a row names stays; and an upload that is under way keeps what it has found.
+#[test]
+fn the_server_collects_what_no_row_names() {
+    let (server, phone) = (Server::new(), Phone::new());
+    let (named, lone) =
+        (phone.attach("main", &noise(1, 300_000)), phone.attach("main", &noise(2, 300_000)));
+    for hash in [&named, &lone] {
+        up(&phone.files("main"), hash, &mut server.wire("ann")).unwrap();
+    }
+    let record = Record::new(&[("hash".into(), Value::Text(named.to_string()))]).unwrap();
+    server.put_row(1, &named, Action::Create { record, replace: false });
+    let at_once = CollectOptions {
+        staged: Duration::ZERO,
+        grace: Duration::ZERO,
+        ..CollectOptions::default()
+    };
+    let collect = || server.authority.collect(&name("main"), at_once).unwrap();
+    assert_eq!(
+        server
+            .authority
+            .collect(&name("main"), CollectOptions::default())
+            .unwrap()
+            .totals
+            .condemned_chunks,
+        0
+    );
+    collect();
+    // Condemned, and then needed again by an upload that finds it.
+    let moved = up(&phone.files("main"), &lone, &mut server.wire("ann")).unwrap();
+    assert!(moved.total_bytes == 300_000, "{moved:?}");
+    for _ in 0..4 {
+        collect();
+    }
+    assert!(server.blob("main", &lone).is_none());
+    assert!(server.blob("main", &named).is_some());
+    let laptop = Phone::new();
+    down(&laptop.files("main"), &named, &mut server.wire("ann")).unwrap();
+    let moved = up(&phone.files("main"), &lone, &mut server.wire("ann")).unwrap();
+    assert!(moved.moved_bytes >= 300_000, "what went comes again: {moved:?}");
+    down(&laptop.files("main"), &lone, &mut server.wire("ann")).unwrap();
+    assert!(bytes(&laptop.files("main"), &lone) == noise(2, 300_000));
 }

@@ -225,6 +225,8 @@ pub(super) enum Admin {
     Members(Running),
     /// Have a running server delete a workspace, for everybody and for good
     DeleteWorkspace(DeleteWorkspace),
+    /// Have a running server collect what no file needs any more; it does so by itself every hour
+    Gc(AdminGc),
     /// Have a running server set fields of a record that the schema names as its own
     SetOwned(SetOwned),
 }
@@ -334,6 +336,9 @@ pub(super) struct Serve {
     /// are collected
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(super) max_files_bytes: Option<u64>,
+    /// Collect what no file needs any more this often, like 6h; 1h by default, 0h never
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub(super) gc_every: Option<Duration>,
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,
@@ -485,6 +490,27 @@ impl Files {
 
 #[derive(Debug, Args)]
 pub(super) struct Gc {
+    #[command(flatten)]
+    pub(super) options: GcOptions,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdminGc {
+    #[command(flatten)]
+    pub(super) options: GcOptions,
+    /// The workspace
+    #[arg(long, short, value_name = "NAME", default_value = "main")]
+    pub(super) workspace: String,
+    #[command(flatten)]
+    pub(super) server: Running,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GcOptions {
     /// Say for each file what would become of it and why, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -497,8 +523,6 @@ pub(super) struct Gc {
     /// Go on also if more than a tenth of everything would go
     #[arg(long)]
     pub(super) force: bool,
-    #[command(flatten)]
-    pub(super) store: Store,
 }
 
 #[derive(Debug, Args)]

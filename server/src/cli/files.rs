@@ -8,7 +8,8 @@ use std::time::Instant;
 use indicatif::HumanBytes;
 use lastword::store::BlobError;
 use lastword::{
-    BlobHash, Direction, Error, FileInfo, FileReader, Files as OfWorkspace, Receipt, Transfer,
+    BlobHash, Direction, Error, FileInfo, FileReader, Files as OfWorkspace, LostPack, Receipt,
+    Transfer,
 };
 use serde_json::json;
 
@@ -237,7 +238,7 @@ fn evict(args: &FilesOne) -> Result<(), Failure> {
 
 fn status(args: &FilesAll) -> Result<(), Failure> {
     let session = Session::open_to_read(&args.store, &args.link)?;
-    let usage = session.ws.files().usage()?;
+    let (usage, lost) = (session.ws.files().usage()?, session.ws.files().lost_packs()?);
     let mut out = io::stdout().lock();
     for transfer in session.ws.files().transfers()? {
         let line = if args.store.json { row_json(&transfer) } else { row_text(&transfer) };
@@ -247,7 +248,10 @@ fn status(args: &FilesAll) -> Result<(), Failure> {
         let line = json!({
             "files": usage.files, "file_bytes": usage.file_bytes, "chunks": usage.chunks,
             "stored_bytes": usage.stored_bytes, "dead_bytes": usage.dead_bytes,
-            "packs": usage.packs,
+            "packs": usage.packs, "damaged_chunks": usage.damaged_chunks,
+            "lost_packs": lost.iter().map(|pack| json!({
+                "pack": pack.number, "reason": pack.reason, "chunks": pack.chunks,
+            })).collect::<Vec<_>>(),
         });
         writeln!(out, "{line}")?;
     } else {
@@ -261,8 +265,24 @@ fn status(args: &FilesAll) -> Result<(), Failure> {
             output::counted(usage.packs, "pack", "packs"),
             HumanBytes(usage.dead_bytes),
         )?;
+        if usage.damaged_chunks > 0 {
+            let chunks = output::counted(usage.damaged_chunks, "chunk", "chunks");
+            writeln!(out, "DAMAGED  {chunks}: `files put` their files again, or restore a backup")?;
+        }
+        for LostPack { number, reason, chunks } in &lost {
+            let chunks = output::counted(*chunks, "chunk", "chunks");
+            writeln!(
+                out,
+                "LOST  pack {number:012} with {chunks} ({reason}): put it back from a backup, or \
+                 `files put` their files again",
+            )?;
+        }
     }
-    session.close()
+    session.close()?;
+    match lost.is_empty() && usage.damaged_chunks == 0 {
+        true => Ok(()),
+        false => Err(Failure::damaged("some stored files cannot be read")),
+    }
 }
 
 fn row_json(transfer: &Transfer) -> String {

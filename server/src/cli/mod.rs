@@ -7,12 +7,12 @@ mod remote;
 mod session;
 mod lines;
 mod records;
+mod transfers;
 mod files;
 mod gc;
 mod recover;
 mod import;
 mod export;
-mod transfers;
 mod sync;
 mod watch;
 mod workspace;
@@ -28,6 +28,8 @@ mod restore;
 mod salvage;
 mod compact;
 mod inspect;
+
+use std::time::Duration;
 
 use clap::Parser as _;
 use lastword::Keep;
@@ -79,6 +81,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Admin(Admin::Members(args)) => args.json,
         Command::Admin(Admin::DeleteWorkspace(args)) => args.server.json,
         Command::Admin(Admin::SetOwned(args)) => args.server.json,
+        Command::Admin(Admin::Gc(args)) => args.server.json,
         Command::Purge(args) => args.store.json,
         Command::Erase(args) => args.json,
         Command::Recover(args) => args.json,
@@ -120,6 +123,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Admin(Admin::Members(args)) => members::reload(args),
         Command::Admin(Admin::DeleteWorkspace(args)) => workspace::delete(args),
         Command::Admin(Admin::SetOwned(args)) => workspace::set_owned(args),
+        Command::Admin(Admin::Gc(args)) => gc::admin(args),
         Command::Purge(args) => workspace::purge(args),
         Command::Erase(args) => erase::erase(args),
         Command::Recover(args) => recover::recover(args),
@@ -158,6 +162,7 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         max_records: args.max_records,
         max_file_bytes: args.max_file_bytes,
         max_files_bytes: args.max_files_bytes,
+        gc_every: args.gc_every.unwrap_or(Duration::from_secs(3600)),
         json,
     };
     match serve::run(&options) {

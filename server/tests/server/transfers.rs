@@ -246,3 +246,53 @@ fn a_transfer_that_cannot_go_on_says_why() {
     let offline = lastword(dir, &["files", "get", &hash, "--data", "c", "--offline"]).fails(1);
     assert!(offline.contains("is not here"), "{offline}");
 }
+
+/// One HTTP request; status and body of its answer.
+fn post(address: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    let bearer = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+    let len = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{bearer}Content-Type: application/json\r\n\
+         Content-Length: {len}\r\nConnection: close\r\n\r\n{body}"
+    );
+    socket.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("answered");
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (status, answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned())
+}
+
+/// R7.3: an owner may have the server collect, over HTTP; anybody else gets 403. Whoever is on the
+/// machine may too, and is told why each file stays.
+#[test]
+fn owners_may_collect_and_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    fs::write(dir.join("members"), "t1, ann, main, owner\nt2, bob, main, editor\n")
+        .expect("written");
+    let access = ["--tokens".to_owned(), dir.join("members").display().to_string()];
+    let server = Server::start_with(&dir.join("srv"), &access, "127.0.0.1:0");
+    fs::write(dir.join("doc"), b"hello").expect("it writes");
+    let link = ["--server", &server.url, "--token", "t2"];
+    lastword(dir, &[&["files", "put", "doc", "--data", "b"][..], &link].concat()).ok();
+    let run = |token, body: &str| post(&server.address(), "/api/storage/gc/run", token, body);
+    let main = r#"{"workspace_id":"main"}"#;
+    for token in [None, Some("t2"), Some("t3")] {
+        assert_eq!(run(token, main).0, 403, "{token:?}");
+    }
+    assert_eq!(run(Some("t1"), r#"{"workspace_id":"other"}"#).0, 403);
+    let (status, answer) = run(Some("t1"), main);
+    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!((status, &answer["deleted_count"]), (200, &0.into()), "{answer}");
+    assert_eq!(run(Some("t1"), "{}").0, 422);
+    let told = lastword(dir, &["admin", "gc", "--dry-run", "--data", "srv"]).ok();
+    assert!(told.contains("5 B: stays, something names it"), "{told}");
+    let told = lastword(dir, &["admin", "gc", "--json", "--data", "srv"]).ok();
+    let told: serde_json::Value = serde_json::from_str(&told).expect("one JSON line");
+    assert_eq!((&told["files"], &told["dropped_files"]), (&1.into(), &0.into()), "{told}");
+    let mut server = server;
+    server.terminate();
+    let told = lastword(dir, &["gc", "--dry-run", "--data", "srv"]).ok();
+    assert!(told.contains("1 file of 5 B"), "{told}");
+}

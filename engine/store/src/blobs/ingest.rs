@@ -12,11 +12,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::chunker::Chunker;
 use super::pages::Pages;
-use super::{Blobs, Lease, Written, lock};
+use super::{Blobs, Lease, Written};
 use crate::error::{BlobError, StoreError};
-use crate::keys::ChunkMark;
+use crate::keys::{ChunkMark, StoredChunk};
 use crate::limits::{INGEST_STEP_BYTES, MAX_FRAME_CHUNKS};
-use crate::payload::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
+use crate::payload::{BlobsFrame, BlobsPart, NewChunk};
 use crate::read;
 use crate::state::View;
 
@@ -34,6 +34,9 @@ pub struct Ingest<R> {
     size: u64,
     limit: u64,
     time_ms: i64,
+    /// After the last step or an error: what was read since the last frame is in none, so nothing
+    /// may be said of the file any more.
+    has_ended: bool,
     /// No chunk that this has stored or found goes while it is held.
     _lease: Lease,
 }
@@ -60,6 +63,8 @@ pub(super) struct Step {
     packs: BTreeMap<u64, (Option<Written>, Vec<NewChunk>)>,
     fresh: BTreeSet<ChunkId>,
     used: BTreeSet<ChunkId>,
+    /// Up to where packs can be read that hold chunks of the file already.
+    readable_to: BTreeMap<u64, u64>,
     new_bytes: u64,
 }
 
@@ -82,17 +87,27 @@ impl<R: Read> Ingest<R> {
             size: 0,
             limit: limit.min(MAX_BLOB_BYTES),
             time_ms,
+            has_ended: false,
             _lease: blobs.lease(),
         }
     }
 
-    /// Does the next step; not to be called after the last.
+    /// Does the next step.
     ///
     /// # Errors
     /// [`BlobError::Source`] if the bytes cannot be read, [`BlobError::TooLarge`],
-    /// [`BlobError::Store`] if the disk fails. What was stored so far is found again when the file
-    /// is stored once more.
+    /// [`BlobError::Store`] if the disk fails, [`BlobError::Ended`] after one of them or the last
+    /// step. What was stored so far is found again when the file is stored once more.
     pub fn step(&mut self) -> Result<Ingested, BlobError> {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return Err(BlobError::Ended);
+        }
+        let done = self.next_step()?;
+        self.has_ended = done.blob.is_some();
+        Ok(done)
+    }
+
+    fn next_step(&mut self) -> Result<Ingested, BlobError> {
         let view = self.blobs.view();
         let begun = self.size;
         let mut step = Step::default();
@@ -157,15 +172,16 @@ impl Step {
         bytes: &[u8],
     ) -> Result<ChunkId, StoreError> {
         let id = ChunkId::of(bytes);
-        if !self.has(state, workspace, &id)? {
+        if !self.has(blobs, state, workspace, &id)? {
             self.store(blobs, state, workspace, id, bytes)?;
         }
         Ok(id)
     }
 
-    /// Whether the workspace has a chunk, which then stays; a condemned one does not count.
+    /// Whether the workspace has a chunk, which then stays.
     pub(super) fn has(
         &mut self,
+        blobs: &Blobs,
         state: &View,
         workspace: &WorkspaceName,
         id: &ChunkId,
@@ -173,12 +189,14 @@ impl Step {
         if self.fresh.contains(id) || self.used.contains(id) {
             return Ok(true);
         }
-        let known = read::chunk(state, workspace, id)?;
-        let is_whole = known.is_some_and(|chunk| chunk.mark == ChunkMark::Whole);
-        if is_whole {
+        let is_here = match read::chunk(state, workspace, id)? {
+            Some(chunk) => self.is_here(blobs, workspace, &chunk)?,
+            None => false,
+        };
+        if is_here {
             self.used.insert(*id);
         }
-        Ok(is_whole)
+        Ok(is_here)
     }
 
     /// Stores a chunk of that name.
@@ -190,8 +208,8 @@ impl Step {
         id: ChunkId,
         bytes: &[u8],
     ) -> Result<(), StoreError> {
-        let (number, written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
-        let (of, chunks) = self.packs.entry(number).or_default();
+        let (written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
+        let (of, chunks) = self.packs.entry(written.number).or_default();
         *of = Some(written);
         chunks.push(added);
         self.new_bytes += bytes.len() as u64;
@@ -207,8 +225,8 @@ impl Step {
         workspace: &WorkspaceName,
         blob: &Blob,
     ) -> Result<(), StoreError> {
-        let (number, written) = blobs.add_blob(state, workspace, blob)?;
-        self.packs.entry(number).or_default().0 = Some(written);
+        let written = blobs.add_blob(state, workspace, blob)?;
+        self.packs.entry(written.number).or_default().0 = Some(written.clone());
         Ok(())
     }
 
@@ -222,17 +240,37 @@ impl Step {
         self.packs.values().filter_map(|(written, _)| written.clone()).collect()
     }
 
+    /// Whether a chunk counts as here: what is lost with its pack, or known to be damaged, or about
+    /// to go, is stored anew.
+    fn is_here(
+        &mut self,
+        blobs: &Blobs,
+        workspace: &WorkspaceName,
+        chunk: &StoredChunk,
+    ) -> Result<bool, StoreError> {
+        if chunk.mark != ChunkMark::Whole {
+            return Ok(false);
+        }
+        let readable_to = match self.readable_to.get(&chunk.pack) {
+            Some(known) => *known,
+            None => {
+                let found = blobs.readable_to(workspace, chunk.pack)?;
+                self.readable_to.insert(chunk.pack, found);
+                found
+            }
+        };
+        Ok(chunk.end() <= readable_to)
+    }
+
     /// Makes the step durable in its packs; returns what the log is to say of it.
     pub(super) fn sync(
         &mut self,
         workspace: &WorkspaceName,
     ) -> Result<Vec<BlobsFrame>, StoreError> {
         let mut packs = Vec::new();
-        for (number, (written, chunks)) in std::mem::take(&mut self.packs) {
+        for (written, chunks) in std::mem::take(&mut self.packs).into_values() {
             let Some(written) = written else { continue };
-            let mut writer = lock(&written);
-            writer.sync()?;
-            packs.push(PackChunks { pack: number, end: writer.end(), chunks });
+            packs.push(written.sync(chunks)?);
         }
         if packs.is_empty() && self.used.is_empty() {
             return Ok(Vec::new());

@@ -164,7 +164,7 @@ impl Receive {
             wanted.times += 1;
             return Ok(());
         }
-        let is_here = self.step.has(view, &self.workspace, &id)?;
+        let is_here = self.step.has(&self.blobs, view, &self.workspace, &id)?;
         match (is_here, level) {
             (true, 0) => self.here_bytes += len,
             (true, _) => {
