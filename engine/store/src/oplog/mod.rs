@@ -2,7 +2,7 @@
 
 mod frame;
 mod segment;
-mod ahead;
+mod walk;
 mod reader;
 mod writer;
 mod base;
