@@ -9,5 +9,7 @@ mod conformance;
 mod faults;
 #[path = "providers/registry.rs"]
 mod registry;
+#[path = "providers/scripted.rs"]
+mod scripted;
 #[path = "providers/support.rs"]
 mod support;

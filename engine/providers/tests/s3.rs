@@ -211,6 +211,19 @@ fn r3_4_bytes_that_a_store_refused_and_kept_are_found() {
     verify(&provider, &upload, world.now_ms()).expect("the right ones");
 }
 
+/// AWS refuses headers of its own that were not signed; s3s takes them. `x-amz-acl` is the one that
+/// would matter. Said in docs/operations.md; this fails once s3s refuses it.
+#[test]
+fn an_unsigned_header_of_the_store_is_taken_by_this_server() {
+    let server = Server::start();
+    let (world, (upload, bytes)) = (now(), file());
+    let provider = server.provider(SECRET_KEY);
+    let url = provider.presign_upload(&upload, Grant::at(world.now_ms())).expect("a URL");
+    let mut request = url.request(bytes);
+    request.headers.push(("x-amz-acl".to_owned(), "public-read".to_owned()));
+    assert_eq!(world.0.send(request).expect("an answer").status, 200);
+}
+
 /// A device that goes away in the middle of a body leaves nothing at the store.
 #[test]
 fn r3_5_half_an_upload_leaves_nothing() {

@@ -31,7 +31,7 @@ pub(super) fn expired_download(trial: &Trial<'_>) -> Result<(), Failure> {
     trial.refused("a download after the end", url.request(Vec::new()))
 }
 
-/// Each parameter in turn has one character in its middle changed.
+/// Each parameter in turn has one character in its middle changed, and one is added.
 pub(super) fn tampered(trial: &Trial<'_>) -> Result<(), Failure> {
     let file = trial.stored(1, 1000)?;
     let other = trial.file(2, 1000)?;
@@ -50,6 +50,9 @@ pub(super) fn tampered(trial: &Trial<'_>) -> Result<(), Failure> {
             request.url = format!("{address}?{}", pairs.join("&"));
             trial.refused(&format!("{} with {changed}", url.method), request)?;
         }
+        let mut request = url.request(body);
+        request.url.push_str("&more=1");
+        trial.refused(&format!("{} with one parameter more", url.method), request)?;
     }
     trial.absent("an upload with changed parameters", &other)
 }

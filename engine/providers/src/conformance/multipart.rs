@@ -10,17 +10,13 @@ pub(super) fn large(trial: &Trial<'_>) -> Result<File, Failure> {
     trial.file(1, usize::try_from(PART_BYTES)? + 1000)
 }
 
-pub(super) fn begin(trial: &Trial<'_>, file: &File) -> Result<MultipartId, Failure> {
-    Ok(trial.provider.begin_multipart(&file.upload, trial.now_ms())?)
-}
-
 fn complete(trial: &Trial<'_>, file: &File, id: &MultipartId) -> Result<Completed, ProviderError> {
     trial.provider.complete_multipart(&file.upload, id, trial.now_ms())
 }
 
 /// Sends all parts and completes.
 pub(super) fn store_in_parts(trial: &Trial<'_>, file: &File) -> Result<MultipartId, Failure> {
-    let id = begin(trial, file)?;
+    let id = trial.begin(file)?;
     for number in 1..=file.upload.parts() {
         trial.send_part(file, &id, number)?;
     }
@@ -31,7 +27,7 @@ pub(super) fn store_in_parts(trial: &Trial<'_>, file: &File) -> Result<Multipart
 /// After the cut only the id is known, as after a restart.
 pub(super) fn resumes(trial: &Trial<'_>) -> Result<(), Failure> {
     let file = large(trial)?;
-    let id = begin(trial, &file)?;
+    let id = trial.begin(&file)?;
     trial.send_part(&file, &id, 2)?;
     trial.absent("before the completion", &file)?;
 
@@ -48,7 +44,7 @@ pub(super) fn resumes(trial: &Trial<'_>) -> Result<(), Failure> {
 
 pub(super) fn incomplete(trial: &Trial<'_>) -> Result<(), Failure> {
     let file = large(trial)?;
-    let id = begin(trial, &file)?;
+    let id = trial.begin(&file)?;
     trial.send_part(&file, &id, 1)?;
     let found = complete(trial, &file, &id);
     let refused = matches!(found, Err(ProviderError::Incomplete { part: 2, .. }));
@@ -62,7 +58,7 @@ pub(super) fn incomplete(trial: &Trial<'_>) -> Result<(), Failure> {
 pub(super) fn second(trial: &Trial<'_>) -> Result<(), Failure> {
     let file = large(trial)?;
     trial.store(&file)?;
-    let id = begin(trial, &file)?;
+    let id = trial.begin(&file)?;
     for number in 1..=file.upload.parts() {
         trial.send_part(&file, &id, number)?;
     }
@@ -78,18 +74,16 @@ pub(super) fn second(trial: &Trial<'_>) -> Result<(), Failure> {
 
 pub(super) fn wrong_part(trial: &Trial<'_>) -> Result<(), Failure> {
     let file = large(trial)?;
-    let id = begin(trial, &file)?;
+    let id = trial.begin(&file)?;
     let (part, mut bytes) = file.part(2)?;
     bytes[500] ^= 1;
     let url = trial.provider.presign_part(&file.upload, &id, part, trial.grant())?;
-    let result = trial.refused("a part with other bytes", url.request(bytes));
-    trial.provider.abort_multipart(file.key(), &id, trial.now_ms())?;
-    result
+    trial.refused("a part with other bytes", url.request(bytes))
 }
 
 pub(super) fn abort_leaves_nothing(trial: &Trial<'_>) -> Result<(), Failure> {
     let file = large(trial)?;
-    let id = begin(trial, &file)?;
+    let id = trial.begin(&file)?;
     trial.send_part(&file, &id, 1)?;
     trial.provider.abort_multipart(file.key(), &id, trial.now_ms())?;
     trial.absent("after an abort", &file)?;
@@ -103,7 +97,7 @@ pub(super) fn abort_leaves_nothing(trial: &Trial<'_>) -> Result<(), Failure> {
 
 pub(super) fn abort_twice(trial: &Trial<'_>) -> Result<(), Failure> {
     let file = large(trial)?;
-    let id = begin(trial, &file)?;
+    let id = trial.begin(&file)?;
     trial.provider.abort_multipart(file.key(), &id, trial.now_ms())?;
     Ok(trial.provider.abort_multipart(file.key(), &id, trial.now_ms())?)
 }

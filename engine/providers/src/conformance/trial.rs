@@ -37,6 +37,7 @@ pub(super) struct Trial<'a> {
     world: &'a dyn World,
     workspace: String,
     keys: RefCell<Vec<ObjectKey>>,
+    begun: RefCell<Vec<(ObjectKey, MultipartId)>>,
 }
 
 /// A file with its bytes.
@@ -66,12 +67,16 @@ impl<'a> Trial<'a> {
         world: &'a dyn World,
         workspace: String,
     ) -> Self {
-        Self { provider, world, workspace, keys: RefCell::default() }
+        let (keys, begun) = Default::default();
+        Self { provider, world, workspace, keys, begun }
     }
 
     /// Deletes what the point left, if the provider can. What it could not delete is the point's to
     /// tell.
     pub(super) fn clear(&self) {
+        for (key, id) in self.begun.borrow_mut().drain(..) {
+            let _ = self.provider.abort_multipart(&key, &id, self.world.now_ms());
+        }
         for key in self.keys.borrow_mut().drain(..) {
             let _ = self.provider.delete(&key, self.world.now_ms());
         }
@@ -165,6 +170,13 @@ impl<'a> Trial<'a> {
         let file = self.file(seed, len)?;
         self.store(&file)?;
         Ok(file)
+    }
+
+    /// Begins an upload in parts, which is aborted at the end whatever becomes of it.
+    pub(super) fn begin(&self, file: &File) -> Result<MultipartId, Failure> {
+        let id = self.provider.begin_multipart(&file.upload, self.now_ms())?;
+        self.begun.borrow_mut().push((file.key().clone(), id.clone()));
+        Ok(id)
     }
 
     pub(super) fn send_part(

@@ -233,6 +233,28 @@ mod tests {
         assert!(matches!(Answer::new("test", reply), Err(ProviderError::Http { .. })));
     }
 
+    /// Every byte of every answer flipped: an error or another value, never a panic.
+    #[test]
+    fn a_damaged_answer_never_ends_the_server() {
+        let texts = [
+            "<R><UploadId>u</UploadId></R>",
+            "<R><Part><PartNumber>1</PartNumber><Size>5</Size></Part><IsTruncated>true</IsTruncated>\
+            <NextPartNumberMarker>1</NextPartNumberMarker></R>",
+            "<R><Contents><Key>k&amp;k</Key><Size>9</Size></Contents></R>",
+            "<Error><Code>C</Code><Message>m</Message></Error>",
+        ];
+        for text in texts {
+            for (i, bit) in (0..text.len()).flat_map(|i| (0..8).map(move |bit| (i, bit))) {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes[i] ^= 1 << bit;
+                let reply = Reply::new(200, Vec::new(), bytes);
+                let Ok(answer) = Answer::new("test", reply) else { continue };
+                let _ = (answer.completed(), answer.upload_id(), answer.parts(), answer.page());
+                let _ = answer.refusal(500);
+            }
+        }
+    }
+
     #[test]
     fn parts_are_read_and_written() {
         let text = "<ListPartsResult><Part><PartNumber>1</PartNumber><ETag>\"e\"</ETag><Size>5</Size>\

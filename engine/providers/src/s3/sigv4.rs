@@ -241,6 +241,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lent_key_says_so_in_the_signed_query() {
+        let headers = || pairs(&[HOST]);
+        let mut signer = signer();
+        let plain = signer.presign(Method::Get, "/a", Vec::new(), headers(), Grant::at(EXAMPLE_MS));
+        signer.credentials = signer.credentials.with_session_token("to/ken");
+        let lent = signer.presign(Method::Get, "/a", Vec::new(), headers(), Grant::at(EXAMPLE_MS));
+        assert!(lent.contains("&X-Amz-Security-Token=to%2Fken&X-Amz-SignedHeaders="), "{lent}");
+        let signature = |query: &str| query.rsplit('=').next().map(str::to_owned);
+        assert_ne!(signature(&lent), signature(&plain));
+    }
+
+    #[test]
     fn keys_are_never_printed() {
         let printed =
             format!("{:?}", Credentials::new("name", "hidden").with_session_token("also"));
