@@ -351,6 +351,11 @@ impl Tx {
         self.files.insert(sha256);
     }
 
+    /// The authority's schema, as far as this device has heard of it.
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     /// How the workspace's schema decides about a table.
     pub(crate) fn policy(&self, table: &TableName) -> Policy {
         rules_of(&self.schema, &self.declared, table).policy
