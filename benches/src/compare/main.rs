@@ -35,6 +35,8 @@ enum What {
     Store(StoreArgs),
     /// Replication: beside RxDB, PouchDB, TinyBase, Yjs and automerge-repo.
     Sync(sync::SyncArgs),
+    /// Records while a file is uploaded, beside records alone.
+    Files(sync::FilesArgs),
     /// Fills an engine and waits to be killed; a part of `store`.
     #[command(hide = true)]
     Fill { engine: String, dir: PathBuf },
@@ -77,6 +79,7 @@ fn main() -> Result<()> {
     match Args::parse().what {
         What::Store(args) => store(&args),
         What::Sync(args) => sync::sync(&args),
+        What::Files(args) => sync::files(&args),
         What::Fill { engine, dir } => parts::fill(&engine, &dir),
         What::Device { dir, address } => sync::device(&dir, &address),
     }

@@ -104,7 +104,7 @@ pub(crate) fn install_peers() -> Result<(), String> {
 }
 
 /// Where cargo puts it: beside this program.
-fn server_binary() -> Result<PathBuf> {
+pub(crate) fn server_binary() -> Result<PathBuf> {
     let own = std::env::current_exe()?;
     let binary = own.with_file_name(format!("lastword{}", std::env::consts::EXE_SUFFIX));
     match binary.exists() {
