@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lastword::core::id::{BatchId, WorkspaceName};
-use lastword::core::row::Row;
 use lastword::core::stamp::{Decision, RefusalCode};
 use lastword::store::keys::{self, WorkspaceMeta};
 use lastword::store::{StoreError, View, read};
 
 use crate::act::LOCAL;
 use crate::fault::Violation;
+use crate::known::Known;
 use crate::live;
-use crate::oracle::{Folded, Kept, Mix, Name, Sums};
+use crate::oracle::{Folded, Kept, Name, Sums, place};
 use crate::world::{Done, World};
 
 /// Rows of the tables that sync.
@@ -26,23 +26,9 @@ impl Rows {
         let mut sums = Sums::default();
         for (name, kept) in self.rows.iter().filter(|(_, kept)| !kept.deleted) {
             let owner = folded.owner(name, kept).unwrap_or_default();
-            sums.count(kept.hash((&name.0, &name.1)), &owner, true);
+            sums.count(kept.hash((&name.0, &name.1)), place(&owner), true);
         }
         sums.seen_by(user)
-    }
-}
-
-fn kept(row: &Row) -> Kept {
-    let mark = |mark: &lastword::core::stamp::Mark| (mark.seq, mark.writer);
-    let fields = row.record.fields().iter();
-    Kept {
-        deleted: row.deleted,
-        last: mark(&row.last),
-        born: mark(&row.born),
-        full: mark(&row.full),
-        marks: row.fields.iter().map(|field| (field.name.clone(), mark(&field.mark))).collect(),
-        tuple: (row.revision, row.hlc.0, row.op_id),
-        fields: fields.map(|field| (field.name.clone(), field.value.clone())).collect(),
     }
 }
 
@@ -57,7 +43,7 @@ pub fn rows(view: &View, workspace: &WorkspaceName) -> Result<Rows, StoreError> 
     read::visit_stored(view, &prefix, &keys::prefix_end(&prefix), &mut |table, key, stored| {
         if !table.is_reserved() && table.as_str() != LOCAL {
             let name = (table.as_str().to_owned(), key.as_str().to_owned());
-            found.rows.insert(name, kept(&stored.row));
+            found.rows.insert(name, Kept::of(&stored.row));
         }
     })?;
     Ok(found)
@@ -166,20 +152,21 @@ fn look(
     }
     let empty = Folded::default();
     let folded = world.oracle.workspaces.get(workspace).unwrap_or(&empty);
-    let found = rows(view, workspace)?;
-    let user = world.devices[at].user.clone();
-    let sum = found.sum(folded, &user);
+    let device = &mut world.devices[at];
+    // After upkeep all rows are looked at, else those that frames have set.
+    let before = device.known_rows.remove(workspace).filter(|_| id == "I12");
+    let found = Known::look(before, view, (workspace, meta.generation), folded)?;
+    let found = device.known_rows.entry(workspace.clone()).or_insert(found);
+    let user = device.user.clone();
+    let sum = found.sums.seen_by(&user);
     let (Some(epoch), true) = (meta.epoch, meta.bootstrapped) else { return Ok(Ok(Some(sum))) };
     let resets = read::reset(view, workspace)?.is_some();
-    let device = &mut world.devices[at];
     let seen = device.seen.entry((workspace.clone(), epoch, meta.generation)).or_default();
-    for (name, kept) in &found.rows {
-        let mut mix = Mix(0);
-        mix.bytes(name.0.as_bytes());
-        mix.bytes(name.1.as_bytes());
-        let seen = seen.entry(mix.0).or_default();
-        let seq = kept.last.0;
+    for (row_key, row) in &found.rows {
+        let seen = seen.entry(row.name).or_default();
+        let seq = row.seq;
         if seq < *seen && seq != 0 {
+            let name = keys::name_of(row_key);
             let text = format!("device {at}: {name:?} was at {seen} and is at {seq}");
             return Ok(Err(Violation::new("I18", text)));
         }
@@ -202,8 +189,9 @@ fn look(
     };
     if expected.seen_by(&user) != sum {
         let behind = meta.cursor < folded.horizon;
-        let difference = difference(&folded.rows, &found.rows);
-        let text = format!("shows other rows at {} of {workspace}: {difference}", meta.cursor);
+        let difference = difference(&folded.rows, &rows(view, workspace)?.rows);
+        let (cursor, head) = (meta.cursor, folded.head);
+        let text = format!("shows other rows at {cursor} of {head} in {workspace}: {difference}");
         return wrong(if behind { "I21" } else { id }, text);
     }
     Ok(Ok(Some(sum)))
@@ -326,6 +314,6 @@ pub fn difference(expected: &BTreeMap<Name, Kept>, found: &BTreeMap<Name, Kept>)
             return format!("{name:?} should be {kept:?} and is {:?}", found.get(name));
         }
     }
-    let extra = found.iter().find(|(name, _)| !expected.contains_key(*name));
+    let extra = found.iter().find(|(name, kept)| !kept.deleted && !expected.contains_key(*name));
     extra.map_or_else(|| "sums only".to_owned(), |(name, kept)| format!("{name:?}: {kept:?}"))
 }

@@ -89,6 +89,7 @@ impl World {
         let begun = self.devices[at].job.take().map_or("nothing", |job| job.name());
         let job = self.beside(begun);
         self.devices[at].watches.clear();
+        self.devices[at].known_rows.clear();
         self.devices[at].receipts.clear();
         let twin = self.twin(Some(at));
         for attempt in 0..MAX_OPENINGS {

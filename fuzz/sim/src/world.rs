@@ -14,6 +14,7 @@ use lastword::store::{MemoryDisk, Options, Survival};
 use crate::check;
 use crate::fault::Violation;
 use crate::jobs::Job;
+use crate::known::Known;
 use crate::live::Watch;
 use crate::net::Net;
 use crate::oracle::{Mix, Oracle};
@@ -94,6 +95,8 @@ pub struct Device {
     pub outbox: BTreeMap<WorkspaceName, Vec<BatchId>>,
     /// How each workspace stood when it was looked at last, and what it showed.
     pub shown: BTreeMap<WorkspaceName, (WorkspaceMeta, u64)>,
+    /// Its rows as they were looked at last.
+    pub known_rows: BTreeMap<WorkspaceName, Known>,
     pub watches: BTreeMap<WorkspaceName, Watch>,
     /// Faults since it was last in step.
     pub faults: BTreeSet<Act>,
@@ -126,6 +129,7 @@ impl Device {
             passed,
             outbox,
             shown,
+            known_rows: BTreeMap::new(),
             watches,
             faults,
             beside,
@@ -197,6 +201,8 @@ pub struct World {
     pub wanted: Wanted,
     pub members: BTreeMap<(WorkspaceName, String), Role>,
     pub trace: u64,
+    /// Steps that began.
+    pub steps: usize,
     pub reach: Reach,
     /// What a store is at while something may fail.
     pub doing: &'static str,
@@ -285,6 +291,7 @@ impl World {
             wanted: Wanted { server_wins: false, extra: true, min_app: 0 },
             members,
             trace: 0,
+            steps: 0,
             reach,
             doing: "open",
             written: 0,
@@ -314,6 +321,7 @@ impl World {
     }
 
     fn step(&mut self, step: Step) -> Done {
+        self.steps += 1;
         self.random = Random::new(step.seed);
         self.source.lock().1 = !step.seed;
         self.note(step.act as u64, &[]);
