@@ -525,6 +525,7 @@ mod tests {
     use lastword_core::rules::{Conflict, Policy, conflict_key, conflict_record};
     use lastword_core::stamp::{Mark, RefusalCode};
     use lastword_core::value::{Record, Value};
+    use lastword_store::StoreError;
     use lastword_store::payload::LocalBatch;
 
     use std::sync::Arc;
@@ -935,6 +936,48 @@ mod tests {
         assert_eq!((*batch_id, *code, waiting), (unknown, RefusalCode::OutcomeUnknown, 0));
         let letters = ws.dead_letters().expect("they read");
         assert_eq!(letters.iter().map(|letter| letter.batch_id).collect::<Vec<_>>(), [unknown]);
+    }
+
+    /// I18, rule 8.2. The story: what the server had accepted left the outbox of a device that had
+    /// forked and was behind the horizon, and with it what the app was shown: a new record was gone
+    /// until the new copy was whole.
+    #[test]
+    fn what_was_accepted_stays_shown_after_a_fork_in_a_reset() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let name = ws.name().clone();
+        let accepted = put_note(&ws, "n1");
+        let (notes, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
+        let seen = db.inner.writer.run(move |store| {
+            let none = Declared::default();
+            let row_key = keys::row_key(&name, 0, &notes, &key);
+            let shown = |store: &Store| {
+                let stored = read::row(store.newest(), &row_key)?;
+                Ok::<_, StoreError>(stored.map(|stored| (stored.row.record, stored.row.last.seq)))
+            };
+            store_attached(store, &name, attached(8, None, 0, 3), &none, 1)?;
+            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            let verdicts = vec![lastword_core::stamp::Verdict::Applied { dropped: Vec::new() }];
+            let (first_seq, last_seq, time_ms) = (21, 21, 1);
+            let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };
+            let decided = Decided { counter: 1, batch_id: accepted, decision };
+            store_decisions(store, &name, vec![decided], 1)?;
+            let before = shown(store)?;
+            store_fork(store, DeviceId([7; 16]), 1)?;
+            let behind = attached(8, Some(ResetReason::BehindHorizon), 10, 21);
+            store_attached(store, &name, behind, &none, 1)?;
+            let waiting = read::outbox(store.newest(), &name, 0, usize::MAX)?.len();
+            let row = read::row(store.newest(), &row_key)?;
+            let meta = read::meta(store.newest(), &name)?;
+            let base = crate::write::base_of(store.newest(), &meta, &row_key, row.as_ref())?;
+            Ok((before, shown(store)?, waiting, base))
+        });
+        let (before, after, waiting, base) = seen.expect("it is stored");
+        assert_eq!((before.as_ref().map(|(_, seq)| *seq), waiting), (Some(21), 0));
+        assert_eq!(after, before);
+        assert_eq!(base, 3, "the app has seen nothing of seqs 4 to 20");
     }
 
     /// Rule 8.7. The story: in one group of the writer a write took in the batch before it, and one

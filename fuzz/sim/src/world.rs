@@ -189,6 +189,8 @@ pub struct World {
     /// The authority, while it runs.
     pub authority: Option<AuthorityNode>,
     pub backup: Option<Backup>,
+    /// How far the authority's clock was ahead when it was restored last.
+    pub restored_skew_ms: i64,
     pub devices: Vec<Device>,
     pub net: Net,
     /// What the log means.
@@ -282,6 +284,7 @@ impl World {
             job,
             authority,
             backup,
+            restored_skew_ms: 0,
             devices,
             net,
             oracle,
