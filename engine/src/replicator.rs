@@ -299,17 +299,23 @@ fn note_authority(
     Ok(if is_other { Vec::new() } else { attached.decisions })
 }
 
-/// Stores that the authority has forgotten tombstones up to this seq.
+/// Stores that the authority has forgotten tombstones up to this seq, if the pages that show them
+/// are stored; answers the horizon that is known now.
 pub(crate) fn store_horizon(
     store: &mut Store,
     workspace: &WorkspaceName,
     horizon: u64,
-) -> Result<()> {
+) -> Result<u64> {
     let meta = read::meta(store.newest(), workspace)?;
-    let (Some(epoch), Some(role)) = (meta.epoch, meta.role) else { return Ok(()) };
+    let received_to = workspace_state(store.newest(), workspace)?.received_to;
+    let (Some(epoch), Some(role)) = (meta.epoch, meta.role) else { return Ok(meta.horizon) };
+    // A page before it may have found no room.
+    if horizon > received_to && !planted(Plant::HorizonBeforePages) {
+        return Ok(meta.horizon);
+    }
     let frame = Attachment { workspace: workspace.clone(), epoch, role, horizon };
     append_urgent(store, &Payload::Attachment(frame))?;
-    Ok(())
+    Ok(horizon)
 }
 
 /// The store goes on as `device`, in one frame; what the session hears of it.
@@ -936,6 +942,29 @@ mod tests {
         assert_eq!((*batch_id, *code, waiting), (unknown, RefusalCode::OutcomeUnknown, 0));
         let letters = ws.dead_letters().expect("they read");
         assert_eq!(letters.iter().map(|letter| letter.batch_id).collect::<Vec<_>>(), [unknown]);
+    }
+
+    /// I21, rule 11.2. The story: a page did not fit on a full disk, and what the server said
+    /// behind it did: that it had forgotten the tombstones of that page. The device seemed to have
+    /// them when it came again, and showed the deleted record for good.
+    #[test]
+    fn a_horizon_is_not_known_before_the_pages_up_to_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let name = ws.name().clone();
+        let known = db.inner.writer.run(move |store| {
+            store_attached(store, &name, attached(8, None, 0, 3), &Declared::default(), 1)?;
+            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            let before = store_horizon(store, &name, 5)?;
+            let state = workspace_state(store.newest(), &name)?;
+            let page = Changes { consistent_at: Some(5), ..empty_page(3, 5) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            let after = store_horizon(store, &name, 5)?;
+            Ok([before, state.horizon, after, workspace_state(store.newest(), &name)?.horizon])
+        });
+        assert_eq!(known.expect("it is stored"), [0, 0, 5, 5]);
     }
 
     /// I18, rule 8.2. The story: what the server had accepted left the outbox of a device that had

@@ -189,7 +189,12 @@ fn look(
     };
     if expected.seen_by(&user) != sum {
         let behind = meta.cursor < folded.horizon;
-        let difference = difference(&folded.rows, &rows(view, workspace)?.rows);
+        // What was written since says nothing of what should be shown.
+        let mut at_cursor = folded.rows.clone();
+        at_cursor.retain(|_, kept| kept.last.0 <= meta.cursor);
+        let mut shown = rows(view, workspace)?.rows;
+        shown.retain(|name, _| at_cursor.contains_key(name) || !folded.rows.contains_key(name));
+        let difference = difference(&at_cursor, &shown);
         let (cursor, head) = (meta.cursor, folded.head);
         let text = format!("shows other rows at {cursor} of {head} in {workspace}: {difference}");
         return wrong(if behind { "I21" } else { id }, text);
