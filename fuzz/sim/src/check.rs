@@ -203,7 +203,7 @@ fn look(
 }
 
 /// Dead letters of a device, by their batch ids.
-fn letters(world: &World, at: usize) -> BTreeSet<BatchId> {
+fn dead_letters(world: &World, at: usize) -> BTreeSet<BatchId> {
     let mut found = BTreeSet::new();
     for workspace in &world.workspaces {
         if let Some(opened) = world.opened(at, workspace)
@@ -217,23 +217,17 @@ fn letters(world: &World, at: usize) -> BTreeSet<BatchId> {
 
 /// I1, I19, I22, I40: batches stay in their order, and leave the outbox decided or as dead letters.
 fn outbox(world: &mut World, at: usize, workspace: &WorkspaceName, waiting: Vec<BatchId>) -> Done {
-    let missing =
-        |(of, batch): &&(WorkspaceName, BatchId)| of == workspace && !waiting.contains(batch);
-    let letters = match world.devices[at].open.iter().any(|open| missing(&open)) {
-        true => letters(world, at),
-        false => BTreeSet::new(),
-    };
     let limit = world.setting.outbox as usize;
     let folded = world.oracle.workspaces.get(workspace);
     let decided = |batch: &BatchId| folded.is_some_and(|f| f.decided.contains_key(batch));
     let undecided = waiting.iter().filter(|batch| !decided(batch)).count();
-    let device = &mut world.devices[at];
+    let device = &world.devices[at];
     // Batches that a restore sends again are more than an app may write.
     if undecided > limit && world.lost.is_empty() {
         let text = format!("device {at}: {undecided} batches wait where {limit} may");
         return Err(Violation::new("I40", text));
     }
-    let mut gone = Vec::new();
+    let (mut gone, mut letters) = (Vec::new(), None);
     for open in device.open.iter().filter(|(of, _)| of == workspace) {
         let (_, batch) = open;
         if waiting.contains(batch) {
@@ -245,13 +239,14 @@ fn outbox(world: &mut World, at: usize, workspace: &WorkspaceName, waiting: Vec<
                 passed.is_some_and(|passed| passed >= last)
             })
         });
-        let lost = lost || device.squashed.contains(batch);
-        if !decided(batch) && !letters.contains(batch) && !lost {
+        let known = decided(batch) || lost || device.squashed.contains(batch);
+        if !known && !letters.get_or_insert_with(|| dead_letters(world, at)).contains(batch) {
             let text = format!("device {at}: batch {batch} was acknowledged and is gone");
             return Err(Violation::new("I1", text));
         }
         gone.push(open.clone());
     }
+    let device = &mut world.devices[at];
     device.open.retain(|open| !gone.contains(open));
     let known = device.outbox.insert(workspace.clone(), waiting.clone()).unwrap_or_default();
     let both: Vec<&BatchId> = known.iter().filter(|batch| waiting.contains(batch)).collect();

@@ -43,7 +43,7 @@ fn is_full(disk: &MemoryDisk, error: &Error) -> bool {
 impl World {
     pub fn settings(&mut self) -> DeviceSettings {
         DeviceSettings {
-            store: options(&mut self.random, self.setting.large != 0),
+            store: options(&mut self.random, &self.setting),
             local_tables: vec![table_name(LOCAL)],
             new_device: DeviceId(self.random.bytes()),
             nonce: self.random.bytes(),
@@ -66,11 +66,7 @@ impl World {
             self.cut_while_opening(None, attempt);
             let disk = Arc::new(self.disk.clone());
             let (wall, before) = (self.wall(), self.disk.operations() + self.disk.reads());
-            match AuthorityNode::open(
-                disk,
-                options(&mut self.random, self.setting.large != 0),
-                wall,
-            ) {
+            match AuthorityNode::open(disk, options(&mut self.random, &self.setting), wall) {
                 Ok((authority, report)) => {
                     self.disk.set_fault(None);
                     self.authority = Some(authority);
@@ -215,11 +211,11 @@ impl World {
         let wall = self.wall();
         let disk: Arc<dyn Disk> = Arc::new(twin);
         let opened = match who {
-            None => AuthorityNode::open(disk, options(&mut random, self.setting.large != 0), wall)
+            None => AuthorityNode::open(disk, options(&mut random, &self.setting), wall)
                 .map(|o| o.0.view()),
             Some(_) => {
                 let settings = DeviceSettings {
-                    store: options(&mut random, self.setting.large != 0),
+                    store: options(&mut random, &self.setting),
                     local_tables: vec![table_name(LOCAL)],
                     new_device: DeviceId::default(),
                     nonce: [0; 8],

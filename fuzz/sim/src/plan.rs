@@ -111,6 +111,8 @@ pub struct Setting {
     pub large: u64,
     /// Most batches that wait on a device.
     pub outbox: u64,
+    /// KiB of rows in memory after which a store writes a checkpoint by itself.
+    pub delta_kib: u64,
 }
 
 /// What one seed plays.
@@ -187,8 +189,9 @@ impl Setting {
             tombstones_ms: if random.once_in(2) { 2_000 } else { u64::MAX / 8 },
             schema: u64::from(!random.once_in(4)),
             members: u64::from(random.once_in(2)),
-            large: if random.once_in(16) { 3 } else { 0 },
+            large: if random.once_in(20) { 4 } else { 0 },
             outbox: if random.once_in(4) { 6 } else { 64 },
+            delta_kib: [64, 256, 256, 1024][random.below(4) as usize],
         }
     }
 

@@ -233,8 +233,11 @@ pub fn broken(what: &str, error: &dyn std::fmt::Display) -> Violation {
     Violation::new("I15", format!("{what}: {error}"))
 }
 
-pub fn options(random: &mut Random, large: bool) -> Options {
-    let delta_cap_bytes = if large { 4 << 20 } else { 64 << 10 };
+pub fn options(random: &mut Random, setting: &Setting) -> Options {
+    let delta_cap_bytes = match setting.large {
+        0 => usize::try_from(setting.delta_kib << 10).unwrap_or(usize::MAX),
+        _ => 4 << 20,
+    };
     Options {
         segment_size: 8 << 10,
         zero_step: 4 << 10,
