@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lastword_core::codec::from_bytes;
-use lastword_core::id::{BatchId, DeviceId, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_FORMER_DEVICES};
 use lastword_core::op::Batch;
 use lastword_core::plant::{Plant, planted};
@@ -15,7 +15,7 @@ use lastword_core::protocol::{Attached, Changes, Decided, Entry, ResetReason};
 use lastword_core::rules::{self, PendingState};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
-use lastword_store::keys::{self, OutboxEntry, ROWS};
+use lastword_store::keys::{self, OutboxEntry, ROWS, StoredRow};
 use lastword_store::payload::{
     Attachment, Carried, Cover, Identity, Payload, Purge, PurgePart, RemotePage, Reset, Verdicts,
     WorkspaceSchema,
@@ -25,6 +25,7 @@ use lastword_store::{Store, ViewHandle};
 
 use crate::dead_letter::{self, Outcome};
 use crate::error::{Error, Result};
+use crate::history;
 use crate::lost;
 use crate::schema::Declared;
 use crate::unsent::Unsent;
@@ -482,6 +483,7 @@ fn leave_old_copy(
                 && rules::is_lost(stored.row.last.seq, &lineage)
                 && !sent.contains(&stored.row.op_id)
             {
+                let stored = brought(store, stored, (&table, &key))?;
                 dead_letter::add_lost(&mut lost, table, key, &stored);
             }
         }
@@ -515,6 +517,20 @@ fn leave_old_copy(
     Ok(())
 }
 
+/// The row with the position of the frame that has its value: the newest of the record may be an
+/// own write that came to nothing.
+fn brought(store: &Store, stored: StoredRow, name: (&TableName, &Key)) -> Result<StoredRow> {
+    let (log, seq) = (store.view_handle(), stored.row.stream_seq());
+    let mut position = stored.position;
+    history::walk(&log, &stored, name, &mut |version, _| {
+        if version.seq == Some(seq) {
+            position = version.position;
+        }
+        version.seq.is_none()
+    })?;
+    Ok(StoredRow { position, ..stored })
+}
+
 /// Adds a frame that takes batches off the outbox or tells of the server; a full disk must not
 /// stand in its way.
 fn append_urgent(store: &mut Store, payload: &Payload) -> Result<u64> {
@@ -524,7 +540,7 @@ fn append_urgent(store: &mut Store, payload: &Payload) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use lastword_core::hlc::Hlc;
-    use lastword_core::id::{DeviceId, Epoch, Key};
+    use lastword_core::id::{DeviceId, Epoch};
     use lastword_core::op::{Action, Op};
     use lastword_core::protocol::Role;
     use lastword_core::row::Row;
@@ -942,6 +958,55 @@ mod tests {
         assert_eq!((*batch_id, *code, waiting), (unknown, RefusalCode::OutcomeUnknown, 0));
         let letters = ws.dead_letters().expect("they read");
         assert_eq!(letters.iter().map(|letter| letter.batch_id).collect::<Vec<_>>(), [unknown]);
+    }
+
+    /// I1, rule 11.4. The story: a device wrote on top of a row, and that was refused. When a
+    /// restored server had lost the row, its dead letter named the frame of the refused write, which
+    /// does not have it, and could not be sent again.
+    #[test]
+    fn a_lost_row_is_sent_again_from_the_page_that_brought_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let name = ws.name().clone();
+        let by = Mark { seq: 3, writer: DeviceId([3; 16]) };
+        let row = Row {
+            deleted: false,
+            last: by,
+            time_ms: 1,
+            born: by,
+            full: by,
+            fields: Vec::new(),
+            revision: 1,
+            hlc: Hlc::default(),
+            op_id: batch_id(7),
+            set_at: 0,
+            record: Record::default(),
+        };
+        let (table, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
+        let workspace = name.clone();
+        let received = db.inner.writer.run(move |store| {
+            store_attached(store, &workspace, attached(8, None, 0, 3), &Declared::default(), 1)?;
+            let entries = vec![Entry::Row { table, key, row }];
+            let page = Changes { consistent_at: Some(3), entries, ..empty_page(0, 3) };
+            store_changes(store, &workspace, page, &|_| false, 1)
+        });
+        assert_eq!(received.expect("it is stored"), (3, 3));
+        let refused = put_note(&ws, "n1");
+        let reset = db.inner.writer.run(move |store| {
+            let (code, message, time_ms) = (RefusalCode::Policy, "no".to_owned(), 1);
+            let decision = Decision::Refused { code, message, time_ms };
+            let refused = Decided { counter: 1, batch_id: refused, decision };
+            store_decisions(store, &name, vec![refused], 1)?;
+            store.commit()?;
+            let restored = attached(9, Some(ResetReason::OtherHistory), 0, 1 << 20);
+            store_attached(store, &name, restored, &Declared::default(), 1)?;
+            let page = Changes { consistent_at: Some(1 << 20), ..empty_page(0, 1 << 20) };
+            store_changes(store, &name, page, &|_| false, 1)
+        });
+        assert_eq!(reset.expect("it is stored"), (1 << 20, 1 << 20));
+        let sent = ws.retry_dead_letter(batch_id(7)).expect("its row is found");
+        assert_eq!(sent.len(), 1);
     }
 
     /// I21, rule 11.2. The story: a page did not fit on a full disk, and what the server said

@@ -252,6 +252,9 @@ impl World {
                 Ok(())
             }),
         };
+        if let Err(Error::Store(error @ StoreError::OutOfRange { .. })) = &wrote {
+            return Err(broken("a dead letter outlives its ops", error));
+        }
         let is_full = matches!(wrote, Err(Error::OutboxFull { .. } | Error::Store(_)));
         if wrote.is_ok() || is_full {
             // Those that found room are sent under other ids, the others are still there.

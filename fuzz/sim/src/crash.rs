@@ -28,7 +28,7 @@ const PER_FRAME: u64 = 12;
 
 /// What is left of a disk after a power cut.
 fn after_cut(disk: &MemoryDisk, random: &mut Random) -> MemoryDisk {
-    let survival = match random.below(4) {
+    let survival = match random.below(6) {
         0 => Survival::Dropped,
         1 => Survival::Kept,
         _ => Survival::Torn(random.next()),

@@ -35,23 +35,32 @@ impl World {
 
     /// One of the next writes or syncs of a device fails.
     pub fn spoil_device(&mut self, at: usize, act: Act) -> Result<bool, Violation> {
-        let after = self.random.below(SOON);
+        let power = act == Act::DeviceCrash;
+        let after = self.soon(power);
         let device = &mut self.devices[at];
-        device.power = act == Act::DeviceCrash;
-        set_fault(&device.disk, device.power, after);
+        device.power = power;
+        set_fault(&device.disk, power, after);
         self.work_on_it(at)
     }
 
     /// One of the next writes or syncs of the authority fails.
     pub fn spoil(&mut self, at: usize, act: Act) -> Result<bool, Violation> {
         self.power = act == Act::Crash;
-        set_fault(&self.disk, self.power, self.random.below(SOON));
+        let after = self.soon(self.power);
+        set_fault(&self.disk, self.power, after);
         self.work_on_it(at)
+    }
+
+    /// Which of the next operations fails. A commit is a write and a sync, and only between the
+    /// two the power can tear something: mostly it is cut at the sync.
+    fn soon(&mut self, power: bool) -> u64 {
+        let after = self.random.below(SOON);
+        if power && !self.random.once_in(4) { after | 1 } else { after }
     }
 
     /// Now and then a disk is spoilt while upkeep is at it.
     fn work_on_it(&mut self, at: usize) -> Result<bool, Violation> {
-        match self.random.below(6) {
+        match self.random.below(5) {
             0 | 1 => {
                 self.purge()?;
             }
