@@ -11,7 +11,7 @@ use lastword_core::id::{DeviceId, WorkspaceName};
 use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::AttachRefusal;
 
-use crate::authority::PushGate;
+use crate::push_gate::PushGate;
 
 /// How many replaced nonces of one device are remembered.
 const MAX_REPLACED_NONCES: usize = 64;

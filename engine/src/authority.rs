@@ -4,7 +4,7 @@
 //! its seq: see `judge`.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lastword_core::codec::to_bytes;
@@ -16,136 +16,35 @@ use lastword_core::protocol::authority::{Input, PushAnswer};
 use lastword_core::protocol::{Attach, Attached, Entry, ReadHistory, ResetReason, Role};
 use lastword_core::row::Digest;
 use lastword_core::schema::Schema;
-use lastword_core::stamp::Decision;
 use lastword_core::value::Record;
+use lastword_store::blobs::Blobs;
 use lastword_store::keys::{self, WorkspaceMeta};
 use lastword_store::payload::{Attachment, Payload, WorkspaceDeleted};
 use lastword_store::read;
 use lastword_store::{Store, View};
 
 use crate::adopt;
+use crate::collect::{self, CollectOptions, Collected};
 use crate::devices;
 use crate::environment::{now_ms, random};
 use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
 use crate::history::{self, RecordHistory};
-use crate::judge::{House, Pushed, decide_now};
+use crate::judge::House;
 use crate::log::{self, LogLine};
 use crate::members::{self, MemberChange, MemberList};
 use crate::open::{self, OpenOptions, OpenedStore};
 use crate::owned::{self, OwnedFields};
+use crate::push_gate::{PushGate, Queued};
 use crate::push_policy::{PushPolicy, PushRequest, PushRuling};
+use crate::quota::FileQuota;
 use crate::seen::{self, Seen};
 use crate::survivors::{self, Offered, Survivor};
 use crate::upkeep::Keep;
+use crate::upload_policy::{self, UploadPolicy, UploadRequest};
 use crate::versions;
 use crate::view::WorkspaceView;
 use crate::writer::Writer;
-
-/// Whether batches of one attachment are decided. Batches come faster than their verdicts, so when
-/// one is refused or cannot be decided, those queued behind it must not be looked at, also if the
-/// device has answered the refusal before the writer gets to them: each is queued under the number
-/// of openings so far, and a refusal closes that number for good.
-#[derive(Debug, Clone, Default)]
-pub struct PushGate {
-    state: Arc<GateState>,
-    app_schema: u64,
-}
-
-#[derive(Debug)]
-struct GateState {
-    opened: AtomicU64,
-    closed: AtomicU64,
-    fenced: AtomicBool,
-}
-
-impl Default for GateState {
-    fn default() -> Self {
-        let (opened, closed) = (AtomicU64::new(1), AtomicU64::new(0));
-        Self { opened, closed, fenced: AtomicBool::new(false) }
-    }
-}
-
-impl PushGate {
-    /// The gate of an attachment whose app has this schema number; that of a gate by default is 0,
-    /// none.
-    #[must_use]
-    pub fn of_app(app_schema: u64) -> Self {
-        Self { app_schema, ..Self::default() }
-    }
-
-    /// Batches that are queued from here on are decided again.
-    pub fn open(&self) {
-        self.state.opened.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// No batch of this attachment is decided any more: a newer attachment of the device is told
-    /// what was decided, and nothing may be added to that behind its back.
-    pub fn fence(&self) {
-        self.state.fenced.store(!planted(Plant::FenceIgnored), Ordering::SeqCst);
-    }
-
-    fn opening(&self) -> u64 {
-        self.state.opened.load(Ordering::SeqCst)
-    }
-
-    fn close(&self, opening: u64) {
-        self.state.closed.fetch_max(opening, Ordering::SeqCst);
-    }
-
-    fn is_closed(&self, opening: u64) -> bool {
-        self.state.fenced.load(Ordering::SeqCst)
-            || opening <= self.state.closed.load(Ordering::SeqCst)
-    }
-}
-
-/// A pushed batch that waits for the writer.
-pub(crate) struct Queued {
-    pushed: Pushed,
-    gate: PushGate,
-    /// The opening of the gate that it came through.
-    opening: u64,
-}
-
-impl Queued {
-    /// Hashing is left to the caller's thread: the writer is the scarce one.
-    pub(crate) fn new(user: String, batch: Batch, gate: PushGate) -> Self {
-        let payload_hash = batch.payload_hash();
-        let checked = batch.check_untrusted().map_err(|error| error.to_string());
-        let opening = gate.opening();
-        let app_schema = gate.app_schema;
-        let pushed = Pushed { user, app_schema, batch, payload_hash, checked };
-        Self { pushed, gate, opening }
-    }
-
-    /// Decides it, unless its gate was closed before or its user may not write; what is not
-    /// accepted closes the gate.
-    pub(crate) fn decide(
-        self,
-        store: &mut Store,
-        workspace: &WorkspaceName,
-        house: &House<'_>,
-        now_ms: i64,
-    ) -> Result<PushAnswer> {
-        let Self { pushed, gate, opening } = self;
-        if gate.is_closed(opening) {
-            return Ok(PushAnswer::Ignored);
-        }
-        let objection = members::objection(store.newest(), house.members, workspace, &pushed.user);
-        let answer = match objection.transpose() {
-            Some(answer) => answer,
-            None => decide_now(store, workspace, pushed, house, now_ms),
-        };
-        let goes_on = matches!(
-            answer,
-            Ok(PushAnswer::Decided(Decision::Accepted { .. }) | PushAnswer::Ignored)
-        );
-        if !goes_on && !planted(Plant::GoOnAfterRefusal) {
-            gate.close(opening);
-        }
-        answer
-    }
-}
 
 /// Called with the new view whenever something was published.
 type Listener = Box<dyn Fn(&Arc<View>) + Send>;
@@ -159,7 +58,7 @@ pub struct Authority {
 
 struct Inner {
     opened: OpenedStore,
-    writer: Writer,
+    writer: Arc<Writer>,
     listeners: Arc<Mutex<Vec<Listener>>>,
     /// What a new workspace gets.
     schema: Mutex<Option<Arc<Schema>>>,
@@ -169,6 +68,8 @@ struct Inner {
     /// How many live records a workspace may have; [`NO_LIMIT`] by default.
     max_records: Arc<AtomicU64>,
     policy: Arc<Mutex<Option<Arc<PushPolicy>>>>,
+    files: Arc<FileQuota>,
+    uploads: Mutex<Option<Arc<UploadPolicy>>>,
 }
 
 /// As many records as anybody wants.
@@ -203,8 +104,19 @@ impl Authority {
         )?;
         let (schema, members) = Default::default();
         let max_records = Arc::new(AtomicU64::new(NO_LIMIT));
-        let policy = Arc::default();
-        let inner = Inner { opened, writer, listeners, schema, members, max_records, policy };
+        let (policy, files, uploads, writer) =
+            (Arc::default(), Arc::default(), Mutex::default(), Arc::new(writer));
+        let inner = Inner {
+            opened,
+            writer,
+            listeners,
+            schema,
+            members,
+            max_records,
+            policy,
+            files,
+            uploads,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -239,6 +151,46 @@ impl Authority {
     ) {
         let mut known = self.inner.policy.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Some(Arc::new(policy));
+    }
+
+    /// From here on no file longer than `max_file_bytes` is taken, and none that the files of its
+    /// workspace, `max_bytes` together, leave no room for. It is not stored.
+    pub fn limit_files(&self, max_file_bytes: u64, max_bytes: u64) {
+        self.inner.files.limit(max_file_bytes, max_bytes);
+    }
+
+    /// From here on `policy` is asked about each file before any byte of it comes; what it says
+    /// instead of agreeing is the error of the transfer. It is called on the thread of a
+    /// connection.
+    pub fn rule_uploads(
+        &self,
+        policy: impl Fn(&UploadRequest<'_>) -> Result<(), String> + Send + Sync + 'static,
+    ) {
+        let mut known = self.inner.uploads.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some(Arc::new(policy));
+    }
+
+    /// Collects garbage among the files of a workspace once, as [`crate::Files::collect`] does on a
+    /// device. A file stays as long as a record, a tombstone or a version that is kept names it.
+    /// Blocks until it has ended.
+    ///
+    /// # Errors
+    /// As [`crate::Files::collect`].
+    pub fn collect(&self, workspace: &WorkspaceName, options: CollectOptions) -> Result<Collected> {
+        collect::collect(&self.blobs()?, self.writer(), workspace, options, now_ms())
+    }
+
+    pub(crate) fn may_upload(&self, request: &UploadRequest<'_>) -> Result<()> {
+        let policy = self.inner.uploads.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        policy.map_or(Ok(()), |policy| upload_policy::ruled(&*policy, request))
+    }
+
+    pub(crate) fn file_quota(&self) -> &Arc<FileQuota> {
+        &self.inner.files
+    }
+
+    pub(crate) fn blobs(&self) -> Result<Arc<Blobs>> {
+        self.inner.opened.blobs.upgrade().ok_or(Error::Closed)
     }
 
     /// True if any workspace has a schema.
@@ -321,7 +273,7 @@ impl Authority {
         Ok(read::schema(&*self.view(), workspace)?)
     }
 
-    pub(crate) fn writer(&self) -> &Writer {
+    pub(crate) fn writer(&self) -> &Arc<Writer> {
         &self.inner.writer
     }
 

@@ -23,6 +23,8 @@ pub struct Sizes {
     pub base: u64,
     /// The state.
     pub state: u64,
+    /// Stored files, which compacting leaves as they are.
+    pub packs: u64,
     /// Space kept ready.
     pub spares: u64,
 }
@@ -31,7 +33,7 @@ impl Sizes {
     /// Bytes of all files.
     #[must_use]
     pub fn all(&self) -> u64 {
-        self.log + self.base + self.state + self.spares
+        self.log + self.base + self.state + self.packs + self.spares
     }
 }
 
@@ -73,7 +75,9 @@ fn sizes(dir: &Path) -> Result<Sizes> {
         let place = match file.kind {
             FileKind::State => &mut sizes.state,
             FileKind::Spare => &mut sizes.spares,
-            FileKind::Log | FileKind::Pack => {
+            // An unreadable one that is no pack would have kept the store from opening.
+            FileKind::Pack | FileKind::Unreadable => &mut sizes.packs,
+            FileKind::Log => {
                 let header = read_header(file.number, &*directory.disk.open(file.number)?)?;
                 match header.map(|header| header.kind) {
                     Some(HeaderKind::Base) => &mut sizes.base,

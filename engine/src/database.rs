@@ -21,11 +21,16 @@ use crate::log::{self, LogLine};
 use crate::open::{OpenOptions, OpenedStore};
 use crate::receipt::Receipts;
 use crate::schema::{Declared, Index, TableSet};
+use crate::transfers::TransferBoard;
 use crate::unsent::Unsent;
 use crate::writer::Writer;
 
 /// Batches without a verdict beyond which [`crate::Error::OutboxFull`] stops writes.
 pub const DEFAULT_MAX_UNDECIDED: u64 = 100_000;
+
+/// Files that are carried at once on one connection to a server.
+#[cfg(feature = "net")]
+pub const DEFAULT_MAX_TRANSFERS: usize = 2;
 
 /// One device's store. Cheap to clone; all clones are the same database. The last clone that goes
 /// closes it.
@@ -49,9 +54,12 @@ pub(crate) struct DatabaseInner {
     pub(crate) attached: Mutex<BTreeMap<WorkspaceName, usize>>,
     pub(crate) max_undecided: u64,
     pub(crate) max_file_bytes: u64,
+    #[cfg(feature = "net")]
+    pub(crate) max_transfers: usize,
     pub(crate) app_schema: u64,
     pub(crate) last_hlc: Arc<Mutex<Hlc>>,
     pub(crate) environment: Arc<dyn Environment>,
+    pub(crate) transfers: TransferBoard,
     /// Drawn when it first connects: every connection of this process is of one store.
     #[cfg(feature = "net")]
     pub(crate) nonce: Mutex<Option<[u8; 16]>>,
@@ -80,6 +88,8 @@ pub struct Builder {
     fault: Option<Error>,
     max_undecided: Option<u64>,
     max_file_bytes: Option<u64>,
+    #[cfg(feature = "net")]
+    max_transfers: Option<usize>,
     app_schema: u64,
     history: Option<Duration>,
     on_damage: OnDamage,
@@ -140,6 +150,15 @@ impl Builder {
     #[must_use]
     pub fn max_file_bytes(mut self, bytes: u64) -> Self {
         self.max_file_bytes = Some(bytes);
+        self
+    }
+
+    /// Sets how many files are carried at once on a connection to a server, at least 1, instead of
+    /// [`DEFAULT_MAX_TRANSFERS`].
+    #[cfg(feature = "net")]
+    #[must_use]
+    pub fn max_transfers(mut self, transfers: usize) -> Self {
+        self.max_transfers = Some(transfers.max(1));
         self
     }
 
@@ -216,9 +235,12 @@ impl Builder {
                 attached: Mutex::default(),
                 max_undecided: self.max_undecided.unwrap_or(DEFAULT_MAX_UNDECIDED),
                 max_file_bytes: self.max_file_bytes.unwrap_or(MAX_BLOB_BYTES),
+                #[cfg(feature = "net")]
+                max_transfers: self.max_transfers.unwrap_or(DEFAULT_MAX_TRANSFERS),
                 app_schema: self.app_schema,
                 last_hlc: Arc::default(),
                 environment,
+                transfers: TransferBoard::default(),
                 #[cfg(feature = "net")]
                 nonce: Mutex::default(),
                 #[cfg(feature = "net")]
@@ -297,6 +319,7 @@ impl Database {
     /// # Errors
     /// [`crate::Error::Store`] if the last sync fails.
     pub fn close(&self) -> Result<()> {
+        self.inner.transfers.ring();
         self.inner.hooks.close();
         let closed = self.inner.writer.close();
         self.inner.watchers.close();

@@ -287,8 +287,8 @@ mod tests {
             former: Vec::new(),
             ops: vec![op],
         };
-        let (user, gate) = ("ann".into(), crate::authority::PushGate::default());
-        let pushed = crate::authority::Queued::new(user, batch, gate);
+        let (user, gate) = ("ann".into(), crate::push_gate::PushGate::default());
+        let pushed = crate::push_gate::Queued::new(user, batch, gate);
         pushed
             .decide(&mut authority, &main(), &crate::judge::House::default(), 1)
             .expect("it is decided");

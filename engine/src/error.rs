@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lastword_core::hash::HashError;
+use lastword_core::hash::{BlobHash, HashError};
 use lastword_core::id::{BatchId, DeviceId, Key, NameError, TableName, WorkspaceName};
 use lastword_core::json::JsonError;
 use lastword_core::op::BatchError;
@@ -23,6 +23,34 @@ pub enum Error {
     /// A file cannot be stored or read.
     #[error(transparent)]
     Blob(BlobError),
+    /// The files of a workspace have no room for another.
+    #[error(
+        "the files of {workspace} may have {limit} bytes and have {used}, so there is no room for \
+         {size} more: delete some and wait until they are collected, or ask who runs the server to \
+         raise --max-files-bytes"
+    )]
+    FilesOverQuota {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Bytes of the file.
+        size: u64,
+        /// Bytes that are stored or being uploaded.
+        used: u64,
+        /// Most bytes allowed.
+        limit: u64,
+    },
+    /// The only copy that is known of a file would go.
+    #[error("{hash} is not at the server yet: let it be uploaded first")]
+    NotUploaded {
+        /// The file.
+        hash: BlobHash,
+    },
+    /// The server's rules are against a file.
+    #[error("{message}")]
+    UploadRefused {
+        /// Why, for people.
+        message: String,
+    },
     /// Text is not the hash of a file.
     #[error(transparent)]
     Hash(#[from] HashError),

@@ -9,30 +9,33 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
-use lastword_core::hash::{BlobHash, ChunkId};
+use lastword_core::hash::BlobHash;
 use lastword_core::id::{Key, TableName};
 use lastword_core::manifest::Blob;
 use lastword_core::row::Row;
+use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword_core::value::{Record, Value};
-use lastword_store::blobs::{BlobReader, Blobs, Fate, GcRun, GcSettings, GcTotals, Ingest};
-use lastword_store::payload::{BlobsFrame, BlobsPart, Payload};
+use lastword_store::blobs::{BlobReader, Blobs, Ingest, LostPack, lost_packs};
+use lastword_store::keys::{self, ChunkMark};
+use lastword_store::payload::{BlobsFrame, BlobsPart, cut_text};
 use lastword_store::{BlobError, read};
 
+use crate::collect::{self, CollectOptions, Collected};
 use crate::error::{Error, Result};
+use crate::file_frames::{append, append_now, set_apart};
 use crate::receipt::Receipt;
+use crate::transfers::{self, Change, Direction, Transfer, TransferState};
 use crate::workspace::Workspace;
 use crate::write::Tx;
+use crate::writer::Writer;
 
 /// The table that has a row for each file, its hash the key.
-const TABLE: &str = "file_meta";
-
-fn table() -> TableName {
-    TableName::new(TABLE).expect("invariant: the name is valid")
+pub(crate) fn table() -> TableName {
+    TableName::new(FILES_TABLE).expect("invariant: the name is valid")
 }
 
-fn key_of(hash: &BlobHash) -> Key {
+pub(crate) fn key_of(hash: &BlobHash) -> Key {
     Key::new(&hash.to_string()).expect("invariant: a hash is a key")
 }
 
@@ -47,6 +50,7 @@ pub struct Files {
 pub struct Staged {
     blob: Blob,
     name: String,
+    staged_ms: i64,
     /// Bytes that were not here before; the others were found again.
     pub new_bytes: u64,
 }
@@ -80,6 +84,13 @@ pub struct FileInfo {
     pub is_deleted: bool,
     /// Its bytes are on this device.
     pub is_here: bool,
+    /// Its bytes are at the server, so that other devices can get them.
+    pub is_uploaded: bool,
+}
+
+fn is_uploaded(record: &Record) -> bool {
+    let [storage_id, _] = STORAGE_FIELDS;
+    matches!(record.get(storage_id), Some(Value::Text(id)) if !id.is_empty())
 }
 
 impl FileInfo {
@@ -99,6 +110,7 @@ impl FileInfo {
             size_bytes: size,
             is_deleted: row.deleted,
             is_here: false,
+            is_uploaded: is_uploaded(&row.record),
         }
     }
 }
@@ -112,6 +124,8 @@ pub struct FilesUsage {
     pub file_bytes: u64,
     /// Chunks that are stored.
     pub chunks: u64,
+    /// Chunks of which a read has found that they are damaged.
+    pub damaged_chunks: u64,
     /// Bytes of chunks in packs, as they are stored.
     pub stored_bytes: u64,
     /// Bytes in packs that no file needs.
@@ -167,10 +181,11 @@ impl Files {
         loop {
             let done = ingest.step()?;
             new_bytes += done.new_bytes;
-            self.append(done.frames)?;
+            append(self.writer(), done.frames)?;
             progress(done.read_bytes);
             if let Some(blob) = done.blob {
-                return Ok(Staged { blob, name: name.to_owned(), new_bytes });
+                let (name, staged_ms) = (name.to_owned(), time_ms);
+                return Ok(Staged { blob, name, staged_ms, new_bytes });
             }
         }
     }
@@ -185,6 +200,92 @@ impl Files {
             BlobHash::Md5(_) => return Err(BlobError::Missing { hash: *hash }.into()),
         };
         Ok(FileReader { reader, files: self.clone(), at: 0 })
+    }
+
+    /// Queues the download of a file that is not here; once a server that has it is connected, it
+    /// comes and stays. False if it is here already.
+    ///
+    /// # Errors
+    /// [`Error::Blob`] if the file is named by an MD5, which no server serves; those of
+    /// [`Workspace::write`].
+    pub fn fetch(&self, hash: &BlobHash) -> Result<bool> {
+        let BlobHash::Sha256(sha256) = hash else {
+            return Err(BlobError::Missing { hash: *hash }.into());
+        };
+        if read::blob(&*self.ws.database().view(), self.ws.name(), sha256)?.is_some() {
+            return Ok(false);
+        }
+        let key = transfers::key_of(Direction::Download, hash);
+        let now_ms = self.now_ms();
+        self.ws.write(|tx| {
+            let known = tx.get_record(&transfers::table(), &key)?;
+            let state = known.and_then(|row| row.get("state"));
+            let waits = [TransferState::Queued, TransferState::Running];
+            let waits = waits.map(|state| Some(Value::Text(state.as_str().into())));
+            match waits.contains(&state) {
+                true => Ok(()),
+                false => transfers::queue(tx, Direction::Download, hash, (0, 1), now_ms),
+            }
+        })?;
+        Ok(true)
+    }
+
+    /// Every transfer that has not ended well yet; they are rows of [`crate::FILE_TRANSFERS`], to
+    /// be queried and watched like others.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn transfers(&self) -> Result<Vec<Transfer>> {
+        let rows = self.ws.query(&transfers::FILE_TRANSFERS.all())?;
+        Ok(rows.into_iter().map(|row| (*row).clone()).collect())
+    }
+
+    /// The transfer of a file, if it has not ended well yet.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn transfer(&self, direction: Direction, hash: &BlobHash) -> Result<Option<Transfer>> {
+        let key = transfers::key_of(direction, hash);
+        let row = self.ws.get(transfers::FILE_TRANSFERS, key.as_str())?;
+        Ok(row.map(|row| (*row).clone()))
+    }
+
+    /// Stops a transfer until [`Files::resume`]; what was carried stays.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if there is none, and those of [`Workspace::write`].
+    pub fn pause(&self, direction: Direction, hash: &BlobHash) -> Result<()> {
+        let state = Some(TransferState::Paused);
+        self.change(direction, hash, &Change { state, ..Change::default() })
+    }
+
+    /// Goes on with a transfer that was paused or has failed, at once.
+    ///
+    /// # Errors
+    /// As [`Files::pause`].
+    pub fn resume(&self, direction: Direction, hash: &BlobHash) -> Result<()> {
+        let (state, attempts, retry_ms) = (Some(TransferState::Queued), Some(0), Some(0));
+        self.change(direction, hash, &Change { state, attempts, retry_ms, ..Change::default() })
+    }
+
+    /// Gives a transfer up. A file that was to be uploaded stays here and reaches nobody else until
+    /// it is attached again.
+    ///
+    /// # Errors
+    /// As [`Files::pause`].
+    pub fn cancel(&self, direction: Direction, hash: &BlobHash) -> Result<()> {
+        let key = transfers::key_of(direction, hash);
+        self.ws.write(|tx| tx.delete_record(&transfers::table(), &key)).map(drop)
+    }
+
+    pub(crate) fn change(
+        &self,
+        direction: Direction,
+        hash: &BlobHash,
+        change: &Change,
+    ) -> Result<()> {
+        let key = transfers::key_of(direction, hash);
+        self.ws.write(|tx| change.apply(tx, &key)).map(drop)
     }
 
     /// Deletes a file's row; its bytes stay, and [`Files::undelete`] brings it back.
@@ -210,6 +311,33 @@ impl Files {
                 tx.put_record(&table, &key, record)
             }
             done => done,
+        })
+    }
+
+    /// Forgets that a file is here, so that the next [`Files::collect`] frees its room; it can be
+    /// fetched again. Only a file that the server has is let go.
+    ///
+    /// # Errors
+    /// [`Error::NotUploaded`] if the server does not have it, [`Error::Blob`] if it is not here,
+    /// [`Error::Store`] if the disk fails.
+    pub fn evict(&self, hash: &BlobHash) -> Result<()> {
+        let BlobHash::Sha256(sha256) = *hash else {
+            return Err(BlobError::Missing { hash: *hash }.into());
+        };
+        let (workspace, hash) = (self.ws.name().clone(), *hash);
+        self.writer().run(move |store| {
+            let newest = store.newest();
+            if read::blob(newest, &workspace, &sha256)?.is_none() {
+                return Err(BlobError::Missing { hash }.into());
+            }
+            let generation = read::meta(newest, &workspace)?.generation;
+            let row_key = keys::row_key(&workspace, generation, &table(), &key_of(&hash));
+            let row = read::row(newest, &row_key)?;
+            if !row.is_some_and(|stored| is_uploaded(&stored.row.record)) {
+                return Err(Error::NotUploaded { hash });
+            }
+            let part = BlobsPart::Drop { blobs: vec![sha256], chunks: Vec::new() };
+            append_now(store, vec![BlobsFrame { workspace, part }])
         })
     }
 
@@ -243,8 +371,9 @@ impl Files {
             usage.file_bytes += stored.blob.size;
             Ok(())
         })?;
-        read::visit_chunks(&*view, workspace, &mut |_, _| {
+        read::visit_chunks(&*view, workspace, &mut |_, chunk| {
             usage.chunks += 1;
+            usage.damaged_chunks += u64::from(chunk.mark == ChunkMark::Damaged);
             Ok(())
         })?;
         for (_, pack) in read::packs(&*view, workspace)? {
@@ -253,6 +382,15 @@ impl Files {
             usage.dead_bytes += pack.end.saturating_sub(pack.live);
         }
         Ok(usage)
+    }
+
+    /// Packs that are gone although chunks are in them. Storing the files of those chunks again
+    /// makes them whole.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn lost_packs(&self) -> Result<Vec<LostPack>> {
+        Ok(lost_packs(&*self.blobs()?, self.ws.name())?)
     }
 
     /// Collects garbage once: files that nothing names any more, in no record, tombstone or version
@@ -264,56 +402,39 @@ impl Files {
     /// what is needed), or if too much would go; [`Error::Store`] if the disk fails. Nothing is
     /// lost then; the next run goes on.
     pub fn collect(&self, options: CollectOptions) -> Result<Collected> {
-        let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let settings = GcSettings {
-            now_ms: self.ws.database().inner.environment.now_ms(),
-            staged_ms: ms(options.staged),
-            grace_ms: ms(options.grace),
-            force: options.force || options.dry_run,
-        };
-        let mut plan = GcRun::begin(&self.blobs()?, self.ws.name(), settings)?.mark()?;
-        let (files, totals) = (std::mem::take(&mut plan.files), plan.totals);
-        if options.dry_run {
-            return Ok(Collected { files, totals, removed_packs: 0 });
-        }
-        let writer = &self.ws.database().inner.writer;
-        let plan = writer.run(move |store| {
-            store.collect(&mut plan)?;
-            Ok(plan)
-        })?;
-        let (moved, held) = plan.move_chunks()?;
-        self.append(moved)?;
-        drop(held);
-        // The log says first that they are gone.
-        let plan = writer.run(move |store| {
-            store.drop_packs(&plan)?;
-            Ok(plan)
-        })?;
-        Ok(Collected { files, totals, removed_packs: plan.remove_packs()? })
+        collect::collect(&self.blobs()?, self.writer(), self.ws.name(), options, self.now_ms())
     }
 
-    fn blobs(&self) -> Result<Arc<Blobs>> {
+    pub(crate) fn blobs(&self) -> Result<Arc<Blobs>> {
         self.ws.database().inner.opened.blobs.upgrade().ok_or(Error::Closed)
     }
 
-    fn append(&self, frames: Vec<BlobsFrame>) -> Result<()> {
-        if frames.is_empty() {
-            return Ok(());
-        }
-        self.ws.database().inner.writer.run(move |store| {
-            for frame in frames {
-                let payload = Payload::Blobs(frame);
-                store.append(payload.kind(), &payload.to_bytes())?;
-            }
-            Ok(())
-        })
+    pub(crate) fn writer(&self) -> &Arc<Writer> {
+        &self.ws.database().inner.writer
     }
 
-    /// Notes that a chunk is not what was written, so that storing its file again heals it.
-    fn set_apart(&self, chunk: ChunkId) -> Result<()> {
-        let (workspace, part) =
-            (self.ws.name().clone(), BlobsPart::Damaged { chunks: vec![chunk] });
-        self.append(vec![BlobsFrame { workspace, part }])
+    pub(crate) fn workspace(&self) -> &Workspace {
+        &self.ws
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.ws.database().inner.environment.now_ms()
+    }
+
+    /// Refuses a file that is longer than the app allows.
+    pub(crate) fn check_size(&self, size: u64) -> Result<()> {
+        let limit = self.ws.database().inner.max_file_bytes;
+        if size > limit { Err(BlobError::TooLarge { limit }.into()) } else { Ok(()) }
+    }
+
+    /// Media type and name of a file, as far as its row says.
+    pub(crate) fn described(&self, hash: &BlobHash) -> Result<(String, String)> {
+        let shown = self.ws.get_record(&table(), &key_of(hash))?;
+        let text = |name: &str| match shown.as_ref().and_then(|shown| shown.record.get(name)) {
+            Some(Value::Text(text)) => cut_text(&text),
+            _ => String::new(),
+        };
+        Ok((text("mime_type"), text("name")))
     }
 }
 
@@ -327,7 +448,12 @@ impl Tx {
         let hash = staged.hash();
         self.needs_file(staged.blob.sha256);
         let (table, key) = (table(), key_of(&hash));
-        if self.get_record(&table, &key)?.is_some() {
+        let known = self.get_record(&table, &key)?;
+        if !known.as_ref().is_some_and(is_uploaded) {
+            let (size, staged_ms) = (staged.blob.size, staged.staged_ms);
+            transfers::queue(self, Direction::Upload, &hash, (size, 1), staged_ms)?;
+        }
+        if known.is_some() {
             return Ok(());
         }
         let kind = match mime_type {
@@ -345,37 +471,6 @@ impl Tx {
         ])?;
         self.put_record(&table, &key, record)
     }
-}
-
-/// How garbage is collected.
-#[derive(Debug, Clone, Copy)]
-pub struct CollectOptions {
-    /// A stored file that nothing names yet stays this long, 24 hours unless set.
-    pub staged: Duration,
-    /// What nothing needs can be read and comes back this long before it goes, an hour unless set.
-    pub grace: Duration,
-    /// Look, and change nothing.
-    pub dry_run: bool,
-    /// Go on also if more than a tenth of everything would go.
-    pub force: bool,
-}
-
-impl Default for CollectOptions {
-    fn default() -> Self {
-        let hour = Duration::from_secs(3600);
-        Self { staged: 24 * hour, grace: hour, dry_run: false, force: false }
-    }
-}
-
-/// What one run of the garbage collection found and did.
-#[derive(Debug, Clone)]
-pub struct Collected {
-    /// Each file, its length and what becomes of it, in order of its hash.
-    pub files: Vec<(BlobHash, u64, Fate)>,
-    /// In numbers.
-    pub totals: GcTotals,
-    /// Packs whose files were removed.
-    pub removed_packs: u64,
 }
 
 /// A file that is being read. Every chunk is compared with its name before any byte of it is handed
@@ -413,11 +508,7 @@ impl FileReader {
                 Ok(self.reader.read_from(at)?)
             }
             Err(error) => {
-                if let BlobError::Damaged { chunk, .. } = error
-                    && let Err(unnoted) = self.files.set_apart(chunk)
-                {
-                    tracing::warn!(%unnoted, "a damaged chunk could not be noted");
-                }
+                set_apart(self.files.writer(), self.files.ws.name(), &error);
                 Err(error.into())
             }
         }

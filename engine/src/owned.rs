@@ -3,17 +3,23 @@
 //! A set is an op of the authority in a batch of its own. `rules::apply` carries it out without a
 //! stamp, so that it is nobody's edit; the row moves in the stream to the seq of the set.
 
+use lastword_core::hash::BlobHash;
 use lastword_core::hlc::Hlc;
 use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::op::{Action, Op};
 use lastword_core::rules::{self, At};
-use lastword_core::value::Record;
+use lastword_core::schema::STORAGE_FIELDS;
+use lastword_core::value::{Record, Value};
 use lastword_store::payload::Payload;
 use lastword_store::read;
 use lastword_store::{Store, keys};
 
 use crate::error::{Error, Result};
+use crate::files;
 use crate::own;
+
+/// What the server itself is called as a home of files.
+const EMBEDDED: &str = "embedded";
 
 /// What a set does to the fields of one record.
 pub(crate) struct OwnedFields {
@@ -35,16 +41,78 @@ pub(crate) fn set_now(
     let meta = read::meta(newest, workspace)?;
     let row_key = keys::row_key(workspace, meta.generation, table, key);
     let stored = read::row(newest, &row_key)?.filter(|stored| !stored.row.deleted);
-    let Some(stored) = stored else {
+    if stored.is_none() {
         let (workspace, table, key) = (workspace.clone(), table.clone(), key.clone());
         return Err(Error::UnknownRecord { workspace, table, key });
-    };
+    }
     let schema = read::schema(newest, workspace)?.unwrap_or_default();
     let of_table = schema.rules_of(table);
     let mut names = set.fields().iter().map(|field| &field.name).chain(&remove);
     if let Some(field) = names.find(|name| !of_table.server_owned.contains(name)) {
         return Err(Error::NotServerOwned { table: table.clone(), field: field.clone() });
     }
+    append(store, workspace, (table, key), OwnedFields { set, remove }, now_ms)
+}
+
+/// Says in the row of a file that its bytes are stored here, if it has a live one that does not say
+/// so yet, and the schema leaves that to the server.
+pub(crate) fn set_stored(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    sha256: &[u8; 32],
+    now_ms: i64,
+) -> Result<()> {
+    let hash = BlobHash::Sha256(*sha256);
+    let (table, key) = (files::table(), files::key_of(&hash));
+    let newest = store.newest();
+    let generation = read::meta(newest, workspace)?.generation;
+    let row = read::row(newest, &keys::row_key(workspace, generation, &table, &key))?;
+    let is_live = row.is_some_and(|stored| !stored.row.deleted);
+    let schema = read::schema(newest, workspace)?.unwrap_or_default();
+    let owned = schema.rules_of(&table).server_owned;
+    let is_owned = STORAGE_FIELDS.iter().all(|name| owned.iter().any(|owned| owned == name));
+    if !is_live || !is_owned || read::blob(newest, workspace, sha256)?.is_none() {
+        return Ok(());
+    }
+    let values = [hash.to_string(), EMBEDDED.into()].map(Value::Text);
+    let set =
+        Record::new(&Vec::from_iter(STORAGE_FIELDS.map(String::from).into_iter().zip(values)))?;
+    let fields = OwnedFields { set, remove: Vec::new() };
+    append(store, workspace, (&table, &key), fields, now_ms)?;
+    Ok(())
+}
+
+/// As [`set_stored`] for every file that a batch gives a row.
+pub(crate) fn set_stored_of(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    keys: &[Key],
+    now_ms: i64,
+) -> Result<()> {
+    for key in keys {
+        if let Ok(BlobHash::Sha256(sha256)) = BlobHash::read(key.as_str()) {
+            set_stored(store, workspace, &sha256, now_ms)?;
+        }
+    }
+    Ok(())
+}
+
+/// Appends the set as an op of the authority; answers its seq, or that of the row if nothing
+/// changes. The record is live.
+fn append(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    (table, key): (&TableName, &Key),
+    OwnedFields { set, remove }: OwnedFields,
+    now_ms: i64,
+) -> Result<u64> {
+    let newest = store.newest();
+    let meta = read::meta(newest, workspace)?;
+    let row_key = keys::row_key(workspace, meta.generation, table, key);
+    let stored = read::row(newest, &row_key)?.filter(|stored| !stored.row.deleted);
+    let stored = stored.expect("invariant: who calls has seen the row");
+    let schema = read::schema(newest, workspace)?.unwrap_or_default();
+    let of_table = schema.rules_of(table);
     let action = Action::Patch { set: set.fields().to_vec(), remove };
     let (base, revision, hlc) = (0, 0, Hlc::default());
     let op = Op { table: table.clone(), key: key.clone(), base, revision, hlc, action };

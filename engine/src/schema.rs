@@ -12,6 +12,9 @@ use lastword_store::limits::MAX_INDEX_FIELDS;
 use crate::convert::kind_of;
 use crate::error::{Error, Result};
 
+/// Name of the table of the product that never leaves a device and belongs to each workspace.
+pub(crate) const FILE_TRANSFERS_TABLE: &str = "file_transfers";
+
 /// A table whose records are values of `T`; meant for a constant.
 ///
 /// ```
@@ -294,7 +297,8 @@ impl Declared {
 
     /// True if the table never leaves this device.
     pub(crate) fn is_local(&self, table: &TableName) -> bool {
-        self.tables.get(table.as_str()).is_some_and(|known| known.local)
+        let is_declared = || self.tables.get(table.as_str()).is_some_and(|known| known.local);
+        table.as_str() == FILE_TRANSFERS_TABLE || is_declared()
     }
 
     /// Checks what the server says about the tables that are declared here. Whether one is local

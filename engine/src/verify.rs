@@ -133,6 +133,8 @@ pub fn verify(
 pub(crate) fn file_of(error: &StoreError) -> Option<u64> {
     let number = match error {
         StoreError::Damaged { file, .. }
+        | StoreError::PackLost { file, .. }
+        | StoreError::PackHeader { file, .. }
         | StoreError::StateDamaged { file, .. }
         | StoreError::StateUnavailable { file, .. }
         | StoreError::Disk(

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::hook::{self, QueueFull};
 use crate::live::lock;
 use crate::receipt::{Receipt, Written};
+use crate::schema::FILE_TRANSFERS_TABLE;
 use crate::view::{Shown, WorkspaceView};
 use crate::write::{self, Appended, Author, Tx, WriteOptions};
 
@@ -119,6 +120,7 @@ impl Workspace {
             let mut tx = Tx::new(&self.name, self.db.view(), Arc::clone(&inner.declared))?;
             edit(&mut tx)?;
             let (draft, before) = tx.into_draft();
+            let queues = draft.writes_to(FILE_TRANSFERS_TABLE);
             let (declared, max_undecided) = (Arc::clone(&inner.declared), inner.max_undecided);
             let environment = Arc::clone(&inner.environment);
             let batch_id = BatchId(environment.random());
@@ -137,6 +139,9 @@ impl Workspace {
                 appended
             }))?;
             let workspace = self.name.clone();
+            if queues && !matches!(appended, Appended::Moved) {
+                inner.transfers.ring();
+            }
             return Ok(match appended {
                 Appended::Moved => continue,
                 Appended::Local(position) => {

@@ -409,6 +409,13 @@ pub(crate) struct Draft {
     ops: Vec<DraftOp>,
 }
 
+impl Draft {
+    /// Whether it has an op on a table.
+    pub(crate) fn writes_to(&self, table: &str) -> bool {
+        self.ops.iter().any(|op| op.table.as_str() == table)
+    }
+}
+
 struct DraftOp {
     table: TableName,
     key: Key,

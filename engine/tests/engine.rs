@@ -42,6 +42,8 @@ mod schema;
 mod squash;
 #[path = "engine/system.rs"]
 mod system;
+#[path = "engine/transfer.rs"]
+mod transfer;
 #[path = "engine/typed.rs"]
 mod typed;
 #[path = "engine/undo.rs"]

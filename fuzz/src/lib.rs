@@ -9,7 +9,7 @@ mod store;
 use lastword_core::codec::{Decode, Encode, from_bytes, to_bytes};
 use lastword_core::json;
 use lastword_core::op::{Batch, Op};
-use lastword_core::protocol::Message;
+use lastword_core::protocol::{FileMessage, Message};
 use lastword_core::row::Row;
 use lastword_core::stamp::Decision;
 use lastword_core::value::{Record, Value};
@@ -38,6 +38,9 @@ pub fn message(bytes: &[u8]) {
     if let Ok(message) = from_bytes::<Message>(bytes) {
         assert_eq!(to_bytes(&message), bytes, "two forms of one message");
     }
+    if let Ok(message) = from_bytes::<FileMessage>(bytes) {
+        assert_eq!(to_bytes(&message), bytes, "two forms of one message");
+    }
 }
 
 /// A record as JSON text: what is printed of it parses to the same record.
@@ -52,7 +55,7 @@ pub fn record_json(bytes: &[u8]) {
 /// A frame payload; the first byte chooses the kind of frame.
 pub fn payload(bytes: &[u8]) {
     let Some((choice, bytes)) = bytes.split_first() else { return };
-    let kind = kind::IDENTITY + choice % 14;
+    let kind = kind::IDENTITY + choice % 64;
     if let Ok(payload) = Payload::from_frame(kind, bytes) {
         assert_eq!(payload.to_bytes(), bytes, "two forms of one payload");
     }

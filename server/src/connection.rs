@@ -21,7 +21,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A peer that is silent this long is gone.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
-static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
+/// Number of the next connection of any kind.
+pub(crate) static CONNECTIONS: AtomicU64 = AtomicU64::new(1);
 
 /// Serves one socket until it closes.
 pub async fn serve(

@@ -53,11 +53,127 @@ pub enum Ask {
         /// Fields that go.
         remove: Vec<String>,
     },
+    /// Collect garbage among the files of a workspace.
+    Gc(Gc),
     /// Write that back.
     Recover {
         /// The workspace.
         workspace: String,
     },
+}
+
+/// How garbage is collected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gc {
+    /// The workspace.
+    pub workspace: String,
+    /// Seconds that what nothing needs stays after a run has found it.
+    pub grace_s: u64,
+    /// Seconds that a stored file stays which nothing names yet.
+    pub staged_s: u64,
+    /// Look, and change nothing.
+    pub dry_run: bool,
+    /// Go on also if more than a tenth of everything would go.
+    pub force: bool,
+}
+
+impl Gc {
+    /// Does it.
+    ///
+    /// # Errors
+    /// As [`lastword::Authority::collect`], and if the name is not valid.
+    pub fn run(&self, authority: &lastword::Authority) -> lastword::Result<lastword::Collected> {
+        let workspace = lastword::core::id::WorkspaceName::new(&self.workspace)?;
+        let options = lastword::CollectOptions {
+            staged: std::time::Duration::from_secs(self.staged_s),
+            grace: std::time::Duration::from_secs(self.grace_s),
+            dry_run: self.dry_run,
+            force: self.force,
+        };
+        authority.collect(&workspace, options)
+    }
+}
+
+/// What became of one file in a run of the garbage collection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileFate {
+    /// Its hash.
+    pub hash: String,
+    /// Its length.
+    pub size_bytes: u64,
+    /// False if it goes.
+    pub stays: bool,
+    /// Why, for people.
+    pub why: String,
+}
+
+impl FileFate {
+    /// What a run says of a file.
+    #[must_use]
+    pub fn of((hash, size_bytes, fate): &(lastword::BlobHash, u64, lastword::Fate)) -> Self {
+        use lastword::Fate;
+        let why = match fate {
+            Fate::Named => "stays, something names it",
+            Fate::JustStored => "stays, it was stored a short while ago",
+            Fate::Condemned => "nothing names it: condemned",
+            Fate::InGrace => "condemned, its grace is not over",
+            Fate::Spared => "stays, something names it again",
+            Fate::Dropped => "goes, nothing has named it since it was condemned",
+        };
+        let (hash, stays) = (hash.to_string(), *fate != Fate::Dropped);
+        Self { hash, size_bytes: *size_bytes, stays, why: why.into() }
+    }
+}
+
+/// A run of the garbage collection in numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GcTotals {
+    /// It looked, and changed nothing.
+    pub dry_run: bool,
+    /// Files that are stored.
+    pub files: u64,
+    /// Their lengths together.
+    pub all_bytes: u64,
+    /// Files that went.
+    pub dropped_files: u64,
+    /// Their lengths together.
+    pub dropped_bytes: u64,
+    /// Chunks that went.
+    pub dropped_chunks: u64,
+    /// Bytes that those took.
+    pub freed_bytes: u64,
+    /// Bytes that all chunks take.
+    pub stored_bytes: u64,
+    /// Packs whose files were removed.
+    pub removed_packs: u64,
+    /// Files that are condemned now.
+    pub condemned_files: u64,
+    /// Chunks that are condemned now.
+    pub condemned_chunks: u64,
+}
+
+impl GcTotals {
+    /// The numbers of a run.
+    #[must_use]
+    pub fn of(collected: &lastword::Collected, dry_run: bool) -> Self {
+        use lastword::Fate;
+        let count = |fate| collected.files.iter().filter(|(_, _, of)| *of == fate).count() as u64;
+        let totals = &collected.totals;
+        Self {
+            dry_run,
+            files: collected.files.len() as u64,
+            all_bytes: totals.all_bytes,
+            dropped_files: count(Fate::Dropped),
+            dropped_bytes: totals.dropped_bytes,
+            dropped_chunks: totals.dropped_chunks,
+            freed_bytes: totals.freed_bytes,
+            stored_bytes: totals.stored_bytes,
+            removed_packs: collected.removed_packs,
+            condemned_files: count(Fate::Condemned),
+            condemned_chunks: totals.condemned_chunks,
+        }
+    }
 }
 
 /// A line of the answer.
@@ -97,6 +213,10 @@ pub enum Answer {
         /// Seq of the set.
         seq: u64,
     },
+    /// What becomes of one file, before the last line.
+    File(FileFate),
+    /// Garbage is collected.
+    Collected(GcTotals),
     /// One record that a restore lost, before the last line.
     Survivor(Named),
     /// That were all.
@@ -232,7 +352,7 @@ mod with_sockets {
     use tokio::net::{UnixListener, UnixStream};
     use tokio::sync::{Mutex, mpsc};
 
-    use super::{Answer, Ask, Changed, ControlError, NAME, Path, PathBuf};
+    use super::{Answer, Ask, Changed, ControlError, FileFate, Gc, GcTotals, NAME, Path, PathBuf};
     use crate::hub::Hub;
 
     /// Longest line on the socket in bytes.
@@ -340,11 +460,22 @@ mod with_sockets {
                 set_owned(&hub.authority, (workspace, table, key), set, remove)
                     .unwrap_or_else(|message| Answer::Error { message })
             }
+            Ask::Gc(gc) => collect(gc, hub, tell)
+                .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
             Ask::Survivors { workspace } => survivors(&hub.authority, workspace, false, tell)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
             Ask::Recover { workspace } => survivors(&hub.authority, workspace, true, tell)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
         }
+    }
+
+    fn collect(gc: &Gc, hub: &Hub, tell: &dyn Fn(Answer)) -> Result<Answer, lastword::Error> {
+        let collected = gc.run(&hub.authority);
+        let collected = collected.inspect_err(|error| hub.end_if_poisoned(error))?;
+        if gc.dry_run {
+            collected.files.iter().for_each(|file| tell(Answer::File(FileFate::of(file))));
+        }
+        Ok(Answer::Collected(GcTotals::of(&collected, gc.dry_run)))
     }
 
     fn survivors(
@@ -460,9 +591,10 @@ mod with_sockets {
                 return Err(broken("it has ended".into()));
             }
             match serde_json::from_str(&line).map_err(|error| broken(error.to_string()))? {
-                answer @ (Answer::Progress { .. } | Answer::Member(_) | Answer::Survivor(_)) => {
-                    each(answer);
-                }
+                answer @ (Answer::Progress { .. }
+                | Answer::Member(_)
+                | Answer::File(_)
+                | Answer::Survivor(_)) => each(answer),
                 Answer::Error { message } => return Err(ControlError::Refused { message }),
                 done => return Ok(done),
             }

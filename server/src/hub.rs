@@ -48,6 +48,15 @@ pub enum ReloadError {
     Engine(#[from] Error),
 }
 
+/// What every request sees.
+#[derive(Clone)]
+pub struct Served {
+    /// What all connections share.
+    pub hub: Arc<Hub>,
+    /// True once the server stops.
+    pub stopping: watch::Receiver<bool>,
+}
+
 /// Shared by all connections of a server.
 pub struct Hub {
     /// The store that decides.
@@ -154,6 +163,12 @@ impl Hub {
             known.token = Some((token.to_owned(), user.clone()));
         }
         Ok(user)
+    }
+
+    /// The user behind a token; none if it counts for nothing.
+    #[must_use]
+    pub fn user_of(&self, token: &str) -> Option<String> {
+        lock(&self.connected).members.authenticate(token).ok()
     }
 
     /// Whether any token is taken.

@@ -4,9 +4,11 @@
 pub mod members;
 pub mod hub;
 pub mod connection;
+pub mod file_connection;
 pub mod listener;
 pub mod schema_file;
 pub mod control;
+pub(crate) mod storage_api;
 pub mod serve;
 pub mod demo;
 pub mod cli;

@@ -1,6 +1,6 @@
 //! `lastword serve`: the replication server.
 
-use std::future::IntoFuture as _;
+use std::future::{Future, IntoFuture as _};
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -8,22 +8,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use lastword::core::limits::MAX_MESSAGE_BYTES;
-use lastword::core::protocol::SUBPROTOCOL;
-use lastword::{Authority, Keep};
+use lastword::core::protocol::{FILES_SUBPROTOCOL, SUBPROTOCOL};
+use lastword::{Authority, CollectOptions, Keep};
 use tokio::sync::watch;
 
 use crate::connection;
 use crate::control::Control;
-use crate::hub::Hub;
+use crate::file_connection;
+use crate::hub::{Hub, Served};
 use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
 use crate::schema_file::{Preset, SchemaFileError, SchemaSource};
+use crate::storage_api;
 
 /// How a server is started.
 #[derive(Debug, Clone)]
@@ -40,6 +42,12 @@ pub struct ServeOptions {
     pub keep: Keep,
     /// Most live records in a workspace.
     pub max_records: Option<u64>,
+    /// Longest file that is taken, in bytes.
+    pub max_file_bytes: Option<u64>,
+    /// Most bytes of the files of a workspace.
+    pub max_files_bytes: Option<u64>,
+    /// How often what no file needs is collected; never if it is zero.
+    pub gc_every: Duration,
     /// Print the address as a JSON line.
     pub json: bool,
 }
@@ -118,11 +126,18 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     if let Some(max_records) = options.max_records {
         authority.limit_records(max_records);
     }
+    authority.limit_files(
+        options.max_file_bytes.unwrap_or(u64::MAX),
+        options.max_files_bytes.unwrap_or(u64::MAX),
+    );
     let tables = tables_taken(options, &authority)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let hub = Hub::new(authority.clone(), members);
     let control = runtime.block_on(async { Control::start(&hub) });
     let mut signals = runtime.block_on(async { Signals::new() })?;
+    if !options.gc_every.is_zero() {
+        runtime.spawn(collect_every(options.gc_every, Arc::clone(&hub)));
+    }
     let served = runtime.block_on(async {
         let listener = listen(options, &tables).await?;
         serve(listener, hub, &mut signals).await
@@ -137,6 +152,37 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
     runtime.shutdown_timeout(Duration::ZERO);
     served?;
     Ok(closed?)
+}
+
+/// Collects what no file of any workspace needs, now and then, for as long as the server runs.
+async fn collect_every(period: Duration, hub: Arc<Hub>) {
+    loop {
+        tokio::time::sleep(period).await;
+        let hub = Arc::clone(&hub);
+        let run = tokio::task::spawn_blocking(move || collect_all(&hub));
+        if run.await.is_err() {
+            tracing::error!("the garbage collection panicked");
+        }
+    }
+}
+
+fn collect_all(hub: &Hub) {
+    let workspaces = match lastword::store::read::blob_workspaces(&*hub.view()) {
+        Ok(workspaces) => workspaces,
+        Err(error) => return tracing::error!(%error, "garbage is not collected"),
+    };
+    for workspace in workspaces {
+        match hub.authority.collect(&workspace, CollectOptions::default()) {
+            Ok(collected) => {
+                let (freed, files) = (collected.totals.freed_bytes, collected.totals.dropped_bytes);
+                tracing::info!(%workspace, freed, files, "collected garbage");
+            }
+            Err(error) => {
+                hub.end_if_poisoned(&error);
+                tracing::warn!(%workspace, %error, "garbage is not collected");
+            }
+        }
+    }
 }
 
 /// Which tables are taken, for people.
@@ -166,7 +212,9 @@ async fn serve(listener: Listener, hub: Arc<Hub>, signals: &mut Signals) -> Resu
     let mut stopped = stopping.clone();
     let app = Router::new()
         .route("/sync", get(sync))
+        .route("/sync/files", get(files))
         .route("/healthz", get(healthz))
+        .route("/api/storage/gc/run", post(storage_api::run_gc))
         .with_state(Served { hub: Arc::clone(&hub), stopping })
         .into_make_service_with_connect_info::<Upgraded>();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
@@ -216,31 +264,49 @@ fn announce(options: &ServeOptions, tables: &str, address: SocketAddr) -> std::i
     out.flush()
 }
 
-#[derive(Clone)]
-struct Served {
-    hub: Arc<Hub>,
-    stopping: watch::Receiver<bool>,
-}
-
 async fn sync(
     State(served): State<Served>,
     ConnectInfo(upgraded): ConnectInfo<Upgraded>,
     headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    if !is_from_here(&headers, served.hub.is_dev()) {
+    upgraded_to(SUBPROTOCOL, &served.hub, &headers, upgrade, move |socket, hub| {
+        upgraded.set();
+        connection::serve(socket, hub, served.stopping)
+    })
+}
+
+async fn files(
+    State(served): State<Served>,
+    ConnectInfo(upgraded): ConnectInfo<Upgraded>,
+    headers: HeaderMap,
+    upgrade: WebSocketUpgrade,
+) -> Response {
+    upgraded_to(FILES_SUBPROTOCOL, &served.hub, &headers, upgrade, move |socket, hub| {
+        upgraded.set();
+        file_connection::serve(socket, hub, served.stopping)
+    })
+}
+
+/// Makes the request a WebSocket, within the limits of the protocol.
+fn upgraded_to<F: Future<Output = ()> + Send + 'static>(
+    subprotocol: &'static str,
+    hub: &Arc<Hub>,
+    headers: &HeaderMap,
+    upgrade: WebSocketUpgrade,
+    serve: impl FnOnce(WebSocket, Arc<Hub>) -> F + Send + 'static,
+) -> Response {
+    if !is_from_here(headers, hub.is_dev()) {
         let message = "pages of other sites may not connect here\n";
         return (StatusCode::FORBIDDEN, message).into_response();
     }
+    let hub = Arc::clone(hub);
     upgrade
-        .protocols([SUBPROTOCOL])
+        .protocols([subprotocol])
         .max_message_size(MAX_MESSAGE_BYTES)
         .max_frame_size(MAX_MESSAGE_BYTES)
         .max_write_buffer_size(4 * MAX_MESSAGE_BYTES)
-        .on_upgrade(move |socket| {
-            upgraded.set();
-            connection::serve(socket, served.hub, served.stopping)
-        })
+        .on_upgrade(move |socket| serve(socket, hub))
 }
 
 /// Whether the request comes from no browser, or from a page of this server: any site that a user

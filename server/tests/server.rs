@@ -48,5 +48,7 @@ mod schema;
 mod stop;
 #[path = "server/storm.rs"]
 mod storm;
+#[path = "server/transfers.rs"]
+mod transfers;
 #[path = "server/workspace.rs"]
 mod workspace;

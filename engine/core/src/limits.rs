@@ -67,6 +67,8 @@ pub const MAX_MANIFEST_ENTRIES: usize = 4096;
 pub const MAX_MANIFEST_DEPTH: u64 = 3;
 /// Largest file: 16 TiB.
 pub const MAX_BLOB_BYTES: u64 = 1 << 44;
+/// Most chunks that the receiver of a file asks for at a time.
+pub const MAX_WANTED_CHUNKS: usize = 256;
 /// How long decisions, losing values and conflict rows are kept: 30 days in milliseconds.
 pub const HISTORY_WINDOW_MS: i64 = 30 * 24 * 3600 * 1000;
 /// Most versions that one history answer lists.
@@ -85,6 +87,7 @@ pub const RETRY_MAX_MS: u64 = 15_000;
 // Name and length of each entry; also with every chunk at its smallest the pages span any file.
 const _: () = assert!(MAX_MANIFEST_ENTRIES * (32 + 9) + 16 < MAX_CHUNK_BYTES);
 const _: () = assert!((MAX_MANIFEST_ENTRIES as u64).pow(3) > MAX_BLOB_BYTES / (16 * 1024));
+const _: () = assert!(MAX_CHUNK_BYTES + MAX_TEXT_BYTES < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_RECORD_BYTES + MAX_KEY_BYTES + MAX_NAME_BYTES < MAX_BATCH_BYTES);
 const _: () = assert!(MAX_BATCH_BYTES + 64 * 1024 < MAX_MESSAGE_BYTES);
 const _: () = assert!(MAX_RECORD_BYTES < MAX_ROW_BYTES);

@@ -49,11 +49,24 @@ impl TableSchema {
     }
 }
 
+/// Name of the table that has a row for each file, its hash the key.
+pub const FILES_TABLE: &str = "file_meta";
+/// Fields of [`FILES_TABLE`] that say where the server keeps a file's bytes.
+pub const STORAGE_FIELDS: [&str; 2] = ["storage_id", "storage_provider_id"];
+
 /// The tables of a workspace. [`Schema::default`] has none, so it takes no record.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schema {
     min_app_schema: u64,
     tables: BTreeMap<TableName, Known>,
+    /// What holds for [`FILES_TABLE`] where the schema does not name it.
+    files: TableSchema,
+}
+
+impl Default for Schema {
+    fn default() -> Self {
+        Self::of(0, BTreeMap::new())
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +170,12 @@ impl core::fmt::Display for FixedRule {
 }
 
 impl Schema {
+    fn of(min_app_schema: u64, tables: BTreeMap<TableName, Known>) -> Self {
+        let mut files = TableSchema { content_keyed: true, ..TableSchema::new("hash") };
+        files.server_owned = STORAGE_FIELDS.map(String::from).into();
+        Self { min_app_schema, tables, files }
+    }
+
     /// A schema of these tables. Lists of fields may come in any order.
     ///
     /// # Errors
@@ -165,7 +184,7 @@ impl Schema {
         min_app_schema: u64,
         tables: impl IntoIterator<Item = (TableName, TableSchema)>,
     ) -> Result<Self, SchemaError> {
-        let mut schema = Self { min_app_schema, tables: BTreeMap::new() };
+        let mut schema = Self::of(min_app_schema, BTreeMap::new());
         for (name, mut table) in tables {
             table.blob_fields.sort_unstable();
             table.server_owned.sort_unstable();
@@ -223,15 +242,21 @@ impl Schema {
     }
 
     /// What decides about ops of a table. One that the schema does not know, and one of the
-    /// product, is under policy `arrival`; a removed one keeps its rules.
+    /// product, is under policy `arrival`; a removed one keeps its rules. In [`FILES_TABLE`] the
+    /// server owns [`STORAGE_FIELDS`] unless the schema says otherwise.
     #[must_use]
     pub fn rules_of(&self, name: &TableName) -> TableRules<'_> {
-        self.tables.get(name).map_or_else(TableRules::default, |Known { table, .. }| TableRules {
+        let table = match self.tables.get(name) {
+            Some(known) => &known.table,
+            None if name.as_str() == FILES_TABLE => &self.files,
+            None => return TableRules::default(),
+        };
+        TableRules {
             policy: table.policy,
             content_keyed: table.content_keyed,
             server_owned: &table.server_owned,
             private_by: table.private_by.as_deref(),
-        })
+        }
     }
 
     /// What of a workspace the devices of a user hold: zeros for all of it, which everybody sees
@@ -417,7 +442,7 @@ impl Decode for Schema {
             }
             tables.insert(name, known);
         }
-        Ok(Self { min_app_schema, tables })
+        Ok(Self::of(min_app_schema, tables))
     }
 }
 

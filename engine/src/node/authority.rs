@@ -16,7 +16,7 @@ use lastword_store::{Disk, OpenReport, Options, Store, StoreError, View, read};
 
 use crate::adopt;
 use crate::attachments::{Attachments, Claim};
-use crate::authority::{AttachRequest, Given, PushGate, Queued, attach_now, delete_now};
+use crate::authority::{AttachRequest, Given, attach_now, delete_now};
 use crate::devices;
 use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
@@ -24,6 +24,7 @@ use crate::judge::House;
 use crate::members::{self, MemberList};
 use crate::open;
 use crate::owned::{self, OwnedFields};
+use crate::push_gate::{PushGate, Queued};
 use crate::renew::{self, RestoredWorkspace};
 use crate::survivors::{self, Offered, Survivor};
 use crate::versions;

@@ -429,6 +429,7 @@ impl Driver {
                 Output::Status { workspace, status } => {
                     self.unable.tell(&self.db.inner.hooks, &workspace, &status);
                     self.board.set(&workspace, status);
+                    self.db.inner.transfers.ring();
                 }
                 Output::ReadOutbox { workspace, after, max } => {
                     let batches = replicator::read_outbox(

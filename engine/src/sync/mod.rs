@@ -8,6 +8,8 @@ mod remote;
 mod socket;
 mod driver;
 mod history;
+mod line;
+mod carriers;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,6 +25,7 @@ use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::workspace::Workspace;
 use board::Board;
+use carriers::Carriers;
 use driver::Command;
 
 /// A running connection to a server. Cheap to clone; it ends when the last clone goes.
@@ -34,6 +37,7 @@ pub struct Sync {
 struct Inner {
     commands: mpsc::UnboundedSender<Command>,
     board: Arc<Board>,
+    carriers: Carriers,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -111,9 +115,10 @@ impl Database {
     pub fn connect(&self, remote: Remote) -> Result<Sync> {
         let (commands, received) = mpsc::unbounded_channel();
         let board: Arc<Board> = Arc::default();
+        let carriers = Carriers::new(self.clone(), remote.clone(), Arc::clone(&board));
         let thread =
             driver::spawn(self.clone(), remote, Arc::clone(&board), commands.clone(), received)?;
-        Ok(Sync { inner: Arc::new(Inner { commands, board, thread: Some(thread) }) })
+        Ok(Sync { inner: Arc::new(Inner { commands, board, carriers, thread: Some(thread) }) })
     }
 }
 
@@ -125,7 +130,8 @@ impl Sync {
     pub fn attach(&self, workspace: &Workspace) -> Result<()> {
         workspace.check_writable()?;
         let command = Command::Attach(workspace.name().clone());
-        self.inner.commands.send(command).map_err(|_| Error::Closed)
+        self.inner.commands.send(command).map_err(|_| Error::Closed)?;
+        self.inner.carriers.attach(workspace.name())
     }
 
     /// Stops keeping this workspace in step; returns once nothing more is stored of it through this
@@ -134,6 +140,7 @@ impl Sync {
     /// # Errors
     /// [`Error::Closed`] if the driver has ended.
     pub fn detach(&self, workspace: &Workspace) -> Result<()> {
+        self.inner.carriers.detach(workspace.name());
         let (done, detached) = std::sync::mpsc::sync_channel(1);
         let command = Command::Detach(workspace.name().clone(), done);
         self.inner.commands.send(command).map_err(|_| Error::Closed)?;
@@ -273,6 +280,7 @@ fn caught_up(workspace: &Workspace, written: u64) -> bool {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.carriers.stop();
         // A driver that has ended already does not need to hear it.
         let _ = self.commands.send(Command::Stop);
         if let Some(thread) = self.thread.take()

@@ -27,7 +27,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the last words may take when a connection is closed.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub(super) type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
 /// A connection in the making; the error says why there is none, for people.
 pub(super) type Connecting = Pin<Box<dyn Future<Output = Result<Link, String>>>>;
@@ -94,8 +94,13 @@ async fn write(
 
 /// Connects within the limits of the protocol.
 pub(super) async fn connect(remote: Remote) -> Result<Link, String> {
-    let mut request = remote.url().into_client_request().map_err(|error| error.to_string())?;
-    let subprotocol = SUBPROTOCOL.parse().expect("invariant: the name is a header value");
+    open(remote.url(), SUBPROTOCOL).await.map(Link::new)
+}
+
+/// A socket that speaks `subprotocol`.
+pub(super) async fn open(url: &str, subprotocol: &'static str) -> Result<Socket, String> {
+    let mut request = url.into_client_request().map_err(|error| error.to_string())?;
+    let subprotocol = subprotocol.parse().expect("invariant: the name is a header value");
     request.headers_mut().insert("sec-websocket-protocol", subprotocol);
     let config = WebSocketConfig::default()
         .max_message_size(Some(MAX_MESSAGE_BYTES))
@@ -103,7 +108,7 @@ pub(super) async fn connect(remote: Remote) -> Result<Link, String> {
         .max_write_buffer_size(4 * MAX_MESSAGE_BYTES);
     let connecting = tokio_tungstenite::connect_async_with_config(request, Some(config), true);
     match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
-        Ok(Ok((socket, _))) => Ok(Link::new(socket)),
+        Ok(Ok((socket, _))) => Ok(socket),
         Ok(Err(SocketError::Io(error))) => Err(plain(&error)),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer in {} s", CONNECT_TIMEOUT.as_secs())),

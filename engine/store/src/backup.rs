@@ -90,8 +90,9 @@ impl Store {
         let view = self.view();
         for workspace in read::blob_workspaces(&*view)? {
             for (number, pack) in read::packs(&*view, &workspace)? {
-                let segment = self.blobs().segment(number)?;
-                files.push((number, segment.file.clone(), segment.offset(pack.end)));
+                let read = self.blobs().pack(&workspace, number)?;
+                let len = read.segment.offset(pack.end);
+                files.push((number, read.segment.file.clone(), len));
             }
         }
         Ok(BackupJob { files, end, _pin })

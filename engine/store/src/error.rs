@@ -241,6 +241,30 @@ pub enum StoreError {
         /// Why.
         source: Arc<ApplyError>,
     },
+    /// A pack that the log names is gone, or another file is in its place.
+    #[error(
+        "pack {file} is lost ({reason}), with {chunks} chunks of files: put it back from a backup, \
+         or store their files again with `lastword files put`"
+    )]
+    PackLost {
+        /// Number of the pack.
+        file: u64,
+        /// What is wrong.
+        reason: &'static str,
+        /// Chunks that only it holds.
+        chunks: u64,
+    },
+    /// A pack whose frames can be read has a header that cannot.
+    #[error(
+        "the header of pack {file} is damaged ({reason}): its chunks are read by what the log says, \
+         it takes no more"
+    )]
+    PackHeader {
+        /// Number of the pack.
+        file: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// The log ran out of group numbers, which cannot happen in practice.
     #[error("the log has used all group numbers: copy its content into a new store")]
     Exhausted,
@@ -262,6 +286,9 @@ pub enum BlobError {
         /// Most bytes allowed.
         limit: u64,
     },
+    /// Storing it has failed before, or is done.
+    #[error("storing this file has ended: begin anew to store it again")]
+    Ended,
     /// There is no such file in this workspace.
     #[error("{hash} is not here: store the file, or fetch it from a device that has it")]
     Missing {
@@ -281,6 +308,17 @@ pub enum BlobError {
         /// Byte offset of its frame.
         offset: u64,
         /// What does not fit.
+        reason: &'static str,
+    },
+    /// The pack that holds a chunk is gone, or another file is in its place.
+    #[error(
+        "pack {file} is lost ({reason}): store the file again and it is whole again, or put the \
+         pack back from a backup"
+    )]
+    PackLost {
+        /// Number of the pack.
+        file: u64,
+        /// What is wrong.
         reason: &'static str,
     },
     /// A file names a chunk of which nothing is known.
@@ -327,7 +365,10 @@ impl BlobError {
 
 impl From<StoreError> for BlobError {
     fn from(error: StoreError) -> Self {
-        BlobError::Store(Box::new(error))
+        match error {
+            StoreError::PackLost { file, reason, .. } => BlobError::PackLost { file, reason },
+            other => BlobError::Store(Box::new(other)),
+        }
     }
 }
 

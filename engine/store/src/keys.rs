@@ -48,7 +48,7 @@ mod blobs;
 
 pub use blobs::{
     BLOBS, CHUNKS, ChunkMark, Condemned, StoredBlob, StoredChunk, StoredPack, blob_key,
-    blobs_prefix, chunk_key, chunk_of, condemned_key, pack_key, packs_prefix,
+    blobs_prefix, chunk_key, chunk_of, condemned_key, pack_key, pack_of, packs_prefix,
 };
 
 /// Facts about each workspace and about the store.

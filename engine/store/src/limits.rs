@@ -44,6 +44,8 @@ pub const MAX_FRAME_PACKS: usize = 1024;
 pub const MAX_PACK_PAYLOAD: usize = MAX_CHUNK_BYTES + 64;
 /// Bytes of a file that are read before what was stored of it goes into the log.
 pub const INGEST_STEP_BYTES: u64 = 32 * 1024 * 1024;
+/// Bytes of a file that come from somebody else before they go into the log.
+pub const RECEIVE_STEP_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of chunks that are written to a pack together.
 pub const PACK_WRITE_BYTES: usize = 1024 * 1024;
 /// Bytes of a file that are cut into chunks at a time.
@@ -54,6 +56,15 @@ pub const MAX_GC_STEP: usize = 32_768;
 pub const GC_BREAKER_FROM_BYTES: u64 = 64 * 1024 * 1024;
 /// A run of the garbage collector takes at most one byte in so many.
 pub const GC_BREAKER_PART: u64 = 10;
+/// Smallest and largest size at which the chunks of a workspace go into another pack.
+pub const MIN_PACK_SIZE: u64 = 64 * 1024;
+/// See [`MIN_PACK_SIZE`].
+pub const MAX_PACK_SIZE: u64 = 1 << 36;
+/// No frame of a pack begins or ends behind this position: several who store files may each add a
+/// chunk to one that is about to be full.
+pub const MAX_PACK_POSITION: u64 = 1 << 40;
+/// Packs that are kept open to be written to, but for those that are in use.
+pub const MAX_PACK_WRITERS: usize = 64;
 /// Packs that are kept open for reading.
 pub const MAX_OPEN_PACKS: usize = 64;
 /// Largest group number (48 bits on disk).
@@ -67,6 +78,7 @@ pub const SPARES_KEPT: usize = 1;
 
 const _: () = assert!(MAX_GC_STEP <= MAX_FRAME_CHUNKS);
 const _: () = assert!(MAX_PACK_PAYLOAD <= MAX_FRAME);
+const _: () = assert!(MAX_PACK_SIZE < MAX_PACK_POSITION);
 const _: () = assert!(2 * MAX_CHUNK_BYTES <= CHUNKER_BYTES);
 // Ids and places of the chunks of one step fit a frame many times.
 const _: () = assert!(MAX_FRAME_CHUNKS * 64 < MAX_FRAME);

@@ -17,7 +17,8 @@ mod reset;
 mod squash;
 mod survivors;
 
-pub use blobs::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
+pub(crate) use blobs::pack_position;
+pub use blobs::{BlobsFrame, BlobsPart, DamagedChunk, NewChunk, PackChunks};
 pub use decided::DecidedBatch;
 pub use ended::{Forgotten, WorkspaceDeleted};
 pub use reset::{Carried, Cover, Reset, SetAside};

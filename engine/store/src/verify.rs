@@ -4,6 +4,7 @@
 //! each space against its sums; then base and log are folded once more, elsewhere, the result is
 //! compared with redb, and each chunk of a file that it names with the chunk's name.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::blobs::{self, CheckedBlobs};
@@ -11,6 +12,7 @@ use crate::disk::{Disk, FileKind};
 use crate::error::{ApplyError, StoreError};
 use crate::fold::{load, replay};
 use crate::oplog::{self, BaseFile, Durable, LogFiles, LogReader, Scan, Segment};
+use crate::read;
 use crate::state::{
     Apply, Dump, LiveState, OpenState, Space, StateSums, View, Watermark, create_state, peek_state,
 };
@@ -106,7 +108,9 @@ pub fn verify(
     progress(Step::State, report.log_bytes);
     let state = open_existing(&**disk, header.log_id, &mut report);
     let sums = state.as_ref().and_then(|state| read_rows(state, &mut report));
+    let mut unreadable = files.unreadable.clone();
     if !whole {
+        unreadable.into_iter().for_each(|(_, error)| report.add(error.into(), true));
         return report;
     }
     progress(Step::Fold, report.log_bytes);
@@ -120,12 +124,16 @@ pub fn verify(
     let (mut bad, read_bytes) = (Vec::new(), report.log_bytes);
     let mut look = |view: &Arc<View>| {
         let mut told = |bytes| progress(Step::Packs, read_bytes + bytes);
-        let checked = blobs::check(disk, view, &mut |error| bad.push(error), &mut told);
+        let named = packs_named(view).map_err(Failed::of)?;
+        unreadable.retain(|(number, _)| !named.contains(number));
+        let checked =
+            blobs::check((disk, header.log_id), view, &mut |error| bad.push(error), &mut told);
         report.blobs = checked.map_err(Failed::of)?;
         Ok(())
     };
     let again = fold_again(scratch, apply, &files, (mark.unwrap_or(here), report.end), &mut look);
     bad.into_iter().for_each(|error| report.add(error, true));
+    unreadable.into_iter().for_each(|(_, error)| report.add(error.into(), true));
     match (again, state, sums) {
         (Err(Failed::Scratch(error)), ..) => report.scratch_failed = Some(error),
         (Err(Failed::Store(error)), ..) => report.add(error, true),
@@ -135,6 +143,15 @@ pub fn verify(
         _ => {}
     }
     report
+}
+
+/// The packs that a state names, of all workspaces.
+fn packs_named(view: &View) -> Result<BTreeSet<u64>, StoreError> {
+    let mut named = BTreeSet::new();
+    for workspace in read::blob_workspaces(view)? {
+        named.extend(read::packs(view, &workspace)?.into_iter().map(|(number, _)| number));
+    }
+    Ok(named)
 }
 
 /// One row of the state on `disk`, of which nothing is changed; `None` if there is no such row, or

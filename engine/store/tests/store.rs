@@ -33,6 +33,8 @@ mod gc;
 mod index;
 #[path = "store/kills.rs"]
 mod kills;
+#[path = "store/packs.rs"]
+mod packs;
 #[path = "store/payload.rs"]
 mod payload;
 #[cfg(feature = "plant")]

@@ -225,6 +225,8 @@ pub(super) enum Admin {
     Members(Running),
     /// Have a running server delete a workspace, for everybody and for good
     DeleteWorkspace(DeleteWorkspace),
+    /// Have a running server collect what no file needs any more; it does so by itself every hour
+    Gc(AdminGc),
     /// Have a running server set fields of a record that the schema names as its own
     SetOwned(SetOwned),
 }
@@ -327,9 +329,40 @@ pub(super) struct Serve {
     /// Refuse what would leave a workspace with more live records than this; deletes always pass
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(super) max_records: Option<u64>,
+    /// Refuse files that are longer than this, like 100MB or 2GiB
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(super) max_file_bytes: Option<u64>,
+    /// Refuse files for which a workspace has no room, like 20GiB; deleted ones count until they
+    /// are collected
+    #[arg(long, value_name = "SIZE", value_parser = bytes)]
+    pub(super) max_files_bytes: Option<u64>,
+    /// Collect what no file needs any more this often, like 6h; 1h by default, 0h never
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub(super) gc_every: Option<Duration>,
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// A size in bytes, with or without a unit.
+fn bytes(text: &str) -> Result<u64, String> {
+    let bad = || "write it like 500000, 100MB or 2GiB".to_owned();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let unit = match unit.trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err(bad()),
+    };
+    number.checked_mul(unit).ok_or_else(bad)
 }
 
 fn period(text: &str) -> Result<Duration, String> {
@@ -431,8 +464,16 @@ pub(super) enum Files {
     Rm(FilesOne),
     /// Bring a deleted file back
     Undelete(FilesOne),
-    /// Say what the files take on this device
+    /// Say what the files take on this device, and which are on their way
     Status(FilesAll),
+    /// Stop the transfer of a file until it is resumed
+    Pause(FilesOne),
+    /// Go on with a transfer that was paused or has failed
+    Resume(FilesOne),
+    /// Give the transfer of a file up; what is here stays
+    Cancel(FilesOne),
+    /// Free the room of a file that is at the server; `get` fetches it again
+    Evict(FilesOne),
 }
 
 impl Files {
@@ -441,13 +482,35 @@ impl Files {
             Files::Put(args) => &args.store,
             Files::Get(args) => &args.store,
             Files::List(args) | Files::Status(args) => &args.store,
-            Files::Rm(args) | Files::Undelete(args) => &args.store,
+            Files::Rm(args) | Files::Undelete(args) | Files::Evict(args) => &args.store,
+            Files::Pause(args) | Files::Resume(args) | Files::Cancel(args) => &args.store,
         }
     }
 }
 
 #[derive(Debug, Args)]
 pub(super) struct Gc {
+    #[command(flatten)]
+    pub(super) options: GcOptions,
+    #[command(flatten)]
+    pub(super) store: Store,
+    #[command(flatten)]
+    pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdminGc {
+    #[command(flatten)]
+    pub(super) options: GcOptions,
+    /// The workspace
+    #[arg(long, short, value_name = "NAME", default_value = "main")]
+    pub(super) workspace: String,
+    #[command(flatten)]
+    pub(super) server: Running,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct GcOptions {
     /// Say for each file what would become of it and why, and change nothing
     #[arg(long)]
     pub(super) dry_run: bool,
@@ -460,8 +523,6 @@ pub(super) struct Gc {
     /// Go on also if more than a tenth of everything would go
     #[arg(long)]
     pub(super) force: bool,
-    #[command(flatten)]
-    pub(super) store: Store,
 }
 
 #[derive(Debug, Args)]
@@ -482,7 +543,8 @@ pub(super) struct FilesPut {
 
 #[derive(Debug, Args)]
 pub(super) struct FilesGet {
-    /// Hash of the file: sha256: and 64 hexadecimal digits
+    /// Hash of the file: sha256: and 64 hexadecimal digits. If it is not here, it is fetched from
+    /// the server and kept
     pub(super) hash: String,
     /// Where to write it, instead of stdout; only a whole file appears there
     #[arg(long, value_name = "FILE")]

@@ -33,6 +33,7 @@ pub(super) fn compact(args: &Compact) -> Result<(), Failure> {
         ("log", before.log, after.log),
         ("base", before.base, after.base),
         ("state", before.state, after.state),
+        ("packs", before.packs, after.packs),
         ("spares", before.spares, after.spares),
         ("all", before.all(), after.all()),
     ] {
@@ -48,7 +49,7 @@ pub(super) fn compact(args: &Compact) -> Result<(), Failure> {
 
 fn as_json(sizes: &Sizes) -> serde_json::Value {
     json!({
-        "log": sizes.log, "base": sizes.base, "state": sizes.state, "spares": sizes.spares,
-        "all": sizes.all(),
+        "log": sizes.log, "base": sizes.base, "state": sizes.state, "packs": sizes.packs,
+        "spares": sizes.spares, "all": sizes.all(),
     })
 }

@@ -56,7 +56,10 @@ impl From<Error> for Failure {
         let damaged = match &error {
             Error::Blob(error) => matches!(
                 error,
-                BlobError::Damaged { .. } | BlobError::Gone { .. } | BlobError::Manifest { .. }
+                BlobError::Damaged { .. }
+                    | BlobError::PackLost { .. }
+                    | BlobError::Gone { .. }
+                    | BlobError::Manifest { .. }
             ),
             Error::Backup(error) => matches!(**error, BackupError::Damaged { .. }),
             _ => damaged,

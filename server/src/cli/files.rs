@@ -6,14 +6,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use indicatif::HumanBytes;
-use lastword::{BlobHash, FileInfo, FileReader, Files as OfWorkspace, Receipt};
+use lastword::store::BlobError;
+use lastword::{
+    BlobHash, Direction, Error, FileInfo, FileReader, Files as OfWorkspace, LostPack, Receipt,
+    Transfer,
+};
 use serde_json::json;
 
 use super::args::{Files, FilesAll, FilesGet, FilesOne, FilesPut};
 use super::failure::Failure;
 use super::output;
 use super::records::{name, tell};
-use super::session::Session;
+use super::session::{Fate, Session};
+use super::transfers;
 
 pub(super) fn files(args: &Files) -> Result<(), Failure> {
     match args {
@@ -23,6 +28,10 @@ pub(super) fn files(args: &Files) -> Result<(), Failure> {
         Files::Rm(args) => write(args, |files, hash| files.delete(hash)),
         Files::Undelete(args) => write(args, |files, hash| files.undelete(hash)),
         Files::Status(args) => status(args),
+        Files::Pause(args) => change(args, "paused", OfWorkspace::pause),
+        Files::Resume(args) => change(args, "resumed", OfWorkspace::resume),
+        Files::Cancel(args) => change(args, "given up", OfWorkspace::cancel),
+        Files::Evict(args) => evict(args),
     }
 }
 
@@ -67,14 +76,39 @@ fn put(args: &FilesPut) -> Result<(), Failure> {
     }
     let told =
         tell(&session.ws, args.store.json, &name("file_meta", &hash)?, &fate, begun.elapsed());
+    let uploaded = match fate {
+        Fate::Decided(_) => upload(&session, args.store.json),
+        _ => Ok(()),
+    };
     session.close()?;
-    told
+    told?;
+    uploaded
+}
+
+/// Uploads what waits, where there is a server.
+fn upload(session: &Session, json: bool) -> Result<(), Failure> {
+    let Some(mut connection) = session.connect()? else { return Ok(()) };
+    let uploaded = transfers::wait_uploads(session, &mut connection, session.link.timeout)?;
+    if json {
+        writeln!(io::stdout(), "{}", json!({ "uploaded_files": uploaded }))?;
+    } else {
+        let files = output::counted(uploaded, "file", "files");
+        writeln!(io::stdout(), "uploaded {files}")?;
+    }
+    Ok(())
 }
 
 fn get(args: &FilesGet) -> Result<(), Failure> {
     let hash = hash_of(&args.hash)?;
     let session = Session::open_to_read(&args.store, &args.link)?;
-    let mut file = session.ws.files().open(&hash)?;
+    let mut file = match session.ws.files().open(&hash) {
+        Err(Error::Blob(BlobError::Missing { .. })) if session.knows_server() => {
+            let mut connection = session.connect_for_sure()?;
+            transfers::download(&session, &mut connection, args.link.timeout, &hash)?;
+            session.ws.files().open(&hash)?
+        }
+        opened => opened?,
+    };
     let size = file.size_bytes();
     match &args.out {
         None => copy(&mut file, &mut io::stdout().lock(), None)?,
@@ -130,15 +164,18 @@ fn as_json(file: &FileInfo) -> String {
     let line = json!({
         "hash": file.hash, "name": file.name, "mime_type": file.mime_type,
         "size_bytes": file.size_bytes, "deleted": file.is_deleted, "here": file.is_here,
+        "uploaded": file.is_uploaded,
     });
     output::json_line(&line.to_string()).into_owned()
 }
 
 fn as_text(file: &FileInfo) -> String {
-    let state = match (file.is_deleted, file.is_here) {
-        (true, _) => ", deleted",
-        (false, true) => "",
-        (false, false) => ", not on this device",
+    let state = match (file.is_deleted, file.is_here, file.is_uploaded) {
+        (true, ..) => ", deleted",
+        (false, true, true) => "",
+        (false, true, false) => ", not at the server yet",
+        (false, false, true) => ", at the server",
+        (false, false, false) => ", neither here nor at the server yet",
     };
     let (hash, size, name) = (&file.hash, HumanBytes(file.size_bytes), &file.name);
     output::plain(&format!("{hash} {name}: {size}{state}")).into_owned()
@@ -160,15 +197,61 @@ fn write(
     told
 }
 
+/// Says in the row of a file's transfer what the user wants; that of its upload if it has one.
+fn change(
+    args: &FilesOne,
+    what: &str,
+    apply: impl Fn(&OfWorkspace, Direction, &BlobHash) -> lastword::Result<()>,
+) -> Result<(), Failure> {
+    let hash = hash_of(&args.hash)?;
+    let session = Session::open_to_read(&args.store, &args.link)?;
+    let files = session.ws.files();
+    let direction = match files.transfer(Direction::Upload, &hash)? {
+        Some(_) => Direction::Upload,
+        None => Direction::Download,
+    };
+    match apply(&files, direction, &hash) {
+        Err(Error::NotFound { .. }) => {
+            return Err(Failure::failed(format!("{hash} is not on its way: nothing to change")));
+        }
+        done => done?,
+    }
+    if args.store.json {
+        writeln!(io::stdout(), "{}", json!({ "hash": args.hash, "direction": direction }))?;
+    } else {
+        writeln!(io::stdout(), "{direction} of {hash} {what}")?;
+    }
+    session.close()
+}
+
+fn evict(args: &FilesOne) -> Result<(), Failure> {
+    let hash = hash_of(&args.hash)?;
+    let session = Session::open_to_read(&args.store, &args.link)?;
+    session.ws.files().evict(&hash)?;
+    if args.store.json {
+        writeln!(io::stdout(), "{}", json!({ "hash": args.hash, "here": false }))?;
+    } else {
+        writeln!(io::stdout(), "{hash} evicted; `lastword gc` frees its room")?;
+    }
+    session.close()
+}
+
 fn status(args: &FilesAll) -> Result<(), Failure> {
     let session = Session::open_to_read(&args.store, &args.link)?;
-    let usage = session.ws.files().usage()?;
+    let (usage, lost) = (session.ws.files().usage()?, session.ws.files().lost_packs()?);
     let mut out = io::stdout().lock();
+    for transfer in session.ws.files().transfers()? {
+        let line = if args.store.json { row_json(&transfer) } else { row_text(&transfer) };
+        writeln!(out, "{line}")?;
+    }
     if args.store.json {
         let line = json!({
             "files": usage.files, "file_bytes": usage.file_bytes, "chunks": usage.chunks,
             "stored_bytes": usage.stored_bytes, "dead_bytes": usage.dead_bytes,
-            "packs": usage.packs,
+            "packs": usage.packs, "damaged_chunks": usage.damaged_chunks,
+            "lost_packs": lost.iter().map(|pack| json!({
+                "pack": pack.number, "reason": pack.reason, "chunks": pack.chunks,
+            })).collect::<Vec<_>>(),
         });
         writeln!(out, "{line}")?;
     } else {
@@ -182,8 +265,47 @@ fn status(args: &FilesAll) -> Result<(), Failure> {
             output::counted(usage.packs, "pack", "packs"),
             HumanBytes(usage.dead_bytes),
         )?;
+        if usage.damaged_chunks > 0 {
+            let chunks = output::counted(usage.damaged_chunks, "chunk", "chunks");
+            writeln!(out, "DAMAGED  {chunks}: `files put` their files again, or restore a backup")?;
+        }
+        for LostPack { number, reason, chunks } in &lost {
+            let chunks = output::counted(*chunks, "chunk", "chunks");
+            writeln!(
+                out,
+                "LOST  pack {number:012} with {chunks} ({reason}): put it back from a backup, or \
+                 `files put` their files again",
+            )?;
+        }
     }
-    session.close()
+    session.close()?;
+    match lost.is_empty() && usage.damaged_chunks == 0 {
+        true => Ok(()),
+        false => Err(Failure::damaged("some stored files cannot be read")),
+    }
+}
+
+fn row_json(transfer: &Transfer) -> String {
+    let line = json!({
+        "hash": transfer.hash, "direction": transfer.direction, "state": transfer.state,
+        "bytes_done": transfer.bytes_done, "bytes_total": transfer.bytes_total,
+        "attempts": transfer.attempts, "last_error": transfer.last_error,
+    });
+    output::json_line(&line.to_string()).into_owned()
+}
+
+fn row_text(transfer: &Transfer) -> String {
+    let Transfer { hash, direction, state, bytes_done, bytes_total, .. } = transfer;
+    let (done, total) = (HumanBytes(*bytes_done), HumanBytes(*bytes_total));
+    let mut line = format!("{direction} of {hash} {state}: {done} of {total}");
+    if transfer.attempts > 0 {
+        let attempts = output::counted(transfer.attempts, "attempt", "attempts");
+        line.push_str(&format!(", {attempts}"));
+    }
+    if let Some(error) = &transfer.last_error {
+        line.push_str(&format!("; {error}"));
+    }
+    output::plain(&line).into_owned()
 }
 
 fn hash_of(text: &str) -> Result<BlobHash, Failure> {

@@ -1,94 +1,100 @@
-//! `gc`: files that nothing names, and what only they needed.
+//! `gc` and `admin gc`: files that nothing names, and what only they needed.
 
 use std::io::Write as _;
 
 use indicatif::{HumanBytes, HumanCount};
-use lastword::{CollectOptions, Collected, Database, Fate};
-use serde_json::json;
+use lastword::CollectOptions;
 
-use super::args::Gc;
+use super::args::{AdminGc, Gc, GcOptions};
+use super::backup::unexpected;
 use super::failure::Failure;
 use super::output;
+use super::session::{Opened, open_as_it_is};
+use crate::control::{self, Answer, Ask, FileFate, GcTotals};
 
+/// Collects in a directory that nobody else has open, a device's or a server's.
 pub(super) fn gc(args: &Gc) -> Result<(), Failure> {
-    if !args.store.data.join("LOCK").exists() {
-        let dir = args.store.data.display();
-        return Err(Failure::failed(format!(
-            "no store in {dir}: name the --data directory of one"
-        )));
-    }
-    let db = Database::open(&args.store.data)?;
-    let defaults = CollectOptions::default();
+    let asked = asked(&args.options, &args.store.workspace);
     let options = CollectOptions {
-        grace: args.grace.unwrap_or(defaults.grace),
-        staged: args.staged.unwrap_or(defaults.staged),
-        dry_run: args.dry_run,
-        force: args.force,
+        grace: std::time::Duration::from_secs(asked.grace_s),
+        staged: std::time::Duration::from_secs(asked.staged_s),
+        dry_run: asked.dry_run,
+        force: asked.force,
     };
-    let collected = db.workspace(&args.store.workspace)?.files().collect(options)?;
-    let mut out = std::io::stdout().lock();
-    if args.dry_run {
-        for (hash, size, fate) in &collected.files {
-            if args.store.json {
-                let line = json!({
-                    "hash": hash.to_string(), "size_bytes": size, "stays": *fate != Fate::Dropped,
-                    "why": why(*fate),
-                });
-                writeln!(out, "{line}")?;
-            } else {
-                writeln!(out, "{hash} {}: {}", HumanBytes(*size), why(*fate))?;
-            }
+    let collected = match open_as_it_is(&args.store, &args.link)? {
+        Opened::Device(session) => {
+            let collected = session.ws.files().collect(options)?;
+            session.close()?;
+            collected
         }
-    }
-    if args.store.json {
-        writeln!(out, "{}", as_json(&collected, args.dry_run))?;
-    } else {
-        writeln!(out, "{}", as_text(&collected, args.dry_run))?;
-    }
-    Ok(db.close()?)
+        Opened::Server(authority) => {
+            let collected = asked.run(&authority)?;
+            authority.close()?;
+            collected
+        }
+    };
+    let files: Vec<FileFate> = collected.files.iter().map(FileFate::of).collect();
+    let totals = GcTotals::of(&collected, asked.dry_run);
+    print(if asked.dry_run { &files } else { &[] }, &totals, args.store.json)
 }
 
-fn why(fate: Fate) -> &'static str {
-    match fate {
-        Fate::Named => "stays, something names it",
-        Fate::JustStored => "stays, it was stored a short while ago",
-        Fate::Condemned => "nothing names it: condemned",
-        Fate::InGrace => "condemned, its grace is not over",
-        Fate::Spared => "stays, something names it again",
-        Fate::Dropped => "goes, nothing has named it since it was condemned",
+/// Has a running server collect.
+pub(super) fn admin(args: &AdminGc) -> Result<(), Failure> {
+    let ask = Ask::Gc(asked(&args.options, &args.workspace));
+    let mut files = Vec::new();
+    let last = control::ask(&args.server.data, &ask, &mut |answer| {
+        if let Answer::File(file) = answer {
+            files.push(file);
+        }
+    })?;
+    match last {
+        Answer::Collected(totals) => print(&files, &totals, args.server.json),
+        other => Err(unexpected(&other)),
     }
 }
 
-fn count(collected: &Collected, fate: Fate) -> u64 {
-    collected.files.iter().filter(|(_, _, of)| *of == fate).count() as u64
+fn asked(options: &GcOptions, workspace: &str) -> control::Gc {
+    let defaults = CollectOptions::default();
+    control::Gc {
+        workspace: workspace.to_owned(),
+        grace_s: options.grace.unwrap_or(defaults.grace).as_secs(),
+        staged_s: options.staged.unwrap_or(defaults.staged).as_secs(),
+        dry_run: options.dry_run,
+        force: options.force,
+    }
 }
 
-fn as_text(collected: &Collected, dry_run: bool) -> String {
-    let totals = &collected.totals;
-    let verb = if dry_run { "would go" } else { "went" };
+fn print(files: &[FileFate], totals: &GcTotals, json: bool) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    let as_json = |error: serde_json::Error| Failure::failed(error.to_string());
+    for file in files {
+        let line = match json {
+            true => serde_json::to_string(file).map_err(as_json)?,
+            false => format!("{} {}: {}", file.hash, HumanBytes(file.size_bytes), file.why),
+        };
+        writeln!(out, "{line}")?;
+    }
+    let line = match json {
+        true => serde_json::to_string(totals).map_err(as_json)?,
+        false => as_text(totals),
+    };
+    writeln!(out, "{line}")?;
+    Ok(())
+}
+
+fn as_text(totals: &GcTotals) -> String {
+    let verb = if totals.dry_run { "would go" } else { "went" };
     format!(
         "{} of {}; {verb}: {} of {}, {} ({} of {}), {}; condemned: {}, {}",
-        output::counted(collected.files.len() as u64, "file", "files"),
+        output::counted(totals.files, "file", "files"),
         HumanBytes(totals.all_bytes),
-        output::counted(count(collected, Fate::Dropped), "file", "files"),
+        output::counted(totals.dropped_files, "file", "files"),
         HumanBytes(totals.dropped_bytes),
         output::counted(totals.dropped_chunks, "chunk", "chunks"),
         HumanBytes(totals.freed_bytes),
         HumanBytes(totals.stored_bytes),
-        output::counted(collected.removed_packs, "pack", "packs"),
-        output::counted(count(collected, Fate::Condemned), "file", "files"),
+        output::counted(totals.removed_packs, "pack", "packs"),
+        output::counted(totals.condemned_files, "file", "files"),
         HumanCount(totals.condemned_chunks).to_string() + " chunks",
     )
-}
-
-fn as_json(collected: &Collected, dry_run: bool) -> serde_json::Value {
-    let totals = &collected.totals;
-    json!({
-        "dry_run": dry_run, "files": collected.files.len(), "all_bytes": totals.all_bytes,
-        "dropped_files": count(collected, Fate::Dropped), "dropped_bytes": totals.dropped_bytes,
-        "dropped_chunks": totals.dropped_chunks, "freed_bytes": totals.freed_bytes,
-        "stored_bytes": totals.stored_bytes, "removed_packs": collected.removed_packs,
-        "condemned_files": count(collected, Fate::Condemned),
-        "condemned_chunks": totals.condemned_chunks,
-    })
 }

@@ -7,6 +7,7 @@ mod remote;
 mod session;
 mod lines;
 mod records;
+mod transfers;
 mod files;
 mod gc;
 mod recover;
@@ -27,6 +28,8 @@ mod restore;
 mod salvage;
 mod compact;
 mod inspect;
+
+use std::time::Duration;
 
 use clap::Parser as _;
 use lastword::Keep;
@@ -78,6 +81,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Admin(Admin::Members(args)) => args.json,
         Command::Admin(Admin::DeleteWorkspace(args)) => args.server.json,
         Command::Admin(Admin::SetOwned(args)) => args.server.json,
+        Command::Admin(Admin::Gc(args)) => args.server.json,
         Command::Purge(args) => args.store.json,
         Command::Erase(args) => args.json,
         Command::Recover(args) => args.json,
@@ -119,6 +123,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Admin(Admin::Members(args)) => members::reload(args),
         Command::Admin(Admin::DeleteWorkspace(args)) => workspace::delete(args),
         Command::Admin(Admin::SetOwned(args)) => workspace::set_owned(args),
+        Command::Admin(Admin::Gc(args)) => gc::admin(args),
         Command::Purge(args) => workspace::purge(args),
         Command::Erase(args) => erase::erase(args),
         Command::Recover(args) => recover::recover(args),
@@ -148,8 +153,19 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         tombstones: args.tombstones.unwrap_or(lastword::DEFAULT_TOMBSTONES),
         erased: args.erase_within.unwrap_or(lastword::DEFAULT_ERASE_WITHIN),
     };
-    let max_records = args.max_records;
-    match serve::run(&ServeOptions { data, listen, access, schema, keep, max_records, json }) {
+    let options = ServeOptions {
+        data,
+        listen,
+        access,
+        schema,
+        keep,
+        max_records: args.max_records,
+        max_file_bytes: args.max_file_bytes,
+        max_files_bytes: args.max_files_bytes,
+        gc_every: args.gc_every.unwrap_or(Duration::from_secs(3600)),
+        json,
+    };
+    match serve::run(&options) {
         Err(serve::ServeError::Engine(error)) => Err(error.into()),
         done => Ok(done?),
     }

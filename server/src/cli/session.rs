@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(super) struct Session {
     pub(super) db: Database,
     pub(super) ws: Workspace,
-    link: Link,
+    pub(super) link: Link,
     known: Option<Remembered>,
     /// Why what the directory remembers cannot be read.
     broken: Option<Failure>,
@@ -111,6 +111,11 @@ impl Session {
         Ok(Some((chosen, fresh)))
     }
 
+    /// True unless no server is known, or none is wanted.
+    pub(super) fn knows_server(&self) -> bool {
+        !self.link.offline && (self.link.server.is_some() || self.known.is_some())
+    }
+
     /// Begins to sync with the known server, in the background.
     pub(super) fn connect(&self) -> Result<Option<Connection>, Failure> {
         let Some((remembered, fresh)) = self.remote()? else { return Ok(None) };
@@ -121,7 +126,7 @@ impl Session {
     }
 
     /// As [`Session::connect`], where a server is needed.
-    fn connect_for_sure(&self) -> Result<Connection, Failure> {
+    pub(super) fn connect_for_sure(&self) -> Result<Connection, Failure> {
         self.connect()?.ok_or_else(|| {
             Failure::usage(format!(
                 "{} knows no server yet: give --server URL --token TOKEN once",

@@ -14,26 +14,34 @@ use super::args::Sync;
 use super::failure::Failure;
 use super::output;
 use super::session::{Session, must_exist};
+use super::transfers;
 
 pub(super) fn sync(args: &Sync) -> Result<(), Failure> {
     must_exist(&args.store, &args.link)?;
     let session = Session::open(&args.store, &args.link)?;
     let known: BTreeSet<String> =
         conflicts(&session.ws.read()?)?.into_iter().map(|(key, _)| key).collect();
-    let report = session.catch_up()?;
+    let mut connection = session.connect_for_sure()?;
+    let timeout = args.link.timeout;
+    let report = connection.wait_caught_up(&session, timeout, &mut |_| {})?;
+    // What is not uploaded does not make less of the records that came.
+    let uploads = transfers::wait_uploads(&session, &mut connection, timeout);
+    let uploaded = uploads.as_ref().copied().unwrap_or(0);
+    drop(connection);
     let mut fresh = conflicts(&session.ws.read()?)?;
     fresh.retain(|(key, _)| !known.contains(key));
     let people = People::read(&session.ws.read()?, session.db.device())?;
     let line = if args.store.json {
         let conflicts: Result<Vec<_>, Failure> =
             fresh.iter().map(|(_, record)| output::value_of(record)).collect();
-        output::json_line(&as_json(&report, &conflicts?)).into_owned()
+        output::json_line(&as_json(&report, uploaded, &conflicts?)).into_owned()
     } else {
-        text(&report, &fresh, &people)
+        text(&report, uploaded, &fresh, &people)
     };
     // A reader that went away must not hide that something was refused.
     let printed = writeln!(std::io::stdout().lock(), "{line}");
     session.close()?;
+    uploads?;
     match report.refused {
         0 => Ok(printed?),
         refused => Err(Failure::failed(format!(
@@ -49,17 +57,26 @@ fn conflicts(view: &WorkspaceView) -> Result<Vec<(String, Record)>, Failure> {
     Ok(rows.into_iter().map(|row| (row.key.as_str().to_owned(), row.record)).collect())
 }
 
-fn as_json(report: &SyncReport, conflicts: &[Box<serde_json::value::RawValue>]) -> String {
+fn as_json(
+    report: &SyncReport,
+    uploaded: u64,
+    conflicts: &[Box<serde_json::value::RawValue>],
+) -> String {
     let line = json!({
         "sent_batches": report.sent_batches, "applied": report.applied,
         "superseded": report.superseded, "refused": report.refused,
-        "received": report.received, "cursor": report.cursor,
+        "received": report.received, "cursor": report.cursor, "uploaded_files": uploaded,
         "seconds": report.elapsed.as_secs_f64(), "conflicts": conflicts,
     });
     line.to_string()
 }
 
-fn text(report: &SyncReport, conflicts: &[(String, Record)], people: &People) -> String {
+fn text(
+    report: &SyncReport,
+    uploaded: u64,
+    conflicts: &[(String, Record)],
+    people: &People,
+) -> String {
     let mut verdicts = Vec::new();
     for (count, word) in [
         (report.applied, "applied"),
@@ -78,6 +95,9 @@ fn text(report: &SyncReport, conflicts: &[(String, Record)], people: &People) ->
         HumanCount(report.received),
         report.cursor
     );
+    if uploaded > 0 {
+        line.push_str(&format!("; uploaded {}", output::counted(uploaded, "file", "files")));
+    }
     if !conflicts.is_empty() {
         let count = output::counted(conflicts.len() as u64, "conflict", "conflicts");
         let told: Vec<String> = conflicts

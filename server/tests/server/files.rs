@@ -36,7 +36,10 @@ fn files_are_put_listed_read_deleted_and_brought_back() {
     run(&of("undelete"), &[]).ok();
     assert!(!lastword(dir, &["files", "list", "--data", "phone"]).ok().contains(", deleted"));
     let status = lastword(dir, &["files", "status", "--data", "phone", "--json"]).ok();
-    let status: serde_json::Value = serde_json::from_str(&status).expect("one JSON line");
+    let lines: Vec<serde_json::Value> =
+        status.lines().map(|line| serde_json::from_str(line).expect("JSON lines")).collect();
+    let [upload, status] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!((&upload["direction"], &upload["state"]), (&"upload".into(), &"queued".into()));
     assert_eq!((&status["files"], &status["packs"]), (&1.into(), &1.into()), "{status}");
     assert!(lastword(dir, &["verify", "--data", "phone"]).ok().contains("1 file of 2.67 MiB"));
     let unknown = hash.replace(&hash[10..20], "0000000000");
@@ -72,19 +75,22 @@ fn a_damaged_file_is_never_written_out() {
 }
 
 /// R2.3: the record of a file is sent like any other, also while its bytes are not: another device
-/// lists the file and says that it is not there.
+/// lists the file and says that its bytes are nowhere yet.
 #[test]
 fn the_record_of_a_file_syncs_before_its_bytes() {
     let dir = tempfile::tempdir().expect("a folder");
     let dir = dir.path();
-    let server = Server::start(&dir.join("srv"));
+    let access = ["--dev", "--max-file-bytes", "1"].map(str::to_owned);
+    let server = Server::start_with(&dir.join("srv"), &access, "127.0.0.1:0");
     fs::write(dir.join("doc"), b"hello").expect("it writes");
     let link = ["--server", &server.url, "--token", "me"];
     let put = [&["files", "put", "doc", "--data", "phone", "--wait"][..], &link].concat();
-    assert!(lastword(dir, &put).ok().contains("applied, seq 1"));
+    let ran = lastword(dir, &put);
+    assert!(ran.out.contains("applied, seq 1"), "{}", ran.out);
+    ran.fails(1);
     let list = [&["files", "list", "--data", "laptop"][..], &link].concat();
     let listed = lastword(dir, &list).ok();
-    assert!(listed.contains("doc: 5 B, not on this device"), "{listed}");
+    assert!(listed.contains("doc: 5 B, neither here nor at the server yet"), "{listed}");
 }
 
 /// B8, R7.2: `gc --dry-run` says for each file why it stays or goes, and changes nothing; a file

@@ -5,10 +5,12 @@
 
 pub mod history;
 pub mod message;
+pub mod files;
 mod retry;
 pub mod authority;
 pub mod replica;
 
+pub use files::{FileMessage, FileRefusal};
 pub use history::{History, HistoryRest, HistoryVersion, ReadHistory, VersionKind};
 pub use message::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
@@ -17,5 +19,7 @@ pub use message::{
 
 /// The WebSocket subprotocol of this version.
 pub const SUBPROTOCOL: &str = "lastword.v1";
+/// The WebSocket subprotocol of connections that carry files.
+pub const FILES_SUBPROTOCOL: &str = "lastword.files.v1";
 /// The protocol version that this build speaks.
 pub const VERSION: u64 = 1;

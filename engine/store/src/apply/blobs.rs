@@ -34,9 +34,11 @@ pub(super) fn blobs(
             state.delete(BLOBS, &keys::condemned_key(workspace, &blob.sha256));
             put(state, BLOBS, &keys::blob_key(workspace, &blob.sha256), &stored)
         }
-        BlobsPart::Damaged { chunks } => chunks.iter().try_for_each(|id| {
-            change(state, workspace, id, |chunk| {
-                chunk.mark = ChunkMark::Damaged;
+        BlobsPart::Damaged { chunks } => chunks.iter().try_for_each(|damaged| {
+            change(state, workspace, &damaged.id, |chunk| {
+                if (chunk.pack, chunk.position) == (damaged.pack, damaged.position) {
+                    chunk.mark = ChunkMark::Damaged;
+                }
             })
         }),
         BlobsPart::Condemn { blobs, chunks, time_ms } => {
@@ -86,6 +88,7 @@ fn add(
     added: &PackChunks,
 ) -> Result<(), StoreError> {
     let mut pack = read::pack(state, workspace, added.pack)?.unwrap_or_default();
+    pack.salt = added.salt;
     pack.end = pack.end.max(added.end);
     for chunk in &added.chunks {
         let key = keys::chunk_key(workspace, &chunk.id);

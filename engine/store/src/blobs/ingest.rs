@@ -12,11 +12,11 @@ use sha2::{Digest as _, Sha256};
 
 use super::chunker::Chunker;
 use super::pages::Pages;
-use super::{Blobs, Lease, Written, lock};
+use super::{Blobs, Lease, Written};
 use crate::error::{BlobError, StoreError};
-use crate::keys::ChunkMark;
-use crate::limits::INGEST_STEP_BYTES;
-use crate::payload::{BlobsFrame, BlobsPart, NewChunk, PackChunks};
+use crate::keys::{ChunkMark, StoredChunk};
+use crate::limits::{INGEST_STEP_BYTES, MAX_FRAME_CHUNKS};
+use crate::payload::{BlobsFrame, BlobsPart, NewChunk};
 use crate::read;
 use crate::state::View;
 
@@ -34,6 +34,9 @@ pub struct Ingest<R> {
     size: u64,
     limit: u64,
     time_ms: i64,
+    /// After the last step or an error: what was read since the last frame is in none, so nothing
+    /// may be said of the file any more.
+    has_ended: bool,
     /// No chunk that this has stored or found goes while it is held.
     _lease: Lease,
 }
@@ -55,11 +58,13 @@ pub struct Ingested {
 }
 
 /// The chunks of one step.
-#[derive(Default)]
-struct Step {
+#[derive(Debug, Default)]
+pub(super) struct Step {
     packs: BTreeMap<u64, (Option<Written>, Vec<NewChunk>)>,
     fresh: BTreeSet<ChunkId>,
     used: BTreeSet<ChunkId>,
+    /// Up to where packs can be read that hold chunks of the file already.
+    readable_to: BTreeMap<u64, u64>,
     new_bytes: u64,
 }
 
@@ -82,17 +87,27 @@ impl<R: Read> Ingest<R> {
             size: 0,
             limit: limit.min(MAX_BLOB_BYTES),
             time_ms,
+            has_ended: false,
             _lease: blobs.lease(),
         }
     }
 
-    /// Does the next step; not to be called after the last.
+    /// Does the next step.
     ///
     /// # Errors
     /// [`BlobError::Source`] if the bytes cannot be read, [`BlobError::TooLarge`],
-    /// [`BlobError::Store`] if the disk fails. What was stored so far is found again when the file
-    /// is stored once more.
+    /// [`BlobError::Store`] if the disk fails, [`BlobError::Ended`] after one of them or the last
+    /// step. What was stored so far is found again when the file is stored once more.
     pub fn step(&mut self) -> Result<Ingested, BlobError> {
+        if std::mem::replace(&mut self.has_ended, true) {
+            return Err(BlobError::Ended);
+        }
+        let done = self.next_step()?;
+        self.has_ended = done.blob.is_some();
+        Ok(done)
+    }
+
+    fn next_step(&mut self) -> Result<Ingested, BlobError> {
         let view = self.blobs.view();
         let begun = self.size;
         let mut step = Step::default();
@@ -101,7 +116,7 @@ impl<R: Read> Ingest<R> {
             has_ended = !self.next_chunk(&view, &mut step)?;
         }
         let blob = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
-        let _packs = step.packs.values().filter_map(|(written, _)| written.clone()).collect();
+        let _packs = step.written();
         let mut frames = step.sync(&self.workspace)?;
         frames.extend(blob.map(|blob| BlobsFrame {
             workspace: self.workspace.clone(),
@@ -141,8 +156,7 @@ impl<R: Read> Ingest<R> {
         let blob = Blob { sha256, size: self.size, profile: PROFILE, depth, root };
         let known = read::blob(state, &self.workspace, &sha256)?;
         if known.is_none_or(|known| known.blob != blob) {
-            let (number, written) = self.blobs.add_blob(state, &self.workspace, &blob)?;
-            step.packs.entry(number).or_default().0 = Some(written);
+            step.add_blob(&self.blobs, state, &self.workspace, &blob)?;
         }
         Ok(blob)
     }
@@ -158,33 +172,105 @@ impl Step {
         bytes: &[u8],
     ) -> Result<ChunkId, StoreError> {
         let id = ChunkId::of(bytes);
-        if self.fresh.contains(&id) || self.used.contains(&id) {
-            return Ok(id);
-        }
-        match read::chunk(state, workspace, &id)? {
-            Some(chunk) if chunk.mark == ChunkMark::Whole => {
-                self.used.insert(id);
-            }
-            _ => {
-                let (number, written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
-                let (of, chunks) = self.packs.entry(number).or_default();
-                *of = Some(written);
-                chunks.push(added);
-                self.new_bytes += bytes.len() as u64;
-                self.fresh.insert(id);
-            }
+        if !self.has(blobs, state, workspace, &id)? {
+            self.store(blobs, state, workspace, id, bytes)?;
         }
         Ok(id)
     }
 
+    /// Whether the workspace has a chunk, which then stays.
+    pub(super) fn has(
+        &mut self,
+        blobs: &Blobs,
+        state: &View,
+        workspace: &WorkspaceName,
+        id: &ChunkId,
+    ) -> Result<bool, StoreError> {
+        if self.fresh.contains(id) || self.used.contains(id) {
+            return Ok(true);
+        }
+        let is_here = match read::chunk(state, workspace, id)? {
+            Some(chunk) => self.is_here(blobs, workspace, &chunk)?,
+            None => false,
+        };
+        if is_here {
+            self.used.insert(*id);
+        }
+        Ok(is_here)
+    }
+
+    /// Stores a chunk of that name.
+    pub(super) fn store(
+        &mut self,
+        blobs: &Blobs,
+        state: &View,
+        workspace: &WorkspaceName,
+        id: ChunkId,
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let (written, added) = blobs.add_chunk(state, workspace, id, bytes)?;
+        let (of, chunks) = self.packs.entry(written.number).or_default();
+        *of = Some(written);
+        chunks.push(added);
+        self.new_bytes += bytes.len() as u64;
+        self.fresh.insert(id);
+        Ok(())
+    }
+
+    /// Says in the pack what a file consists of.
+    pub(super) fn add_blob(
+        &mut self,
+        blobs: &Blobs,
+        state: &View,
+        workspace: &WorkspaceName,
+        blob: &Blob,
+    ) -> Result<(), StoreError> {
+        let written = blobs.add_blob(state, workspace, blob)?;
+        self.packs.entry(written.number).or_default().0 = Some(written.clone());
+        Ok(())
+    }
+
+    /// True if a frame should not name many more chunks.
+    pub(super) fn is_full(&self) -> bool {
+        self.used.len() + self.fresh.len() >= MAX_FRAME_CHUNKS / 2
+    }
+
+    /// The packs that the step has chunks in.
+    pub(super) fn written(&self) -> Vec<Written> {
+        self.packs.values().filter_map(|(written, _)| written.clone()).collect()
+    }
+
+    /// Whether a chunk counts as here: what is lost with its pack, or known to be damaged, or about
+    /// to go, is stored anew.
+    fn is_here(
+        &mut self,
+        blobs: &Blobs,
+        workspace: &WorkspaceName,
+        chunk: &StoredChunk,
+    ) -> Result<bool, StoreError> {
+        if chunk.mark != ChunkMark::Whole {
+            return Ok(false);
+        }
+        let readable_to = match self.readable_to.get(&chunk.pack) {
+            Some(known) => *known,
+            None => {
+                let found = blobs.readable_to(workspace, chunk.pack)?;
+                self.readable_to.insert(chunk.pack, found);
+                found
+            }
+        };
+        Ok(chunk.end() <= readable_to)
+    }
+
     /// Makes the step durable in its packs; returns what the log is to say of it.
-    fn sync(&mut self, workspace: &WorkspaceName) -> Result<Vec<BlobsFrame>, StoreError> {
+    pub(super) fn sync(
+        &mut self,
+        workspace: &WorkspaceName,
+    ) -> Result<Vec<BlobsFrame>, StoreError> {
         let mut packs = Vec::new();
-        for (number, (written, chunks)) in std::mem::take(&mut self.packs) {
+        for (written, chunks) in std::mem::take(&mut self.packs).into_values() {
             let Some(written) = written else { continue };
-            let mut writer = lock(&written);
-            writer.sync()?;
-            packs.push(PackChunks { pack: number, end: writer.end(), chunks });
+            packs.push(written.sync(chunks)?);
         }
         if packs.is_empty() && self.used.is_empty() {
             return Ok(Vec::new());

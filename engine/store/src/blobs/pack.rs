@@ -3,10 +3,11 @@
 //! A pack has the header and the frames of a log file. The first frame says whose it is, each
 //! other one holds a chunk or says what a file consists of, so that an index can be made of packs
 //! alone.
-//! What counts is what the log says: a pack ends where its newest frame of the log says so, and
-//! what lies behind was never confirmed.
+//! What counts is what the log says: which file a pack is, by its salt, and where it ends. What
+//! lies behind was never confirmed; it is not cut off, since the log may have been put back.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use lastword_core::codec::to_bytes;
 use lastword_core::hash::ChunkId;
@@ -14,16 +15,16 @@ use lastword_core::id::WorkspaceName;
 use lastword_core::limits::MAX_CHUNK_BYTES;
 use lastword_core::manifest::Blob;
 
-use crate::disk::{Disk, read_header};
+use crate::disk::{Disk, first_non_zero, read_header};
 use crate::error::{BlobError, DiskError, StoreError};
-use crate::header::HeaderKind;
-use crate::keys::StoredChunk;
-use crate::limits::{MAX_PACK_PAYLOAD, PACK_WRITE_BYTES, SPARES_RESERVED};
+use crate::header::{Header, HeaderKind};
+use crate::keys::{StoredChunk, StoredPack};
+use crate::limits::{MAX_PACK_PAYLOAD, PACK_WRITE_BYTES};
 use crate::oplog::{
-    Entropy, FrameHead, PACK_BLOB, PACK_CHUNK, PACK_OPEN, Segment, Template, decode_frame,
-    encode_frame, frame_len,
+    FrameHead, PACK_BLOB, PACK_CHUNK, PACK_OPEN, Scan, Segment, decode_frame, encode_frame,
+    frame_len,
 };
-use crate::payload::NewChunk;
+use crate::payload::{NewChunk, PackChunks};
 
 /// Bytes of a chunk's payload before its content: id, length and codec.
 const CHUNK_HEAD: usize = 32 + 4 + 1;
@@ -34,10 +35,50 @@ const LZ4: u8 = 1;
 /// A chunk is kept compressed if that saves one part in so many.
 const WORTH: usize = 16;
 
-/// A pack that takes chunks.
+/// A pack that takes chunks of all who store files of its workspace now.
+#[derive(Debug)]
+pub(super) struct OpenPack {
+    pub(super) number: u64,
+    salt: [u8; 16],
+    /// Copies of what the writer knows: asking does not wait for a sync.
+    end: AtomicU64,
+    is_broken: AtomicBool,
+    writer: Mutex<PackWriter>,
+}
+
+impl OpenPack {
+    pub(super) fn new(writer: PackWriter) -> Self {
+        let Header { number, salt, .. } = writer.segment.header;
+        let (end, is_broken) = (AtomicU64::new(writer.end()), AtomicBool::new(false));
+        OpenPack { number, salt, end, is_broken, writer: Mutex::new(writer) }
+    }
+
+    /// Whether it may get another chunk, if packs end at `size`.
+    pub(super) fn takes_more(&self, size: u64) -> bool {
+        !self.is_broken.load(Ordering::Acquire) && self.end.load(Ordering::Acquire) < size
+    }
+
+    /// Writes to it.
+    pub(super) fn with<T>(&self, write: impl FnOnce(&mut PackWriter) -> T) -> T {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = write(&mut writer);
+        self.end.store(writer.end(), Ordering::Release);
+        self.is_broken.store(writer.broken.is_some(), Ordering::Release);
+        done
+    }
+
+    /// Makes everything durable that was added; what the log is to say of `chunks`, which are some
+    /// of it.
+    pub(super) fn sync(&self, chunks: Vec<NewChunk>) -> Result<PackChunks, DiskError> {
+        let synced = self.with(|writer| writer.sync().map(|()| writer.end()));
+        synced.map(|end| PackChunks { pack: self.number, salt: self.salt, end, chunks })
+    }
+}
+
+/// The file of a pack, and what is not written to it yet.
 #[derive(Debug)]
 pub(super) struct PackWriter {
-    pub(super) segment: Arc<Segment>,
+    segment: Segment,
     buffer: Vec<u8>,
     /// Position of the first byte of the buffer.
     buffer_at: u64,
@@ -49,42 +90,52 @@ pub(super) struct PackWriter {
 }
 
 impl PackWriter {
-    /// A new pack of a workspace.
-    pub(super) fn create(
-        disk: &dyn Disk,
-        entropy: &mut Entropy,
-        log_id: [u8; 16],
-        workspace: &WorkspaceName,
-    ) -> Result<Self, DiskError> {
-        let template =
-            Template { kind: HeaderKind::Pack, log_id, predecessor: [0; 16], segment_size: 0 };
-        let segment = Segment::reserve(disk, entropy, &template, 0, SPARES_RESERVED)?;
+    /// A new pack of a workspace, in a spare.
+    pub(super) fn create(segment: Segment, workspace: &WorkspaceName) -> Result<Self, DiskError> {
         segment.give_birth()?;
-        let mut writer = Self::at(Arc::new(segment), 0);
+        let mut writer = Self::at(segment, 0);
         writer.push(PACK_OPEN, &to_bytes(workspace));
         Ok(writer)
     }
 
-    /// Goes on with a pack that ends at `end`. What an earlier process had written behind goes
-    /// first: a frame of it must not be taken for one of ours.
-    pub(super) fn resume(segment: Arc<Segment>, end: u64) -> Result<Self, DiskError> {
-        segment.file.set_len(segment.offset(end))?;
+    /// Goes on with a pack of an earlier process, if it is the one that the log knows and nothing
+    /// would be overwritten: frames that were never confirmed stay and are dead, behind anything
+    /// else nothing is added.
+    pub(super) fn resume(
+        disk: &dyn Disk,
+        header: Header,
+        known: &StoredPack,
+    ) -> Result<Option<Self>, StoreError> {
+        // Reads of its chunks say what is wrong with it.
+        let Ok(file) = disk.open(header.number) else { return Ok(None) };
+        match read_header(header.number, &*file) {
+            Ok(Some(found)) if found == header => {}
+            _ => return Ok(None),
+        }
+        let segment = Segment::new(header, file);
+        let capacity = segment.capacity_end()?;
+        if capacity < known.end {
+            return Ok(None);
+        }
+        let mut scan = Scan::new(&segment, known.end, u64::MAX)?;
+        while scan.next()?.is_some() {}
+        let end = scan.position();
+        let (from, to) = (segment.offset(end), segment.offset(capacity));
+        if first_non_zero(&*segment.file, from, to)?.is_some() {
+            return Ok(None);
+        }
         segment.file.sync()?;
-        Ok(Self::at(segment, end))
+        Ok(Some(Self::at(segment, end)))
     }
 
-    fn at(segment: Arc<Segment>, end: u64) -> Self {
+    fn at(segment: Segment, end: u64) -> Self {
         let (buffer, scratch) = (Vec::new(), Vec::new());
         PackWriter { segment, buffer, buffer_at: end, broken: None, scratch }
     }
 
     /// Position behind the last frame.
-    pub(super) fn end(&self) -> u64 {
+    fn end(&self) -> u64 {
         self.buffer_at + self.buffer.len() as u64
-    }
-
-    pub(super) fn is_broken(&self) -> bool {
-        self.broken.is_some()
     }
 
     /// Adds a chunk; it counts once the pack was synced and the log says so.
@@ -115,7 +166,7 @@ impl PackWriter {
 
     /// Makes everything durable that was added. Errors: also those of others who share the pack,
     /// since the bytes that got lost may be anybody's.
-    pub(super) fn sync(&mut self) -> Result<(), DiskError> {
+    fn sync(&mut self) -> Result<(), DiskError> {
         self.write_out()?;
         let synced = self.segment.file.sync();
         self.broken = synced.clone().err();
@@ -142,13 +193,42 @@ impl PackWriter {
     }
 }
 
-/// The pack in a file, to be read.
-pub(super) fn open(disk: &dyn Disk, number: u64) -> Result<Segment, DiskError> {
-    let file = disk.open(number)?;
-    match read_header(number, &*file)? {
-        Some(header) if header.kind == HeaderKind::Pack => Ok(Segment::new(header, file)),
-        _ => Err(DiskError::Damaged { file: number, offset: 0, reason: "the file is no pack" }),
-    }
+/// The header that a pack has: all of it follows from what the log says.
+pub(super) fn header(log_id: [u8; 16], number: u64, salt: [u8; 16]) -> Header {
+    let (kind, key_id, predecessor) = (HeaderKind::Pack, 0, [0; 16]);
+    let (first_position, segment_size) = (0, 0);
+    Header { kind, key_id, log_id, salt, predecessor, number, first_position, segment_size }
+}
+
+/// A pack to be read.
+#[derive(Debug)]
+pub(crate) struct ReadPack {
+    pub(crate) segment: Segment,
+    /// What is wrong with its header, though its frames can be read.
+    pub(crate) bad_header: Option<&'static str>,
+}
+
+/// Opens the pack that should have this header. Errors: [`StoreError::PackLost`] if it is gone or
+/// another file is in its place, [`StoreError::Disk`] if it cannot be opened now.
+pub(super) fn open(disk: &dyn Disk, header: Header) -> Result<ReadPack, StoreError> {
+    let number = header.number;
+    let lost = |reason| StoreError::PackLost { file: number, reason, chunks: 0 };
+    let file = match disk.open_to_read(number) {
+        Ok(file) => file,
+        Err(DiskError::NotFound { .. }) => return Err(lost("its file is gone")),
+        Err(error) => return Err(error.into()),
+    };
+    let bad_header = match read_header(number, &*file) {
+        Ok(Some(found)) if found == header => None,
+        Ok(Some(_)) => return Err(lost("another file is in its place")),
+        Ok(None) => return Err(lost("its file holds nothing")),
+        // Checksums depend on what the header should say, not on its bytes; each chunk is compared
+        // with its name besides.
+        Err(DiskError::Damaged { reason, .. }) => Some(reason),
+        Err(DiskError::TooNew { .. }) => Some("its format is not that of the log"),
+        Err(_) => Some("it cannot be read"),
+    };
+    Ok(ReadPack { segment: Segment::new(header, file), bad_header })
 }
 
 /// Reads a chunk into `out`, and compares it with its name.

@@ -38,8 +38,13 @@ impl BlobReader {
         let stored = read::blob(&*blobs.view(), workspace, sha256)?;
         let hash = BlobHash::Sha256(*sha256);
         let blob = stored.ok_or(BlobError::Missing { hash })?.blob;
+        Ok(Self::of(blobs, workspace, blob))
+    }
+
+    /// Reads a file whose chunks are here, whether or not the log says yet that it is.
+    pub(super) fn of(blobs: &Arc<Blobs>, workspace: &WorkspaceName, blob: Blob) -> Self {
         let (blobs, workspace) = (blobs.clone(), workspace.clone());
-        Ok(BlobReader { blobs, workspace, blob, pages: Vec::new(), at: 0, chunk: Vec::new() })
+        BlobReader { blobs, workspace, blob, pages: Vec::new(), at: 0, chunk: Vec::new() }
     }
 
     /// What is known of the file.

@@ -38,12 +38,13 @@ pub fn read_header(number: u64, file: &dyn File) -> Result<Option<Header>, DiskE
 }
 
 /// The kind of a file that is not redb's.
-pub(super) fn kind_of(number: u64, file: &dyn File) -> Result<FileKind, DiskError> {
-    Ok(match read_header(number, file)? {
-        None => FileKind::Spare,
-        Some(Header { kind: HeaderKind::Pack, .. }) => FileKind::Pack,
-        Some(_) => FileKind::Log,
-    })
+pub(super) fn kind_of(number: u64, file: &dyn File) -> FileKind {
+    match read_header(number, file) {
+        Ok(None) => FileKind::Spare,
+        Ok(Some(Header { kind: HeaderKind::Pack, .. })) => FileKind::Pack,
+        Ok(Some(_)) => FileKind::Log,
+        Err(_) => FileKind::Unreadable,
+    }
 }
 
 /// Makes a spare zero again if a birth in it was cut short.

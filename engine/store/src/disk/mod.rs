@@ -14,6 +14,7 @@ mod real;
 #[cfg(any(unix, windows))]
 mod read_only;
 
+pub(crate) use classify::first_non_zero;
 pub use classify::read_header;
 #[cfg(any(unix, windows))]
 pub(crate) use file_name::{is_numbered, path as file_path};

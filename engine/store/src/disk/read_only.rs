@@ -45,7 +45,7 @@ impl Disk for ReadOnlyDisk {
         let mut files = Vec::new();
         for (number, state) in numbers(&self.dir)? {
             let file = RealFile::read_only(&self.dir, number, state)?;
-            let kind = if state { FileKind::State } else { classify::kind_of(number, &file)? };
+            let kind = if state { FileKind::State } else { classify::kind_of(number, &file) };
             files.push(FileInfo { number, kind, len: file.len()? });
         }
         files.sort_by_key(|file| file.number);

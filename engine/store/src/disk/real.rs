@@ -58,8 +58,8 @@ impl RealDisk {
             if state {
                 continue;
             }
-            let file = RealFile::open(&dir, number, false)?;
-            if classify::kind_of(number, &file)? == FileKind::Spare {
+            let file = RealFile::read_only(&dir, number, false)?;
+            if classify::kind_of(number, &file) == FileKind::Spare {
                 // A short one is a spare that was being made when the process ended.
                 if file.len()? < spare_bytes.max(HEADER_LEN as u64) {
                     remove(&dir, number, false)?;
@@ -149,7 +149,7 @@ impl Disk for RealDisk {
         let dir = &self.shared.dir;
         let mut files = Vec::new();
         for (number, state) in numbers(dir)? {
-            let file = match RealFile::open(dir, number, state) {
+            let file = match RealFile::read_only(dir, number, state) {
                 Ok(file) => file,
                 // A spare that could not be finished was removed since the names were read.
                 Err(DiskError::NotFound { .. }) => continue,
@@ -157,7 +157,7 @@ impl Disk for RealDisk {
             };
             let kind = match state {
                 true => FileKind::State,
-                false => classify::kind_of(number, &file)?,
+                false => classify::kind_of(number, &file),
             };
             // A spare that is not in the pool is still being made.
             if kind != FileKind::Spare || self.shared.pool().spares.contains(&number) {
@@ -210,6 +210,10 @@ impl Disk for RealDisk {
         Ok(Arc::new(RealFile::open(&self.shared.dir, number, state)?))
     }
 
+    fn open_to_read(&self, number: u64) -> Result<Arc<dyn File>, DiskError> {
+        Ok(Arc::new(RealFile::read_only(&self.shared.dir, number, false)?))
+    }
+
     fn remove(&self, number: u64) -> Result<(), DiskError> {
         self.shared.pool().spares.remove(&number);
         let state = file_name::path(&self.shared.dir, number, true).exists();
@@ -232,11 +236,16 @@ pub(super) struct RealFile {
 
 impl RealFile {
     fn open(dir: &Path, number: u64, state: bool) -> Result<RealFile, DiskError> {
-        match fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .open(file_name::path(dir, number, state))
-        {
+        Self::open_as(fs::OpenOptions::new().read(true).write(true), dir, number, state)
+    }
+
+    fn open_as(
+        options: &fs::OpenOptions,
+        dir: &Path,
+        number: u64,
+        state: bool,
+    ) -> Result<RealFile, DiskError> {
+        match options.open(file_name::path(dir, number, state)) {
             Ok(file) => Ok(RealFile { number, state, file }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(DiskError::NotFound { file: number })
@@ -246,9 +255,7 @@ impl RealFile {
     }
 
     pub(super) fn read_only(dir: &Path, number: u64, state: bool) -> Result<RealFile, DiskError> {
-        fs::File::open(file_name::path(dir, number, state))
-            .map(|file| RealFile { number, state, file })
-            .map_err(|error| DiskError::io("open", number, 0, error))
+        Self::open_as(fs::OpenOptions::new().read(true), dir, number, state)
     }
 
     fn create(dir: &Path, number: u64, state: bool) -> Result<RealFile, DiskError> {

@@ -16,6 +16,8 @@ pub enum FileKind {
     State,
     /// Zeros, waiting to be used.
     Spare,
+    /// Its header cannot be read, so that nobody knows.
+    Unreadable,
 }
 
 /// One file of a disk.
@@ -31,8 +33,8 @@ pub struct FileInfo {
 
 /// A directory of numbered files, held by one process.
 pub trait Disk: fmt::Debug + Send + Sync {
-    /// All files, by rising number. Errors: [`DiskError::Damaged`] or [`DiskError::TooNew`] for a
-    /// file whose header cannot be read although its body holds data.
+    /// All files, by rising number. One whose header cannot be read although its body holds data
+    /// is [`FileKind::Unreadable`]: whether it is needed, others know.
     fn list(&self) -> Result<Vec<FileInfo>, DiskError>;
 
     /// Hands over a durable file of written zeros, as long as `keep` others are there or can be
@@ -45,6 +47,11 @@ pub trait Disk: fmt::Debug + Send + Sync {
 
     /// Opens a file. Errors: [`DiskError::NotFound`].
     fn open(&self, number: u64) -> Result<Arc<dyn File>, DiskError>;
+
+    /// Opens a file of which nothing is written. Errors: [`DiskError::NotFound`].
+    fn open_to_read(&self, number: u64) -> Result<Arc<dyn File>, DiskError> {
+        self.open(number)
+    }
 
     /// Removes a file; handles that are open go on working until they are dropped. Errors:
     /// [`DiskError::NotFound`] if there is none any more.

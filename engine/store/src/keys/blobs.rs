@@ -6,6 +6,8 @@ use lastword_core::id::WorkspaceName;
 use lastword_core::manifest::Blob;
 
 use super::workspace_prefix;
+use crate::oplog::frame_len;
+use crate::payload::pack_position;
 use crate::state::Space;
 
 /// Where the chunks of a workspace are.
@@ -72,6 +74,15 @@ pub fn packs_prefix(workspace: &WorkspaceName) -> Vec<u8> {
     out
 }
 
+/// The pack of a [`pack_key`]; `None` of other keys.
+#[must_use]
+pub fn pack_of(key: &[u8]) -> Option<u64> {
+    let end = key.iter().position(|byte| *byte == 0)?;
+    let (kind, number) = key.get(end + 1..)?.split_first()?;
+    let number = number.first_chunk().filter(|_| *kind == PACK && number.len() == 8)?;
+    Some(u64::from_be_bytes(*number))
+}
+
 /// Where a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StoredChunk {
@@ -87,6 +98,20 @@ pub struct StoredChunk {
     pub touched: u64,
     /// Whether it counts.
     pub mark: ChunkMark,
+}
+
+impl StoredChunk {
+    /// Bytes of its frame.
+    #[must_use]
+    pub fn frame_bytes(&self) -> u64 {
+        usize::try_from(self.len).map_or(u64::MAX, |payload| frame_len(payload) as u64)
+    }
+
+    /// Position behind its frame.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.position.saturating_add(self.frame_bytes())
+    }
 }
 
 /// Whether a chunk counts as here. One that does not is written again when a file needs it.
@@ -120,9 +145,11 @@ pub struct StoredBlob {
     pub time_ms: i64,
 }
 
-/// How far a pack is used.
+/// Which file a pack is, and how far it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct StoredPack {
+    /// Salt in its header.
+    pub salt: [u8; 16],
     /// Everything before this position is durable; what lies behind does not count.
     pub end: u64,
     /// Bytes of frames whose chunks are in [`CHUNKS`] with this pack.
@@ -147,7 +174,7 @@ impl Encode for StoredChunk {
 
 impl Decode for StoredChunk {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let (pack, position) = (from.u64()?, from.u64()?);
+        let (pack, position) = (from.u64()?, pack_position(from)?);
         let (len, raw, touched) = (from.u64()?, from.u64()?, from.u64()?);
         let offset = from.offset();
         let mark = match from.u64()? {
@@ -189,6 +216,7 @@ impl Decode for StoredBlob {
 
 impl Encode for StoredPack {
     fn encode(&self, out: &mut Encoder) {
+        out.raw(&self.salt);
         out.u64(self.end);
         out.u64(self.live);
     }
@@ -196,6 +224,6 @@ impl Encode for StoredPack {
 
 impl Decode for StoredPack {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { end: from.u64()?, live: from.u64()? })
+        Ok(Self { salt: from.array()?, end: pack_position(from)?, live: from.u64()? })
     }
 }

@@ -40,34 +40,62 @@ pub(crate) struct LogFiles {
     pub(crate) base: Option<BaseFile>,
     /// Numbers of files that do not count: unfinished, or replaced by this base.
     pub(crate) useless: Vec<u64>,
+    /// Files whose header cannot be read, and why: packs that the log names, or damage.
+    pub(crate) unreadable: Vec<(u64, DiskError)>,
 }
 
 /// The log files on the disk. Bases that do not count, or that a newer one replaces, are removed.
 pub(crate) fn load(disk: &dyn Disk) -> Result<LogFiles, StoreError> {
     let files = examine(disk)?;
-    for number in &files.useless {
-        disk.remove(*number)?;
+    // As long as it is not known what an unreadable file was, nothing is useless.
+    if files.unreadable.is_empty() {
+        for number in &files.useless {
+            disk.remove(*number)?;
+        }
     }
     Ok(files)
 }
 
 /// The log files on the disk, of which nothing is changed.
 pub(crate) fn examine(disk: &dyn Disk) -> Result<LogFiles, StoreError> {
-    let (mut segments, mut bases) = (Vec::new(), Vec::new());
-    for info in disk.list()?.into_iter().filter(|info| info.kind == FileKind::Log) {
+    let (mut segments, mut bases, mut unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    let is_wanted = |kind| matches!(kind, FileKind::Log | FileKind::Unreadable);
+    for info in disk.list()?.into_iter().filter(|info| is_wanted(info.kind)) {
         let file = disk.open(info.number)?;
-        let Some(header) = read_header(info.number, &*file)? else { continue };
+        let header = match read_header(info.number, &*file) {
+            Ok(Some(header)) => header,
+            Ok(None) => continue,
+            Err(error) => {
+                unreadable.push((info.number, error));
+                continue;
+            }
+        };
         let segment = Arc::new(Segment::new(header, file));
         match segment.header.kind {
             HeaderKind::Base => bases.push(segment),
-            _ => segments.push(segment),
+            HeaderKind::Segment => segments.push(segment),
+            HeaderKind::Pack => {}
         }
     }
+    match (in_order(disk, segments, &bases), unreadable.first()) {
+        (Ok(files), _) if !files.segments.is_empty() => Ok(LogFiles { unreadable, ..files }),
+        // What is missing is likely to be in it.
+        (_, Some((_, error))) => Err(error.clone().into()),
+        (files, None) => files,
+    }
+}
+
+/// The files of a log that can be read, if they are all that there were.
+fn in_order(
+    disk: &dyn Disk,
+    mut segments: Vec<Arc<Segment>>,
+    bases: &[Arc<Segment>],
+) -> Result<LogFiles, StoreError> {
     if segments.is_empty() {
         refuse_orphans(disk, bases.first().map(|base| &**base))?;
     }
     segments.sort_by_key(|segment| segment.first_position());
-    let (base, mut useless) = newest_base(&bases, &segments)?;
+    let (base, mut useless) = newest_base(bases, &segments)?;
     let known = base.as_ref().map_or(0, |base| base.end.durable.end);
     let log_id = segments.first().map(|first| first.header.log_id);
     if let Some(stranger) = segments.iter().find(|s| Some(s.header.log_id) != log_id) {
@@ -95,7 +123,7 @@ pub(crate) fn examine(disk: &dyn Disk) -> Result<LogFiles, StoreError> {
         useless.extend(segments.drain(..place).map(|segment| segment.number()));
         break;
     }
-    Ok(LogFiles { segments, base, useless })
+    Ok(LogFiles { segments, base, useless, unreadable: Vec::new() })
 }
 
 /// The base that ends last, if it counts and fits the segments, and the numbers of the others.

@@ -6,7 +6,7 @@ use lastword_core::id::WorkspaceName;
 use lastword_core::limits::MAX_CHUNK_BYTES;
 use lastword_core::manifest::Blob;
 
-use crate::limits::{MAX_FRAME_CHUNKS, MAX_FRAME_PACKS, MAX_PACK_PAYLOAD};
+use crate::limits::{MAX_FRAME_CHUNKS, MAX_FRAME_PACKS, MAX_PACK_PAYLOAD, MAX_PACK_POSITION};
 
 /// Something about the files of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,10 +34,11 @@ pub enum BlobsPart {
         /// When it was stored, milliseconds since 1970 UTC.
         time_ms: i64,
     },
-    /// Chunks whose bytes are not what was written: they count as not here.
+    /// Chunks whose bytes are not what was written: they count as not here, unless they were
+    /// stored anew elsewhere meanwhile.
     Damaged {
         /// Which.
-        chunks: Vec<ChunkId>,
+        chunks: Vec<DamagedChunk>,
     },
     /// Nothing names these files, and no file needs these chunks: the first step of their end.
     Condemn {
@@ -74,6 +75,8 @@ pub enum BlobsPart {
 pub struct PackChunks {
     /// Number of the pack.
     pub pack: u64,
+    /// Salt in its header: a file of this number that has another one is not this pack.
+    pub salt: [u8; 16],
     /// Everything before this position of it is durable.
     pub end: u64,
     /// Which chunks, and where.
@@ -93,6 +96,41 @@ pub struct NewChunk {
     pub raw: u64,
 }
 
+/// A place in a pack where a chunk should be and is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DamagedChunk {
+    /// Its id.
+    pub id: ChunkId,
+    /// Number of the pack.
+    pub pack: u64,
+    /// Position of its frame there.
+    pub position: u64,
+}
+
+impl Encode for DamagedChunk {
+    fn encode(&self, out: &mut Encoder) {
+        self.id.encode(out);
+        out.u64(self.pack);
+        out.u64(self.position);
+    }
+}
+
+impl Decode for DamagedChunk {
+    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
+        let id = ChunkId::decode(from)?;
+        Ok(Self { id, pack: from.u64()?, position: pack_position(from)? })
+    }
+}
+
+/// A position in a pack, which is bounded so that no sum with it overflows.
+pub(crate) fn pack_position(from: &mut Decoder<'_>) -> Result<u64, DecodeError> {
+    let offset = from.offset();
+    match from.u64()? {
+        position if position <= MAX_PACK_POSITION => Ok(position),
+        _ => Err(DecodeError::Invalid { what: "position in a pack", offset }),
+    }
+}
+
 impl Encode for NewChunk {
     fn encode(&self, out: &mut Encoder) {
         self.id.encode(out);
@@ -105,7 +143,7 @@ impl Encode for NewChunk {
 impl Decode for NewChunk {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let id = ChunkId::decode(from)?;
-        let position = from.u64()?;
+        let position = pack_position(from)?;
         let len = from.len("payload of a chunk", MAX_PACK_PAYLOAD)? as u64;
         let raw = from.len("chunk", MAX_CHUNK_BYTES)? as u64;
         Ok(Self { id, position, len, raw })
@@ -115,6 +153,7 @@ impl Decode for NewChunk {
 impl Encode for PackChunks {
     fn encode(&self, out: &mut Encoder) {
         out.u64(self.pack);
+        out.raw(&self.salt);
         out.u64(self.end);
         out.list(&self.chunks);
     }
@@ -122,8 +161,8 @@ impl Encode for PackChunks {
 
 impl Decode for PackChunks {
     fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let (pack, end) = (from.u64()?, from.u64()?);
-        Ok(Self { pack, end, chunks: from.list("chunks", MAX_FRAME_CHUNKS)? })
+        let (pack, salt, end) = (from.u64()?, from.array()?, pack_position(from)?);
+        Ok(Self { pack, salt, end, chunks: from.list("chunks", MAX_FRAME_CHUNKS)? })
     }
 }
 

@@ -7,6 +7,7 @@ mod collecting;
 mod folding;
 mod open;
 mod options;
+mod unreadable;
 
 use std::ops::ControlFlow;
 use std::sync::{Arc, PoisonError, RwLock};

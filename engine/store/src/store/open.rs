@@ -12,6 +12,7 @@ use crate::oplog::{self, BaseFile, Durable, Entropy, LogFiles, Recovered, Segmen
 use crate::state::{Apply, LiveState, View, Watermark, open_state};
 
 use super::folding::Folding;
+use super::unreadable::check_unreadable;
 use super::{OpenReport, Options, Store, ViewHandle};
 
 impl Store {
@@ -24,7 +25,7 @@ impl Store {
         apply: Arc<dyn Apply>,
     ) -> Result<(Store, OpenReport), StoreError> {
         let mut entropy = Entropy::new(options.entropy);
-        let LogFiles { mut segments, base, .. } = oplog::load(&*disk)?;
+        let LogFiles { mut segments, base, unreadable, .. } = oplog::load(&*disk)?;
         let created = segments.is_empty();
         if created {
             segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
@@ -51,6 +52,9 @@ impl Store {
             (None, Some(base)) => base.end.durable,
             (None, None) => Durable { end: 0, group: 0 },
         };
+        // Before anything is written: an unreadable file may be the end of the log.
+        let rows = (&View::of_base(opened.base.clone()), base.as_ref().filter(|_| empty));
+        check_unreadable(&unreadable, rows, &segments, start.end)?;
         match start.end > base_end {
             true => oplog::check_start(&segments, start.end)?,
             false => oplog::check_base(&segments, base_end)?,

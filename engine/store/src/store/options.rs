@@ -18,7 +18,9 @@ pub enum Durability {
 pub struct Options {
     /// The log goes on in another segment after this many bytes.
     pub segment_size: u64,
-    /// Chunks of a workspace go into another pack after this many bytes.
+    /// Chunks of a workspace go into another pack after this many bytes; taken as
+    /// [`MIN_PACK_SIZE`](crate::limits::MIN_PACK_SIZE) or
+    /// [`MAX_PACK_SIZE`](crate::limits::MAX_PACK_SIZE) if it is beyond them.
     pub pack_size: u64,
     /// Zeros are written ahead in steps of this many bytes.
     pub zero_step: u64,

@@ -25,8 +25,12 @@ pub(crate) fn options() -> Options {
 }
 
 pub(crate) fn try_open(disk: &MemoryDisk) -> Result<Store, StoreError> {
+    open_as(disk, options())
+}
+
+pub(crate) fn open_as(disk: &MemoryDisk, options: Options) -> Result<Store, StoreError> {
     let apply = Arc::new(ApplyPayload::default());
-    let (mut store, _) = Store::open(Arc::new(disk.clone()), options(), apply)?;
+    let (mut store, _) = Store::open(Arc::new(disk.clone()), options, apply)?;
     if read::identity(store.newest())?.is_none() {
         let (role, device) = (StoreRole::Replica, DeviceId([7; 16]));
         let identity = Identity { role, device, former: Vec::new(), created_ms: 1 };

@@ -528,6 +528,27 @@ fn known_loss_a_field_that_nobody_declared() {
     world.check("named by a field that nobody declared");
 }
 
+/// I35. A process ended while it stored a file, and what it had put into the pack stayed there for
+/// ever unless somebody stored another file.
+#[test]
+fn what_a_crash_left_in_a_pack_goes() {
+    for (content, survival) in [(3, Survival::Kept), (2, Survival::Torn(5)), (3, Survival::Torn(9))]
+    {
+        let mut world = named(0, 0);
+        world.begin_storing(content);
+        world.step_storing();
+        world.crash(survival);
+        let taken = |world: &World| {
+            let packs = files(&world.disk, FileKind::Pack).into_iter();
+            packs.map(|pack| world.disk.bytes(pack).unwrap().len()).sum::<usize>()
+        };
+        assert!(taken(&world) > 200_000, "nothing was left behind: the test proves nothing");
+        collect_all(&mut world);
+        world.check("after what a crash had left went");
+        assert!(taken(&world) < 20_000, "{} bytes are left", taken(&world));
+    }
+}
+
 /// I12, I31: redb has lost a row that names a file. Nobody knows then what is needed: the run ends
 /// with an error and nothing goes.
 #[test]

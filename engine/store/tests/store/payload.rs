@@ -22,10 +22,10 @@ use lastword_store::keys::{
     WorkspaceMeta,
 };
 use lastword_store::payload::{
-    Attachment, BlobsFrame, BlobsPart, Carried, Cover, DeadLetters, DecidedBatch, Erasure,
-    Forgotten, Identity, LocalBatch, LocalTables, NewChunk, PackChunks, Payload, Purge, PurgePart,
-    RemotePage, Reset, Restored, Retry, SetAside, Squash, StoreRole, Sums, SurvivorFrame, Verdicts,
-    WorkspaceDeleted, WorkspaceSchema,
+    Attachment, BlobsFrame, BlobsPart, Carried, Cover, DamagedChunk, DeadLetters, DecidedBatch,
+    Erasure, Forgotten, Identity, LocalBatch, LocalTables, NewChunk, PackChunks, Payload, Purge,
+    PurgePart, RemotePage, Reset, Restored, Retry, SetAside, Squash, StoreRole, Sums,
+    SurvivorFrame, Verdicts, WorkspaceDeleted, WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -223,13 +223,15 @@ fn blob() -> Blob {
 /// What is said of files.
 fn file_payloads() -> Vec<(&'static str, Payload)> {
     let chunk = NewChunk { id: ChunkId([8; 32]), position: 48, len: 300, raw: 65_536 };
-    let packs = vec![PackChunks { pack: 9, end: 376, chunks: vec![chunk] }];
+    let salt = [5; 16];
+    let packs = vec![PackChunks { pack: 9, salt, end: 376, chunks: vec![chunk] }];
     let (blobs, chunks) = (|| vec![[6; 32]], || vec![ChunkId([8; 32])]);
+    let damaged = DamagedChunk { id: ChunkId([8; 32]), pack: 9, position: 48 };
     let time_ms = 1_700_000_000_007;
     let parts = [
         ("blobs.chunks", BlobsPart::Chunks { packs, used: vec![ChunkId([7; 32])] }),
         ("blobs.blob", BlobsPart::Blob { blob: blob(), time_ms: 1_700_000_000_006 }),
-        ("blobs.damaged", BlobsPart::Damaged { chunks: vec![ChunkId([8; 32])] }),
+        ("blobs.damaged", BlobsPart::Damaged { chunks: vec![damaged] }),
         ("blobs.condemn", BlobsPart::Condemn { blobs: blobs(), chunks: chunks(), time_ms }),
         ("blobs.spare", BlobsPart::Spare { blobs: blobs(), chunks: chunks() }),
         ("blobs.drop", BlobsPart::Drop { blobs: blobs(), chunks: chunks() }),
@@ -251,7 +253,7 @@ fn file_rows(golden: &mut BTreeMap<&str, &str>) {
     value(golden, "state.condemned", &condemned);
     let (blob, time_ms) = (blob(), 1_700_000_000_006);
     value(golden, "state.blob", &StoredBlob { blob, touched, time_ms });
-    value(golden, "state.pack", &StoredPack { end: 376, live: 328 });
+    value(golden, "state.pack", &StoredPack { salt: [5; 16], end: 376, live: 328 });
 }
 
 fn notes_schema() -> Schema {

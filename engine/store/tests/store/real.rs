@@ -101,14 +101,14 @@ fn a_foreign_directory_is_not_ours() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
-/// I15: a numbered file that is no log of ours is damage, not a spare.
+/// I15: a numbered file that is no log of ours is damage, not a spare, and nothing is begun beside
+/// it.
 #[test]
 fn a_foreign_numbered_file_is_damage() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("000000000003"), vec![7; 5000]).unwrap();
-    let lock = DirLock::acquire(dir.path()).unwrap();
-    let opened = RealDisk::open(lock, STEP);
-    assert!(matches!(opened, Err(DiskError::Damaged { file: 3, .. })));
+    let opened = Store::open(real(dir.path()), options(), Arc::new(KeepRows)).map(drop);
+    assert!(matches!(opened, Err(StoreError::Disk(DiskError::Damaged { file: 3, .. }))));
 }
 
 /// A birth that was cut short leaves a spare that is wiped before it is used.

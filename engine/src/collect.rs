@@ -1,0 +1,78 @@
+//! Garbage collection of one workspace's files, on a device or at the authority.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lastword_core::hash::BlobHash;
+use lastword_core::id::WorkspaceName;
+use lastword_store::blobs::{Blobs, Fate, GcRun, GcSettings, GcTotals};
+
+use crate::error::Result;
+use crate::file_frames;
+use crate::writer::Writer;
+
+/// How garbage is collected.
+#[derive(Debug, Clone, Copy)]
+pub struct CollectOptions {
+    /// A stored file that nothing names yet stays this long, 24 hours unless set.
+    pub staged: Duration,
+    /// What nothing needs can be read and comes back this long before it goes, an hour unless set.
+    pub grace: Duration,
+    /// Look, and change nothing.
+    pub dry_run: bool,
+    /// Go on also if more than a tenth of everything would go.
+    pub force: bool,
+}
+
+impl Default for CollectOptions {
+    fn default() -> Self {
+        let hour = Duration::from_secs(3600);
+        Self { staged: 24 * hour, grace: hour, dry_run: false, force: false }
+    }
+}
+
+/// What one run of the garbage collection found and did.
+#[derive(Debug, Clone)]
+pub struct Collected {
+    /// Each file, its length and what becomes of it, in order of its hash.
+    pub files: Vec<(BlobHash, u64, Fate)>,
+    /// In numbers.
+    pub totals: GcTotals,
+    /// Packs whose files were removed.
+    pub removed_packs: u64,
+}
+
+/// One run; see [`crate::Files::collect`].
+pub(crate) fn collect(
+    blobs: &Arc<Blobs>,
+    writer: &Writer,
+    workspace: &WorkspaceName,
+    options: CollectOptions,
+    now_ms: i64,
+) -> Result<Collected> {
+    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    let settings = GcSettings {
+        now_ms,
+        staged_ms: ms(options.staged),
+        grace_ms: ms(options.grace),
+        force: options.force || options.dry_run,
+    };
+    let mut plan = GcRun::begin(blobs, workspace, settings)?.mark()?;
+    let (files, totals) = (std::mem::take(&mut plan.files), plan.totals);
+    if options.dry_run {
+        return Ok(Collected { files, totals, removed_packs: 0 });
+    }
+    let plan = writer.run(move |store| {
+        store.collect(&mut plan)?;
+        Ok(plan)
+    })?;
+    let (moved, held) = plan.move_chunks()?;
+    file_frames::append(writer, moved)?;
+    drop(held);
+    // The log says first that they are gone.
+    let plan = writer.run(move |store| {
+        store.drop_packs(&plan)?;
+        Ok(plan)
+    })?;
+    Ok(Collected { files, totals, removed_packs: plan.remove_packs()? })
+}

@@ -1,0 +1,120 @@
+//! How much room the files of a workspace have at the authority.
+//!
+//! Room is reserved when an upload begins, so that of many that race for the last of it exactly
+//! those that fit are taken. What is stored is counted in the state, and what is reserved for a
+//! file that is stored by now is not counted again; so nothing is missed or counted twice,
+//! whichever comes first.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use lastword_core::id::WorkspaceName;
+use lastword_core::limits::MAX_BLOB_BYTES;
+use lastword_core::manifest::Blob;
+use lastword_store::{BlobError, View, read};
+
+use crate::error::{Error, Result};
+use crate::live::lock;
+
+/// The limits, and what is reserved.
+#[derive(Debug)]
+pub(crate) struct FileQuota {
+    max_file_bytes: AtomicU64,
+    max_bytes: AtomicU64,
+    reserved: Mutex<BTreeMap<Name, Reserved>>,
+}
+
+/// Workspace and SHA-256 of a file.
+type Name = (WorkspaceName, [u8; 32]);
+
+#[derive(Debug)]
+struct Reserved {
+    size: u64,
+    /// How many upload it at once.
+    holders: usize,
+}
+
+impl Default for FileQuota {
+    fn default() -> Self {
+        Self {
+            max_file_bytes: AtomicU64::new(MAX_BLOB_BYTES),
+            max_bytes: AtomicU64::new(u64::MAX),
+            reserved: Mutex::default(),
+        }
+    }
+}
+
+impl FileQuota {
+    /// Sets the most bytes of one file, and of all files of a workspace together.
+    pub(crate) fn limit(&self, max_file_bytes: u64, max_bytes: u64) {
+        self.max_file_bytes.store(max_file_bytes.min(MAX_BLOB_BYTES), Ordering::SeqCst);
+        self.max_bytes.store(max_bytes, Ordering::SeqCst);
+    }
+
+    /// Reserves room for a file. `view` gives the newest state. Errors: [`BlobError::TooLarge`],
+    /// [`Error::FilesOverQuota`].
+    pub(crate) fn reserve(
+        self: &Arc<Self>,
+        view: impl FnOnce() -> Arc<View>,
+        workspace: &WorkspaceName,
+        blob: &Blob,
+    ) -> Result<Reservation> {
+        let limit = self.max_file_bytes.load(Ordering::SeqCst);
+        if blob.size > limit {
+            return Err(BlobError::TooLarge { limit }.into());
+        }
+        let name = (workspace.clone(), blob.sha256);
+        let mut reserved = lock(&self.reserved);
+        let limit = self.max_bytes.load(Ordering::SeqCst);
+        if limit < u64::MAX {
+            // Behind the lock: whoever has let go of a reservation is stored in it.
+            let used = used(&view(), &reserved, &name)?;
+            if used.saturating_add(blob.size) > limit {
+                let (workspace, size) = (workspace.clone(), blob.size);
+                return Err(Error::FilesOverQuota { workspace, size, used, limit });
+            }
+        }
+        let size = blob.size;
+        reserved.entry(name.clone()).or_insert(Reserved { size, holders: 0 }).holders += 1;
+        drop(reserved);
+        Ok(Reservation { quota: Arc::clone(self), name })
+    }
+}
+
+/// Bytes of all files of the workspace that are stored or reserved, `name` left out.
+fn used(view: &View, reserved: &BTreeMap<Name, Reserved>, name: &Name) -> Result<u64> {
+    let (workspace, sha256) = name;
+    let mut used = 0_u64;
+    read::visit_blobs(view, workspace, &mut |stored| {
+        if stored.blob.sha256 != *sha256 {
+            used = used.saturating_add(stored.blob.size);
+        }
+        Ok(())
+    })?;
+    for (other, held) in reserved.iter().filter(|(other, _)| other.0 == *workspace) {
+        if other != name && read::blob(view, workspace, &other.1)?.is_none() {
+            used = used.saturating_add(held.size);
+        }
+    }
+    Ok(used)
+}
+
+/// Room for one file that is being uploaded; given back when it goes.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    quota: Arc<FileQuota>,
+    name: Name,
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut reserved = lock(&self.quota.reserved);
+        if let Some(held) = reserved.get_mut(&self.name) {
+            held.holders -= 1;
+            if held.holders == 0 {
+                reserved.remove(&self.name);
+            }
+        }
+    }
+}

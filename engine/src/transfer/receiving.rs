@@ -1,0 +1,131 @@
+//! The receiving side, the same on a device that downloads and on the server of an upload.
+
+use std::sync::Arc;
+
+use lastword_core::hash::ChunkId;
+use lastword_core::id::WorkspaceName;
+use lastword_core::limits::MAX_WANTED_CHUNKS;
+use lastword_core::manifest::Blob;
+use lastword_store::blobs::{Blobs, Receive, Received};
+use lastword_store::{BlobError, Store, read};
+
+use crate::error::Result;
+use crate::file_frames;
+use crate::writer::Writer;
+
+/// Pieces that are asked for ahead: about 4 MiB of them.
+const AHEAD: usize = 64;
+/// More are asked for once so few are under way.
+const REFILL: usize = AHEAD / 2;
+/// Bytes that are compared with the name of the file between two signs of life.
+const VERIFY_STEP_BYTES: u64 = 64 * 1024 * 1024;
+
+const _: () = assert!(AHEAD <= MAX_WANTED_CHUNKS);
+
+/// What is written in the same group as the file itself.
+pub(super) type Along = Box<dyn FnOnce(&mut Store) -> Result<()> + Send>;
+
+/// A file that comes, and the writer of the store that it goes into.
+pub(super) struct Receiving {
+    receive: Receive,
+    writer: Arc<Writer>,
+    workspace: WorkspaceName,
+}
+
+impl Receiving {
+    pub(super) fn new(
+        blobs: &Arc<Blobs>,
+        writer: &Arc<Writer>,
+        workspace: &WorkspaceName,
+        blob: Blob,
+    ) -> Self {
+        let receive = Receive::new(blobs, workspace, blob);
+        Self { receive, writer: Arc::clone(writer), workspace: workspace.clone() }
+    }
+
+    pub(super) fn here_bytes(&self) -> u64 {
+        self.receive.here_bytes()
+    }
+
+    pub(super) fn received_bytes(&self) -> u64 {
+        self.receive.received_bytes()
+    }
+
+    /// What to ask for now; nothing while enough is under way. Makes durable what is due.
+    pub(super) fn wants(&mut self) -> Result<Vec<ChunkId>> {
+        let wanted = self.receive.wanted();
+        if wanted > REFILL {
+            return Ok(Vec::new());
+        }
+        loop {
+            let asked = self.noting(|receive| receive.wants(AHEAD - wanted))?;
+            let is_due = self.receive.is_due();
+            if is_due {
+                self.save()?;
+            }
+            if !is_due || !asked.is_empty() {
+                return Ok(asked);
+            }
+        }
+    }
+
+    /// Takes a piece that came; false if it is none that was asked for.
+    pub(super) fn put(&mut self, bytes: &[u8]) -> Result<bool> {
+        let is_wanted = self.receive.put(bytes)?;
+        if self.receive.is_due() {
+            self.save()?;
+        }
+        Ok(is_wanted)
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.receive.is_complete()
+    }
+
+    /// Compares the whole with its name, and makes it the workspace's file together with what goes
+    /// `along`; `alive` is called now and then meanwhile.
+    pub(super) fn end(
+        mut self,
+        now_ms: i64,
+        along: Along,
+        alive: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        self.save()?;
+        let view = self.writer.view();
+        let blob = *self.receive.blob();
+        let known = read::blob(&*view, &self.workspace, &blob.sha256)?;
+        let is_known = known.is_some_and(|known| known.blob == blob);
+        if is_known && self.receive.received_bytes() == 0 {
+            return self.writer.run(along);
+        }
+        loop {
+            let (at, last) = self.noting(|receive| receive.verify(VERIFY_STEP_BYTES, now_ms))?;
+            if let Some(Received { frames, .. }) = &last {
+                let frames = frames.clone();
+                return self.writer.run(move |store| {
+                    file_frames::append_now(store, frames)?;
+                    along(store)
+                });
+            }
+            alive(at);
+        }
+    }
+
+    /// Makes durable what came, so that it need not come again.
+    pub(super) fn save(&mut self) -> Result<()> {
+        let received = self.receive.take()?;
+        file_frames::append(&self.writer, received.frames.clone())
+    }
+
+    /// A chunk that is here and not what was written is noted, so that the next attempt asks for
+    /// it.
+    fn noting<T>(
+        &mut self,
+        call: impl FnOnce(&mut Receive) -> std::result::Result<T, BlobError>,
+    ) -> Result<T> {
+        call(&mut self.receive).map_err(|error| {
+            file_frames::set_apart(&self.writer, &self.workspace, &error);
+            error.into()
+        })
+    }
+}

@@ -1,0 +1,256 @@
+//! The server's side of a connection that carries files.
+
+use lastword_core::hash::{BlobHash, ChunkId};
+use lastword_core::id::WorkspaceName;
+use lastword_core::manifest::Blob;
+use lastword_core::protocol::{FileMessage, FileRefusal, Role};
+use lastword_store::{BlobError, read};
+
+use super::receiving::Receiving;
+use crate::authority::Authority;
+use crate::environment::now_ms;
+use crate::error::{Error, Result};
+use crate::file_frames;
+use crate::owned;
+use crate::quota::Reservation;
+use crate::upload_policy::UploadRequest;
+
+/// What one user is served on one connection: one transfer at a time. Calls block on the disk.
+pub struct FileService {
+    authority: Authority,
+    user: String,
+    /// Number of the newest transfer.
+    newest: u64,
+    current: Option<Current>,
+}
+
+/// The transfer that is under way.
+enum Current {
+    Upload(Box<Upload>),
+    /// A download from that workspace.
+    Download(WorkspaceName),
+}
+
+struct Upload {
+    workspace: WorkspaceName,
+    blob: Blob,
+    receiving: Receiving,
+    /// Held until the state counts the file.
+    _room: Reservation,
+}
+
+/// Why a connection ends.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServiceError {
+    /// A message that may not come here.
+    #[error("{what}")]
+    Protocol {
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// The store failed; the device was told that the server cannot now.
+    #[error(transparent)]
+    Store(Error),
+}
+
+/// Takes what goes to the device.
+type Reply<'a> = &'a mut dyn FnMut(FileMessage);
+
+impl std::fmt::Debug for FileService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "FileService({}, transfer {})", self.user, self.newest)
+    }
+}
+
+impl FileService {
+    /// Serves a user who has proved to be that.
+    #[must_use]
+    pub fn new(authority: Authority, user: String) -> Self {
+        Self { authority, user, newest: 0, current: None }
+    }
+
+    /// Takes one message and answers it.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: the connection is to be closed.
+    pub fn take(&mut self, message: FileMessage, reply: Reply<'_>) -> Result<(), ServiceError> {
+        let transfer = match &message {
+            FileMessage::Offer { transfer, .. } | FileMessage::Fetch { transfer, .. } => {
+                if *transfer <= self.newest {
+                    return Err(ServiceError::Protocol { what: "the number of a transfer rises" });
+                }
+                self.leave();
+                self.newest = *transfer;
+                *transfer
+            }
+            FileMessage::Want { transfer, .. }
+            | FileMessage::Chunk { transfer, .. }
+            | FileMessage::Cancel { transfer } => *transfer,
+            _ => return Err(ServiceError::Protocol { what: "a device does not send this here" }),
+        };
+        if transfer != self.newest {
+            // It was under way when its transfer ended.
+            return Ok(());
+        }
+        let uploads = matches!(message, FileMessage::Offer { .. } | FileMessage::Chunk { .. });
+        match self.answer(message, reply) {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.leave();
+                let code = refusal(&error, uploads);
+                reply(FileMessage::Refused { transfer, code, message: error.to_string() });
+                match error {
+                    Error::Store(_) | Error::Closed => Err(ServiceError::Store(error)),
+                    _ => Ok(()),
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, message: FileMessage, reply: Reply<'_>) -> Result<()> {
+        match (message, &mut self.current) {
+            (FileMessage::Offer { workspace, blob, mime_type, name, .. }, _) => {
+                let upload = self.offered(workspace, blob, (&mime_type, &name))?;
+                self.current = Some(Current::Upload(Box::new(upload)));
+                self.go_on(reply)
+            }
+            (FileMessage::Fetch { transfer, workspace, sha256 }, _) => {
+                self.member(&workspace)?;
+                let stored = read::blob(&*self.authority.view(), &workspace, &sha256)?;
+                let hash = BlobHash::Sha256(sha256);
+                let blob = stored.ok_or(BlobError::Missing { hash })?.blob;
+                self.current = Some(Current::Download(workspace));
+                reply(FileMessage::Found { transfer, blob });
+                Ok(())
+            }
+            (FileMessage::Want { transfer, chunks, .. }, Some(Current::Download(workspace))) => {
+                let workspace = workspace.clone();
+                self.member(&workspace)?;
+                for id in &chunks {
+                    let bytes = self.chunk(&workspace, id)?;
+                    reply(FileMessage::Chunk { transfer, bytes });
+                }
+                Ok(())
+            }
+            (FileMessage::Chunk { bytes, .. }, Some(Current::Upload(upload))) => {
+                // What was not asked for is not kept.
+                if upload.receiving.put(&bytes)? { self.go_on(reply) } else { Ok(()) }
+            }
+            (FileMessage::Cancel { .. }, _) => {
+                self.leave();
+                Ok(())
+            }
+            // Of a transfer that was refused meanwhile.
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the transfer that is under way; what came of it stays.
+    fn leave(&mut self) {
+        if let Some(Current::Upload(mut upload)) = self.current.take()
+            && let Err(error) = upload.receiving.save()
+        {
+            tracing::warn!(%error, "what came of a file has to be sent again");
+        }
+    }
+
+    fn member(&self, workspace: &WorkspaceName) -> Result<Role> {
+        let view = self.authority.view();
+        let role = self.authority.role(&view, workspace, &self.user)?;
+        let meta = read::meta(&*view, workspace)?;
+        let is_there = !workspace.is_reserved() && meta.epoch.is_some();
+        let is_there = is_there && read::deleted_ms(&*view, workspace)?.is_none();
+        // A stranger learns nothing about what there is.
+        role.filter(|_| is_there).ok_or_else(|| Error::NoMember {
+            workspace: workspace.clone(),
+            user: self.user.clone(),
+        })
+    }
+
+    fn writer(&self, workspace: &WorkspaceName) -> Result<()> {
+        match self.member(workspace)? {
+            Role::Owner | Role::Editor => Ok(()),
+            Role::Viewer => Err(Error::UploadRefused {
+                message: format!("a viewer of {workspace} uploads no files"),
+            }),
+        }
+    }
+
+    fn offered(
+        &self,
+        workspace: WorkspaceName,
+        blob: Blob,
+        (mime_type, name): (&str, &str),
+    ) -> Result<Upload> {
+        self.writer(&workspace)?;
+        let view = || self.authority.view();
+        let room = self.authority.file_quota().reserve(view, &workspace, &blob)?;
+        let (hash, size_bytes) = (BlobHash::Sha256(blob.sha256), blob.size);
+        let (workspace_name, user) = (&workspace, self.user.as_str());
+        let request =
+            UploadRequest { workspace: workspace_name, user, hash, size_bytes, mime_type, name };
+        self.authority.may_upload(&request)?;
+        let (blobs, writer) = (self.authority.blobs()?, self.authority.writer());
+        let receiving = Receiving::new(&blobs, writer, &workspace, blob);
+        Ok(Upload { workspace, blob, receiving, _room: room })
+    }
+
+    /// Asks for what is missing of an upload, or ends it.
+    fn go_on(&mut self, reply: Reply<'_>) -> Result<()> {
+        let transfer = self.newest;
+        let Some(Current::Upload(upload)) = &mut self.current else { return Ok(()) };
+        let chunks = upload.receiving.wants()?;
+        if !chunks.is_empty() {
+            let stored = upload.receiving.here_bytes();
+            reply(FileMessage::Want { transfer, stored, chunks });
+        }
+        if !upload.receiving.is_complete() {
+            return Ok(());
+        }
+        let workspace = upload.workspace.clone();
+        // Nobody who lost the right to on the way adds a file.
+        self.writer(&workspace)?;
+        let Some(Current::Upload(upload)) = self.current.take() else { return Ok(()) };
+        let Upload { workspace, blob, receiving, _room } = *upload;
+        let (sha256, now_ms) = (blob.sha256, now_ms());
+        let of = workspace.clone();
+        let along = Box::new(move |store: &mut _| owned::set_stored(store, &of, &sha256, now_ms));
+        let alive = &mut |stored| {
+            reply(FileMessage::Want { transfer, stored, chunks: Vec::new() });
+        };
+        receiving.end(now_ms, along, alive)?;
+        let storage_id = BlobHash::Sha256(sha256).to_string();
+        reply(FileMessage::Committed { transfer, storage_id });
+        Ok(())
+    }
+
+    fn chunk(&self, workspace: &WorkspaceName, id: &ChunkId) -> Result<Vec<u8>> {
+        self.authority.blobs()?.read_newest(workspace, id).map_err(|error| {
+            file_frames::set_apart(self.authority.writer(), workspace, &error);
+            error.into()
+        })
+    }
+}
+
+impl Drop for FileService {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// What a device hears of an error.
+fn refusal(error: &Error, uploads: bool) -> FileRefusal {
+    match error {
+        Error::NoMember { .. } => FileRefusal::Forbidden,
+        Error::UploadRefused { .. } => FileRefusal::Policy,
+        Error::FilesOverQuota { .. } => FileRefusal::OverQuota,
+        Error::Blob(BlobError::TooLarge { .. }) => FileRefusal::TooLarge,
+        Error::Blob(BlobError::Missing { .. }) => FileRefusal::NotStored,
+        Error::Blob(BlobError::Manifest { .. }) if uploads => FileRefusal::NotThatFile,
+        // The next attempt brings it again.
+        Error::Blob(_) if uploads => FileRefusal::Unavailable,
+        Error::Blob(_) => FileRefusal::Damaged,
+        _ => FileRefusal::Unavailable,
+    }
+}

@@ -1,0 +1,570 @@
+//! Files that are carried between a device and the authority, message by message.
+
+use std::collections::VecDeque;
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier};
+use std::time::Duration;
+
+use lastword::core::hlc::Hlc;
+use lastword::core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
+use lastword::core::manifest::Blob;
+use lastword::core::op::{Action, Batch, Op};
+use lastword::core::protocol::{FileMessage, FileRefusal, Role};
+use lastword::core::value::{Record, Value};
+use lastword::store::{BlobError, keys, read};
+use lastword::{
+    AttachRequest, Authority, BlobHash, CollectOptions, Database, Direction, Ended, Ending, Error,
+    FileService, Files, MemberList, Progress, PushGate, Wire, download, upload,
+};
+
+const ANN: DeviceId = DeviceId([1; 16]);
+
+fn name(text: &str) -> WorkspaceName {
+    WorkspaceName::new(text).unwrap()
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    // xorshift64 (Marsaglia, 2003).
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// An authority with workspaces `main` and `other`.
+struct Server {
+    authority: Authority,
+    dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let server = Self { authority: Authority::open(dir.path()).unwrap(), dir };
+        for workspace in ["main", "other"] {
+            let request = AttachRequest {
+                attachment: 1,
+                device: ANN,
+                user: "ann".into(),
+                decided: 0,
+                epoch: None,
+                received_to: 0,
+                horizon: 0,
+                cover: [0; 16],
+                create: true,
+            };
+            let (tell, told) = channel();
+            let done = move |answer: Result<_, Error>| tell.send(answer.is_ok()).unwrap();
+            server.authority.attach(name(workspace), request, done).unwrap();
+            assert!(told.recv().unwrap());
+        }
+        server
+    }
+
+    fn wire(&self, user: &str) -> Local {
+        Local {
+            service: FileService::new(self.authority.clone(), user.into()),
+            waiting: VecDeque::new(),
+            said: Vec::new(),
+            left: usize::MAX,
+        }
+    }
+
+    /// A device writes the row of a file.
+    fn put_row(&self, counter: u64, hash: &BlobHash, action: Action) {
+        let (table, key) =
+            (TableName::new("file_meta").unwrap(), Key::new(&hash.to_string()).unwrap());
+        let op = Op { table, key, base: 0, revision: 1, hlc: Hlc(1), action };
+        let mut batch_id = BatchId::default();
+        batch_id.0[0] = u8::try_from(counter).unwrap();
+        let batch = Batch {
+            device: ANN,
+            counter,
+            batch_id,
+            created_ms: 5,
+            strict: false,
+            former: Vec::new(),
+            ops: vec![op],
+        };
+        let (tell, told) = channel();
+        let done = move |answer: Result<_, Error>| tell.send(answer.unwrap()).unwrap();
+        let (main, gate) = (name("main"), PushGate::default());
+        self.authority.decide(main, "ann".into(), batch, gate, done).unwrap();
+        told.recv().unwrap();
+    }
+
+    fn storage_id(&self, hash: &BlobHash) -> Option<Value> {
+        let view = self.authority.view();
+        let generation = read::meta(&*view, &name("main")).unwrap().generation;
+        let (table, key) = (TableName::new("file_meta").unwrap(), hash.to_string());
+        let key = keys::row_key(&name("main"), generation, &table, &Key::new(&key).unwrap());
+        read::row(&*view, &key).unwrap()?.row.record.get("storage_id")
+    }
+
+    fn blob(&self, workspace: &str, hash: &BlobHash) -> Option<Blob> {
+        let BlobHash::Sha256(sha256) = hash else { panic!("no sha256") };
+        let found = read::blob(&*self.authority.view(), &name(workspace), sha256).unwrap();
+        found.map(|stored| stored.blob)
+    }
+}
+
+/// Whatever a device sends is answered at once, on the same thread.
+struct Local {
+    service: FileService,
+    waiting: VecDeque<FileMessage>,
+    /// What kind of message went which way, and how many bytes it has.
+    said: Vec<(&'static str, usize)>,
+    /// The connection is cut after so many messages of the device.
+    left: usize,
+}
+
+fn kind(message: &FileMessage) -> (&'static str, usize) {
+    match message {
+        FileMessage::Offer { .. } => ("offer", 0),
+        FileMessage::Fetch { .. } => ("fetch", 0),
+        FileMessage::Found { .. } => ("found", 0),
+        FileMessage::Want { chunks, .. } => ("want", chunks.len()),
+        FileMessage::Chunk { bytes, .. } => ("chunk", bytes.len()),
+        FileMessage::Committed { .. } => ("committed", 0),
+        FileMessage::Refused { .. } => ("refused", 0),
+        _ => ("other", 0),
+    }
+}
+
+impl Wire for Local {
+    fn send(&mut self, message: FileMessage) -> Result<(), String> {
+        let cut = || "cut".to_owned();
+        self.left = self.left.checked_sub(1).ok_or_else(cut)?;
+        self.said.push(kind(&message));
+        let Self { service, waiting, .. } = self;
+        service
+            .take(message, &mut |answer| waiting.push_back(answer))
+            .map_err(|error| error.to_string())
+    }
+
+    fn receive(&mut self) -> Result<FileMessage, String> {
+        let message = self.waiting.pop_front().ok_or("the server says nothing")?;
+        self.said.push(kind(&message));
+        Ok(message)
+    }
+}
+
+/// A device with a database of its own.
+struct Phone {
+    db: Database,
+    _dir: tempfile::TempDir,
+}
+
+impl Phone {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { db: Database::open(dir.path().join("db")).unwrap(), _dir: dir }
+    }
+
+    fn files(&self, workspace: &str) -> Files {
+        self.db.workspace(workspace).unwrap().files()
+    }
+
+    fn attach(&self, workspace: &str, content: &[u8]) -> BlobHash {
+        let ws = self.db.workspace(workspace).unwrap();
+        let staged = ws.files().stage_from(content, "photo.png", &mut |_| {}).unwrap();
+        ws.write(|tx| tx.attach(&staged, "image/png")).unwrap();
+        staged.hash()
+    }
+}
+
+fn sha256(hash: &BlobHash) -> [u8; 32] {
+    match hash {
+        BlobHash::Sha256(sha256) => *sha256,
+        BlobHash::Md5(_) => panic!("an old hash"),
+    }
+}
+
+fn go_on(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn up(files: &Files, hash: &BlobHash, wire: &mut Local) -> Result<Ended, Ending> {
+    upload(files, sha256(hash), wire, 1, &mut go_on)
+}
+
+fn down(files: &Files, hash: &BlobHash, wire: &mut Local) -> Result<Ended, Ending> {
+    download(files, sha256(hash), wire, 1, &mut go_on)
+}
+
+fn bytes(files: &Files, hash: &BlobHash) -> Vec<u8> {
+    let mut out = Vec::new();
+    files.open(hash).unwrap().read_to_end(&mut out).unwrap();
+    out
+}
+
+fn code(ending: &Ending) -> FileRefusal {
+    match ending {
+        Ending::Refused { code, .. } => *code,
+        other => panic!("not refused: {other}"),
+    }
+}
+
+/// R3.3, R3.4, B2: what one device attaches another one gets, chunk by chunk and whole; its row
+/// says where it is, whether it came before the bytes or after them, and also in a new life.
+#[test]
+fn a_file_goes_up_and_comes_down() {
+    let (server, phone, laptop) = (Server::new(), Phone::new(), Phone::new());
+    // None, one, a few, and chunks enough that they are asked for in more than one go.
+    for (counter, len) in [0, 1, 300_000, 9_000_000].into_iter().enumerate() {
+        let content = noise(counter as u64, len);
+        let hash = phone.attach("main", &content);
+        let record = Record::new(&[("hash".into(), Value::Text(hash.to_string()))]).unwrap();
+        let create = Action::Create { record, replace: false };
+        let counter = 3 * counter as u64;
+        server.put_row(counter + 1, &hash, create.clone());
+        assert_eq!(server.storage_id(&hash), None);
+        let moved = up(&phone.files("main"), &hash, &mut server.wire("ann")).unwrap();
+        assert_eq!(moved.total_bytes, len as u64);
+        let stored = Some(Value::Text(hash.to_string()));
+        assert_eq!(server.storage_id(&hash), stored);
+        server.put_row(counter + 2, &hash, Action::Delete);
+        server.put_row(counter + 3, &hash, create);
+        assert_eq!(server.storage_id(&hash), stored, "a new life of a file that is stored");
+
+        let moved = down(&laptop.files("main"), &hash, &mut server.wire("bob")).unwrap();
+        assert!(moved.moved_bytes >= len as u64);
+        assert!(bytes(&laptop.files("main"), &hash) == content, "{len} bytes");
+    }
+}
+
+/// B2: a transfer that is cut at any message goes on where it was: nothing that came is asked for
+/// again, and the file is there when the last piece is.
+#[test]
+fn a_transfer_goes_on_wherever_it_was_cut() {
+    let (server, phone) = (Server::new(), Phone::new());
+    let content = noise(3, 2_000_000);
+    let hash = phone.attach("main", &content);
+    let files = phone.files("main");
+    let (mut moved, mut cuts) = (0, 0);
+    for attempt in 0.. {
+        assert!(attempt < 50, "it never ends");
+        let mut wire = server.wire("ann");
+        wire.left = 5;
+        let ended = up(&files, &hash, &mut wire);
+        moved +=
+            wire.said.iter().filter(|(kind, _)| *kind == "chunk").map(|(_, l)| l).sum::<usize>();
+        match ended {
+            Ok(_) => break,
+            Err(Ending::Cut { .. }) => assert!(server.blob("main", &hash).is_none()),
+            Err(other) => panic!("{other}"),
+        }
+        cuts += 1;
+    }
+    assert!(cuts >= 5, "{cuts}");
+    let pages = moved - content.len();
+    assert!(pages < 10_000, "{pages} bytes came that are none of the file");
+
+    let (laptop, mut came) = (Phone::new(), 0);
+    for attempt in 0.. {
+        assert!(attempt < 50, "it never ends");
+        let mut wire = server.wire("ann");
+        // The root, then half of what was asked for.
+        wire.left = 3;
+        let seen = &mut 0;
+        let mut watch = |progress: Progress| {
+            *seen = progress.moved_bytes;
+            ControlFlow::Continue(())
+        };
+        let ended = download(&laptop.files("main"), sha256(&hash), &mut wire, 1, &mut watch);
+        came += *seen;
+        match ended {
+            Ok(_) => break,
+            Err(Ending::Cut { .. }) => {}
+            Err(other) => panic!("{other}"),
+        }
+    }
+    assert!(came - (content.len() as u64) < 10_000, "{came} bytes came");
+    assert!(bytes(&laptop.files("main"), &hash) == content);
+}
+
+/// B2: whoever has an earlier version gets what differs and no more.
+#[test]
+fn only_what_an_edit_changed_is_carried() {
+    let (server, phone, laptop) = (Server::new(), Phone::new(), Phone::new());
+    let old = noise(11, 24_000_000);
+    let mut new = old.clone();
+    for at in [1_000_000, 9_000_000, 20_000_000] {
+        new.splice(at..at + 10, *b"something longer than that");
+    }
+    let before = phone.attach("main", &old);
+    up(&phone.files("main"), &before, &mut server.wire("ann")).unwrap();
+    down(&laptop.files("main"), &before, &mut server.wire("ann")).unwrap();
+    let after = phone.attach("main", &new);
+    let up = up(&phone.files("main"), &after, &mut server.wire("ann")).unwrap();
+    let down = down(&laptop.files("main"), &after, &mut server.wire("ann")).unwrap();
+    assert!(up.moved_bytes < 800_000 && down.moved_bytes < 800_000, "{up:?} {down:?}");
+    assert!(bytes(&laptop.files("main"), &after) == new);
+}
+
+/// R4.1: content that the workspace has is uploaded without a chunk, and another
+/// workspace that has it gives no hint: the same messages as if nobody had it.
+#[test]
+fn existence_shows_inside_a_workspace_only() {
+    let (server, phone, other) = (Server::new(), Phone::new(), Phone::new());
+    let content = noise(5, 1_000_000);
+    let hash = phone.attach("main", &content);
+    let mut first = server.wire("ann");
+    up(&phone.files("main"), &hash, &mut first).unwrap();
+    let mut again = server.wire("ann");
+    let moved = up(&phone.files("main"), &hash, &mut again).unwrap();
+    assert_eq!((moved.moved_bytes, &again.said[..]), (0, &[("offer", 0), ("committed", 0)][..]));
+
+    other.attach("other", &content);
+    let mut elsewhere = server.wire("eve");
+    up(&other.files("other"), &hash, &mut elsewhere).unwrap();
+    assert_eq!(elsewhere.said, first.said);
+    // Nor does a download.
+    let unknown = BlobHash::Sha256([9; 32]);
+    let third = noise(6, 1000);
+    let only_main = phone.attach("main", &third);
+    up(&phone.files("main"), &only_main, &mut server.wire("ann")).unwrap();
+    let told = |hash: &BlobHash| {
+        let ending = down(&other.files("other"), hash, &mut server.wire("eve")).unwrap_err();
+        (code(&ending), ending.to_string().replace(&hash.to_string(), "it"))
+    };
+    assert_eq!(told(&only_main), told(&unknown));
+    assert_eq!(told(&unknown).0, FileRefusal::NotStored);
+}
+
+/// R8.1: a stranger hears the same of a workspace that exists and of one that does not; a viewer
+/// reads files and brings none.
+#[test]
+fn who_may_not_is_refused() {
+    let (server, phone) = (Server::new(), Phone::new());
+    let hash = phone.attach("main", b"hello");
+    up(&phone.files("main"), &hash, &mut server.wire("ann")).unwrap();
+    let mut list = MemberList::default();
+    list.add(name("main"), Key::new("vic").unwrap(), Role::Viewer);
+    server.authority.admit(list).unwrap();
+    let told = |workspace: &str| {
+        phone.attach(workspace, b"hello");
+        let ending = up(&phone.files(workspace), &hash, &mut server.wire("eve")).unwrap_err();
+        (code(&ending), ending.to_string().replace(workspace, "it"))
+    };
+    assert_eq!(told("main"), told("nowhere"));
+    assert_eq!(told("main").0, FileRefusal::Forbidden);
+    let viewer = Phone::new();
+    down(&viewer.files("main"), &hash, &mut server.wire("vic")).unwrap();
+    let ending = up(&viewer.files("main"), &hash, &mut server.wire("vic")).unwrap_err();
+    assert_eq!(code(&ending), FileRefusal::Policy);
+    assert!(ending.to_string().contains("viewer"), "{ending}");
+}
+
+/// R9.2: what the server's software has against a file is the error of its transfer.
+#[test]
+fn a_policy_refuses_with_its_own_words() {
+    let (server, phone) = (Server::new(), Phone::new());
+    server.authority.rule_uploads(|file| match (file.mime_type, file.name) {
+        ("image/png", "photo.png") => Err(format!("no pictures from {}", file.user)),
+        other => panic!("{other:?}"),
+    });
+    let hash = phone.attach("main", b"hello");
+    let ending = up(&phone.files("main"), &hash, &mut server.wire("ann")).unwrap_err();
+    assert_eq!(
+        (code(&ending), ending.to_string()),
+        (FileRefusal::Policy, "no pictures from ann".into())
+    );
+    server.authority.rule_uploads(|_| panic!("the policy is broken"));
+    let ending = up(&phone.files("main"), &hash, &mut server.wire("ann")).unwrap_err();
+    assert_eq!(code(&ending), FileRefusal::Policy, "{ending}");
+    assert!(server.blob("main", &hash).is_none());
+}
+
+/// R10.3: a file over the limit is refused before it comes, on both sides.
+#[test]
+fn a_file_that_is_too_long_is_refused_before_it_comes() {
+    let (server, phone) = (Server::new(), Phone::new());
+    let hash = phone.attach("main", &noise(1, 100_001));
+    server.authority.limit_files(100_000, u64::MAX);
+    let mut wire = server.wire("ann");
+    let ending = up(&phone.files("main"), &hash, &mut wire).unwrap_err();
+    assert_eq!(code(&ending), FileRefusal::TooLarge);
+    assert_eq!(wire.said, [("offer", 0), ("refused", 0)]);
+    assert!(ending.to_string().contains("100000"), "{ending}");
+
+    server.authority.limit_files(u64::MAX, u64::MAX);
+    up(&phone.files("main"), &hash, &mut server.wire("ann")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let db = Database::builder().max_file_bytes(100_000).open(dir.path().join("db")).unwrap();
+    let mut wire = server.wire("ann");
+    let ending = down(&db.workspace("main").unwrap().files(), &hash, &mut wire).unwrap_err();
+    let Ending::Here(Error::Blob(BlobError::TooLarge { limit: 100_000 })) = ending else {
+        panic!("{ending}");
+    };
+    assert_eq!(wire.said, [("fetch", 0), ("found", 0)]);
+}
+
+/// R10.3: of 50 uploads that race for the last of the room exactly those that fit pass,
+/// in whatever order, and one that ends without its file gives its room back.
+#[test]
+fn a_race_for_the_last_of_the_room_is_won_by_those_that_fit() {
+    let server = Arc::new(Server::new());
+    let phone = Phone::new();
+    let full = phone.attach("main", &noise(1, 99_000));
+    up(&phone.files("main"), &full, &mut server.wire("ann")).unwrap();
+    server.authority.limit_files(u64::MAX, 100_000);
+    // One that was begun and left holds no room.
+    let left = phone.attach("main", &noise(2, 900));
+    let mut wire = server.wire("ann");
+    wire.left = 1;
+    up(&phone.files("main"), &left, &mut wire).unwrap_err();
+    drop(wire);
+    let start = Arc::new(Barrier::new(50));
+    let racers: Vec<_> = (0..50)
+        .map(|seed| {
+            let hash = phone.attach("main", &noise(100 + seed, 100));
+            let (server, start, files) = (server.clone(), start.clone(), phone.files("main"));
+            std::thread::spawn(move || {
+                start.wait();
+                up(&files, &hash, &mut server.wire("ann"))
+            })
+        })
+        .collect();
+    let ended: Vec<_> = racers.into_iter().map(|racer| racer.join().unwrap()).collect();
+    let refused: Vec<_> = ended.iter().filter_map(|ended| ended.as_ref().err()).collect();
+    assert_eq!(ended.len() - refused.len(), 10);
+    assert!(refused.iter().all(|ending| code(ending) == FileRefusal::OverQuota), "{refused:?}");
+    // What is there already takes no more room.
+    up(&phone.files("main"), &full, &mut server.wire("ann")).unwrap();
+}
+
+/// R4.2, I31: a file that is offered under the name of another one is not kept, and the name stays
+/// free for the real one.
+#[test]
+fn a_false_name_is_found_out() {
+    let (server, phone) = (Server::new(), Phone::new());
+    let (real, content) = (noise(1, 400_000), noise(2, 400_000));
+    let hash = phone.attach("main", &content);
+    let name_of_real = phone.attach("main", &real);
+    let files = phone.files("main");
+    /// Says another hash in the offer.
+    struct Liar(Local, [u8; 32]);
+    impl Wire for Liar {
+        fn send(&mut self, message: FileMessage) -> Result<(), String> {
+            self.0.send(match message {
+                FileMessage::Offer { transfer, workspace, blob, mime_type, name } => {
+                    let blob = Blob { sha256: self.1, ..blob };
+                    FileMessage::Offer { transfer, workspace, blob, mime_type, name }
+                }
+                other => other,
+            })
+        }
+        fn receive(&mut self) -> Result<FileMessage, String> {
+            self.0.receive()
+        }
+    }
+    let mut liar = Liar(server.wire("ann"), sha256(&name_of_real));
+    let ending = upload(&files, sha256(&hash), &mut liar, 1, &mut go_on).unwrap_err();
+    assert_eq!(code(&ending), FileRefusal::NotThatFile);
+    assert!(server.blob("main", &name_of_real).is_none());
+    up(&files, &name_of_real, &mut server.wire("ann")).unwrap();
+    let laptop = Phone::new();
+    down(&laptop.files("main"), &name_of_real, &mut server.wire("ann")).unwrap();
+    assert!(bytes(&laptop.files("main"), &name_of_real) == real);
+}
+
+/// I32: bytes that rotted at the server reach nobody; the next upload of the file heals them.
+#[test]
+fn what_rotted_at_the_server_is_healed_by_an_upload() {
+    let (server, phone, laptop) = (Server::new(), Phone::new(), Phone::new());
+    let content = noise(1, 500_000);
+    let hash = phone.attach("main", &content);
+    up(&phone.files("main"), &hash, &mut server.wire("ann")).unwrap();
+    let packs = std::fs::read_dir(server.dir.path()).unwrap().map(|file| file.unwrap().path());
+    let probe = &content[250_000..250_064];
+    let mut flipped = 0;
+    for path in packs {
+        let Ok(mut file) = std::fs::read(&path) else { continue };
+        if let Some(at) = file.windows(64).position(|window| window == probe) {
+            file[at] ^= 1;
+            std::fs::write(&path, file).unwrap();
+            flipped += 1;
+        }
+    }
+    assert_eq!(flipped, 1);
+    let ending = down(&laptop.files("main"), &hash, &mut server.wire("ann")).unwrap_err();
+    assert_eq!(code(&ending), FileRefusal::Damaged);
+    let moved = up(&phone.files("main"), &hash, &mut server.wire("ann")).unwrap();
+    assert!(moved.moved_bytes < 300_000, "one chunk: {moved:?}");
+    down(&laptop.files("main"), &hash, &mut server.wire("ann")).unwrap();
+    assert!(bytes(&laptop.files("main"), &hash) == content);
+}
+
+/// R3.2, R3.5: the row of a transfer is written with the batch that attaches the file and never
+/// leaves the device; a file that the server has is not queued again.
+#[test]
+fn what_waits_is_a_row_of_the_device() {
+    let phone = Phone::new();
+    let ws = phone.db.workspace("main").unwrap();
+    let files = ws.files();
+    let hash = phone.attach("main", b"hello");
+    let waiting = files.transfer(Direction::Upload, &hash).unwrap().unwrap();
+    assert_eq!((waiting.bytes_total, waiting.attempts, waiting.last_error), (5, 0, None));
+    let status = ws.status().unwrap();
+    assert_eq!(status.undecided, 1, "the batch has the row of the file alone");
+    files.pause(Direction::Upload, &hash).unwrap();
+    files.resume(Direction::Upload, &hash).unwrap();
+    files.cancel(Direction::Upload, &hash).unwrap();
+    assert_eq!(files.transfers().unwrap(), []);
+    assert!(matches!(files.pause(Direction::Upload, &hash), Err(Error::NotFound { .. })));
+    assert_eq!(ws.status().unwrap().undecided, 1);
+    assert!(matches!(files.evict(&hash), Err(Error::NotUploaded { .. })));
+    assert!(files.fetch(&BlobHash::Sha256([1; 32])).unwrap());
+    assert!(!files.fetch(&hash).unwrap(), "it is here");
+}
+
+/// R7.2: a file at the server that no row names goes, once it was condemned and its grace is over;
+/// one that a row names stays; and an upload that is under way keeps what it has found.
+#[test]
+fn the_server_collects_what_no_row_names() {
+    let (server, phone) = (Server::new(), Phone::new());
+    let (named, lone) =
+        (phone.attach("main", &noise(1, 300_000)), phone.attach("main", &noise(2, 300_000)));
+    for hash in [&named, &lone] {
+        up(&phone.files("main"), hash, &mut server.wire("ann")).unwrap();
+    }
+    let record = Record::new(&[("hash".into(), Value::Text(named.to_string()))]).unwrap();
+    server.put_row(1, &named, Action::Create { record, replace: false });
+    let at_once = CollectOptions {
+        staged: Duration::ZERO,
+        grace: Duration::ZERO,
+        ..CollectOptions::default()
+    };
+    let collect = || server.authority.collect(&name("main"), at_once).unwrap();
+    assert_eq!(
+        server
+            .authority
+            .collect(&name("main"), CollectOptions::default())
+            .unwrap()
+            .totals
+            .condemned_chunks,
+        0
+    );
+    collect();
+    // Condemned, and then needed again by an upload that finds it.
+    let moved = up(&phone.files("main"), &lone, &mut server.wire("ann")).unwrap();
+    assert!(moved.total_bytes == 300_000, "{moved:?}");
+    for _ in 0..4 {
+        collect();
+    }
+    assert!(server.blob("main", &lone).is_none());
+    assert!(server.blob("main", &named).is_some());
+    let laptop = Phone::new();
+    down(&laptop.files("main"), &named, &mut server.wire("ann")).unwrap();
+    let moved = up(&phone.files("main"), &lone, &mut server.wire("ann")).unwrap();
+    assert!(moved.moved_bytes >= 300_000, "what went comes again: {moved:?}");
+    down(&laptop.files("main"), &lone, &mut server.wire("ann")).unwrap();
+    assert!(bytes(&laptop.files("main"), &lone) == noise(2, 300_000));
+}

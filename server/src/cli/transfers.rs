@@ -1,0 +1,100 @@
+//! Waiting for files that are on their way, with progress for people.
+
+use std::time::{Duration, Instant};
+
+use lastword::{BlobHash, Direction, Transfer, TransferState};
+
+use super::failure::Failure;
+use super::output;
+use super::session::{Connection, Session};
+
+/// How long a transfer that cannot go on is waited for, unless the user said otherwise.
+const OUTAGE: Duration = Duration::from_secs(60);
+/// How often the wait looks up to show its progress.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Waits until every upload that waits has ended; answers how many there were. Failed and paused
+/// ones are left alone: the first is told.
+pub(super) fn wait_uploads(
+    session: &Session,
+    connection: &mut Connection,
+    timeout: Option<Duration>,
+) -> Result<u64, Failure> {
+    let is_upload = |transfer: &Transfer| transfer.direction == Direction::Upload;
+    let before = pending(session, &is_upload)?.len() as u64;
+    wait(session, connection, timeout, "uploading", &is_upload)?;
+    Ok(before)
+}
+
+/// Downloads a file and waits until it is here.
+pub(super) fn download(
+    session: &Session,
+    connection: &mut Connection,
+    timeout: Option<Duration>,
+    hash: &BlobHash,
+) -> Result<(), Failure> {
+    if !session.ws.files().fetch(hash)? {
+        return Ok(());
+    }
+    let text = hash.to_string();
+    let is_it =
+        |transfer: &Transfer| transfer.direction == Direction::Download && transfer.hash == text;
+    wait(session, connection, timeout, "downloading", &is_it)
+}
+
+fn pending(session: &Session, of: &dyn Fn(&Transfer) -> bool) -> Result<Vec<Transfer>, Failure> {
+    let mut all = session.ws.files().transfers()?;
+    all.retain(|transfer| of(transfer) && transfer.state != TransferState::Paused);
+    Ok(all)
+}
+
+fn wait(
+    session: &Session,
+    connection: &mut Connection,
+    timeout: Option<Duration>,
+    what: &'static str,
+    of: &dyn Fn(&Transfer) -> bool,
+) -> Result<(), Failure> {
+    let bar = output::bytes_progress();
+    bar.set_message(what);
+    let patience = timeout.unwrap_or(OUTAGE);
+    let (mut alive, mut done) = (Instant::now(), None);
+    loop {
+        let view = session.ws.read()?;
+        let pending = pending(session, of)?;
+        if let Some(failed) = pending.iter().find(|one| one.state == TransferState::Failed) {
+            bar.finish_and_clear();
+            let (hash, direction) = (&failed.hash, failed.direction);
+            let why = failed.last_error.as_deref().unwrap_or("no reason is known");
+            return Err(Failure::failed(format!(
+                "{direction} of {hash}: {why}; once that has changed, run `lastword files resume \
+                 {hash}`"
+            )));
+        }
+        if pending.is_empty() {
+            bar.finish_and_clear();
+            return Ok(());
+        }
+        let total: u64 = pending.iter().map(|one| one.bytes_total).sum();
+        let now: u64 = pending.iter().map(|one| one.bytes_done).sum();
+        bar.set_length(total);
+        bar.set_position(now);
+        connection.look(session)?;
+        if done != Some((now, pending.len())) {
+            (alive, done) = (Instant::now(), Some((now, pending.len())));
+        }
+        // Comparing a large file with its name takes a while in which nothing moves.
+        let is_running = pending.iter().any(|one| one.state == TransferState::Running);
+        if alive.elapsed() >= patience && !(is_running && timeout.is_none()) {
+            bar.finish_and_clear();
+            let why = pending.iter().find_map(|one| one.last_error.clone());
+            let why = why.unwrap_or_else(|| "no server was reached".into());
+            let left = output::counted(pending.len() as u64, "file", "files");
+            return Err(Failure::unreachable(format!(
+                "{what} {left}: {why}; what was carried stays, and `lastword sync` goes on with it"
+            )));
+        }
+        // Progress is a write, so it wakes.
+        let _ = session.ws.wait_after(&view, Some(LOOK));
+    }
+}

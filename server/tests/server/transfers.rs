@@ -1,0 +1,298 @@
+//! Files between processes: uploads and downloads in the background, through a server that is
+//! killed, a device that is killed, and connections that are cut.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Instant;
+
+use lastword::{BlobHash, Direction, TransferState, Workspace};
+
+use crate::common::{Device, PATIENCE, Server, command, lastword};
+
+/// Length of the file that goes through kills, in MiB.
+fn size_mib() -> usize {
+    std::env::var("LASTWORD_FILE_MIB").map_or(48, |text| text.parse().expect("a number"))
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    // xorshift64 (Marsaglia, 2003).
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut out = Vec::with_capacity(len + 8);
+    while out.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        out.extend_from_slice(&state.to_le_bytes());
+    }
+    out.truncate(len);
+    out
+}
+
+/// A proxy that counts what passes; it waits for no one.
+struct Counter {
+    address: String,
+    passed: Arc<(Mutex<Passed>, Condvar)>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Passed {
+    up: usize,
+    down: usize,
+}
+
+impl Counter {
+    fn before(server: &Server) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address").to_string();
+        let passed: Arc<(Mutex<Passed>, Condvar)> = Arc::default();
+        let (counts, target) = (passed.clone(), server.address());
+        std::thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                let Ok(far) = TcpStream::connect(&target) else { continue };
+                let (near2, far2) =
+                    (near.try_clone().expect("a socket"), far.try_clone().expect("a socket"));
+                let (counts, counts2) = (counts.clone(), counts.clone());
+                std::thread::spawn(move || pass(&near, &far, &counts, |all| &mut all.up));
+                std::thread::spawn(move || pass(&far2, &near2, &counts2, |all| &mut all.down));
+            }
+        });
+        Self { address, passed }
+    }
+
+    fn url(&self) -> String {
+        format!("ws://{}", self.address)
+    }
+
+    fn passed(&self) -> Passed {
+        *self.passed.0.lock().expect("no panic")
+    }
+
+    /// Waits until that many bytes went up.
+    fn wait_up(&self, bytes: usize) {
+        let passed = self.passed.0.lock().expect("no panic");
+        let waited = self.passed.1.wait_timeout_while(passed, PATIENCE, |all| all.up < bytes);
+        assert!(!waited.expect("no panic").1.timed_out(), "{bytes} bytes never went up");
+    }
+}
+
+fn pass(
+    mut from: &TcpStream,
+    mut to: &TcpStream,
+    counts: &(Mutex<Passed>, Condvar),
+    of: impl Fn(&mut Passed) -> &mut usize,
+) {
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        *of(&mut counts.0.lock().expect("no panic")) += read;
+        counts.1.notify_all();
+        if to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    // The other side may be gone already.
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+fn hash_of(told: &str) -> String {
+    told.split_whitespace().next().expect("a hash").to_owned()
+}
+
+/// Waits until the transfer of a file has ended well.
+fn wait_for_end(ws: &Workspace, direction: Direction, hash: &BlobHash) {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        let view = ws.read().expect("the store reads");
+        let Some(row) = ws.files().transfer(direction, hash).expect("the store reads") else {
+            return;
+        };
+        assert!(row.state != TransferState::Failed, "{row:?}");
+        let left = until.saturating_duration_since(Instant::now());
+        assert!(ws.wait_after(&view, Some(left)), "stuck: {row:?}");
+    }
+}
+
+/// Kills a device while it uploads, once that many bytes went up in all.
+fn killed_at(dir: &Path, counter: &Counter, bytes: usize) {
+    let link = ["--server", &counter.url(), "--token", "ann"];
+    let args = [&["sync", "--data", "a"][..], &link].concat();
+    let mut upload = command(dir, &args).stdout(Stdio::null()).spawn().expect("the binary runs");
+    counter.wait_up(bytes);
+    upload.kill().expect("it can be killed");
+    upload.wait().expect("it ends");
+}
+
+/// R3.1, R3.5, B2: a file that was attached offline is uploaded later by a device that is killed
+/// twice on the way, and no chunk that had arrived is sent again. Another device, which has an
+/// earlier version, downloads what the edits changed and no more.
+#[test]
+fn an_upload_survives_kills_and_a_download_brings_what_changed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let server = Server::start(&dir.join("server"));
+    let counter = Counter::before(&server);
+    let size = size_mib() << 20;
+    let old = noise(1, size);
+    fs::write(dir.join("old"), &old).expect("it writes");
+    let first = hash_of(&lastword(dir, &["files", "put", "old", "--data", "a"]).ok());
+    for share in [1, 2] {
+        killed_at(dir, &counter, size * share / 3);
+    }
+    let link = ["--server", &counter.url(), "--token", "ann"];
+    let told = lastword(dir, &[&["sync", "--data", "a"][..], &link].concat()).ok();
+    assert!(told.contains("uploaded 1 file"), "{told}");
+    let up = counter.passed().up;
+    // What was in sockets when they broke, twice, and records, lists of chunks and envelopes.
+    let limit = size + size / 50 + 2 * (5 << 20);
+    assert!(up <= limit, "{up} bytes went up for a file of {size}");
+
+    let get = |hash: &str, out: &str| {
+        let args = ["files", "get", hash, "--out", out, "--data", "b"];
+        lastword(dir, &[&args[..], &link].concat()).ok();
+        fs::read(dir.join(out)).expect("it is there")
+    };
+    assert!(get(&first, "old.b") == old, "other bytes came");
+
+    let edits = (size_mib() * 35).div_ceil(300);
+    let mut new = old;
+    for edit in 0..edits {
+        let at = (edit * 2 + 1) * size / (2 * edits);
+        new.splice(at..at + 7, format!("edit {edit} of this file").into_bytes());
+    }
+    fs::write(dir.join("new"), &new).expect("it writes");
+    let args = ["files", "put", "new", "--data", "a"];
+    let second = hash_of(&lastword(dir, &[&args[..], &link].concat()).ok());
+    let before = counter.passed().down;
+    assert!(get(&second, "new.b") == new, "other bytes came");
+    let down = counter.passed().down - before;
+    // A name and a length for each chunk of about 64 KiB, and the records.
+    let list = size / (48 << 10) * 36 + 20_000;
+    assert!(down <= size / 25 + list, "{down} bytes came for {edits} edits of {size} bytes");
+}
+
+/// R3.5, R10.2: a server that is killed in the middle of an upload goes on where it was once it is
+/// back, by itself; the row says meanwhile why nothing moves.
+#[test]
+fn an_upload_survives_a_server_that_is_killed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let mut server = Server::start(&dir.join("server"));
+    let counter = Counter::before(&server);
+    let mut device = Device::open(&dir.join("a"));
+    let size = 40 << 20;
+    let staged = device.ws.files().stage_from(&noise(2, size)[..], "big", &mut |_| {});
+    let staged = staged.expect("it is stored");
+    let mime = "application/octet-stream";
+    device.ws.write(|tx| tx.attach(&staged, mime)).expect("the write is durable");
+    device.connect(&counter.url(), "ann");
+    counter.wait_up(size / 2);
+    server.restart();
+    wait_for_end(&device.ws, Direction::Upload, &staged.hash());
+    let up = counter.passed().up;
+    // A killed server has what it said was stored: 8 MiB may be lost, 4 MiB were on their way.
+    assert!(up <= size + (16 << 20), "{up} bytes went up for a file of {size}");
+    device.caught_up();
+    let listed = device.ws.files().list().expect("the store reads");
+    assert!(listed[0].is_uploaded, "{listed:?}");
+    // Evicted, its room is free, and it comes back on demand.
+    device.ws.files().evict(&staged.hash()).expect("the server has it");
+    assert!(device.ws.files().open(&staged.hash()).is_err());
+    device.ws.files().fetch(&staged.hash()).expect("the write is durable");
+    wait_for_end(&device.ws, Direction::Download, &staged.hash());
+    assert_eq!(device.ws.files().open(&staged.hash()).expect("here").size_bytes(), size as u64);
+}
+
+/// R3.5: what a user sees of a transfer that cannot go on: why, and what to do.
+#[test]
+fn a_transfer_that_cannot_go_on_says_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let access = ["--dev".to_owned(), "--max-file-bytes".into(), "1MB".into()];
+    let server = Server::start_with(&dir.join("server"), &access, "127.0.0.1:0");
+    let link = ["--server", &server.url, "--token", "ann"];
+    fs::write(dir.join("large"), noise(3, 1_000_001)).expect("it writes");
+    fs::write(dir.join("small"), noise(4, 1_000_000)).expect("it writes");
+    let put = |file: &str, data: &str| {
+        lastword(dir, &[&["files", "put", file, "--data", data][..], &link].concat())
+    };
+    let told = put("large", "a").fails(1);
+    assert!(told.contains("over the limit of 1000000 bytes"), "{told}");
+    assert!(told.contains("files resume sha256:"), "{told}");
+    let status = lastword(dir, &["files", "status", "--data", "a"]).ok();
+    assert!(status.contains("failed") && status.contains("over the limit"), "{status}");
+    let hash = hash_of(&put("small", "b").ok());
+    let large = status.split_whitespace().find(|word| word.starts_with("sha256:")).expect("it");
+    let files =
+        |verb: &str, hash: &str, data: &str| lastword(dir, &["files", verb, hash, "--data", data]);
+    files("cancel", large, "a").ok();
+    let gone = files("cancel", large, "a").fails(1);
+    assert!(gone.contains("not on its way"), "{gone}");
+    // The record of the large one came; its bytes never will.
+    let args = ["files", "get", large, "--data", "c", "--timeout", "1s"];
+    let missing = lastword(dir, &[&args[..], &link].concat()).fails(4);
+    assert!(missing.contains("is not here"), "{missing}");
+    files("cancel", large, "c").ok();
+    let args = ["files", "get", &hash, "--data", "c", "--out", "copy"];
+    lastword(dir, &[&args[..], &link].concat()).ok();
+    assert!(fs::read(dir.join("copy")).expect("it is there") == noise(4, 1_000_000));
+    files("evict", &hash, "c").ok();
+    let listed = lastword(dir, &["files", "list", "--data", "c"]).ok();
+    assert!(listed.contains("small: 976.56 KiB, at the server"), "{listed}");
+    let refused = files("evict", large, "a").fails(1);
+    assert!(refused.contains("is not at the server yet"), "{refused}");
+    let offline = lastword(dir, &["files", "get", &hash, "--data", "c", "--offline"]).fails(1);
+    assert!(offline.contains("is not here"), "{offline}");
+}
+
+/// One HTTP request; status and body of its answer.
+fn post(address: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    let bearer = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
+    let len = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nHost: {address}\r\n{bearer}Content-Type: application/json\r\n\
+         Content-Length: {len}\r\nConnection: close\r\n\r\n{body}"
+    );
+    socket.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("answered");
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (status, answer.split("\r\n\r\n").nth(1).unwrap_or_default().to_owned())
+}
+
+/// R7.3: an owner may have the server collect, over HTTP; anybody else gets 403. Whoever is on the
+/// machine may too, and is told why each file stays.
+#[test]
+fn owners_may_collect_and_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    fs::write(dir.join("members"), "t1, ann, main, owner\nt2, bob, main, editor\n")
+        .expect("written");
+    let access = ["--tokens".to_owned(), dir.join("members").display().to_string()];
+    let server = Server::start_with(&dir.join("srv"), &access, "127.0.0.1:0");
+    fs::write(dir.join("doc"), b"hello").expect("it writes");
+    let link = ["--server", &server.url, "--token", "t2"];
+    lastword(dir, &[&["files", "put", "doc", "--data", "b"][..], &link].concat()).ok();
+    let run = |token, body: &str| post(&server.address(), "/api/storage/gc/run", token, body);
+    let main = r#"{"workspace_id":"main"}"#;
+    for token in [None, Some("t2"), Some("t3")] {
+        assert_eq!(run(token, main).0, 403, "{token:?}");
+    }
+    assert_eq!(run(Some("t1"), r#"{"workspace_id":"other"}"#).0, 403);
+    let (status, answer) = run(Some("t1"), main);
+    let answer: serde_json::Value = serde_json::from_str(&answer).expect("JSON");
+    assert_eq!((status, &answer["deleted_count"]), (200, &0.into()), "{answer}");
+    assert_eq!(run(Some("t1"), "{}").0, 422);
+    let told = lastword(dir, &["admin", "gc", "--dry-run", "--data", "srv"]).ok();
+    assert!(told.contains("5 B: stays, something names it"), "{told}");
+    let told = lastword(dir, &["admin", "gc", "--json", "--data", "srv"]).ok();
+    let told: serde_json::Value = serde_json::from_str(&told).expect("one JSON line");
+    assert_eq!((&told["files"], &told["dropped_files"]), (&1.into(), &0.into()), "{told}");
+    let mut server = server;
+    server.terminate();
+    let told = lastword(dir, &["gc", "--dry-run", "--data", "srv"]).ok();
+    assert!(told.contains("1 file of 5 B"), "{told}");
+}
