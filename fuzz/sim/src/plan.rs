@@ -148,7 +148,7 @@ const OPS: u64 = 500;
 /// Faults of a seed.
 const FAULTS: u64 = 30;
 /// Pairs of faults that are aimed, in a seed that aims.
-const AIMED: u64 = 3;
+const AIMED: u64 = 4;
 /// A backup is so many steps old when the authority goes back to it.
 const BACKUP_BEFORE: usize = 20;
 
@@ -170,16 +170,19 @@ impl Plan {
             let at = random.below(steps.len() as u64) as usize;
             steps.insert(at, step(random, &faults, moves));
         }
-        if random.once_in(3) {
-            aim(random, &mut steps);
+        match random.below(6) {
+            0 | 1 => aim(random, &mut steps),
+            2 => aim_at_upkeep(random, &mut steps),
+            _ => {}
         }
         Self { setting, steps }
     }
 }
 
 /// What seldom meets by chance: a device has a fault and is copied before it is in step again, or
-/// the authority is restored then.
+/// the authority is restored then, while nothing runs beside.
 fn aim(random: &mut Random, steps: &mut Vec<Step>) {
+    steps.retain(|step| !matches!(step.act, Act::Begin | Act::Purge));
     let fault = SYNC_FAULTS[random.below(SYNC_FAULTS.len() as u64) as usize];
     let then = [Act::Copy, Act::Restore][random.below(2) as usize];
     for _ in 0..AIMED {
@@ -190,6 +193,17 @@ fn aim(random: &mut Random, steps: &mut Vec<Step>) {
         let both = [fault, then].map(|act| Step { act, seed, moves });
         steps.splice(at..at, both);
         steps.insert(at.saturating_sub(BACKUP_BEFORE), backup);
+    }
+}
+
+/// The power goes while upkeep has begun and is not taken in.
+fn aim_at_upkeep(random: &mut Random, steps: &mut Vec<Step>) {
+    for _ in 0..2 * AIMED {
+        let at = random.below(steps.len() as u64) as usize;
+        let seed = random.next();
+        let crash = [Act::DeviceCrash, Act::DeviceCrash, Act::Crash][random.below(3) as usize];
+        let both = [(Act::Begin, 0), (crash, 16)].map(|(act, moves)| Step { act, seed, moves });
+        steps.splice(at..at, both);
     }
 }
 

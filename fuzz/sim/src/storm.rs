@@ -12,6 +12,7 @@ use crate::check;
 use crate::fault::Violation;
 use crate::net::Line;
 use crate::plan::Act;
+use crate::random::Random;
 use crate::world::{Device, Done, MAX_DEVICES, World, broken};
 
 /// A store fails within so many writes and syncs.
@@ -28,6 +29,24 @@ fn set_fault(disk: &MemoryDisk, power: bool, after: u64) {
     disk.set_fault(Some((disk.operations() + after, fault)));
 }
 
+/// What is done when a disk has been spoilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Purge,
+    Job,
+    Nothing,
+}
+
+impl Work {
+    fn random(random: &mut Random) -> Self {
+        match random.below(5) {
+            0 | 1 => Work::Purge,
+            2 => Work::Job,
+            _ => Work::Nothing,
+        }
+    }
+}
+
 impl World {
     pub fn device_wall(&self, at: usize) -> i64 {
         self.devices[at].clock.now_ms()
@@ -35,40 +54,42 @@ impl World {
 
     /// One of the next writes or syncs of a device fails.
     pub fn spoil_device(&mut self, at: usize, act: Act) -> Result<bool, Violation> {
+        let work = Work::random(&mut self.random);
         let power = act == Act::DeviceCrash;
-        let after = self.soon(power);
+        let after = self.soon(power, work);
         let device = &mut self.devices[at];
         device.power = power;
         set_fault(&device.disk, power, after);
-        self.work_on_it(at)
+        self.work_on_it(at, work)
     }
 
     /// One of the next writes or syncs of the authority fails.
     pub fn spoil(&mut self, at: usize, act: Act) -> Result<bool, Violation> {
+        let work = Work::random(&mut self.random);
         self.power = act == Act::Crash;
-        let after = self.soon(self.power);
+        let after = self.soon(self.power, work);
         set_fault(&self.disk, self.power, after);
-        self.work_on_it(at)
+        self.work_on_it(at, work)
     }
 
     /// Which of the next operations fails. A commit is a write and a sync, and only between the
-    /// two the power can tear something: mostly it is cut at the sync.
-    fn soon(&mut self, power: bool) -> u64 {
-        let after = self.random.below(SOON);
+    /// two the power can tear something: mostly it is cut at the sync. A purge is a few commits.
+    fn soon(&mut self, power: bool, work: Work) -> u64 {
+        let after = self.random.below(if work == Work::Purge { 2 } else { SOON });
         if power && !self.random.once_in(4) { after | 1 } else { after }
     }
 
     /// Now and then a disk is spoilt while upkeep is at it.
-    fn work_on_it(&mut self, at: usize) -> Result<bool, Violation> {
-        match self.random.below(5) {
-            0 | 1 => {
+    fn work_on_it(&mut self, at: usize, work: Work) -> Result<bool, Violation> {
+        match work {
+            Work::Purge => {
                 self.purge()?;
             }
-            2 => {
+            Work::Job => {
                 self.begin_job(at)?;
                 self.finish_job(at)?;
             }
-            _ => {}
+            Work::Nothing => {}
         }
         Ok(true)
     }
