@@ -961,8 +961,8 @@ mod tests {
     }
 
     /// I1, rule 11.4. The story: a device wrote on top of a row, and that was refused. When a
-    /// restored server had lost the row, its dead letter named the frame of the refused write, which
-    /// does not have it, and could not be sent again.
+    /// restored server had lost the row, its dead letter named the frame of the refused write,
+    /// which does not have it, and could not be sent again.
     #[test]
     fn a_lost_row_is_sent_again_from_the_page_that_brought_it() {
         let dir = tempfile::tempdir().expect("a folder");
