@@ -180,6 +180,24 @@ impl Authority {
         collect::collect(&self.blobs()?, self.writer(), workspace, options, now_ms())
     }
 
+    /// Whether a user may write in a workspace that is there, asked on the writer thread.
+    pub(crate) fn may_write(
+        &self,
+        workspace: WorkspaceName,
+        user: String,
+    ) -> impl FnOnce(&Store) -> Result<()> + Send + 'static {
+        let members = Arc::clone(&self.inner.members);
+        move |store| {
+            let newest = store.newest();
+            let role = members::role(newest, listed(&members).as_deref(), &workspace, &user)?;
+            let is_deleted = read::deleted_ms(newest, &workspace)?.is_some();
+            match role {
+                Some(Role::Owner | Role::Editor) if !is_deleted => Ok(()),
+                _ => Err(Error::NoMember { workspace, user }),
+            }
+        }
+    }
+
     pub(crate) fn may_upload(&self, request: &UploadRequest<'_>) -> Result<()> {
         let policy = self.inner.uploads.lock().unwrap_or_else(PoisonError::into_inner).clone();
         policy.map_or(Ok(()), |policy| upload_policy::ruled(&*policy, request))

@@ -62,7 +62,8 @@ pub(crate) fn collect(
     if options.dry_run {
         return Ok(Collected { files, totals, removed_packs: 0 });
     }
-    let plan = writer.run(move |store| {
+    plan.write_marks()?;
+    let mut plan = writer.run(move |store| {
         store.collect(&mut plan)?;
         Ok(plan)
     })?;

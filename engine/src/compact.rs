@@ -60,7 +60,7 @@ pub struct CompactReport {
 /// [`crate::Error::Store`] if it is damaged or the disk is full; then nothing is lost.
 pub fn compact(dir: &Path, history: Duration, rebuild_state: bool) -> Result<CompactReport> {
     let before = sizes(dir)?;
-    let as_is = AsIs { rebuild_state, segment_size: Some(SEGMENT_BYTES) };
+    let as_is = AsIs { rebuild_state, segment_size: Some(SEGMENT_BYTES), adopt_packs: false };
     let (_, mut store) = open::open_as_is(dir, &as_is)?;
     let folded = upkeep::fold_now(&mut store, history);
     let first_position = store.view_handle().first_position();

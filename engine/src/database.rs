@@ -319,10 +319,10 @@ impl Database {
     /// # Errors
     /// [`crate::Error::Store`] if the last sync fails.
     pub fn close(&self) -> Result<()> {
-        self.inner.transfers.ring();
         self.inner.hooks.close();
         let closed = self.inner.writer.close();
         self.inner.watchers.close();
+        self.inner.transfers.ring();
         self.inner.receipts.close();
         closed
     }

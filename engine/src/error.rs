@@ -45,6 +45,34 @@ pub enum Error {
         /// The file.
         hash: BlobHash,
     },
+    /// The files of a workspace have no room for another while uploads that are under way hold it.
+    #[error(
+        "the files of {workspace} may have {limit} bytes, have {used}, and {coming} are being \
+         uploaded: no room for {size} more now"
+    )]
+    RoomReserved {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Bytes of the file.
+        size: u64,
+        /// Bytes that are stored.
+        used: u64,
+        /// Bytes that are being uploaded.
+        coming: u64,
+        /// Most bytes allowed.
+        limit: u64,
+    },
+    /// What never became a file takes too much room.
+    #[error(
+        "pieces of files in {workspace} take more than {room} bytes, also those of uploads that \
+         never ended: wait until they are collected"
+    )]
+    UnfinishedUploads {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Most bytes allowed.
+        room: u64,
+    },
     /// The server's rules are against a file.
     #[error("{message}")]
     UploadRefused {

@@ -1,6 +1,7 @@
 //! What the log is told of files, by devices and by the authority.
 
 use lastword_core::id::WorkspaceName;
+use lastword_store::keys::ChunkMark;
 use lastword_store::limits::HEADER_LEN;
 use lastword_store::payload::{BlobsFrame, BlobsPart, DamagedChunk, Payload};
 use lastword_store::{BlobError, Store, read};
@@ -25,22 +26,38 @@ pub(crate) fn append_now(store: &mut Store, frames: Vec<BlobsFrame>) -> Result<(
     Ok(())
 }
 
-/// Notes that a chunk is not what was written, if that is the error, so that storing its file again
-/// heals it. One that was stored anew elsewhere since it was read is whole, so the writer looks
-/// once more.
+/// Notes that chunks are not what was written, so that storing their files again heals them. One
+/// that was stored anew elsewhere since it was read is whole, so the writer looks once more.
+pub(crate) fn note_damage(
+    writer: &Writer,
+    workspace: &WorkspaceName,
+    damaged: Vec<DamagedChunk>,
+) -> Result<()> {
+    if damaged.is_empty() {
+        return Ok(());
+    }
+    let workspace = workspace.clone();
+    writer.run(move |store| {
+        let mut chunks = Vec::new();
+        for damaged in damaged {
+            let known = read::chunk(store.newest(), &workspace, &damaged.id)?;
+            let known = known.filter(|chunk| chunk.mark != ChunkMark::Damaged);
+            let place = known.map(|chunk| (chunk.pack, chunk.position));
+            chunks.extend((place == Some((damaged.pack, damaged.position))).then_some(damaged));
+        }
+        if chunks.is_empty() {
+            return Ok(());
+        }
+        let part = BlobsPart::Damaged { chunks };
+        append_now(store, vec![BlobsFrame { workspace, part }])
+    })
+}
+
+/// As [`note_damage`], if that is the error.
 pub(crate) fn set_apart(writer: &Writer, workspace: &WorkspaceName, error: &BlobError) {
     let BlobError::Damaged { chunk: id, file: pack, offset, .. } = *error else { return };
     let position = offset.saturating_sub(HEADER_LEN as u64);
-    let (workspace, damaged) = (workspace.clone(), DamagedChunk { id, pack, position });
-    let noted = writer.run(move |store| {
-        let known = read::chunk(store.newest(), &workspace, &damaged.id)?;
-        let place = known.map(|chunk| (chunk.pack, chunk.position));
-        if place != Some((damaged.pack, damaged.position)) {
-            return Ok(());
-        }
-        let part = BlobsPart::Damaged { chunks: vec![damaged] };
-        append_now(store, vec![BlobsFrame { workspace, part }])
-    });
+    let noted = note_damage(writer, workspace, vec![DamagedChunk { id, pack, position }]);
     if let Err(unnoted) = noted {
         tracing::warn!(%unnoted, "a damaged chunk could not be noted");
     }

@@ -10,20 +10,24 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
-use lastword_core::hash::BlobHash;
-use lastword_core::id::{Key, TableName};
+use lastword_core::hash::{BlobHash, ChunkId};
+use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::manifest::Blob;
+use lastword_core::protocol::Role;
 use lastword_core::row::Row;
 use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword_core::value::{Record, Value};
-use lastword_store::blobs::{BlobReader, Blobs, Ingest, LostPack, lost_packs};
+use lastword_store::blobs::{
+    BlobReader, Blobs, Ingest, LostPack, Scrubbed, broken_files, lost_packs, say_dropped, scrub,
+};
 use lastword_store::keys::{self, ChunkMark};
 use lastword_store::payload::{BlobsFrame, BlobsPart, cut_text};
-use lastword_store::{BlobError, read};
+use lastword_store::{BlobError, View, read};
 
 use crate::collect::{self, CollectOptions, Collected};
 use crate::error::{Error, Result};
-use crate::file_frames::{append, append_now, set_apart};
+use crate::file_frames::{append, append_now, note_damage, set_apart};
+use crate::hook;
 use crate::receipt::Receipt;
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
 use crate::workspace::Workspace;
@@ -203,31 +207,82 @@ impl Files {
     }
 
     /// Queues the download of a file that is not here; once a server that has it is connected, it
-    /// comes and stays. False if it is here already.
+    /// comes and stays. False if it is here already; see [`Files::fetch_again`] for one that is
+    /// damaged.
     ///
     /// # Errors
     /// [`Error::Blob`] if the file is named by an MD5, which no server serves; those of
     /// [`Workspace::write`].
     pub fn fetch(&self, hash: &BlobHash) -> Result<bool> {
-        let BlobHash::Sha256(sha256) = hash else {
+        let is_here = match hash {
+            BlobHash::Sha256(sha256) => {
+                read::blob(&*self.ws.database().view(), self.ws.name(), sha256)?.is_some()
+            }
+            BlobHash::Md5(_) => false,
+        };
+        if !is_here {
+            self.fetch_again(hash)?;
+        }
+        Ok(!is_here)
+    }
+
+    /// As [`Files::fetch`], also if the file is here: pieces of it that are known to be damaged
+    /// come anew. One that waits for its next attempt is tried at once.
+    ///
+    /// # Errors
+    /// As [`Files::fetch`].
+    pub fn fetch_again(&self, hash: &BlobHash) -> Result<()> {
+        let BlobHash::Sha256(_) = hash else {
             return Err(BlobError::Missing { hash: *hash }.into());
         };
-        if read::blob(&*self.ws.database().view(), self.ws.name(), sha256)?.is_some() {
-            return Ok(false);
-        }
         let key = transfers::key_of(Direction::Download, hash);
         let now_ms = self.now_ms();
         self.ws.write(|tx| {
             let known = tx.get_record(&transfers::table(), &key)?;
-            let state = known.and_then(|row| row.get("state"));
-            let waits = [TransferState::Queued, TransferState::Running];
-            let waits = waits.map(|state| Some(Value::Text(state.as_str().into())));
-            match waits.contains(&state) {
-                true => Ok(()),
-                false => transfers::queue(tx, Direction::Download, hash, (0, 1), now_ms),
+            match known.and_then(|record| Transfer::of(&key, &record)).map(|known| known.state) {
+                Some(TransferState::Running) => Ok(()),
+                _ => transfers::queue(tx, Direction::Download, hash, (0, 1), now_ms),
             }
         })?;
-        Ok(true)
+        Ok(())
+    }
+
+    /// Queues the upload of a file that is here, or begins it anew.
+    ///
+    /// # Errors
+    /// [`Error::Blob`] if it is not here; those of [`Workspace::write`].
+    pub fn upload(&self, hash: &BlobHash) -> Result<()> {
+        let missing = || Error::from(BlobError::Missing { hash: *hash });
+        let BlobHash::Sha256(sha256) = hash else { return Err(missing()) };
+        let stored = read::blob(&*self.ws.database().view(), self.ws.name(), sha256)?;
+        let size = stored.ok_or_else(missing)?.blob.size;
+        let now_ms = self.now_ms();
+        let queue = |tx: &mut Tx| transfers::queue(tx, Direction::Upload, hash, (size, 1), now_ms);
+        self.ws.write(queue).map(drop)
+    }
+
+    /// Queues the upload of every file that is here and whose row does not say that the server has
+    /// it, unless somebody has given that up: what a restored server lost, and what was attached
+    /// before its record was refused and written again.
+    ///
+    /// # Errors
+    /// Those of [`Workspace::write`].
+    #[cfg(feature = "net")]
+    pub(crate) fn upload_missing(&self) -> Result<()> {
+        let meta = read::meta(&*self.ws.database().view(), self.ws.name())?;
+        if meta.role == Some(Role::Viewer) {
+            return Ok(());
+        }
+        for file in self.list()? {
+            if file.is_deleted || !file.is_here || file.is_uploaded {
+                continue;
+            }
+            let Ok(hash) = BlobHash::read(&file.hash) else { continue };
+            if self.transfer(Direction::Upload, &hash)?.is_none() {
+                self.upload(&hash)?;
+            }
+        }
+        Ok(())
     }
 
     /// Every transfer that has not ended well yet; they are rows of [`crate::FILE_TRANSFERS`], to
@@ -236,8 +291,12 @@ impl Files {
     /// # Errors
     /// [`Error::Store`] if the disk fails.
     pub fn transfers(&self) -> Result<Vec<Transfer>> {
-        let rows = self.ws.query(&transfers::FILE_TRANSFERS.all())?;
-        Ok(rows.into_iter().map(|row| (*row).clone()).collect())
+        let mut found = Vec::new();
+        self.ws.read()?.visit_rows(Some(&transfers::table()), &mut |(_, key), stored| {
+            let live = Some(&stored.row).filter(|row| !row.deleted);
+            found.extend(live.and_then(|row| Transfer::of(&key, &row.record)));
+        })?;
+        Ok(found)
     }
 
     /// The transfer of a file, if it has not ended well yet.
@@ -246,8 +305,8 @@ impl Files {
     /// [`Error::Store`] if the disk fails.
     pub fn transfer(&self, direction: Direction, hash: &BlobHash) -> Result<Option<Transfer>> {
         let key = transfers::key_of(direction, hash);
-        let row = self.ws.get(transfers::FILE_TRANSFERS, key.as_str())?;
-        Ok(row.map(|row| (*row).clone()))
+        let row = self.ws.get_record(&transfers::table(), &key)?;
+        Ok(row.and_then(|row| Transfer::of(&key, &row.record)))
     }
 
     /// Stops a transfer until [`Files::resume`]; what was carried stays.
@@ -269,13 +328,29 @@ impl Files {
     }
 
     /// Gives a transfer up. A file that was to be uploaded stays here and reaches nobody else until
-    /// it is attached again.
+    /// it is resumed.
     ///
     /// # Errors
     /// As [`Files::pause`].
     pub fn cancel(&self, direction: Direction, hash: &BlobHash) -> Result<()> {
         let key = transfers::key_of(direction, hash);
-        self.ws.write(|tx| tx.delete_record(&transfers::table(), &key)).map(drop)
+        match direction {
+            // Without its row it would be queued again: its file is not at the server.
+            Direction::Upload => {
+                let state = Some(TransferState::Canceled);
+                self.change(direction, hash, &Change { state, ..Change::default() })
+            }
+            Direction::Download => {
+                self.ws.write(|tx| tx.delete_record(&transfers::table(), &key)).map(drop)
+            }
+        }
+    }
+
+    /// Whether the row of a file says that the server has it.
+    #[cfg(feature = "net")]
+    pub(crate) fn is_uploaded(&self, hash: &BlobHash) -> Result<bool> {
+        let row = self.ws.get_record(&table(), &key_of(hash))?;
+        Ok(row.is_some_and(|row| is_uploaded(&row.record)))
     }
 
     pub(crate) fn change(
@@ -325,20 +400,36 @@ impl Files {
             return Err(BlobError::Missing { hash: *hash }.into());
         };
         let (workspace, hash) = (self.ws.name().clone(), *hash);
-        self.writer().run(move |store| {
-            let newest = store.newest();
-            if read::blob(newest, &workspace, &sha256)?.is_none() {
+        let check = move |state: &View, workspace: &WorkspaceName| {
+            if read::blob(state, workspace, &sha256)?.is_none() {
                 return Err(BlobError::Missing { hash }.into());
             }
-            let generation = read::meta(newest, &workspace)?.generation;
-            let row_key = keys::row_key(&workspace, generation, &table(), &key_of(&hash));
-            let row = read::row(newest, &row_key)?;
-            if !row.is_some_and(|stored| is_uploaded(&stored.row.record)) {
-                return Err(Error::NotUploaded { hash });
+            let generation = read::meta(state, workspace)?.generation;
+            let row_key = keys::row_key(workspace, generation, &table(), &key_of(&hash));
+            let row = read::row(state, &row_key)?;
+            match row.is_some_and(|stored| is_uploaded(&stored.row.record)) {
+                true => Ok(()),
+                false => Err(Error::NotUploaded { hash }),
             }
+        };
+        check(&self.ws.database().view(), &workspace)?;
+        let said = say_dropped(&*self.blobs()?, &workspace, &sha256)?;
+        let (mut frames, held) =
+            said.map_or((Vec::new(), None), |(frame, held)| (vec![frame], Some(held)));
+        self.writer().run(move |store| {
+            check(store.newest(), &workspace)?;
             let part = BlobsPart::Drop { blobs: vec![sha256], chunks: Vec::new() };
-            append_now(store, vec![BlobsFrame { workspace, part }])
-        })
+            frames.push(BlobsFrame { workspace, part });
+            append_now(store, frames)
+        })?;
+        drop(held);
+        // Somebody else has uploaded it.
+        let key = transfers::key_of(Direction::Upload, &hash);
+        let gone = self.ws.write(|tx| match tx.get_record(&transfers::table(), &key)? {
+            Some(_) => tx.delete_record(&transfers::table(), &key),
+            None => Ok(()),
+        });
+        gone.map(drop)
     }
 
     /// Every file that has a row, also deleted ones, by hash.
@@ -393,6 +484,26 @@ impl Files {
         Ok(lost_packs(&*self.blobs()?, self.ws.name())?)
     }
 
+    /// The files of which a chunk is known to be damaged or lost: those to be stored again.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn broken(&self) -> Result<Vec<BlobHash>> {
+        Ok(broken_files(&self.blobs()?, self.ws.name())?)
+    }
+
+    /// Reads chunks from `from` on, about `budget_bytes` of them, and notes those that are damaged:
+    /// storing their files again makes them whole. Called again with what it returns as `next`,
+    /// some bytes a second, it comes to the end; [`ChunkId`] of zeros begins anew.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails.
+    pub fn scrub(&self, from: ChunkId, budget_bytes: u64) -> Result<Scrubbed> {
+        let scrubbed = scrub(&*self.blobs()?, self.ws.name(), from, budget_bytes)?;
+        note_damage(self.writer(), self.ws.name(), scrubbed.damaged.clone())?;
+        Ok(scrubbed)
+    }
+
     /// Collects garbage once: files that nothing names any more, in no record, tombstone or version
     /// that this device still has, and the chunks that only they needed. What a run finds is
     /// condemned, and goes with a later run once its grace is over.
@@ -402,7 +513,15 @@ impl Files {
     /// what is needed), or if too much would go; [`Error::Store`] if the disk fails. Nothing is
     /// lost then; the next run goes on.
     pub fn collect(&self, options: CollectOptions) -> Result<Collected> {
-        collect::collect(&self.blobs()?, self.writer(), self.ws.name(), options, self.now_ms())
+        let (blobs, workspace) = (self.blobs()?, self.ws.name());
+        let collected = collect::collect(&blobs, self.writer(), workspace, options, self.now_ms())?;
+        self.ws.database().inner.hooks.raise(hook::GC_RUN, || hook::GcRan {
+            workspace: workspace.clone(),
+            dry_run: options.dry_run,
+            dropped_bytes: collected.totals.dropped_bytes,
+            freed_bytes: collected.totals.freed_bytes,
+        });
+        Ok(collected)
     }
 
     pub(crate) fn blobs(&self) -> Result<Arc<Blobs>> {

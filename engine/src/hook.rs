@@ -19,11 +19,12 @@
 
 use std::sync::Arc;
 
+use lastword_core::hash::BlobHash;
 use lastword_core::id::{BatchId, WorkspaceName};
 use lastword_core::op::Batch;
 use lastword_core::stamp::Decision;
 
-use crate::hooks::Hook;
+use crate::hooks::{Filter, Hook};
 use crate::tables::Conflict;
 
 /// A batch is about to be sent; again for each time that it is.
@@ -39,6 +40,61 @@ pub const SYNC_CONFLICT_DETECTED: Hook<Lost> = Hook::new("sync.conflict:action:d
 pub const SYNC_ERROR: Hook<Failed> = Hook::new("sync.error:action");
 /// A write was refused because too many batches wait for the server.
 pub const SYNC_QUEUE_FULL: Hook<QueueFull> = Hook::new("sync.queue:action:full");
+
+/// A file is about to be uploaded; again for each time that it is tried.
+pub const UPLOAD_BEFORE: Hook<Carrying> = Hook::new("storage.files.upload:action:before");
+/// A file is at the server.
+pub const UPLOAD_AFTER: Hook<Carried> = Hook::new("storage.files.upload:action:after");
+/// A file is about to be downloaded; again for each time that it is tried.
+pub const DOWNLOAD_BEFORE: Hook<Carrying> = Hook::new("storage.files.download:action:before");
+/// A file is here.
+pub const DOWNLOAD_AFTER: Hook<Carried> = Hook::new("storage.files.download:action:after");
+/// Garbage among files was collected, or looked at.
+pub const GC_RUN: Hook<GcRan> = Hook::new("storage.files.gc:action:run");
+/// Whether a file may be uploaded. Asked on the thread that would upload it, each time it is tried;
+/// what it says instead of agreeing is the error of the transfer, which fails.
+pub const UPLOAD_POLICY: Filter<Carrying> = Filter::new("storage.files.upload:filter:policy");
+
+/// What [`UPLOAD_BEFORE`] and [`DOWNLOAD_BEFORE`] tell, and what [`UPLOAD_POLICY`] judges by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carrying {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// The file.
+    pub hash: BlobHash,
+    /// Its length in bytes; 0 while it is not known.
+    pub size_bytes: u64,
+    /// Its media type as its row has it; empty if it has no row.
+    pub mime_type: String,
+    /// Its name as its row has it; empty if it has no row.
+    pub name: String,
+}
+
+/// What [`UPLOAD_AFTER`] and [`DOWNLOAD_AFTER`] tell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Carried {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// The file.
+    pub hash: BlobHash,
+    /// Its length in bytes.
+    pub size_bytes: u64,
+    /// Bytes that were sent or received in the last attempt; the others were there.
+    pub moved_bytes: u64,
+}
+
+/// What [`GC_RUN`] tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GcRan {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// It looked, and changed nothing.
+    pub dry_run: bool,
+    /// Bytes of files that went.
+    pub dropped_bytes: u64,
+    /// Bytes of chunks that went, as they were stored.
+    pub freed_bytes: u64,
+}
 
 /// What [`SYNC_PUSH_BEFORE`] tells.
 #[derive(Debug, Clone)]

@@ -59,7 +59,48 @@ impl<E> std::fmt::Debug for Hook<E> {
     }
 }
 
+/// A point at which an app may say no; prints as its name. The points are constants in
+/// [`crate::hook`].
+pub struct Filter<E> {
+    name: &'static str,
+    of: PhantomData<fn(&E)>,
+}
+
+impl<E> Filter<E> {
+    pub(crate) const fn new(name: &'static str) -> Self {
+        Self { name, of: PhantomData }
+    }
+
+    /// Its name, `part:filter:what`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl<E> Clone for Filter<E> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<E> Copy for Filter<E> {}
+
+impl<E> std::fmt::Display for Filter<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+impl<E> std::fmt::Debug for Filter<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Filter({})", self.name)
+    }
+}
+
 type Action = Arc<dyn Fn(&dyn Any) + Send + Sync>;
+/// Agrees, or says why not.
+type Judge = Arc<dyn Fn(&dyn Any) -> std::result::Result<(), String> + Send + Sync>;
 /// Work for the thread.
 type Job = Box<dyn FnOnce() + Send>;
 /// Hears which hook panicked, and what the panic said.
@@ -69,6 +110,7 @@ type OnPanic = Arc<dyn Fn(&'static str, String) + Send + Sync>;
 #[derive(Default)]
 pub(crate) struct HookQueue {
     actions: Mutex<BTreeMap<&'static str, Vec<Action>>>,
+    filters: Mutex<BTreeMap<&'static str, Vec<Judge>>>,
     waiting: Mutex<Waiting>,
     changed: Condvar,
     on_panic: Mutex<Option<OnPanic>>,
@@ -117,6 +159,32 @@ impl HookQueue {
         self.begin()?;
         lock(&self.actions).entry(hook.name).or_default().push(action);
         Ok(())
+    }
+
+    /// Adds what is asked at a point.
+    pub(crate) fn add_filter<E: Any>(
+        &self,
+        filter: Filter<E>,
+        judge: impl Fn(&E) -> std::result::Result<(), String> + Send + Sync + 'static,
+    ) {
+        let judge: Judge = Arc::new(move |event| event.downcast_ref().map_or(Ok(()), &judge));
+        lock(&self.filters).entry(filter.name).or_default().push(judge);
+    }
+
+    /// Asks all, on this thread; the first no counts. One that panics has not agreed.
+    #[cfg(feature = "net")]
+    pub(crate) fn ask<E: Any>(
+        &self,
+        filter: Filter<E>,
+        event: &E,
+    ) -> std::result::Result<(), String> {
+        let judges = lock(&self.filters).get(filter.name).cloned().unwrap_or_default();
+        judges.iter().try_for_each(|judge| {
+            catch_unwind(AssertUnwindSafe(|| judge(event))).unwrap_or_else(|panic| {
+                let reason = reason_of(&*panic);
+                Err(format!("filter {} panicked: {reason}", filter.name))
+            })
+        })
     }
 
     /// Who hears of panics.

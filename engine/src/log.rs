@@ -176,7 +176,7 @@ fn files_text(part: &BlobsPart) -> String {
         }
         BlobsPart::Damaged { chunks } => format!("{} damaged chunks", chunks.len()),
         BlobsPart::Condemn { blobs, chunks, .. } => of("condemned", blobs.len(), chunks.len()),
-        BlobsPart::Spare { blobs, chunks } => of("needed again", blobs.len(), chunks.len()),
+        BlobsPart::Spare { chunks } => of("needed again", 0, chunks.len()),
         BlobsPart::Drop { blobs, chunks } => of("dropped", blobs.len(), chunks.len()),
         BlobsPart::PackGone { pack } => format!("pack {pack} holds nothing any more"),
     }

@@ -22,7 +22,7 @@ use crate::convert;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::hook::{self, Failed, Lost};
-use crate::hooks::{Hook, HookQueue};
+use crate::hooks::{Filter, Hook, HookQueue};
 use crate::live::lock;
 use crate::tables;
 use crate::writer::Writer;
@@ -70,6 +70,16 @@ impl Hooks {
             }
         }
         Ok(())
+    }
+
+    /// Asks `judge` whenever that is about to happen, for as long as the database is open. What it
+    /// says instead of agreeing is told to whoever wanted it; one that panics has not agreed.
+    pub fn filter<E: 'static>(
+        &self,
+        filter: Filter<E>,
+        judge: impl Fn(&E) -> std::result::Result<(), String> + Send + Sync + 'static,
+    ) {
+        self.db.inner.hooks.add_filter(filter, judge);
     }
 
     /// How many events were left out so far because too many waited for slow hooks. Conflicts are

@@ -60,6 +60,8 @@ pub(crate) struct AsIs {
     pub(crate) rebuild_state: bool,
     /// Bytes of a segment, instead of the size for its role.
     pub(crate) segment_size: Option<u64>,
+    /// Begin a log where there are packs and nothing else.
+    pub(crate) adopt_packs: bool,
 }
 
 /// Opens the store in `dir` for people, whatever part it plays, with the indexes that it has. One
@@ -75,6 +77,7 @@ pub(crate) fn open_as_is(dir: &Path, as_is: &AsIs) -> Result<(OpenedStore, Store
         _ => OpenOptions::replica(&indexes.unwrap_or_default(), None),
     };
     options.store.rebuild_state = as_is.rebuild_state;
+    options.store.adopt_packs = as_is.adopt_packs;
     options.store.segment_size = as_is.segment_size.unwrap_or(options.store.segment_size);
     let lock = lock.map_or_else(|| DirLock::acquire(dir), Ok)?;
     locked(lock, &options)

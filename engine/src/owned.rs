@@ -65,36 +65,70 @@ pub(crate) fn set_stored(
     let hash = BlobHash::Sha256(*sha256);
     let (table, key) = (files::table(), files::key_of(&hash));
     let newest = store.newest();
+    if read::blob(newest, workspace, sha256)?.is_none() {
+        return Ok(());
+    }
     let generation = read::meta(newest, workspace)?.generation;
     let row = read::row(newest, &keys::row_key(workspace, generation, &table, &key))?;
     let is_live = row.is_some_and(|stored| !stored.row.deleted);
     let schema = read::schema(newest, workspace)?.unwrap_or_default();
     let owned = schema.rules_of(&table).server_owned;
     let is_owned = STORAGE_FIELDS.iter().all(|name| owned.iter().any(|owned| owned == name));
-    if !is_live || !is_owned || read::blob(newest, workspace, sha256)?.is_none() {
+    if !is_live || !is_owned {
         return Ok(());
     }
     let values = [hash.to_string(), EMBEDDED.into()].map(Value::Text);
     let set =
         Record::new(&Vec::from_iter(STORAGE_FIELDS.map(String::from).into_iter().zip(values)))?;
     let fields = OwnedFields { set, remove: Vec::new() };
-    append(store, workspace, (&table, &key), fields, now_ms)?;
-    Ok(())
+    match append(store, workspace, (&table, &key), fields, now_ms) {
+        // The bytes are what counts; who asks for them gets them all the same.
+        Err(error @ Error::Value(_)) => {
+            tracing::warn!(%workspace, %hash, %error, "the row of a file has no room to say where it is");
+            Ok(())
+        }
+        done => done.map(drop),
+    }
 }
 
-/// As [`set_stored`] for every file that a batch gives a row.
+/// Takes back what [`set_stored`] said: nobody gets the file from here until somebody uploads it
+/// again, and devices that have it do once they see that.
+pub(crate) fn clear_stored(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    sha256: &[u8; 32],
+    now_ms: i64,
+) -> Result<()> {
+    let (table, key) = (files::table(), files::key_of(&BlobHash::Sha256(*sha256)));
+    let newest = store.newest();
+    let generation = read::meta(newest, workspace)?.generation;
+    let row = read::row(newest, &keys::row_key(workspace, generation, &table, &key))?;
+    let schema = read::schema(newest, workspace)?.unwrap_or_default();
+    let owned = schema.rules_of(&table).server_owned;
+    let is_owned = STORAGE_FIELDS.iter().all(|name| owned.iter().any(|owned| owned == name));
+    if !is_owned || !row.is_some_and(|stored| !stored.row.deleted) {
+        return Ok(());
+    }
+    let remove = STORAGE_FIELDS.map(String::from).into();
+    let fields = OwnedFields { set: Record::default(), remove };
+    append(store, workspace, (&table, &key), fields, now_ms).map(drop)
+}
+
+/// As [`set_stored`] for every file that a batch gives a row. It only adds to the batch, so nothing
+/// that goes wrong with it may change what was decided.
 pub(crate) fn set_stored_of(
     store: &mut Store,
     workspace: &WorkspaceName,
     keys: &[Key],
     now_ms: i64,
-) -> Result<()> {
+) {
     for key in keys {
-        if let Ok(BlobHash::Sha256(sha256)) = BlobHash::read(key.as_str()) {
-            set_stored(store, workspace, &sha256, now_ms)?;
+        if let Ok(BlobHash::Sha256(sha256)) = BlobHash::read(key.as_str())
+            && let Err(error) = set_stored(store, workspace, &sha256, now_ms)
+        {
+            tracing::warn!(%workspace, %key, %error, "the row of a file does not say where it is");
         }
     }
-    Ok(())
 }
 
 /// Appends the set as an op of the authority; answers its seq, or that of the row if nothing

@@ -113,7 +113,7 @@ impl Queued {
         };
         if matches!(answer, Ok(PushAnswer::Decided(Decision::Accepted { .. }))) {
             // What came before its row, or before the row's new life, is told with it.
-            owned::set_stored_of(store, workspace, &files, now_ms)?;
+            owned::set_stored_of(store, workspace, &files, now_ms);
         }
         let goes_on = matches!(
             answer,

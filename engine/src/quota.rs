@@ -28,7 +28,10 @@ pub(crate) struct FileQuota {
 /// Workspace and SHA-256 of a file.
 type Name = (WorkspaceName, [u8; 32]);
 
-#[derive(Debug)]
+/// Twice what files may have, and so much more, is taken by chunks at most.
+const SPARE_BYTES: u64 = 64 * 1024 * 1024;
+
+#[derive(Debug, Default)]
 struct Reserved {
     size: u64,
     /// How many upload it at once.
@@ -69,35 +72,58 @@ impl FileQuota {
         let limit = self.max_bytes.load(Ordering::SeqCst);
         if limit < u64::MAX {
             // Behind the lock: whoever has let go of a reservation is stored in it.
-            let used = used(&view(), &reserved, &name)?;
-            if used.saturating_add(blob.size) > limit {
-                let (workspace, size) = (workspace.clone(), blob.size);
-                return Err(Error::FilesOverQuota { workspace, size, used, limit });
+            let view = view();
+            let Used { stored, coming } = used(&view, &reserved, &name)?;
+            let (workspace, size) = (workspace.clone(), blob.size);
+            if stored.saturating_add(size) > limit {
+                return Err(Error::FilesOverQuota { workspace, size, used: stored, limit });
+            }
+            if stored.saturating_add(coming).saturating_add(size) > limit {
+                return Err(Error::RoomReserved { workspace, size, used: stored, coming, limit });
+            }
+            let room = limit.saturating_mul(2).saturating_add(SPARE_BYTES);
+            if taken(&view, &workspace)? > room {
+                return Err(Error::UnfinishedUploads { workspace, room });
             }
         }
-        let size = blob.size;
-        reserved.entry(name.clone()).or_insert(Reserved { size, holders: 0 }).holders += 1;
+        let held = reserved.entry(name.clone()).or_default();
+        held.holders += 1;
+        held.size = held.size.max(blob.size);
         drop(reserved);
         Ok(Reservation { quota: Arc::clone(self), name })
     }
 }
 
+/// Bytes of files.
+#[derive(Debug, Default)]
+struct Used {
+    stored: u64,
+    /// Of those that are being uploaded.
+    coming: u64,
+}
+
 /// Bytes of all files of the workspace that are stored or reserved, `name` left out.
-fn used(view: &View, reserved: &BTreeMap<Name, Reserved>, name: &Name) -> Result<u64> {
+fn used(view: &View, reserved: &BTreeMap<Name, Reserved>, name: &Name) -> Result<Used> {
     let (workspace, sha256) = name;
-    let mut used = 0_u64;
+    let mut used = Used::default();
     read::visit_blobs(view, workspace, &mut |stored| {
         if stored.blob.sha256 != *sha256 {
-            used = used.saturating_add(stored.blob.size);
+            used.stored = used.stored.saturating_add(stored.blob.size);
         }
         Ok(())
     })?;
     for (other, held) in reserved.iter().filter(|(other, _)| other.0 == *workspace) {
         if other != name && read::blob(view, workspace, &other.1)?.is_none() {
-            used = used.saturating_add(held.size);
+            used.coming = used.coming.saturating_add(held.size);
         }
     }
     Ok(used)
+}
+
+/// Bytes that the chunks of the workspace take on the disk, those of uploads that never ended too.
+fn taken(view: &View, workspace: &WorkspaceName) -> Result<u64> {
+    let packs = read::packs(view, workspace)?;
+    Ok(packs.iter().fold(0, |sum, (_, pack)| sum.saturating_add(pack.live)))
 }
 
 /// Room for one file that is being uploaded; given back when it goes.

@@ -15,6 +15,7 @@ use lastword_core::id::{BatchId, DeviceId, WorkspaceName};
 use lastword_core::op::{Action, Batch, Op};
 use lastword_core::stamp::Decision;
 use lastword_store::apply::ApplyPayload;
+use lastword_store::blobs::Reindexed;
 use lastword_store::keys::{self, OutboxEntry};
 use lastword_store::payload::{Identity, LocalBatch, Payload, StoreRole, kind};
 use lastword_store::{
@@ -27,6 +28,7 @@ use crate::directory::Directory;
 use crate::environment::{now_ms, random};
 use crate::error::{Error, Result};
 use crate::open::{self, AsIs};
+use crate::reindex::reindex_store;
 use crate::renew::{self, RestoredWorkspace, file_error};
 use crate::upkeep;
 
@@ -51,6 +53,8 @@ pub struct Salvaged {
     pub sent_again: u64,
     /// What was saved from behind the damage.
     pub behind: SavedBehind,
+    /// What packs told of stored files that the salvaged log does not know.
+    pub files: Reindexed,
 }
 
 /// A place that could not be read.
@@ -154,11 +158,13 @@ pub(crate) fn salvage_held(
     let mut salvaged = Salvaged { taken, losses, ..Salvaged::default() };
     // Where the rows come from the state, the log before them is of no use and may be damaged.
     let segment_size = salvaged.taken.from_state.then_some(1);
-    let (opened, mut store) = open::open_as_is(to, &AsIs { segment_size, rebuild_state: false })?;
+    let (opened, mut store) = open::open_as_is(to, &AsIs { segment_size, ..AsIs::default() })?;
     if salvaged.taken.from_state {
         // Begins a segment, so that what is written again does not hold the one before.
         upkeep::append_sums(&mut store)?;
     }
+    // The frames that named a pack may be lost, and what nothing names would go as garbage.
+    salvaged.files = reindex_store(&mut store, &mut |_| {})?;
     match opened.identity.role {
         StoreRole::Authority => {
             salvaged.workspaces = renew::workspaces(&mut store, now_ms())?;

@@ -15,7 +15,7 @@ use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::{Entry, Role};
 use lastword_core::row::Row;
 use lastword_core::rules::{self, Policy, TableRules};
-use lastword_core::schema::Schema;
+use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS, Schema};
 use lastword_core::value::{Field, Value};
 use lastword_store::Store;
 use lastword_store::keys::{self, ROWS, StoredRow};
@@ -404,7 +404,15 @@ fn own_op(
     of_table: TableRules<'_>,
     time_ms: i64,
 ) -> Option<Op> {
-    let record = || lost.record.clone();
+    let record = || {
+        let mut record = lost.record.clone();
+        if table.as_str() == FILES_TABLE {
+            // The bytes may be lost with the row. Devices that have them bring them again, and the
+            // server says so then.
+            STORAGE_FIELDS.iter().for_each(|name| record.remove(name));
+        }
+        record
+    };
     let live = now.is_some_and(|row| !row.deleted);
     let action = match recovery {
         Recovery::Restored if live => Action::Put { record: record() },

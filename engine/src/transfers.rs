@@ -20,6 +20,7 @@ use lastword_core::id::{Key, TableName};
 use lastword_core::value::{Field, Record, Value};
 use serde::{Deserialize, Serialize};
 
+use crate::convert;
 use crate::error::Result;
 use crate::live::lock;
 use crate::schema::{FILE_TRANSFERS_TABLE, Table};
@@ -55,6 +56,20 @@ pub struct Transfer {
     /// Those of a lower number go first: 0 for thumbnails, else 1.
     #[serde(default)]
     pub rank: u64,
+}
+
+impl Transfer {
+    /// What a row says; none if it is not one of ours: anything may write the table.
+    pub(crate) fn of(key: &Key, record: &Record) -> Option<Self> {
+        let transfer: Self = convert::from_record(record).ok()?;
+        let hash = BlobHash::new(&transfer.hash).ok()?;
+        (key_of(transfer.direction, &hash) == *key).then_some(transfer)
+    }
+
+    /// True while it is to be carried.
+    pub(crate) fn is_pending(&self) -> bool {
+        matches!(self.state, TransferState::Queued | TransferState::Running)
+    }
 }
 
 /// Where a file goes.
@@ -97,6 +112,8 @@ pub enum TransferState {
     Paused,
     /// Trying again would not help: the last error says what would.
     Failed,
+    /// The app has given the upload up.
+    Canceled,
 }
 
 impl TransferState {
@@ -108,6 +125,7 @@ impl TransferState {
             TransferState::Running => "running",
             TransferState::Paused => "paused",
             TransferState::Failed => "failed",
+            TransferState::Canceled => "canceled",
         }
     }
 }
@@ -160,6 +178,18 @@ pub(crate) struct Change {
 }
 
 impl Change {
+    /// Changes the row of a transfer that is to be carried: whoever has paused it, or taken it
+    /// away, meanwhile is right. False then.
+    #[cfg(feature = "net")]
+    pub(crate) fn apply_to_pending(&self, tx: &mut Tx, key: &Key) -> Result<bool> {
+        let known = tx.get_record(&table(), key)?.and_then(|record| Transfer::of(key, &record));
+        let is_pending = known.is_some_and(|known| known.is_pending());
+        if is_pending {
+            self.apply(tx, key)?;
+        }
+        Ok(is_pending)
+    }
+
     pub(crate) fn apply(&self, tx: &mut Tx, key: &Key) -> Result<()> {
         let int = |value: u64| Value::Int(i64::try_from(value).unwrap_or(i64::MAX));
         let mut set = Vec::new();

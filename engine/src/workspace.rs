@@ -120,7 +120,7 @@ impl Workspace {
             let mut tx = Tx::new(&self.name, self.db.view(), Arc::clone(&inner.declared))?;
             edit(&mut tx)?;
             let (draft, before) = tx.into_draft();
-            let queues = draft.writes_to(FILE_TRANSFERS_TABLE);
+            let queues = !options.quiet && draft.writes_to(FILE_TRANSFERS_TABLE);
             let (declared, max_undecided) = (Arc::clone(&inner.declared), inner.max_undecided);
             let environment = Arc::clone(&inner.environment);
             let batch_id = BatchId(environment.random());

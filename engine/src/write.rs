@@ -439,6 +439,8 @@ pub(crate) enum Appended {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct WriteOptions {
     pub(crate) squash: bool,
+    /// Those who carry files need not look: it is one of them who writes how far it is.
+    pub(crate) quiet: bool,
 }
 
 impl WriteOptions {

@@ -1,7 +1,7 @@
 //! A connection that carries files: a WebSocket, and a service that answers message by message.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
@@ -22,18 +22,48 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A peer that is silent this long is gone.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// A transfer of which nothing comes for this long gives its room back.
+const IDLE_LIMIT: Duration = Duration::from_secs(120);
+/// Connections that carry files at once: each may hold a thread.
+const MAX_FILE_CONNECTIONS: usize = 256;
 /// Answers that wait for the socket; a sender of chunks waits then.
 const WAITING_ANSWERS: usize = 4;
 
 /// Why a connection ends, for whoever is at its other end.
 type End = (ErrorCode, String);
 
+static SERVED: AtomicUsize = AtomicUsize::new(0);
+
+/// A connection that counts among those that there may be.
+struct Place;
+
+impl Place {
+    fn take() -> Option<Self> {
+        let place = Self;
+        // Given back by the drop.
+        (SERVED.fetch_add(1, Ordering::SeqCst) < MAX_FILE_CONNECTIONS).then_some(place)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        SERVED.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Serves one socket until it closes.
 pub async fn serve(mut socket: WebSocket, hub: Arc<Hub>, shutdown: watch::Receiver<bool>) {
+    let Some(_place) = Place::take() else {
+        let message = format!("{MAX_FILE_CONNECTIONS} connections carry files already");
+        // Either way the connection is over.
+        let _ = send(&mut socket, FileMessage::Error { code: ErrorCode::Rate, message }).await;
+        return;
+    };
     let id = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
     let (events, received) = mpsc::unbounded_channel();
     hub.connected(id, events);
-    let ended = talk(&mut socket, &hub, id, (received, shutdown)).await;
+    let outside = Outside { events: received, shutdown };
+    let ended = talk(&mut socket, &hub, id, outside).await;
     hub.disconnected(id);
     if let Err((code, message)) = ended {
         // Either way the connection is over.
@@ -42,34 +72,73 @@ pub async fn serve(mut socket: WebSocket, hub: Arc<Hub>, shutdown: watch::Receiv
     let _ = timeout(SEND_TIMEOUT, socket.send(Message::Close(None))).await;
 }
 
+/// What ends a connection from outside its socket.
+struct Outside {
+    events: mpsc::UnboundedReceiver<Event>,
+    shutdown: watch::Receiver<bool>,
+}
+
+impl Outside {
+    /// Resolves once the connection is to end, and says why.
+    async fn ends(&mut self) -> End {
+        loop {
+            tokio::select! {
+                event = self.events.recv() => match event {
+                    Some(Event::TokenGone) | None => {
+                        let message = "this server does not know the token any more";
+                        return (ErrorCode::Unauthenticated, message.into());
+                    }
+                    // The service asks who is a member at every step.
+                    Some(_) => {}
+                },
+                // A sender that is gone stops it, too.
+                _ = self.shutdown.changed() => {
+                    return (ErrorCode::Internal, "the server is about to restart".into());
+                }
+            }
+        }
+    }
+}
+
 async fn talk(
     socket: &mut WebSocket,
     hub: &Arc<Hub>,
     id: u64,
-    (mut events, mut shutdown): (mpsc::UnboundedReceiver<Event>, watch::Receiver<bool>),
+    mut outside: Outside,
 ) -> Result<(), End> {
     let user = greeted(socket, hub, id).await?;
     send(socket, FileMessage::Welcome { version: VERSION }).await?;
-    let mut service = FileService::new(hub.authority.clone(), user);
+    let mut service = Some(FileService::new(hub.authority.clone(), user));
+    let ended = converse(socket, hub, &mut service, &mut outside).await;
+    // What came of an upload is made durable, which takes a while.
+    let dropping = tokio::task::spawn_blocking(move || drop(service));
+    if dropping.await.is_err() {
+        tracing::error!("a transfer did not end well");
+    }
+    ended
+}
+
+async fn converse(
+    socket: &mut WebSocket,
+    hub: &Arc<Hub>,
+    service: &mut Option<FileService>,
+    outside: &mut Outside,
+) -> Result<(), End> {
     let mut heard = Instant::now();
-    let mut pinged = heard;
+    let (mut pinged, mut moved) = (heard, heard);
     loop {
         let message = tokio::select! {
             biased;
-            event = events.recv() => match event {
-                Some(Event::TokenGone) => {
-                    let message = "this server does not know the token any more";
-                    return Err((ErrorCode::Unauthenticated, message.into()));
-                }
-                // The service asks who is a member at every step.
-                _ => continue,
-            },
-            () = stopping(&mut shutdown) => {
-                return Err((ErrorCode::Internal, "the server is about to restart".into()));
-            }
+            end = outside.ends() => return Err(end),
             message = socket.recv() => message,
             () = tokio::time::sleep_until(pinged + PING_INTERVAL) => {
                 pinged = Instant::now();
+                let is_busy = service.as_ref().is_some_and(FileService::is_busy);
+                if is_busy && moved.elapsed() > IDLE_LIMIT {
+                    // It holds room that others may need.
+                    let message = "nothing came of the transfer for too long";
+                    return Err((ErrorCode::Timeout, message.into()));
+                }
                 if heard.elapsed() > SILENCE_LIMIT {
                     return Ok(());
                 }
@@ -81,19 +150,20 @@ async fn talk(
         match message {
             Some(Ok(Message::Binary(bytes))) => {
                 let message = decoded(&bytes)?;
-                service = answer(socket, hub, service, message).await?;
+                let Some(asked) = service.take() else { return Ok(()) };
+                let mut answering = std::pin::pin!(answer(socket, hub, asked, message));
+                *service = Some(tokio::select! {
+                    end = outside.ends() => return Err(end),
+                    answered = &mut answering => answered?,
+                });
+                heard = Instant::now();
+                moved = heard;
             }
             Some(Ok(Message::Text(_))) => return Err(protocol("messages are binary")),
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(Message::Close(_)) | Err(_)) | None => return Ok(()),
         }
     }
-}
-
-/// Resolves once the server stops.
-async fn stopping(shutdown: &mut watch::Receiver<bool>) {
-    // A sender that is gone stops it, too.
-    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// Takes the first message; the user behind its token.
@@ -123,8 +193,7 @@ async fn answer(
 ) -> Result<FileService, End> {
     let (answers, mut waiting) = mpsc::channel(WAITING_ANSWERS);
     let answering = tokio::task::spawn_blocking(move || {
-        // Nobody hears an answer once the connection is gone.
-        let taken = service.take(message, &mut |answer| drop(answers.blocking_send(answer)));
+        let taken = service.take(message, &mut |answer| answers.blocking_send(answer).is_ok());
         (service, taken)
     });
     while let Some(answer) = waiting.recv().await {

@@ -125,6 +125,12 @@ impl ChunkId {
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
     }
+
+    /// Reads the name of a chunk as it is printed: 64 digits in lower case.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        hex(text).map(Self)
+    }
 }
 
 impl fmt::Display for ChunkId {

@@ -61,6 +61,8 @@ pub const MAX_SCHEMA_TABLES: usize = 1000;
 pub const MAX_SCHEMA_FIELDS: usize = 64;
 /// Largest chunk of a file, and largest page of a manifest.
 pub const MAX_CHUNK_BYTES: usize = 256 * 1024;
+/// Smallest chunk of a file that is cut by profile 1, but for its last.
+pub const MIN_CHUNK_BYTES: usize = 16 * 1024;
 /// Most entries in one page of a manifest.
 pub const MAX_MANIFEST_ENTRIES: usize = 4096;
 /// Most levels of pages above the chunks of one file.

@@ -280,6 +280,15 @@ plants! {
     LocalityChanges: "R7", core "schema::what_holds_for_ever_cannot_change";
     /// A first schema makes a table local that has synced records.
     SyncedBecomesLocal: "R7", engine "schema::a_table_with_records_cannot_become_local";
+    /// Whoever stores a file holds up no collection.
+    ForgetLeases: "I32", store "gc::known_loss_a_writer_paused_across_sweeps";
+    /// Of all who store files only the one that began last holds up a collection.
+    NewestLease: "I32", store "gc::known_loss_the_oldest_lease_counts";
+    /// A file is dropped, and no pack says so.
+    DropWithoutMark: "I35",
+        store "reindex::an_index_of_packs_alone_has_what_was_there_and_nothing_else";
+    /// A chunk counts as here although its pack is lost.
+    BelieveLostPack: "I31", store "packs::chunks_of_a_lost_pack_do_not_count_as_here";
 }
 
 /// Names the bug of this process.

@@ -5,7 +5,7 @@
 //! looks into it whether to go on, and deletes it at the end. So whatever ends this process, the
 //! next one finds what is left.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -15,6 +15,7 @@ use lastword_core::hash::BlobHash;
 use lastword_core::id::{Key, WorkspaceName};
 use lastword_core::protocol::FileRefusal;
 use lastword_core::protocol::replica::SyncStatus;
+use lastword_store::BlobError;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
@@ -25,17 +26,22 @@ use crate::database::Database;
 use crate::environment::random;
 use crate::error::{Error, Result};
 use crate::files::Files;
+use crate::hook;
 use crate::live::lock;
 use crate::transfer::{self, Ended, Ending, Progress};
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
 use crate::workspace::Workspace;
+use crate::write::WriteOptions;
 
 /// A row is told how far its transfer is this often, and the transfer looks whether to go on.
 const TELL_INTERVAL: Duration = Duration::from_millis(200);
 /// A connection that carries nothing for this long is closed.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// After a row could not be written nothing is tried for this long.
+const FAILED_WAIT: Duration = Duration::from_secs(5);
 /// Shortest and longest wait before a transfer is tried again, in milliseconds.
 const RETRY_MS: (u64, u64) = (500, 60_000);
+const LONGEST_RETRY_MS: i64 = 60_000;
 
 /// The carriers of one connection to a server. They begin once a workspace is attached.
 pub(super) struct Carriers {
@@ -48,20 +54,24 @@ struct Shared {
     remote: Remote,
     /// How the records of each workspace stand with the server.
     board: Arc<Board>,
-    attached: Mutex<BTreeSet<WorkspaceName>>,
+    /// The workspace of each file that is under way.
+    carried: Mutex<Vec<WorkspaceName>>,
+    /// Workspaces whose files are carried, and whether it was looked for what the server lacks.
+    attached: Mutex<BTreeMap<WorkspaceName, bool>>,
     stop: watch::Sender<bool>,
 }
 
 impl Carriers {
     pub(super) fn new(db: Database, remote: Remote, board: Arc<Board>) -> Self {
-        let (attached, (stop, _)) = (Mutex::default(), watch::channel(false));
-        let shared = Arc::new(Shared { db, remote, board, attached, stop });
+        let (attached, carried) = (Mutex::default(), Mutex::default());
+        let (stop, _) = watch::channel(false);
+        let shared = Arc::new(Shared { db, remote, board, attached, carried, stop });
         Self { shared, threads: Mutex::default() }
     }
 
     /// Carries files of this workspace from now on. Errors: [`Error::Thread`].
     pub(super) fn attach(&self, workspace: &WorkspaceName) -> Result<()> {
-        lock(&self.shared.attached).insert(workspace.clone());
+        lock(&self.shared.attached).insert(workspace.clone(), false);
         let mut threads = lock(&self.threads);
         while threads.len() < self.shared.db.inner.max_transfers {
             let shared = Arc::clone(&self.shared);
@@ -76,9 +86,17 @@ impl Carriers {
         Ok(())
     }
 
-    /// Begins no more transfer of this workspace.
+    /// Carries no file of this workspace any more; returns once none is under way.
     pub(super) fn detach(&self, workspace: &WorkspaceName) {
         lock(&self.shared.attached).remove(workspace);
+        let board = &self.shared.db.inner.transfers;
+        loop {
+            let heard = board.rung();
+            if !lock(&self.shared.carried).contains(workspace) {
+                return;
+            }
+            board.wait_after(heard, IDLE_LIMIT);
+        }
     }
 
     /// Ends what is under way; rows stay, and the next connection goes on with them.
@@ -95,7 +113,7 @@ impl Carriers {
 
 /// A transfer that a carrier has taken on; let go of when it goes.
 struct Claimed<'a> {
-    db: &'a Database,
+    shared: &'a Shared,
     files: Files,
     key: Key,
     sha256: [u8; 32],
@@ -104,24 +122,47 @@ struct Claimed<'a> {
 
 impl Drop for Claimed<'_> {
     fn drop(&mut self) {
-        self.db.inner.transfers.release(self.files.workspace().name(), &self.key);
+        let name = self.files.workspace().name();
+        let mut carried = lock(&self.shared.carried);
+        if let Some(place) = carried.iter().position(|carried| carried == name) {
+            carried.swap_remove(place);
+        }
+        drop(carried);
+        self.shared.db.inner.transfers.release(name, &self.key);
     }
 }
 
-impl Claimed<'_> {
-    /// Writes into the row unless it is gone.
-    fn tell(&self, change: &Change) -> Result<()> {
-        let told = self.files.workspace().write(|tx| change.apply(tx, &self.key));
-        match told {
+impl<'a> Claimed<'a> {
+    fn new(
+        shared: &'a Shared,
+        files: Files,
+        key: Key,
+        sha256: [u8; 32],
+        transfer: Transfer,
+    ) -> Self {
+        lock(&shared.carried).push(files.workspace().name().clone());
+        Self { shared, files, key, sha256, transfer }
+    }
+
+    /// Writes into the row if the file is still to be carried; false if it is not.
+    fn tell(&self, change: &Change) -> Result<bool> {
+        let options = WriteOptions { quiet: true, ..WriteOptions::default() };
+        let mut is_told = false;
+        self.files.workspace().write_with(options, |tx| {
+            is_told = change.apply_to_pending(tx, &self.key)?;
+            Ok(())
+        })?;
+        Ok(is_told)
+    }
+
+    /// Takes the row away.
+    fn end(&self) -> Result<()> {
+        let table = transfers::table();
+        let gone = self.files.workspace().write(|tx| tx.delete_record(&table, &self.key));
+        match gone {
             Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
         }
-    }
-
-    /// How the row stands now; none if it is gone.
-    fn state(&self) -> Result<Option<TransferState>> {
-        let row = self.files.workspace().get(transfers::FILE_TRANSFERS, self.key.as_str())?;
-        Ok(row.map(|row| row.state))
     }
 }
 
@@ -142,19 +183,25 @@ impl Shared {
         let stopped = self.stop.subscribe();
         let mut line: Option<Line<'_>> = None;
         let mut used = Instant::now();
-        while !*stopped.borrow() && !self.db.inner.watchers.is_closed() {
+        loop {
+            // Before the look: whoever rings after it is heard.
             let heard = self.db.inner.transfers.rung();
-            let next = match self.next() {
-                Ok(next) => next,
-                Err(Error::Closed) => return,
-                Err(error) => return tracing::error!(%error, "files are carried no more"),
-            };
+            if *stopped.borrow() || self.db.inner.watchers.is_closed() {
+                break;
+            }
+            let next = self.next().unwrap_or_else(|error| {
+                tracing::warn!(%error, "rows of transfers cannot be read");
+                Next::Wait(FAILED_WAIT)
+            });
             match next {
                 Next::Carry(claimed) => {
-                    match self.run(&claimed, &mut line, &runtime, &stopped) {
-                        Ok(()) => {}
-                        Err(Error::Closed) => return,
-                        Err(error) => tracing::warn!(%error, "a transfer cannot be noted"),
+                    if let Err(error) = self.run(&claimed, &mut line, &runtime, &stopped) {
+                        tracing::warn!(%error, "a transfer cannot be noted");
+                        drop(claimed);
+                        self.db
+                            .inner
+                            .transfers
+                            .wait_after(self.db.inner.transfers.rung(), FAILED_WAIT);
                     }
                     used = Instant::now();
                 }
@@ -168,6 +215,9 @@ impl Shared {
                 }
             }
         }
+        drop(line);
+        // A name that is still being looked up must not hold whoever drops the handle.
+        runtime.shutdown_background();
     }
 
     /// Whether the server serves the workspace: a file of one that it does not know yet would be
@@ -184,15 +234,14 @@ impl Shared {
         let now_ms = self.db.inner.environment.now_ms();
         let mut due = Vec::new();
         let mut wait_ms = i64::try_from(IDLE_LIMIT.as_millis()).unwrap_or(i64::MAX);
-        let attached = lock(&self.attached).clone();
+        let attached: Vec<WorkspaceName> = lock(&self.attached).keys().cloned().collect();
         for name in attached.iter().filter(|name| self.is_reached(name)) {
             let files = Workspace::new(self.db.clone(), name.clone()).files();
-            for transfer in files.transfers()? {
-                if !matches!(transfer.state, TransferState::Queued | TransferState::Running) {
-                    continue;
-                }
-                match transfer.retry_ms - now_ms {
-                    left @ 1.. => wait_ms = wait_ms.min(left),
+            self.look_for_missing(name, &files)?;
+            for transfer in files.transfers()?.into_iter().filter(Transfer::is_pending) {
+                match transfer.retry_ms.saturating_sub(now_ms) {
+                    // A clock that was set back must not put it off for ever.
+                    left if (1..=LONGEST_RETRY_MS).contains(&left) => wait_ms = wait_ms.min(left),
                     _ => due.push((transfer.rank, transfer.queued_ms, files.clone(), transfer)),
                 }
             }
@@ -203,15 +252,29 @@ impl Shared {
                 continue;
             };
             let key = transfers::key_of(transfer.direction, &hash);
-            if self.db.inner.transfers.claim(files.workspace().name(), &key) {
-                let claimed = Claimed { db: &self.db, files, key, sha256, transfer };
-                // It may have ended between the look and the claim.
-                if claimed.state()?.is_some() {
+            let name = files.workspace().name().clone();
+            if self.db.inner.transfers.claim(&name, &key) {
+                let claimed = Claimed::new(self, files, key, sha256, transfer);
+                // Whoever detaches looks at what is carried after this.
+                if lock(&self.attached).contains_key(&name) {
                     return Ok(Next::Carry(Box::new(claimed)));
                 }
             }
         }
         Ok(Next::Wait(Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))))
+    }
+
+    /// Once for each time that a workspace is attached and caught up: what is here, and not at the
+    /// server although its row is, is uploaded.
+    fn look_for_missing(&self, name: &WorkspaceName, files: &Files) -> Result<()> {
+        if !matches!(self.board.status(name), SyncStatus::Live { .. }) {
+            return Ok(());
+        }
+        match lock(&self.attached).get_mut(name) {
+            Some(is_done) if !*is_done => *is_done = true,
+            _ => return Ok(()),
+        }
+        files.upload_missing()
     }
 
     /// Carries one file, and notes what became of it.
@@ -224,11 +287,17 @@ impl Shared {
     ) -> Result<()> {
         let attempts = claimed.transfer.attempts.saturating_add(1);
         let (state, attempts) = (Some(TransferState::Running), Some(attempts));
-        claimed.tell(&Change { state, attempts, ..Change::default() })?;
+        if !claimed.tell(&Change { state, attempts, ..Change::default() })? {
+            // It ended, or was paused, between the look and the claim.
+            return Ok(());
+        }
+        if let Err(why) = self.tell_begin(claimed)? {
+            let (state, last_error) = (Some(TransferState::Failed), Some(why));
+            return claimed.tell(&Change { state, last_error, ..Change::default() }).map(drop);
+        }
+        let was_open = line.is_some();
         let mut carried = self.carry_one(claimed, line, runtime, stopped);
-        if let (Err(Ending::Cut { .. }), Some(used)) = (&carried, line.as_ref())
-            && !used.is_fresh()
-        {
+        if was_open && matches!(carried, Err(Ending::Cut { .. })) && !*stopped.borrow() {
             // It may have been closed while nothing was carried.
             *line = None;
             carried = self.carry_one(claimed, line, runtime, stopped);
@@ -238,6 +307,43 @@ impl Shared {
             *line = None;
         }
         self.note(claimed, carried, *stopped.borrow())
+    }
+
+    /// Hooks hear that a file is about to be carried, and may say why it is not to be.
+    fn tell_begin(&self, claimed: &Claimed<'_>) -> Result<std::result::Result<(), String>> {
+        let hash = BlobHash::Sha256(claimed.sha256);
+        let (mime_type, name) = claimed.files.described(&hash)?;
+        let event = hook::Carrying {
+            workspace: claimed.files.workspace().name().clone(),
+            hash,
+            size_bytes: claimed.transfer.bytes_total,
+            mime_type,
+            name,
+        };
+        let hooks = &self.db.inner.hooks;
+        let before = match claimed.transfer.direction {
+            Direction::Upload => match hooks.ask(hook::UPLOAD_POLICY, &event) {
+                Ok(()) => hook::UPLOAD_BEFORE,
+                refused => return Ok(refused),
+            },
+            Direction::Download => hook::DOWNLOAD_BEFORE,
+        };
+        hooks.raise(before, || event);
+        Ok(Ok(()))
+    }
+
+    fn tell_end(&self, claimed: &Claimed<'_>, ended: Ended) {
+        let event = || hook::Carried {
+            workspace: claimed.files.workspace().name().clone(),
+            hash: BlobHash::Sha256(claimed.sha256),
+            size_bytes: ended.total_bytes,
+            moved_bytes: ended.moved_bytes,
+        };
+        let after = match claimed.transfer.direction {
+            Direction::Upload => hook::UPLOAD_AFTER,
+            Direction::Download => hook::DOWNLOAD_AFTER,
+        };
+        self.db.inner.hooks.raise(after, event);
     }
 
     fn carry_one<'r>(
@@ -259,10 +365,12 @@ impl Shared {
                 return ControlFlow::Continue(());
             }
             told = Instant::now();
-            let goes_on = matches!(claimed.state(), Ok(Some(TransferState::Running)));
+            let name = claimed.files.workspace().name();
+            let is_wanted = !*stopped.borrow() && lock(&self.attached).contains_key(name);
             let bytes = Some((done_bytes, total_bytes));
-            let is_told = goes_on && claimed.tell(&Change { bytes, ..Change::default() }).is_ok();
-            if is_told { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            let goes_on = is_wanted
+                && matches!(claimed.tell(&Change { bytes, ..Change::default() }), Ok(true));
+            if goes_on { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         };
         let (files, sha256) = (&claimed.files, claimed.sha256);
         match claimed.transfer.direction {
@@ -288,15 +396,9 @@ impl Shared {
             Change { state, last_error: Some(why), ..Change::default() }
         };
         let change = match carried {
-            Ok(_) => {
-                let gone = claimed
-                    .files
-                    .workspace()
-                    .write(|tx| tx.delete_record(&transfers::table(), &claimed.key));
-                return match gone {
-                    Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(error),
-                };
+            Ok(ended) => {
+                self.tell_end(claimed, ended);
+                return claimed.end();
             }
             Err(Ending::Here(Error::Closed)) => return Err(Error::Closed),
             // The next connection goes on with it.
@@ -305,18 +407,26 @@ impl Shared {
             Err(Ending::Stopped) => return Ok(()),
             Err(Ending::Cut { why }) => again(why),
             Err(Ending::Here(error @ Error::Store(_))) => again(error.to_string()),
+            // It is noted by now, and asked for next time.
+            Err(Ending::Here(error @ Error::Blob(BlobError::Damaged { .. })))
+                if claimed.transfer.direction == Direction::Download =>
+            {
+                again(error.to_string())
+            }
+            // It was evicted, so somebody else has uploaded it.
+            Err(Ending::Here(Error::Blob(BlobError::Missing { hash })))
+                if claimed.files.is_uploaded(&hash)? =>
+            {
+                return claimed.end();
+            }
             Err(Ending::Here(error)) => failed(error.to_string()),
             Err(Ending::Refused { code, message }) => {
-                // Whoever has the file may still bring it.
-                let is_for_now = code.is_for_now() || code == FileRefusal::NotStored;
-                if is_for_now { again(message) } else { failed(message) }
+                // Whoever has the file may still bring it, or bring it again.
+                let may_come = matches!(code, FileRefusal::NotStored | FileRefusal::Damaged);
+                if code.is_for_now() || may_come { again(message) } else { failed(message) }
             }
         };
-        match claimed.state()? {
-            // Whoever paused it meanwhile is right.
-            Some(TransferState::Running) => claimed.tell(&change),
-            _ => Ok(()),
-        }
+        claimed.tell(&change).map(drop)
     }
 }
 

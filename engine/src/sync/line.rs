@@ -1,5 +1,6 @@
 //! A connection that carries files, used by one thread that waits for each message.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -12,9 +13,11 @@ use tokio_tungstenite::tungstenite::Message;
 use super::Remote;
 use super::socket::{self, Socket};
 use crate::database::Database;
+use crate::live::Watchers;
 use crate::transfer::Wire;
 
-/// A server that does not take a message, or sends none, for this long is gone.
+/// A server that does not take a message, or sends none, for this long is gone: one that compares a
+/// file with its name says so now and then.
 const SILENCE_LIMIT: Duration = Duration::from_secs(60);
 
 /// An open connection to a server that has welcomed this device.
@@ -22,6 +25,7 @@ pub(super) struct Line<'a> {
     runtime: &'a Runtime,
     socket: Socket,
     stop: watch::Receiver<bool>,
+    watchers: Arc<Watchers>,
     transfers: u64,
 }
 
@@ -42,7 +46,8 @@ impl<'a> Line<'a> {
                 socket = socket::open(&url, FILES_SUBPROTOCOL) => socket,
             }
         })?;
-        let mut line = Self { runtime, socket, stop: stop.clone(), transfers: 0 };
+        let watchers = Arc::clone(&db.inner.watchers);
+        let mut line = Self { runtime, socket, stop: stop.clone(), watchers, transfers: 0 };
         line.send(FileMessage::Hello(Hello {
             min_version: VERSION,
             max_version: VERSION,
@@ -63,11 +68,6 @@ impl<'a> Line<'a> {
         self.transfers += 1;
         self.transfers
     }
-
-    /// False if it has carried something before: then it may have been cut since.
-    pub(super) fn is_fresh(&self) -> bool {
-        self.transfers == 0
-    }
 }
 
 impl Wire for Line<'_> {
@@ -86,30 +86,38 @@ impl Wire for Line<'_> {
     }
 
     fn receive(&mut self) -> Result<FileMessage, String> {
-        let Self { runtime, socket, stop, .. } = self;
+        let Self { runtime, socket, stop, watchers, .. } = self;
         runtime.block_on(async {
-            loop {
-                let message = tokio::select! {
-                    _ = stop.wait_for(|stop| *stop) => {
-                        return Err("the connection is stopped".into());
-                    }
-                    message = tokio::time::timeout(SILENCE_LIMIT, socket.next()) => message,
-                };
-                match message {
-                    Err(_) => return Err("the server is silent".into()),
-                    Ok(None) => return Err("the connection ended".into()),
-                    Ok(Some(Err(error))) => return Err(error.to_string()),
-                    Ok(Some(Ok(Message::Binary(bytes)))) => {
-                        return from_bytes(&bytes).map_err(|error| error.to_string());
-                    }
-                    Ok(Some(Ok(Message::Close(frame)))) => {
-                        let reason = frame.map(|frame| frame.reason.to_string());
-                        let reason = reason.unwrap_or_default();
-                        return Err(format!("the server closed the connection: {reason}"));
-                    }
-                    Ok(Some(Ok(_))) => {}
+            let closed = std::future::poll_fn(|context| {
+                match watchers.poll_after(u64::MAX, context.waker()) {
+                    true => std::task::Poll::Ready(()),
+                    false => std::task::Poll::Pending,
                 }
+            });
+            tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => Err("the connection is stopped".into()),
+                () = closed => Err("the database is closed".into()),
+                next = tokio::time::timeout(SILENCE_LIMIT, next_binary(socket)) => match next {
+                    Ok(bytes) => from_bytes(&bytes?).map_err(|error| error.to_string()),
+                    Err(_) => Err("the server is silent".into()),
+                },
             }
         })
+    }
+}
+
+/// The bytes of the next message; signs of life do not count.
+async fn next_binary(socket: &mut Socket) -> Result<Vec<u8>, String> {
+    loop {
+        match socket.next().await {
+            None => return Err("the connection ended".into()),
+            Some(Err(error)) => return Err(error.to_string()),
+            Some(Ok(Message::Binary(bytes))) => return Ok(bytes.to_vec()),
+            Some(Ok(Message::Close(frame))) => {
+                let reason = frame.map(|frame| frame.reason.to_string()).unwrap_or_default();
+                return Err(format!("the server closed the connection: {reason}"));
+            }
+            Some(Ok(_)) => {}
+        }
     }
 }

@@ -214,8 +214,11 @@ pub fn download(
     }
     // All is here, so it does not matter whether the server hears that it has done its part.
     let _ = talk.send(FileMessage::Cancel { transfer });
-    receiving.end(files.now_ms(), Box::new(|_| Ok(())), &mut |_| {})?;
-    Ok(talk.ended())
+    let goes_on = &mut |_| (talk.watch)(talk.progress).is_continue();
+    match receiving.end(files.now_ms(), Box::new(file_frames::append_now), goes_on)? {
+        true => Ok(talk.ended()),
+        false => Err(Ending::Stopped),
+    }
 }
 
 /// Asks for what is missing until nothing is.

@@ -7,6 +7,7 @@ use lastword_core::id::WorkspaceName;
 use lastword_core::limits::MAX_WANTED_CHUNKS;
 use lastword_core::manifest::Blob;
 use lastword_store::blobs::{Blobs, Receive, Received};
+use lastword_store::payload::BlobsFrame;
 use lastword_store::{BlobError, Store, read};
 
 use crate::error::Result;
@@ -22,8 +23,8 @@ const VERIFY_STEP_BYTES: u64 = 64 * 1024 * 1024;
 
 const _: () = assert!(AHEAD <= MAX_WANTED_CHUNKS);
 
-/// What is written in the same group as the file itself.
-pub(super) type Along = Box<dyn FnOnce(&mut Store) -> Result<()> + Send>;
+/// Writes the last frames of a file, on the writer thread, and whatever goes with them.
+pub(super) type Commit = Box<dyn FnOnce(&mut Store, Vec<BlobsFrame>) -> Result<()> + Send>;
 
 /// A file that comes, and the writer of the store that it goes into.
 pub(super) struct Receiving {
@@ -82,32 +83,35 @@ impl Receiving {
         self.receive.is_complete()
     }
 
-    /// Compares the whole with its name, and makes it the workspace's file together with what goes
-    /// `along`; `alive` is called now and then meanwhile.
+    /// Compares the whole with its name, and lets `commit` make it the workspace's file; false if
+    /// `goes_on`, which is asked now and then, says no before.
     pub(super) fn end(
         mut self,
         now_ms: i64,
-        along: Along,
-        alive: &mut dyn FnMut(u64),
-    ) -> Result<()> {
-        self.save()?;
+        commit: Commit,
+        goes_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<bool> {
         let view = self.writer.view();
         let blob = *self.receive.blob();
         let known = read::blob(&*view, &self.workspace, &blob.sha256)?;
         let is_known = known.is_some_and(|known| known.blob == blob);
         if is_known && self.receive.received_bytes() == 0 {
-            return self.writer.run(along);
+            // It was compared when it came. It may have been about to go, so it is said once more.
+            let frames = self.receive.again(now_ms);
+            self.writer.run(move |store| commit(store, frames))?;
+            return Ok(true);
         }
+        self.save()?;
         loop {
             let (at, last) = self.noting(|receive| receive.verify(VERIFY_STEP_BYTES, now_ms))?;
             if let Some(Received { frames, .. }) = &last {
                 let frames = frames.clone();
-                return self.writer.run(move |store| {
-                    file_frames::append_now(store, frames)?;
-                    along(store)
-                });
+                self.writer.run(move |store| commit(store, frames))?;
+                return Ok(true);
             }
-            alive(at);
+            if !goes_on(at) {
+                return Ok(false);
+            }
         }
     }
 

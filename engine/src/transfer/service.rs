@@ -2,9 +2,10 @@
 
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::WorkspaceName;
-use lastword_core::manifest::Blob;
+use lastword_core::manifest::{Blob, PROFILE};
 use lastword_core::protocol::{FileMessage, FileRefusal, Role};
-use lastword_store::{BlobError, read};
+use lastword_store::payload::cut_text;
+use lastword_store::{BlobError, Store, read};
 
 use super::receiving::Receiving;
 use crate::authority::Authority;
@@ -27,8 +28,8 @@ pub struct FileService {
 /// The transfer that is under way.
 enum Current {
     Upload(Box<Upload>),
-    /// A download from that workspace.
-    Download(WorkspaceName),
+    /// A download of that file from that workspace.
+    Download(WorkspaceName, [u8; 32]),
 }
 
 struct Upload {
@@ -54,8 +55,28 @@ pub enum ServiceError {
     Store(Error),
 }
 
-/// Takes what goes to the device.
-type Reply<'a> = &'a mut dyn FnMut(FileMessage);
+/// Takes what goes to the device; false if nobody takes it any more.
+type Reply<'a> = &'a mut dyn FnMut(FileMessage) -> bool;
+
+/// Why an answer ends.
+enum Halt {
+    /// The device is told.
+    Failed(Error),
+    /// There is nobody to tell.
+    Gone,
+}
+
+impl<E: Into<Error>> From<E> for Halt {
+    fn from(error: E) -> Self {
+        Halt::Failed(error.into())
+    }
+}
+
+type Answered = std::result::Result<(), Halt>;
+
+fn say(reply: Reply<'_>, message: FileMessage) -> Answered {
+    if reply(message) { Ok(()) } else { Err(Halt::Gone) }
+}
 
 impl std::fmt::Debug for FileService {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -96,10 +117,15 @@ impl FileService {
         let uploads = matches!(message, FileMessage::Offer { .. } | FileMessage::Chunk { .. });
         match self.answer(message, reply) {
             Ok(()) => Ok(()),
-            Err(error) => {
+            Err(Halt::Gone) => {
                 self.leave();
-                let code = refusal(&error, uploads);
-                reply(FileMessage::Refused { transfer, code, message: error.to_string() });
+                Ok(())
+            }
+            Err(Halt::Failed(error)) => {
+                self.leave();
+                let (code, message) = (refusal(&error, uploads), cut_text(&error.to_string()));
+                // Whoever is gone hears nothing.
+                let _ = reply(FileMessage::Refused { transfer, code, message });
                 match error {
                     Error::Store(_) | Error::Closed => Err(ServiceError::Store(error)),
                     _ => Ok(()),
@@ -108,7 +134,7 @@ impl FileService {
         }
     }
 
-    fn answer(&mut self, message: FileMessage, reply: Reply<'_>) -> Result<()> {
+    fn answer(&mut self, message: FileMessage, reply: Reply<'_>) -> Answered {
         match (message, &mut self.current) {
             (FileMessage::Offer { workspace, blob, mime_type, name, .. }, _) => {
                 let upload = self.offered(workspace, blob, (&mime_type, &name))?;
@@ -120,22 +146,30 @@ impl FileService {
                 let stored = read::blob(&*self.authority.view(), &workspace, &sha256)?;
                 let hash = BlobHash::Sha256(sha256);
                 let blob = stored.ok_or(BlobError::Missing { hash })?.blob;
-                self.current = Some(Current::Download(workspace));
-                reply(FileMessage::Found { transfer, blob });
-                Ok(())
+                self.current = Some(Current::Download(workspace, sha256));
+                say(reply, FileMessage::Found { transfer, blob })
             }
-            (FileMessage::Want { transfer, chunks, .. }, Some(Current::Download(workspace))) => {
-                let workspace = workspace.clone();
-                self.member(&workspace)?;
+            (
+                FileMessage::Want { transfer, chunks, .. },
+                Some(Current::Download(workspace, sha256)),
+            ) => {
+                let (workspace, sha256) = (workspace.clone(), *sha256);
                 for id in &chunks {
-                    let bytes = self.chunk(&workspace, id)?;
-                    reply(FileMessage::Chunk { transfer, bytes });
+                    // A device may take long for each, and its user may go meanwhile.
+                    self.member(&workspace)?;
+                    let bytes = self.chunk(&workspace, &sha256, id)?;
+                    say(reply, FileMessage::Chunk { transfer, bytes })?;
                 }
                 Ok(())
             }
             (FileMessage::Chunk { bytes, .. }, Some(Current::Upload(upload))) => {
                 // What was not asked for is not kept.
-                if upload.receiving.put(&bytes)? { self.go_on(reply) } else { Ok(()) }
+                if !upload.receiving.put(&bytes)? {
+                    return Ok(());
+                }
+                let workspace = upload.workspace.clone();
+                self.writer(&workspace)?;
+                self.go_on(reply)
             }
             (FileMessage::Cancel { .. }, _) => {
                 self.leave();
@@ -184,6 +218,11 @@ impl FileService {
         (mime_type, name): (&str, &str),
     ) -> Result<Upload> {
         self.writer(&workspace)?;
+        if blob.profile != PROFILE {
+            let profile = blob.profile;
+            let message = format!("files cut by profile {profile} are not taken, only {PROFILE}");
+            return Err(Error::UploadRefused { message });
+        }
         let view = || self.authority.view();
         let room = self.authority.file_quota().reserve(view, &workspace, &blob)?;
         let (hash, size_bytes) = (BlobHash::Sha256(blob.sha256), blob.size);
@@ -197,39 +236,56 @@ impl FileService {
     }
 
     /// Asks for what is missing of an upload, or ends it.
-    fn go_on(&mut self, reply: Reply<'_>) -> Result<()> {
+    fn go_on(&mut self, reply: Reply<'_>) -> Answered {
         let transfer = self.newest;
         let Some(Current::Upload(upload)) = &mut self.current else { return Ok(()) };
         let chunks = upload.receiving.wants()?;
         if !chunks.is_empty() {
             let stored = upload.receiving.here_bytes();
-            reply(FileMessage::Want { transfer, stored, chunks });
+            say(reply, FileMessage::Want { transfer, stored, chunks })?;
         }
         if !upload.receiving.is_complete() {
             return Ok(());
         }
-        let workspace = upload.workspace.clone();
-        // Nobody who lost the right to on the way adds a file.
-        self.writer(&workspace)?;
         let Some(Current::Upload(upload)) = self.current.take() else { return Ok(()) };
         let Upload { workspace, blob, receiving, _room } = *upload;
         let (sha256, now_ms) = (blob.sha256, now_ms());
-        let of = workspace.clone();
-        let along = Box::new(move |store: &mut _| owned::set_stored(store, &of, &sha256, now_ms));
-        let alive = &mut |stored| {
-            reply(FileMessage::Want { transfer, stored, chunks: Vec::new() });
-        };
-        receiving.end(now_ms, along, alive)?;
+        // Comparing takes a while: nobody who lost the right to in between adds a file.
+        let may_write = self.authority.may_write(workspace.clone(), self.user.clone());
+        let commit = Box::new(move |store: &mut Store, frames| {
+            may_write(store)?;
+            file_frames::append_now(store, frames)?;
+            owned::set_stored(store, &workspace, &sha256, now_ms)
+        });
+        let goes_on =
+            &mut |stored| reply(FileMessage::Want { transfer, stored, chunks: Vec::new() });
+        if !receiving.end(now_ms, commit, goes_on)? {
+            return Err(Halt::Gone);
+        }
         let storage_id = BlobHash::Sha256(sha256).to_string();
-        reply(FileMessage::Committed { transfer, storage_id });
-        Ok(())
+        say(reply, FileMessage::Committed { transfer, storage_id })
     }
 
-    fn chunk(&self, workspace: &WorkspaceName, id: &ChunkId) -> Result<Vec<u8>> {
+    fn chunk(&self, workspace: &WorkspaceName, sha256: &[u8; 32], id: &ChunkId) -> Result<Vec<u8>> {
+        let writer = self.authority.writer();
         self.authority.blobs()?.read_newest(workspace, id).map_err(|error| {
-            file_frames::set_apart(self.authority.writer(), workspace, &error);
+            file_frames::set_apart(writer, workspace, &error);
+            if !matches!(error, BlobError::Store(_)) {
+                let (workspace, sha256, now_ms) = (workspace.clone(), *sha256, now_ms());
+                let cleared = writer
+                    .run(move |store| owned::clear_stored(store, &workspace, &sha256, now_ms));
+                if let Err(error) = cleared {
+                    tracing::warn!(%error, "the row of a damaged file still says that it is here");
+                }
+            }
             error.into()
         })
+    }
+
+    /// True while a file comes or goes.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.current.is_some()
     }
 }
 
@@ -245,6 +301,8 @@ fn refusal(error: &Error, uploads: bool) -> FileRefusal {
         Error::NoMember { .. } => FileRefusal::Forbidden,
         Error::UploadRefused { .. } => FileRefusal::Policy,
         Error::FilesOverQuota { .. } => FileRefusal::OverQuota,
+        // Others may give their room back.
+        Error::RoomReserved { .. } | Error::UnfinishedUploads { .. } => FileRefusal::Unavailable,
         Error::Blob(BlobError::TooLarge { .. }) => FileRefusal::TooLarge,
         Error::Blob(BlobError::Missing { .. }) => FileRefusal::NotStored,
         Error::Blob(BlobError::Manifest { .. }) if uploads => FileRefusal::NotThatFile,

@@ -40,6 +40,8 @@ pub const MAX_MARKS: usize = 128;
 pub const MAX_FRAME_CHUNKS: usize = 65_536;
 /// Most packs that one frame of the log names.
 pub const MAX_FRAME_PACKS: usize = 1024;
+/// Most files that one frame of a pack says were dropped.
+pub const MAX_DROPPED_IN_FRAME: usize = 4096;
 /// Longest payload of a frame in a pack: a chunk with what is said of it, or a workspace's name.
 pub const MAX_PACK_PAYLOAD: usize = MAX_CHUNK_BYTES + 64;
 /// Bytes of a file that are read before what was stored of it goes into the log.
@@ -52,6 +54,8 @@ pub const PACK_WRITE_BYTES: usize = 1024 * 1024;
 pub const CHUNKER_BYTES: usize = 2 * 1024 * 1024;
 /// Most files, and most chunks, that one run of the garbage collector condemns or drops.
 pub const MAX_GC_STEP: usize = 32_768;
+/// Most files that one step of a reindex judges.
+pub const MAX_REINDEX_STEP: usize = 1024;
 /// Bytes below which a run of the garbage collector is never too much.
 pub const GC_BREAKER_FROM_BYTES: u64 = 64 * 1024 * 1024;
 /// A run of the garbage collector takes at most one byte in so many.
@@ -65,6 +69,8 @@ pub const MAX_PACK_SIZE: u64 = 1 << 36;
 pub const MAX_PACK_POSITION: u64 = 1 << 40;
 /// Packs that are kept open to be written to, but for those that are in use.
 pub const MAX_PACK_WRITERS: usize = 64;
+/// Most chunks that one step of a scrub reads.
+pub const SCRUB_ROWS: usize = 4096;
 /// Packs that are kept open for reading.
 pub const MAX_OPEN_PACKS: usize = 64;
 /// Largest group number (48 bits on disk).
@@ -79,6 +85,7 @@ pub const SPARES_KEPT: usize = 1;
 const _: () = assert!(MAX_GC_STEP <= MAX_FRAME_CHUNKS);
 const _: () = assert!(MAX_PACK_PAYLOAD <= MAX_FRAME);
 const _: () = assert!(MAX_PACK_SIZE < MAX_PACK_POSITION);
+const _: () = assert!(MAX_DROPPED_IN_FRAME * (32 + 9) + 9 <= MAX_PACK_PAYLOAD);
 const _: () = assert!(2 * MAX_CHUNK_BYTES <= CHUNKER_BYTES);
 // Ids and places of the chunks of one step fit a frame many times.
 const _: () = assert!(MAX_FRAME_CHUNKS * 64 < MAX_FRAME);

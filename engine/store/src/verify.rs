@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::blobs::{self, CheckedBlobs};
 use crate::disk::{Disk, FileKind};
 use crate::error::{ApplyError, StoreError};
-use crate::fold::{load, replay};
+use crate::fold::{Replay, load};
 use crate::oplog::{self, BaseFile, Durable, LogFiles, LogReader, Scan, Segment};
 use crate::read;
 use crate::state::{
@@ -305,12 +305,12 @@ fn fold_again(
             load(&mut state, &**apply, base, DELTA_BYTES).map_err(Failed::of)?;
         }
         let log = LogReader::new(files.segments.clone());
-        replay(&mut state, &log, at.durable.end, DELTA_BYTES).map_err(Failed::of)?;
+        Replay::new(&mut state, DELTA_BYTES).fold(&log, at.durable.end).map_err(Failed::of)?;
         while let Some(job) = state.freeze(at).map_err(Failed::Scratch)? {
             state.finish(job.run()).map_err(Failed::Scratch)?;
         }
         let sums = state.newest().base.sums;
-        replay(&mut state, &log, end, DELTA_BYTES).map_err(Failed::of)?;
+        Replay::new(&mut state, DELTA_BYTES).fold(&log, end).map_err(Failed::of)?;
         look(&Arc::new(state.newest().clone()))?;
         Ok(sums)
     })();

@@ -44,6 +44,8 @@ mod plants;
 mod purge;
 #[path = "store/real.rs"]
 mod real;
+#[path = "store/reindex.rs"]
+mod reindex;
 #[path = "store/salvage.rs"]
 mod salvage;
 #[path = "store/verify.rs"]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lastword::core::id::{Key, TableName};
 use lastword::store::{BlobError, ReadOnlyDisk};
-use lastword::{BlobHash, CollectOptions, Database, Error, Fate, Files};
+use lastword::{BlobHash, ChunkId, CollectOptions, Database, Error, Fate, Files};
 
 use crate::support::Fixture;
 
@@ -222,6 +222,97 @@ fn the_log_names_a_file_before_a_record_does() {
     let place = |text: &str| kinds.iter().position(|(_, of)| of.contains(text)).unwrap();
     let (blob, record) = (place("5 bytes"), place("file_meta"));
     assert!(place("1 chunks") < blob && blob < record, "{kinds:?}");
+}
+
+/// I31. Damage was met only by whoever needed the file, which may be years later. A scrub reads a
+/// bounded number of bytes at a time, goes on where it stopped, and notes what it finds.
+#[test]
+fn a_scrub_finds_damage_before_a_reader_does() {
+    let Fixture { ws, db, dir } = Fixture::new();
+    let content = noise(2_000_000);
+    let staged = ws.files().stage_from(&content[..], "photo", &mut |_| {}).unwrap();
+    let sound = ws.files().stage_from(&b"sound"[..], "sound", &mut |_| {}).unwrap();
+    db.close().unwrap();
+    drop((ws, db));
+    let data = dir.path().join("db");
+    let pack = pack_of(&data);
+    let mut on_disk = std::fs::read(&pack).unwrap();
+    on_disk[1_000_000] ^= 1;
+    std::fs::write(&pack, on_disk).unwrap();
+    let db = Database::open(&data).unwrap();
+    let files = db.workspace("main").unwrap().files();
+    let scrub = || {
+        let (mut from, mut damaged, mut chunks, mut steps) = (ChunkId([0; 32]), 0, 0, 0);
+        loop {
+            let done = files.scrub(from, 300_000).unwrap();
+            assert!(done.bytes < 300_000 + 263_000, "{done:?}");
+            damaged += done.damaged.len();
+            chunks += done.chunks;
+            steps += 1;
+            match done.next {
+                Some(next) => from = next,
+                None => return (damaged, chunks, steps),
+            }
+        }
+    };
+    let (damaged, chunks, steps) = scrub();
+    assert_eq!((damaged, chunks), (1, files.usage().unwrap().chunks));
+    assert!(steps > 4, "{steps}");
+    assert_eq!(files.usage().unwrap().damaged_chunks, 1);
+    assert_eq!(files.broken().unwrap(), [staged.hash()]);
+    assert_eq!(bytes(&files, &sound.hash()), b"sound");
+    let again = files.stage_from(&content[..], "photo", &mut |_| {}).unwrap();
+    assert!(again.new_bytes > 0 && again.new_bytes < 263_000);
+    assert_eq!((scrub().0, files.broken().unwrap()), (0, Vec::new()));
+    assert_eq!(bytes(&files, &staged.hash()), content);
+}
+
+/// I31, I32. A salvage cut the log before the frame that names a pack, and the first collection in
+/// the new store removed the pack, with files of which the next backup knows nothing.
+#[test]
+fn a_salvage_loses_no_pack_with_the_frame_that_named_it() {
+    let Fixture { ws, db, dir } = Fixture::new();
+    let content = noise(300_000);
+    let staged = ws.files().stage_from(&content[..], "photo", &mut |_| {}).unwrap();
+    ws.write(|tx| tx.attach(&staged, "image/png")).unwrap();
+    let lines = db.log(0, 100).unwrap().0;
+    let named = lines.iter().find(|line| line.text.contains("chunks in pack")).unwrap().position;
+    db.close().unwrap();
+    drop((ws, db));
+    let [data, salvaged] = ["db", "salvaged"].map(|name| dir.path().join(name));
+    let segment = data.join(format!("{:012}", 1));
+    let mut on_disk = std::fs::read(&segment).unwrap();
+    on_disk[128 + named as usize + 40] ^= 1;
+    std::fs::write(&segment, on_disk).unwrap();
+    for file in std::fs::read_dir(&data).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "state") {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    let report = lastword::salvage(&data, &salvaged, true).unwrap();
+    assert_eq!((report.losses.len(), report.files.files), (1, 1), "{report:?}");
+    let db = Database::open(&salvaged).unwrap();
+    let files = db.workspace("main").unwrap().files();
+    let soon = CollectOptions { grace: Duration::ZERO, force: true, ..Default::default() };
+    for _ in 0..3 {
+        assert_eq!(files.collect(soon).unwrap().removed_packs, 0);
+    }
+    assert_eq!(bytes(&files, &staged.hash()), content);
+    db.close().unwrap();
+    drop((files, db));
+    // And from the packs alone, in place.
+    let pack = pack_of(&salvaged);
+    for file in std::fs::read_dir(&salvaged).unwrap() {
+        let path = file.unwrap().path();
+        if path != pack {
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+    assert!(Database::open(&salvaged).is_err(), "a log was begun beside packs");
+    assert_eq!(lastword::reindex(&salvaged, &mut |_| {}).unwrap().files, 1);
+    let db = Database::open(&salvaged).unwrap();
+    assert_eq!(bytes(&db.workspace("main").unwrap().files(), &staged.hash()), content);
 }
 
 /// B8. Stored files counted as log, so compacting seemed to leave most of a log behind.

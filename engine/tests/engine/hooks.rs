@@ -58,6 +58,12 @@ fn hooks_print_their_names() {
     assert_eq!(hook::SYNC_PULL_AFTER.to_string(), "sync.pull:action:after");
     assert_eq!(hook::SYNC_CONFLICT_DETECTED.to_string(), "sync.conflict:action:detected");
     assert_eq!(hook::SYNC_ERROR.to_string(), "sync.error:action");
+    assert_eq!(hook::UPLOAD_BEFORE.to_string(), "storage.files.upload:action:before");
+    assert_eq!(hook::UPLOAD_AFTER.to_string(), "storage.files.upload:action:after");
+    assert_eq!(hook::DOWNLOAD_BEFORE.to_string(), "storage.files.download:action:before");
+    assert_eq!(hook::DOWNLOAD_AFTER.to_string(), "storage.files.download:action:after");
+    assert_eq!(hook::GC_RUN.to_string(), "storage.files.gc:action:run");
+    assert_eq!(hook::UPLOAD_POLICY.to_string(), "storage.files.upload:filter:policy");
     assert_eq!(hook::SYNC_QUEUE_FULL.to_string(), "sync.queue:action:full");
 }
 

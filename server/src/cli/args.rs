@@ -464,7 +464,7 @@ pub(super) enum Files {
     Rm(FilesOne),
     /// Bring a deleted file back
     Undelete(FilesOne),
-    /// Say what the files take on this device, and which are on their way
+    /// Say what the files take on this device, which are on their way and which are damaged
     Status(FilesAll),
     /// Stop the transfer of a file until it is resumed
     Pause(FilesOne),
@@ -474,6 +474,10 @@ pub(super) enum Files {
     Cancel(FilesOne),
     /// Free the room of a file that is at the server; `get` fetches it again
     Evict(FilesOne),
+    /// Read every chunk, some bytes a second, and note which are damaged
+    Scrub(FilesScrub),
+    /// Make the index of files from packs alone, after the log was lost or salvaged
+    Reindex(FilesReindex),
 }
 
 impl Files {
@@ -484,6 +488,8 @@ impl Files {
             Files::List(args) | Files::Status(args) => &args.store,
             Files::Rm(args) | Files::Undelete(args) | Files::Evict(args) => &args.store,
             Files::Pause(args) | Files::Resume(args) | Files::Cancel(args) => &args.store,
+            Files::Scrub(args) => &args.store,
+            Files::Reindex(args) => &args.store,
         }
     }
 }
@@ -563,6 +569,30 @@ pub(super) struct FilesOne {
     pub(super) store: Store,
     #[command(flatten)]
     pub(super) link: Link,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilesScrub {
+    /// Read at most this many MiB a second
+    #[arg(
+        long, value_name = "MIB", default_value_t = 32,
+        value_parser = clap::value_parser!(u64).range(1..=4096),
+    )]
+    pub(super) rate: u64,
+    /// Go on at this chunk, as an earlier run said
+    #[arg(long, value_name = "CHUNK")]
+    pub(super) from: Option<String>,
+    /// Stop after this time, like 10m, and say where to go on
+    #[arg(long, value_name = "TIME", value_parser = period)]
+    pub(super) time: Option<Duration>,
+    #[command(flatten)]
+    pub(super) store: Store,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FilesReindex {
+    #[command(flatten)]
+    pub(super) store: Store,
 }
 
 #[derive(Debug, Args)]

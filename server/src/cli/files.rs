@@ -1,20 +1,21 @@
-//! `files put get list rm undelete status`: bytes with a name.
+//! `files put get list rm undelete status scrub reindex`: bytes with a name.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::HumanBytes;
 use lastword::store::BlobError;
 use lastword::{
-    BlobHash, Direction, Error, FileInfo, FileReader, Files as OfWorkspace, LostPack, Receipt,
-    Transfer,
+    BlobHash, ChunkId, Database, Direction, Error, FileInfo, FileReader, Files as OfWorkspace,
+    LostPack, Receipt, Transfer,
 };
 use serde_json::json;
 
-use super::args::{Files, FilesAll, FilesGet, FilesOne, FilesPut};
-use super::failure::Failure;
+use super::args::{Files, FilesAll, FilesGet, FilesOne, FilesPut, FilesReindex, FilesScrub};
+use super::failure::{ExitCode, Failure};
 use super::output;
 use super::records::{name, tell};
 use super::session::{Fate, Session};
@@ -28,6 +29,8 @@ pub(super) fn files(args: &Files) -> Result<(), Failure> {
         Files::Rm(args) => write(args, |files, hash| files.delete(hash)),
         Files::Undelete(args) => write(args, |files, hash| files.undelete(hash)),
         Files::Status(args) => status(args),
+        Files::Scrub(args) => scrub(args),
+        Files::Reindex(args) => reindex(args),
         Files::Pause(args) => change(args, "paused", OfWorkspace::pause),
         Files::Resume(args) => change(args, "resumed", OfWorkspace::resume),
         Files::Cancel(args) => change(args, "given up", OfWorkspace::cancel),
@@ -59,8 +62,9 @@ fn put(args: &FilesPut) -> Result<(), Failure> {
         session.ws.files().stage_from(from, &file_name, &mut |bytes| bar.set_position(bytes));
     bar.finish_and_clear();
     let staged = staged?;
-    let connection = session.connect()?;
     let receipt = session.ws.write(|tx| tx.attach(&staged, &args.mime))?;
+    let before = transfers::uploads(&session)?;
+    let connection = session.connect()?;
     let fate = session.fate(connection, &receipt)?;
     let hash = staged.hash().to_string();
     if args.store.json {
@@ -77,7 +81,7 @@ fn put(args: &FilesPut) -> Result<(), Failure> {
     let told =
         tell(&session.ws, args.store.json, &name("file_meta", &hash)?, &fate, begun.elapsed());
     let uploaded = match fate {
-        Fate::Decided(_) => upload(&session, args.store.json),
+        Fate::Decided(_) => upload(&session, args.store.json, &before),
         _ => Ok(()),
     };
     session.close()?;
@@ -86,9 +90,10 @@ fn put(args: &FilesPut) -> Result<(), Failure> {
 }
 
 /// Uploads what waits, where there is a server.
-fn upload(session: &Session, json: bool) -> Result<(), Failure> {
+fn upload(session: &Session, json: bool, before: &BTreeSet<String>) -> Result<(), Failure> {
     let Some(mut connection) = session.connect()? else { return Ok(()) };
-    let uploaded = transfers::wait_uploads(session, &mut connection, session.link.timeout)?;
+    let timeout = session.link.timeout;
+    let uploaded = transfers::wait_uploads(session, &mut connection, timeout, before)?;
     if json {
         writeln!(io::stdout(), "{}", json!({ "uploaded_files": uploaded }))?;
     } else {
@@ -101,11 +106,10 @@ fn upload(session: &Session, json: bool) -> Result<(), Failure> {
 fn get(args: &FilesGet) -> Result<(), Failure> {
     let hash = hash_of(&args.hash)?;
     let session = Session::open_to_read(&args.store, &args.link)?;
-    let mut file = match session.ws.files().open(&hash) {
+    let files = session.ws.files();
+    let mut file = match files.open(&hash) {
         Err(Error::Blob(BlobError::Missing { .. })) if session.knows_server() => {
-            let mut connection = session.connect_for_sure()?;
-            transfers::download(&session, &mut connection, args.link.timeout, &hash)?;
-            session.ws.files().open(&hash)?
+            fetch(&session, args, &hash)?
         }
         opened => opened?,
     };
@@ -113,11 +117,15 @@ fn get(args: &FilesGet) -> Result<(), Failure> {
     match &args.out {
         None => copy(&mut file, &mut io::stdout().lock(), None)?,
         Some(path) => {
-            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-            let mut fresh = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
-                .map_err(|error| at(path, &error))?;
-            copy(&mut file, fresh.as_file_mut(), Some(path))?;
-            fresh.persist(path).map_err(|error| at(path, &error.error))?;
+            match write_out(&mut file, path) {
+                // What is damaged was noted, and nothing has appeared at the path yet.
+                Err(failure) if failure.code == ExitCode::Damaged && session.knows_server() => {
+                    drop(file);
+                    file = fetch(&session, args, &hash)?;
+                    write_out(&mut file, path)?;
+                }
+                written => written?,
+            }
             if args.store.json {
                 let line = json!({ "hash": args.hash, "size_bytes": size, "out": path });
                 writeln!(io::stdout(), "{}", output::json_line(&line.to_string()))?;
@@ -129,6 +137,23 @@ fn get(args: &FilesGet) -> Result<(), Failure> {
     }
     drop(file);
     session.close()
+}
+
+fn fetch(session: &Session, args: &FilesGet, hash: &BlobHash) -> Result<FileReader, Failure> {
+    let mut connection = session.connect_for_sure()?;
+    transfers::download(session, &mut connection, args.link.timeout, hash)?;
+    Ok(session.ws.files().open(hash)?)
+}
+
+/// Writes a file to `path`, where it appears as a whole or not at all.
+fn write_out(file: &mut FileReader, path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let mut fresh = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
+        .map_err(|error| at(path, &error))?;
+    file.seek_to(0);
+    copy(file, fresh.as_file_mut(), Some(path))?;
+    fresh.persist(path).map_err(|error| at(path, &error.error))?;
+    Ok(())
 }
 
 /// Copies a file to `out`, which is at `path` or is stdout.
@@ -239,6 +264,8 @@ fn evict(args: &FilesOne) -> Result<(), Failure> {
 fn status(args: &FilesAll) -> Result<(), Failure> {
     let session = Session::open_to_read(&args.store, &args.link)?;
     let (usage, lost) = (session.ws.files().usage()?, session.ws.files().lost_packs()?);
+    let is_whole = lost.is_empty() && usage.damaged_chunks == 0;
+    let broken = if is_whole { Vec::new() } else { session.ws.files().broken()? };
     let mut out = io::stdout().lock();
     for transfer in session.ws.files().transfers()? {
         let line = if args.store.json { row_json(&transfer) } else { row_text(&transfer) };
@@ -252,6 +279,7 @@ fn status(args: &FilesAll) -> Result<(), Failure> {
             "lost_packs": lost.iter().map(|pack| json!({
                 "pack": pack.number, "reason": pack.reason, "chunks": pack.chunks,
             })).collect::<Vec<_>>(),
+            "broken": broken.iter().map(ToString::to_string).collect::<Vec<_>>(),
         });
         writeln!(out, "{line}")?;
     } else {
@@ -265,23 +293,17 @@ fn status(args: &FilesAll) -> Result<(), Failure> {
             output::counted(usage.packs, "pack", "packs"),
             HumanBytes(usage.dead_bytes),
         )?;
-        if usage.damaged_chunks > 0 {
-            let chunks = output::counted(usage.damaged_chunks, "chunk", "chunks");
-            writeln!(out, "DAMAGED  {chunks}: `files put` their files again, or restore a backup")?;
-        }
-        for LostPack { number, reason, chunks } in &lost {
-            let chunks = output::counted(*chunks, "chunk", "chunks");
-            writeln!(
-                out,
-                "LOST  pack {number:012} with {chunks} ({reason}): put it back from a backup, or \
-                 `files put` their files again",
-            )?;
+        for line in damage_lines(usage.damaged_chunks, &lost, &broken) {
+            writeln!(out, "{line}")?;
         }
     }
     session.close()?;
-    match lost.is_empty() && usage.damaged_chunks == 0 {
+    match is_whole {
         true => Ok(()),
-        false => Err(Failure::damaged("some stored files cannot be read")),
+        false => Err(Failure::damaged(
+            "some stored files are damaged: `files put` them again and they are whole, or put lost \
+             packs back from a backup",
+        )),
     }
 }
 
@@ -306,6 +328,119 @@ fn row_text(transfer: &Transfer) -> String {
         line.push_str(&format!("; {error}"));
     }
     output::plain(&line).into_owned()
+}
+
+fn damage_lines(chunks: u64, lost: &[LostPack], broken: &[BlobHash]) -> Vec<String> {
+    let mut lines = Vec::new();
+    if chunks > 0 {
+        lines.push(format!("DAMAGED  {}", output::counted(chunks, "chunk", "chunks")));
+    }
+    for LostPack { number, reason, chunks } in lost {
+        let chunks = output::counted(*chunks, "chunk", "chunks");
+        lines.push(format!("LOST  pack {number:012} with {chunks}: {reason}"));
+    }
+    lines.extend(broken.iter().map(|hash| format!("BROKEN  {hash}")));
+    lines
+}
+
+/// Paced so that whoever uses the medium besides hardly notices.
+fn scrub(args: &FilesScrub) -> Result<(), Failure> {
+    if !args.store.data.join("LOCK").exists() {
+        let dir = args.store.data.display();
+        return Err(Failure::failed(format!(
+            "no store in {dir}: name the --data directory of one"
+        )));
+    }
+    let from = args.from.as_deref().map(|text| {
+        let id = ChunkId::read(text);
+        id.ok_or_else(|| Failure::usage(format!("{text:?} is no chunk: 64 hexadecimal digits")))
+    });
+    let mut from = from.transpose()?.unwrap_or(ChunkId([0; 32]));
+    let db = Database::open(&args.store.data)?;
+    let files = db.workspace(&args.store.workspace)?.files();
+    let (begun, mut next) = (Instant::now(), Some(from));
+    let (mut chunks, mut bytes, mut damaged, mut lost) = (0, 0, 0, 0);
+    let bar = output::bytes_progress();
+    bar.set_length(files.usage()?.stored_bytes);
+    bar.set_message("scrubbing");
+    let second = Duration::from_secs(1);
+    while let Some(here) = next.filter(|_| args.time.is_none_or(|time| begun.elapsed() < time)) {
+        let step_begun = Instant::now();
+        let done = files.scrub(here, args.rate << 20)?;
+        chunks += done.chunks;
+        bytes += done.bytes;
+        damaged += done.damaged.len() as u64;
+        lost += done.lost;
+        next = done.next;
+        from = next.unwrap_or(from);
+        bar.set_position(bytes);
+        // A step may read fewer bytes than a second allows.
+        let allowed = second.mul_f64(done.bytes as f64 / (args.rate << 20) as f64).min(second);
+        if next.is_some() {
+            std::thread::sleep(allowed.saturating_sub(step_begun.elapsed()));
+        }
+    }
+    bar.finish_and_clear();
+    let broken = if damaged + lost > 0 { files.broken()? } else { Vec::new() };
+    let mut out = io::stdout().lock();
+    if args.store.json {
+        let broken: Vec<_> = broken.iter().map(ToString::to_string).collect();
+        let line = json!({
+            "chunks": chunks, "bytes": bytes, "damaged": damaged, "lost": lost, "broken": broken,
+            "next": next.map(|_| from.to_string()),
+        });
+        writeln!(out, "{line}")?;
+    } else {
+        let read = output::counted(chunks, "chunk", "chunks");
+        let (size, took) = (HumanBytes(bytes), output::took(begun.elapsed()));
+        writeln!(out, "read {read} of {size} ({took}): {damaged} damaged, {lost} in lost packs")?;
+        broken.iter().try_for_each(|hash| writeln!(out, "BROKEN  {hash}"))?;
+        if next.is_some() {
+            writeln!(out, "go on with: lastword files scrub --from {from}")?;
+        }
+    }
+    db.close()?;
+    match damaged + lost {
+        0 => Ok(()),
+        _ => Err(Failure::damaged("some chunks are damaged: `files put` their files again")),
+    }
+}
+
+fn reindex(args: &FilesReindex) -> Result<(), Failure> {
+    let report = lastword::reindex(&args.store.data, &mut |_| {})?;
+    let mut out = io::stdout().lock();
+    if args.store.json {
+        let incomplete: Vec<_> = report.incomplete.iter().map(ToString::to_string).collect();
+        let line = json!({
+            "packs": report.packs, "foreign_packs": report.foreign_packs,
+            "unreadable_packs": report.unreadable_packs, "chunks": report.chunks,
+            "damages": report.damages, "files": report.files, "dropped": report.dropped,
+            "incomplete": incomplete,
+        });
+        writeln!(out, "{line}")?;
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "{} read: {} and {} are here again; {} had been dropped and stay so",
+        output::counted(report.packs, "pack", "packs"),
+        output::counted(report.files, "file", "files"),
+        output::counted(report.chunks, "chunk", "chunks"),
+        output::counted(report.dropped, "file", "files"),
+    )?;
+    for hash in &report.incomplete {
+        writeln!(out, "INCOMPLETE  {hash}: chunks of it are missing; `files put` it again")?;
+    }
+    for (count, what) in [
+        (report.damages, "places in packs are damaged"),
+        (report.unreadable_packs, "packs cannot be read: their beginning is damaged"),
+        (report.foreign_packs, "packs are of another store and were left alone"),
+    ] {
+        if count > 0 {
+            writeln!(out, "{count} {what}")?;
+        }
+    }
+    Ok(())
 }
 
 fn hash_of(text: &str) -> Result<BlobHash, Failure> {

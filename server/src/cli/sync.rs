@@ -21,11 +21,12 @@ pub(super) fn sync(args: &Sync) -> Result<(), Failure> {
     let session = Session::open(&args.store, &args.link)?;
     let known: BTreeSet<String> =
         conflicts(&session.ws.read()?)?.into_iter().map(|(key, _)| key).collect();
+    let before = transfers::uploads(&session)?;
     let mut connection = session.connect_for_sure()?;
     let timeout = args.link.timeout;
     let report = connection.wait_caught_up(&session, timeout, &mut |_| {})?;
     // What is not uploaded does not make less of the records that came.
-    let uploads = transfers::wait_uploads(&session, &mut connection, timeout);
+    let uploads = transfers::wait_uploads(&session, &mut connection, timeout, &before);
     let uploaded = uploads.as_ref().copied().unwrap_or(0);
     drop(connection);
     let mut fresh = conflicts(&session.ws.read()?)?;

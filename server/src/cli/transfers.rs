@@ -1,5 +1,6 @@
 //! Waiting for files that are on their way, with progress for people.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use lastword::{BlobHash, Direction, Transfer, TransferState};
@@ -13,29 +14,39 @@ const OUTAGE: Duration = Duration::from_secs(60);
 /// How often the wait looks up to show its progress.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Waits until every upload that waits has ended; answers how many there were. Failed and paused
-/// ones are left alone: the first is told.
+/// The files that are to be uploaded.
+pub(super) fn uploads(session: &Session) -> Result<BTreeSet<String>, Failure> {
+    Ok(pending(session, &is_upload)?.into_iter().map(|transfer| transfer.hash).collect())
+}
+
+fn is_upload(transfer: &Transfer) -> bool {
+    transfer.direction == Direction::Upload
+}
+
+/// Waits until every upload that waits has ended; answers how many of `before` are at the server
+/// now. One that has failed does not keep the others from going on; it is told at the end.
 pub(super) fn wait_uploads(
     session: &Session,
     connection: &mut Connection,
     timeout: Option<Duration>,
+    before: &BTreeSet<String>,
 ) -> Result<u64, Failure> {
-    let is_upload = |transfer: &Transfer| transfer.direction == Direction::Upload;
-    let before = pending(session, &is_upload)?.len() as u64;
     wait(session, connection, timeout, "uploading", &is_upload)?;
-    Ok(before)
+    let mut uploaded = before.clone();
+    for transfer in session.ws.files().transfers()? {
+        uploaded.remove(&transfer.hash);
+    }
+    Ok(uploaded.len() as u64)
 }
 
-/// Downloads a file and waits until it is here.
+/// Downloads a file, or what of it is damaged, and waits until it is here.
 pub(super) fn download(
     session: &Session,
     connection: &mut Connection,
     timeout: Option<Duration>,
     hash: &BlobHash,
 ) -> Result<(), Failure> {
-    if !session.ws.files().fetch(hash)? {
-        return Ok(());
-    }
+    session.ws.files().fetch_again(hash)?;
     let text = hash.to_string();
     let is_it =
         |transfer: &Transfer| transfer.direction == Direction::Download && transfer.hash == text;
@@ -44,7 +55,9 @@ pub(super) fn download(
 
 fn pending(session: &Session, of: &dyn Fn(&Transfer) -> bool) -> Result<Vec<Transfer>, Failure> {
     let mut all = session.ws.files().transfers()?;
-    all.retain(|transfer| of(transfer) && transfer.state != TransferState::Paused);
+    all.retain(|transfer| {
+        of(transfer) && matches!(transfer.state, TransferState::Queued | TransferState::Running)
+    });
     Ok(all)
 }
 
@@ -62,18 +75,9 @@ fn wait(
     loop {
         let view = session.ws.read()?;
         let pending = pending(session, of)?;
-        if let Some(failed) = pending.iter().find(|one| one.state == TransferState::Failed) {
-            bar.finish_and_clear();
-            let (hash, direction) = (&failed.hash, failed.direction);
-            let why = failed.last_error.as_deref().unwrap_or("no reason is known");
-            return Err(Failure::failed(format!(
-                "{direction} of {hash}: {why}; once that has changed, run `lastword files resume \
-                 {hash}`"
-            )));
-        }
         if pending.is_empty() {
             bar.finish_and_clear();
-            return Ok(());
+            return no_failure(session, of);
         }
         let total: u64 = pending.iter().map(|one| one.bytes_total).sum();
         let now: u64 = pending.iter().map(|one| one.bytes_done).sum();
@@ -97,4 +101,16 @@ fn wait(
         // Progress is a write, so it wakes.
         let _ = session.ws.wait_after(&view, Some(LOOK));
     }
+}
+
+/// The first transfer that has failed, as the failure of the command.
+fn no_failure(session: &Session, of: &dyn Fn(&Transfer) -> bool) -> Result<(), Failure> {
+    let all = session.ws.files().transfers()?;
+    let failed = all.iter().find(|one| of(one) && one.state == TransferState::Failed);
+    let Some(Transfer { hash, direction, last_error, .. }) = failed else { return Ok(()) };
+    let why = last_error.as_deref().unwrap_or("no reason is known");
+    Err(Failure::failed(format!(
+        "{direction} of {hash}: {why}; once that has changed, run `lastword files resume {hash}`, \
+         or `lastword files cancel {hash}`"
+    )))
 }

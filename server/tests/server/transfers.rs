@@ -228,7 +228,11 @@ fn a_transfer_that_cannot_go_on_says_why() {
     let files =
         |verb: &str, hash: &str, data: &str| lastword(dir, &["files", verb, hash, "--data", data]);
     files("cancel", large, "a").ok();
-    let gone = files("cancel", large, "a").fails(1);
+    let canceled = lastword(dir, &["files", "status", "--data", "a"]).ok();
+    assert!(canceled.contains("canceled"), "{canceled}");
+    // It is not tried again, and keeps nothing from going on.
+    lastword(dir, &[&["sync", "--data", "a"][..], &link].concat()).ok();
+    let gone = files("pause", &hash, "b").fails(1);
     assert!(gone.contains("not on its way"), "{gone}");
     // The record of the large one came; its bytes never will.
     let args = ["files", "get", large, "--data", "c", "--timeout", "1s"];

@@ -50,10 +50,7 @@ pub(super) fn blobs(
                 change(state, workspace, id, |chunk| chunk.mark = ChunkMark::Condemned(condemned))
             })
         }
-        BlobsPart::Spare { blobs, chunks } => {
-            for sha256 in blobs {
-                state.delete(BLOBS, &keys::condemned_key(workspace, sha256));
-            }
+        BlobsPart::Spare { chunks } => {
             let spare = |chunk: &mut StoredChunk| chunk.mark = ChunkMark::Whole;
             chunks.iter().try_for_each(|id| change(state, workspace, id, spare))
         }

@@ -16,6 +16,7 @@ const AVERAGE: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Chunker<R> {
     from: R,
+    /// Grows to [`CHUNKER_BYTES`] with the file: most files are small.
     buffer: Vec<u8>,
     /// What is read and not handed out yet is between the two.
     start: usize,
@@ -28,7 +29,7 @@ pub struct Chunker<R> {
 impl<R: Read> Chunker<R> {
     /// Cuts what is read from `from`.
     pub fn new(from: R) -> Self {
-        let buffer = vec![0; CHUNKER_BYTES];
+        let buffer = Vec::new();
         Chunker { from, buffer, start: 0, end: 0, ended: false, fresh: true }
     }
 
@@ -58,9 +59,15 @@ impl<R: Read> Chunker<R> {
     fn fill(&mut self) -> std::io::Result<()> {
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
-        while let Some(room) = self.buffer.get_mut(self.end..)
-            && !room.is_empty()
-        {
+        loop {
+            if self.end == self.buffer.len() {
+                let grown = (2 * self.buffer.len()).clamp(AVERAGE, CHUNKER_BYTES);
+                self.buffer.resize(grown, 0);
+            }
+            let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+            if room.is_empty() {
+                break;
+            }
             match self.from.read(room) {
                 Ok(0) => {
                     self.ended = true;
@@ -116,6 +123,27 @@ mod tests {
         let cut = [55_221, 73_339, 161_575, 67_951, 51_056, 22_966, 96_531, 28_800, 42_561];
         assert_eq!(lengths(&data[..]), cut);
         assert_eq!(lengths(Trickle(&data)), cut, "however the bytes come");
+    }
+
+    /// R4.1. The vector of docs/format.md, section 6: the rules there, written down in another
+    /// language, gave these lengths.
+    #[test]
+    fn the_cuts_of_profile_1_are_those_that_the_format_says() {
+        let (mut state, mut data) = (1_u64, Vec::new());
+        while data.len() < 1_000_001 {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut z = state;
+            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            data.extend_from_slice(&(z ^ (z >> 31)).to_le_bytes());
+        }
+        data.truncate(1_000_001);
+        assert_eq!(data[..8], [0xc1, 0x5c, 0x02, 0x89, 0xec, 0x2d, 0x0a, 0x91]);
+        let cut = [
+            28_128, 87_550, 64_925, 67_788, 30_364, 38_273, 50_371, 101_085, 100_168, 79_822,
+            94_750, 68_129, 37_731, 77_250, 65_957, 7_710,
+        ];
+        assert_eq!(lengths(&data[..]), cut);
     }
 
     /// Borders: nothing, one byte, 64 KiB in one chunk, one byte more, and zeros in the largest.

@@ -11,10 +11,11 @@ use lastword_core::manifest::{Blob, ManifestEntry, PROFILE};
 use sha2::{Digest as _, Sha256};
 
 use super::chunker::Chunker;
+use super::contents::StoredFile;
 use super::pages::Pages;
 use super::{Blobs, Lease, Written};
 use crate::error::{BlobError, StoreError};
-use crate::keys::{ChunkMark, StoredChunk};
+use crate::keys::{ChunkMark, Condemned, StoredBlob, StoredChunk};
 use crate::limits::{INGEST_STEP_BYTES, MAX_FRAME_CHUNKS};
 use crate::payload::{BlobsFrame, BlobsPart, NewChunk};
 use crate::read;
@@ -115,13 +116,14 @@ impl<R: Read> Ingest<R> {
         while !has_ended && self.size - begun < INGEST_STEP_BYTES {
             has_ended = !self.next_chunk(&view, &mut step)?;
         }
-        let blob = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
+        let file = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
         let _packs = step.written();
         let mut frames = step.sync(&self.workspace)?;
-        frames.extend(blob.map(|blob| BlobsFrame {
+        frames.extend(file.map(|StoredFile { blob, time_ms }| BlobsFrame {
             workspace: self.workspace.clone(),
-            part: BlobsPart::Blob { blob, time_ms: self.time_ms },
+            part: BlobsPart::Blob { blob, time_ms },
         }));
+        let blob = file.map(|file| file.blob);
         Ok(Ingested { frames, read_bytes: self.size, new_bytes: step.new_bytes, blob, _packs })
     }
 
@@ -144,7 +146,7 @@ impl<R: Read> Ingest<R> {
     }
 
     /// Stores the last pages and says in the pack what the file consists of.
-    fn finish(&mut self, state: &View, step: &mut Step) -> Result<Blob, BlobError> {
+    fn finish(&mut self, state: &View, step: &mut Step) -> Result<StoredFile, BlobError> {
         let Ingest { blobs, workspace, pages, .. } = self;
         let mut keep = |bytes: &[u8]| step.keep(blobs, state, workspace, bytes);
         if self.size == 0 {
@@ -154,12 +156,27 @@ impl<R: Read> Ingest<R> {
         let (depth, root) = pages.finish(&mut keep)?;
         let sha256 = std::mem::take(&mut self.sha256).finalize().into();
         let blob = Blob { sha256, size: self.size, profile: PROFILE, depth, root };
-        let known = read::blob(state, &self.workspace, &sha256)?;
-        if known.is_none_or(|known| known.blob != blob) {
-            step.add_blob(&self.blobs, state, &self.workspace, &blob)?;
-        }
-        Ok(blob)
+        Ok(step.end_file(&self.blobs, state, &self.workspace, blob, self.time_ms)?)
     }
+}
+
+/// When a file is stored, for whoever finds it in a pack: not before the frame there that counts
+/// now, and after any that says that it is dropped.
+pub(super) fn file_time(
+    now_ms: i64,
+    known: Option<StoredBlob>,
+    condemned: Option<Condemned>,
+) -> i64 {
+    let known_ms = known.map_or(i64::MIN, |known| known.time_ms);
+    match condemned {
+        Some(since) => now_ms.max(drop_time(known_ms, since).saturating_add(1)),
+        None => now_ms.max(known_ms),
+    }
+}
+
+/// Up to when what was stored of a file goes when it is dropped.
+pub(super) fn drop_time(stored_ms: i64, condemned: Condemned) -> i64 {
+    stored_ms.max(condemned.time_ms)
 }
 
 impl Step {
@@ -217,17 +234,25 @@ impl Step {
         Ok(())
     }
 
-    /// Says in the pack what a file consists of.
-    pub(super) fn add_blob(
+    /// Says in the pack what a file consists of, unless it does already; when it counts as stored
+    /// is what the log is to say too.
+    pub(super) fn end_file(
         &mut self,
         blobs: &Blobs,
         state: &View,
         workspace: &WorkspaceName,
-        blob: &Blob,
-    ) -> Result<(), StoreError> {
-        let written = blobs.add_blob(state, workspace, blob)?;
-        self.packs.entry(written.number).or_default().0 = Some(written.clone());
-        Ok(())
+        blob: Blob,
+        now_ms: i64,
+    ) -> Result<StoredFile, StoreError> {
+        let known = read::blob(state, workspace, &blob.sha256)?;
+        let condemned = read::condemned(state, workspace, &blob.sha256)?;
+        let file = StoredFile { blob, time_ms: file_time(now_ms, known, condemned) };
+        // A pack may say already that what is condemned is dropped: this comes later.
+        if condemned.is_some() || known.is_none_or(|known| known.blob != blob) {
+            let written = blobs.add_file(state, workspace, &file)?;
+            self.packs.entry(written.number).or_default().0 = Some(written.clone());
+        }
+        Ok(file)
     }
 
     /// True if a frame should not name many more chunks.

@@ -6,6 +6,7 @@
 
 mod check;
 mod chunker;
+mod contents;
 mod gc;
 mod ingest;
 mod pack;
@@ -13,6 +14,8 @@ mod packs;
 mod pages;
 mod reader;
 mod receive;
+mod reindex;
+mod scrub;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -20,7 +23,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use lastword_core::hash::ChunkId;
 use lastword_core::id::WorkspaceName;
-use lastword_core::manifest::Blob;
+use lastword_core::plant::{Plant, planted};
 
 use crate::disk::Disk;
 use crate::error::{BlobError, StoreError};
@@ -34,12 +37,15 @@ use crate::state::View;
 pub(crate) use check::check;
 pub use check::{CheckedBlobs, LostPack, lost_packs};
 pub use chunker::Chunker;
-pub use gc::{Fate, GcPlan, GcRun, GcSettings, GcTotals, HeldPacks};
+use contents::StoredFile;
+pub use gc::{Fate, GcPlan, GcRun, GcSettings, GcTotals, HeldPacks, say_dropped};
 pub use ingest::{Ingest, Ingested};
 use pack::{OpenPack, ReadPack};
 use packs::Packs;
 pub use reader::BlobReader;
 pub use receive::{Receive, Received};
+pub use reindex::{Reindex, Reindexed};
+pub use scrub::{Scrubbed, broken_files, scrub};
 pub use walk::visit_pieces;
 
 /// The packs of a store. Readers and writers of files share it and are on threads of their own; the
@@ -113,7 +119,13 @@ impl Blobs {
 
     /// Where the oldest lease began.
     fn floor(&self) -> u64 {
-        lock(&self.shared).leases.values().min().copied().unwrap_or(u64::MAX)
+        let leases = &lock(&self.shared).leases;
+        let oldest = match () {
+            () if planted(Plant::ForgetLeases) => None,
+            () if planted(Plant::NewestLease) => leases.values().max(),
+            () => leases.values().min(),
+        };
+        oldest.copied().unwrap_or(u64::MAX)
     }
 
     /// The newest state whose frames are durable.
@@ -163,14 +175,14 @@ impl Blobs {
     }
 
     /// Says in the workspace's pack what a file consists of.
-    fn add_blob(
+    fn add_file(
         &self,
         state: &View,
         workspace: &WorkspaceName,
-        blob: &Blob,
+        file: &StoredFile,
     ) -> Result<Written, StoreError> {
         let written = self.writer(state, workspace)?;
-        written.with(|writer| writer.add_blob(blob));
+        written.with(|writer| writer.add_file(file));
         Ok(written)
     }
 }

@@ -13,16 +13,16 @@ use lastword_core::codec::to_bytes;
 use lastword_core::hash::ChunkId;
 use lastword_core::id::WorkspaceName;
 use lastword_core::limits::MAX_CHUNK_BYTES;
-use lastword_core::manifest::Blob;
 
+use super::contents::{DroppedFiles, StoredFile};
 use crate::disk::{Disk, first_non_zero, read_header};
 use crate::error::{BlobError, DiskError, StoreError};
 use crate::header::{Header, HeaderKind};
 use crate::keys::{StoredChunk, StoredPack};
-use crate::limits::{MAX_PACK_PAYLOAD, PACK_WRITE_BYTES};
+use crate::limits::{MAX_DROPPED_IN_FRAME, MAX_PACK_PAYLOAD, PACK_WRITE_BYTES};
 use crate::oplog::{
-    FrameHead, PACK_BLOB, PACK_CHUNK, PACK_OPEN, Scan, Segment, decode_frame, encode_frame,
-    frame_len,
+    FrameHead, PACK_BLOB, PACK_CHUNK, PACK_DROPPED, PACK_OPEN, Scan, Segment, decode_frame,
+    encode_frame, frame_len,
 };
 use crate::payload::{NewChunk, PackChunks};
 
@@ -159,9 +159,16 @@ impl PackWriter {
         Ok(NewChunk { id, position, len: payload.len() as u64, raw: raw.len() as u64 })
     }
 
-    /// Says what a file consists of.
-    pub(super) fn add_blob(&mut self, blob: &Blob) {
-        self.push(PACK_BLOB, &to_bytes(blob));
+    /// Says what a file consists of and when it was stored.
+    pub(super) fn add_file(&mut self, file: &StoredFile) {
+        self.push(PACK_BLOB, &to_bytes(file));
+    }
+
+    /// Says which files are gone.
+    pub(super) fn add_dropped(&mut self, dropped: &[([u8; 32], i64)]) {
+        for some in dropped.chunks(MAX_DROPPED_IN_FRAME) {
+            self.push(PACK_DROPPED, &to_bytes(&DroppedFiles(some.to_vec())));
+        }
     }
 
     /// Makes everything durable that was added. Errors: also those of others who share the pack,
@@ -261,6 +268,11 @@ pub(super) fn read_chunk(
         Some(_) => Err(damaged("it has another content than its name says")),
         None => Err(damaged("its frame does not decode")),
     }
+}
+
+/// The chunk in a frame's payload, if it is what its name says; its content goes into `out`.
+pub(super) fn chunk_in(payload: &[u8], out: &mut Vec<u8>) -> Option<ChunkId> {
+    unpack(payload, out).filter(|found| ChunkId::of(out) == *found)
 }
 
 /// Unpacks the content of a chunk's frame into `out` and returns the name that the frame gives it.

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, Weak};
 
 use lastword_core::id::WorkspaceName;
+use lastword_core::plant::{Plant, planted};
 
 use super::pack::{self, OpenPack, PackWriter, ReadPack};
-use super::{Blobs, Shared, Written, lock};
+use super::{Blobs, Written, lock};
 use crate::error::{DiskError, StoreError};
 use crate::header::HeaderKind;
 use crate::limits::{MAX_OPEN_PACKS, MAX_PACK_WRITERS, SPARES_RESERVED};
@@ -158,12 +159,6 @@ impl Blobs {
         lock(&self.shared).packs.doomed.remove(&number);
     }
 
-    /// Whether somebody adds to a pack, or has chunks in it that the log does not name yet.
-    pub(super) fn is_held(&self, number: u64) -> bool {
-        let shared: &Shared = &lock(&self.shared);
-        shared.packs.holders(number) > 0 || shared.packs.is_opening(number)
-    }
-
     /// Removes the file of a doomed pack, of which the log says by now that it is gone.
     pub(super) fn remove(&self, number: u64) -> Result<(), StoreError> {
         let mut shared = lock(&self.shared);
@@ -208,6 +203,7 @@ impl Blobs {
     ) -> Result<u64, StoreError> {
         match self.pack(workspace, number) {
             Ok(pack) if pack.bad_header.is_none() => Ok(pack.segment.capacity_end()?),
+            _ if planted(Plant::BelieveLostPack) => Ok(u64::MAX),
             Ok(_) | Err(StoreError::PackLost { .. }) => Ok(0),
             Err(error) => Err(error),
         }
@@ -333,7 +329,7 @@ mod tests {
             std::thread::spawn(move || {
                 drop(others.lease());
                 assert!(others.pack(&name(2), 99).is_err());
-                others.is_held(99);
+                assert!(others.doom(&name(2), 99));
                 done.send(lock(&others.shared).packs.active(&name(1), 1 << 20).is_some())
                     .expect("the test waits");
                 drop(view);

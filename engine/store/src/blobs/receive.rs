@@ -7,7 +7,8 @@ use std::sync::Arc;
 use lastword_core::codec::from_bytes;
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::WorkspaceName;
-use lastword_core::manifest::{Blob, ManifestPage};
+use lastword_core::limits::MIN_CHUNK_BYTES;
+use lastword_core::manifest::{Blob, ManifestPage, PROFILE};
 use sha2::{Digest as _, Sha256};
 
 use super::ingest::Step;
@@ -15,7 +16,6 @@ use super::{BlobReader, Blobs, Lease, Written};
 use crate::error::BlobError;
 use crate::limits::RECEIVE_STEP_BYTES;
 use crate::payload::{BlobsFrame, BlobsPart};
-use crate::read;
 use crate::state::View;
 
 /// A file that comes from somebody else, piece by piece. It holds one page of each level and the
@@ -33,6 +33,11 @@ pub struct Receive {
     pages: Vec<(ManifestPage, usize)>,
     /// A page was asked for: what it lists is not known before it comes.
     waits_for_page: bool,
+    /// Pages that came since the last step was taken: no view has them yet, and a file may have the
+    /// same one twice.
+    fresh_pages: BTreeMap<ChunkId, Vec<u8>>,
+    /// Bytes of the file before the next chunk that was not looked at.
+    looked_to: u64,
     wanted: BTreeMap<ChunkId, Wanted>,
     step: Step,
     /// Bytes that came since the last step was taken.
@@ -76,6 +81,8 @@ impl Receive {
             has_begun: false,
             pages: Vec::new(),
             waits_for_page: false,
+            fresh_pages: BTreeMap::new(),
+            looked_to: 0,
             wanted: BTreeMap::new(),
             step: Step::default(),
             unsaved_bytes: 0,
@@ -157,6 +164,14 @@ impl Receive {
         (id, level, len): (ChunkId, u64, u64),
         asked: &mut Vec<ChunkId>,
     ) -> Result<(), BlobError> {
+        if level == 0 {
+            self.looked_to = self.looked_to.saturating_add(len);
+            let is_last = self.looked_to == self.blob.size;
+            // No chunker cuts so, and a list of such would keep us busy for ever.
+            if self.blob.profile == PROFILE && len < MIN_CHUNK_BYTES as u64 && !is_last {
+                return Err(self.not_that_file());
+            }
+        }
         if let Some(wanted) = self.wanted.get_mut(&id) {
             if (wanted.level, wanted.len) != (level, len) {
                 return Err(self.not_that_file());
@@ -167,10 +182,13 @@ impl Receive {
         let is_here = self.step.has(&self.blobs, view, &self.workspace, &id)?;
         match (is_here, level) {
             (true, 0) => self.here_bytes += len,
-            (true, _) => {
-                let bytes = self.blobs.read_newest(&self.workspace, &id)?;
-                self.go_below(&bytes, level, len)?;
-            }
+            (true, _) => match self.fresh_pages.get(&id).cloned() {
+                Some(bytes) => self.go_below(&bytes, level, len)?,
+                None => {
+                    let bytes = self.blobs.read_newest(&self.workspace, &id)?;
+                    self.go_below(&bytes, level, len)?;
+                }
+            },
             (false, _) => {
                 self.wanted.insert(id, Wanted { level, len, times: 1 });
                 self.waits_for_page = level > 0;
@@ -202,6 +220,7 @@ impl Receive {
         if level > 0 {
             self.go_below(bytes, level, len)?;
             self.waits_for_page = false;
+            self.fresh_pages.insert(id, bytes.to_vec());
         } else {
             self.here_bytes += len.saturating_mul(times);
         }
@@ -221,7 +240,15 @@ impl Receive {
         let _packs = step.written();
         let frames = step.sync(&self.workspace)?;
         self.unsaved_bytes = 0;
+        self.fresh_pages.clear();
         Ok(Received { frames, _packs })
+    }
+
+    /// What makes a file that the workspace has count as stored just now, so that it stays.
+    #[must_use]
+    pub fn again(&self, time_ms: i64) -> Vec<BlobsFrame> {
+        let part = BlobsPart::Blob { blob: self.blob, time_ms };
+        vec![BlobsFrame { workspace: self.workspace.clone(), part }]
     }
 
     /// Compares about `budget` bytes of the file with its name once every piece is here and
@@ -263,13 +290,10 @@ impl Receive {
     /// Says in the pack and in the log what the file consists of.
     fn end(&mut self, time_ms: i64) -> Result<Received, BlobError> {
         let view = self.blobs.view();
-        let blob = self.blob;
-        let known = read::blob(&*view, &self.workspace, &blob.sha256)?;
-        if known.is_none_or(|known| known.blob != blob) {
-            self.step.add_blob(&self.blobs, &view, &self.workspace, &blob)?;
-        }
+        let (blobs, workspace) = (&self.blobs, &self.workspace);
+        let file = self.step.end_file(blobs, &view, workspace, self.blob, time_ms)?;
         let mut received = self.take()?;
-        let part = BlobsPart::Blob { blob, time_ms };
+        let part = BlobsPart::Blob { blob: file.blob, time_ms: file.time_ms };
         received.frames.push(BlobsFrame { workspace: self.workspace.clone(), part });
         Ok(received)
     }

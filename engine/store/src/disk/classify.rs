@@ -71,10 +71,18 @@ pub(crate) fn first_non_zero(
         let take = (to - at).min(SCAN_CHUNK as u64);
         chunk.resize(take as usize, 0);
         file.read_at(at, &mut chunk)?;
-        if let Some(found) = chunk.iter().position(|byte| *byte != 0) {
+        if !is_zero(&chunk)
+            && let Some(found) = chunk.iter().position(|byte| *byte != 0)
+        {
             return Ok(Some(at + found as u64));
         }
         at += take;
     }
     Ok(None)
+}
+
+/// Whether all bytes are zero; they are looked at many at a time.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    const BLOCK: usize = 4096;
+    bytes.chunks(BLOCK).all(|block| block.iter().fold(0, |seen, byte| seen | byte) == 0)
 }

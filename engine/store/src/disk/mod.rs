@@ -14,8 +14,8 @@ mod real;
 #[cfg(any(unix, windows))]
 mod read_only;
 
-pub(crate) use classify::first_non_zero;
 pub use classify::read_header;
+pub(crate) use classify::{first_non_zero, is_zero};
 #[cfg(any(unix, windows))]
 pub(crate) use file_name::{is_numbered, path as file_path};
 #[cfg(any(unix, windows))]

@@ -155,12 +155,15 @@ impl Disk for RealDisk {
                 Err(DiskError::NotFound { .. }) => continue,
                 Err(error) => return Err(error),
             };
-            let kind = match state {
-                true => FileKind::State,
-                false => classify::kind_of(number, &file),
+            // What is in the pool was read when it came in.
+            let is_spare = !state && self.shared.pool().spares.contains(&number);
+            let kind = match (state, is_spare) {
+                (true, _) => FileKind::State,
+                (false, true) => FileKind::Spare,
+                (false, false) => classify::kind_of(number, &file),
             };
             // A spare that is not in the pool is still being made.
-            if kind != FileKind::Spare || self.shared.pool().spares.contains(&number) {
+            if kind != FileKind::Spare || is_spare {
                 files.push(FileInfo { number, kind, len: file.len()? });
             }
         }

@@ -6,6 +6,7 @@
 
 mod job;
 mod load;
+mod replay;
 mod rebuild;
 mod rows;
 
@@ -13,6 +14,7 @@ pub(crate) use job::Folded;
 pub(crate) use job::marks_with;
 pub use job::{FoldDone, FoldJob};
 pub(crate) use load::load;
+pub(crate) use rebuild::Source;
 pub use rebuild::{RebuildDone, RebuildJob};
-pub(crate) use rebuild::{Source, replay};
+pub(crate) use replay::Replay;
 pub(crate) use rows::{count_rows, visit_rows};

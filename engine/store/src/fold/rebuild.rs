@@ -1,19 +1,16 @@
 //! A state made anew in a fresh file: from its own rows, to give space back, or from base and log,
 //! because it has lost some.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use lastword_core::plant::{Plant, planted};
 
 use crate::disk::{Disk, Unkept};
 use crate::error::StoreError;
 use crate::limits::COPY_ROWS;
-use crate::oplog::{BaseFile, Durable, FIRST_FREE_KIND, LogReader};
+use crate::oplog::{BaseFile, LogReader};
 use crate::state::{Apply, Base, LiveState, Merged, OpenState, StateSums, Watermark, create_state};
 
-use super::load;
+use super::{Replay, load};
 
 /// Where the rows of the new state come from.
 #[derive(Debug)]
@@ -108,50 +105,11 @@ impl RebuildJob {
         if let Some(base) = base {
             load(&mut state, &**apply, base, cap)?;
         }
-        replay(&mut state, log, self.watermark.durable.end, cap)?;
+        Replay::new(&mut state, cap).fold(log, self.watermark.durable.end)?;
         // A checkpoint on the way that failed has left a frozen delta, which goes first.
         while let Some(job) = state.freeze(self.watermark)? {
             state.finish(job.run())?;
         }
         state.into_opened()
     }
-}
-
-/// Folds the log from where the state stands up to `end`, with checkpoints on the way; returns how
-/// many frames it took.
-pub(crate) fn replay(
-    state: &mut LiveState,
-    log: &LogReader,
-    end: u64,
-    cap: usize,
-) -> Result<u64, StoreError> {
-    let (mut replayed, mut checkpoint_at) = (0, cap);
-    state.keep_versions(false);
-    let from = state.reached();
-    log.scan(from, end, |frame| {
-        let skipped = planted(Plant::SkipAFrame) && frame.position == from;
-        if frame.kind < FIRST_FREE_KIND || skipped {
-            state.pass(frame.end());
-            return Ok(ControlFlow::Continue(()));
-        }
-        state.apply(frame)?;
-        replayed += 1;
-        if state.active_bytes() >= checkpoint_at {
-            let durable = Durable { end: frame.end(), group: frame.group };
-            if let Some((segment, _)) = log.locate(frame.position) {
-                let header = &segment.header;
-                let mark = Watermark { log_id: header.log_id, salt: header.salt, durable };
-                let done = state.freeze(mark).and_then(|job| match job {
-                    Some(job) => state.finish(job.run()).map(drop),
-                    None => Ok(()),
-                });
-                // A full disk must not keep the store from being read: the log has everything, and
-                // it is tried again after as much more.
-                checkpoint_at = if done.is_ok() { cap } else { state.active_bytes() + cap };
-            }
-        }
-        Ok(ControlFlow::Continue(()))
-    })?;
-    state.keep_versions(true);
-    Ok(replayed)
 }

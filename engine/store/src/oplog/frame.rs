@@ -16,8 +16,10 @@ pub(crate) const BASE_END: u8 = 3;
 pub(crate) const PACK_OPEN: u8 = 4;
 /// Kind of a chunk in a pack.
 pub(crate) const PACK_CHUNK: u8 = 5;
-/// Kind of a frame in a pack that says which file consists of which chunks.
+/// Kind of a frame in a pack that says when a file was stored and of which chunks it consists.
 pub(crate) const PACK_BLOB: u8 = 6;
+/// Kind of a frame in a pack that says which files are gone.
+pub(crate) const PACK_DROPPED: u8 = 7;
 /// First kind of the layer above.
 pub(crate) const FIRST_FREE_KIND: u8 = 16;
 

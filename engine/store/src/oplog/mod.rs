@@ -2,7 +2,7 @@
 
 mod frame;
 mod segment;
-mod ahead;
+mod walk;
 mod reader;
 mod writer;
 mod base;
@@ -11,14 +11,14 @@ mod recovery;
 pub use base::Mark;
 pub(crate) use base::{BaseFile, BaseWriter};
 pub(crate) use frame::{
-    FIRST_FREE_KIND, FrameHead, PACK_BLOB, PACK_CHUNK, PACK_OPEN, decode as decode_frame,
-    encode as encode_frame, frame_len,
+    FIRST_FREE_KIND, FrameHead, PACK_BLOB, PACK_CHUNK, PACK_DROPPED, PACK_OPEN,
+    decode as decode_frame, encode as encode_frame, frame_len,
 };
 pub use frame::{FrameRef, OwnedFrame};
 pub(crate) use reader::{LogReader, Scan};
 pub(crate) use recovery::{
     LogFiles, Recovered, check_base, check_reaches, check_readable, check_start, create,
-    create_behind, examine, load, recover, settle_first, torn_tail,
+    create_behind, examine, load, orphan_packs, recover, settle_first, torn_tail,
 };
 pub(crate) use segment::{Entropy, Segment, Template};
 pub use writer::{Commit, CommitDone};

@@ -5,12 +5,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use crate::error::StoreError;
 use crate::limits::{FRAME_HEADER_LEN, SCAN_CHUNK};
-use crate::oplog::ahead::Ahead;
 use crate::oplog::frame::{self, FrameRef, OwnedFrame};
 use crate::oplog::segment::Segment;
+use crate::oplog::walk::{Part, Walk};
 
-/// Bytes that must be left of a walk for reading ahead to be worth a thread.
-const AHEAD_FROM: u64 = 4 * 1024 * 1024;
 /// First read for one frame: most frames fit.
 const GUESS: u64 = 1024;
 
@@ -88,44 +86,29 @@ impl LogReader {
         end: u64,
         mut visit: impl FnMut(FrameRef<'_>) -> Result<ControlFlow<()>, StoreError>,
     ) -> Result<(), StoreError> {
+        let mut parts = Vec::new();
         let mut at = from;
-        let mut ahead = self.read_ahead(from, end)?;
         while at < end {
             let (segment, next) =
                 self.locate(at).ok_or(StoreError::OutOfRange { position: at, end })?;
-            let limit = next.unwrap_or(end).min(end);
-            let mut scan = Scan::new(&segment, at, limit)?;
-            scan.ahead = ahead.take();
-            while let Some(frame) = scan.next()? {
+            let to = next.unwrap_or(end).min(end);
+            parts.push(Part { segment, from: at, to });
+            at = to;
+        }
+        let mut walk = Walk::new(parts.clone());
+        for Part { segment, from, to } in parts {
+            let mut at = from;
+            while let Some(frame) = walk.next()? {
+                at = frame.end();
                 if visit(frame)?.is_break() {
                     return Ok(());
                 }
             }
-            at = scan.position();
-            if at < limit {
+            if at < to {
                 return Err(segment.damaged(at, "no valid frame begins here"));
             }
-            ahead = scan.ahead;
         }
         Ok(())
-    }
-
-    /// Reads what a walk from `from` to `end` will need, if that is much.
-    fn read_ahead(&self, from: u64, end: u64) -> Result<Option<Ahead>, StoreError> {
-        if end.saturating_sub(from) < AHEAD_FROM {
-            return Ok(None);
-        }
-        let (mut parts, mut at) = (Vec::new(), from);
-        while at < end {
-            let Some((segment, next)) = self.locate(at) else { return Ok(None) };
-            let limit = next.unwrap_or(end).min(end).min(segment.capacity_end()?);
-            if limit <= at {
-                return Ok(None);
-            }
-            parts.push((segment.file.clone(), segment.offset(at), segment.offset(limit)));
-            at = limit;
-        }
-        Ok(Ahead::begin(parts))
     }
 }
 
@@ -136,19 +119,15 @@ pub(crate) struct Scan<'a> {
     /// First position that is not read.
     limit: u64,
     buffer: Vec<u8>,
-    /// Where in the buffer its bytes begin, and the log position of the first.
-    start: usize,
+    /// Log position of the first byte of the buffer.
     buffer_at: u64,
-    /// Reads the rest, in a long walk; `find` must not be called then.
-    ahead: Option<Ahead>,
 }
 
 impl<'a> Scan<'a> {
     /// A walk from `from` up to `limit`, or to the end of the file if that comes first.
     pub(crate) fn new(segment: &'a Segment, from: u64, limit: u64) -> Result<Self, StoreError> {
         let limit = limit.min(segment.capacity_end()?);
-        let (buffer, start, buffer_at) = (Vec::new(), 0, from);
-        Ok(Scan { segment, position: from, limit, buffer, start, buffer_at, ahead: None })
+        Ok(Scan { segment, position: from, limit, buffer: Vec::new(), buffer_at: from })
     }
 
     /// Where the next frame should begin.
@@ -169,7 +148,7 @@ impl<'a> Scan<'a> {
             }
         }
         // What is held never goes beyond the limit.
-        let (start, seed) = (self.start + (at - self.buffer_at) as usize, self.segment.seed);
+        let (start, seed) = ((at - self.buffer_at) as usize, self.segment.seed);
         let frame = self.buffer.get(start..).and_then(|bytes| frame::decode(bytes, seed, at));
         if let Some(frame) = &frame {
             self.position = frame.end();
@@ -179,7 +158,7 @@ impl<'a> Scan<'a> {
 
     /// Where in the buffer the frame at `at` begins, if all of it is there.
     fn held(&self, at: u64) -> Option<usize> {
-        let start = self.start + usize::try_from(at.checked_sub(self.buffer_at)?).ok()?;
+        let start = usize::try_from(at.checked_sub(self.buffer_at)?).ok()?;
         let bytes = self.buffer.get(start..)?;
         let len = frame::frame_len(frame::stated_len(bytes, at)?);
         (len <= bytes.len()).then_some(start)
@@ -210,37 +189,15 @@ impl<'a> Scan<'a> {
             return Ok(None);
         };
         let held = |scan: &Self| {
-            let start =
-                at.checked_sub(scan.buffer_at).and_then(|start| usize::try_from(start).ok());
-            start.map(|start| scan.start + start).filter(|start| start + len <= scan.buffer.len())
+            let start = usize::try_from(at.checked_sub(scan.buffer_at)?).ok()?;
+            (start + len <= scan.buffer.len()).then_some(start)
         };
-        while held(self).is_none() {
-            if !self.fill_from_ahead(at)? {
-                let take = room.min(SCAN_CHUNK.max(len) as u64) as usize;
-                self.buffer.resize(take, 0);
-                self.segment.file.read_at(self.segment.offset(at), &mut self.buffer)?;
-                (self.start, self.buffer_at) = (0, at);
-            }
+        if held(self).is_none() {
+            let take = room.min(SCAN_CHUNK.max(len) as u64) as usize;
+            self.buffer.resize(take, 0);
+            self.segment.file.read_at(self.segment.offset(at), &mut self.buffer)?;
+            self.buffer_at = at;
         }
         Ok(held(self).and_then(|start| self.buffer.get(start..start + len)))
-    }
-
-    /// Takes the next chunk that was read ahead, behind what is left from `at` on; false if there
-    /// is none.
-    fn fill_from_ahead(&mut self, at: u64) -> Result<bool, StoreError> {
-        let Some(ahead) = &self.ahead else { return Ok(false) };
-        let buffer = std::mem::take(&mut self.buffer);
-        let from = (self.start + (at - self.buffer_at) as usize).min(buffer.len());
-        let rest = from..buffer.len();
-        match ahead.next(buffer, rest)? {
-            Some((buffer, start)) => {
-                (self.buffer, self.start, self.buffer_at) = (buffer, start, at);
-                Ok(true)
-            }
-            None => {
-                self.ahead = None;
-                Ok(false)
-            }
-        }
     }
 }

@@ -8,14 +8,15 @@ use std::sync::Arc;
 
 use lastword_core::plant::{Plant, planted};
 
-use crate::disk::{Disk, FileKind, read_header};
+use crate::disk::{Disk, FileKind, is_zero, read_header};
 use crate::error::{DiskError, StoreError};
 use crate::header::HeaderKind;
-use crate::limits::SCAN_CHUNK;
+use crate::limits::{FRAME_ALIGN, SCAN_CHUNK};
 use crate::oplog::base::BaseFile;
-use crate::oplog::frame;
+use crate::oplog::frame::{self, FrameRef};
 use crate::oplog::reader::{LogReader, Scan};
 use crate::oplog::segment::{Entropy, Segment, Template};
+use crate::oplog::walk::{Part, Walk};
 use crate::oplog::writer::{Durable, Writer, WriterOptions};
 
 const TOO_SHORT: &str = "the log ends before the state it once made";
@@ -180,24 +181,41 @@ fn refuse_orphans(disk: &dyn Disk, base: Option<&Segment>) -> Result<(), StoreEr
         let end = base.first_position();
         return Err(base.damaged(end, "the log that goes on behind this base is missing"));
     }
-    match disk.list()?.into_iter().find(|info| info.kind == FileKind::State) {
-        None => Ok(()),
-        Some(state) => Err(StoreError::Damaged {
-            file: state.number,
-            offset: 0,
-            position: 0,
-            reason: "this state is there, but the log it came from is missing",
-        }),
+    for info in disk.list()? {
+        let reason = match info.kind {
+            FileKind::State => "this state is there, but the log it came from is missing",
+            FileKind::Pack => {
+                "this pack is there, but the log that names it is missing: `lastword files \
+                 reindex` begins one"
+            }
+            _ => continue,
+        };
+        return Err(StoreError::Damaged { file: info.number, offset: 0, position: 0, reason });
     }
+    Ok(())
 }
 
-/// Begins a log on an empty disk and returns its first segment.
+/// The id of the log to which the packs belong that are all there is on a disk.
+pub(crate) fn orphan_packs(disk: &dyn Disk) -> Result<Option<[u8; 16]>, StoreError> {
+    let files = disk.list()?;
+    if files.iter().any(|file| !matches!(file.kind, FileKind::Pack | FileKind::Spare)) {
+        return Ok(None);
+    }
+    let Some(pack) = files.iter().find(|file| file.kind == FileKind::Pack) else {
+        return Ok(None);
+    };
+    let header = read_header(pack.number, &*disk.open_to_read(pack.number)?)?;
+    Ok(header.map(|header| header.log_id))
+}
+
+/// Begins a log on a disk that has none and returns its first segment.
 pub(crate) fn create(
     disk: &dyn Disk,
     entropy: &mut Entropy,
     segment_size: u64,
+    log_id: Option<[u8; 16]>,
 ) -> Result<Arc<Segment>, StoreError> {
-    let log_id = entropy.draw(0, 0);
+    let log_id = log_id.unwrap_or_else(|| entropy.draw(0, 0));
     let kind = HeaderKind::Segment;
     let template = Template { kind, log_id, predecessor: [0; 16], segment_size };
     let segment = Segment::reserve(disk, entropy, &template, 0, 0)?;
@@ -235,7 +253,7 @@ pub(crate) fn create_behind(
 
 /// Fails if the valid frames of the log end before `position`.
 pub(crate) fn check_reaches(segments: &[Arc<Segment>], position: u64) -> Result<(), StoreError> {
-    let tail = Tail::find(segments, Durable { end: 0, group: 0 })?;
+    let tail = Tail::find(segments, Durable { end: 0, group: 0 }, &mut |_| {})?;
     match segments.last() {
         Some(last) if tail.end < position => Err(last.damaged(tail.end, TOO_SHORT)),
         _ => Ok(()),
@@ -245,20 +263,22 @@ pub(crate) fn check_reaches(segments: &[Arc<Segment>], position: u64) -> Result<
 /// Fails if the log cannot be read from `start` to its end.
 pub(crate) fn check_readable(segments: &[Arc<Segment>], start: Durable) -> Result<(), StoreError> {
     let Some(last) = segments.last() else { return Ok(()) };
-    let tail = Tail::find(segments, start)?;
+    let tail = Tail::find(segments, start, &mut |_| {})?;
     torn_tail(last, tail.end, tail.group).map(drop)
 }
 
 /// Recovers the log in `segments` (not empty), reading from `start`, which is known to be durable.
-/// Nothing of the log may be used before this returns.
+/// Every valid frame from there on is handed to `visit`; but before this returns without an error
+/// nothing of it may leave memory.
 pub(crate) fn recover(
     disk: &Arc<dyn Disk>,
     mut segments: Vec<Arc<Segment>>,
     mut entropy: Entropy,
     options: WriterOptions,
     start: Durable,
+    visit: &mut dyn FnMut(FrameRef<'_>),
 ) -> Result<Recovered, StoreError> {
-    let tail = Tail::find(&segments, start)?;
+    let tail = Tail::find(&segments, start, visit)?;
     let last = segments.last().expect("invariant: a log has a segment").clone();
     let cut_bytes = torn_tail(&last, tail.end, tail.group)?;
     let empty = tail.end == last.first_position();
@@ -317,6 +337,9 @@ fn check_end(
     let holding = segments.iter().rfind(|segment| segment.first_position() < end);
     let begins = segments.iter().any(|segment| segment.first_position() == end);
     let Some(segment) = holding.filter(|_| !begins) else { return Ok(()) };
+    if ends_frame(segment, end)? {
+        return Ok(());
+    }
     let mut scan = Scan::new(segment, segment.first_position(), end)?;
     loop {
         while scan.next()?.is_some() {}
@@ -329,6 +352,25 @@ fn check_end(
             None => return Err(segment.damaged(at, too_short)),
         }
     }
+}
+
+/// Whether a valid frame ends at `end` that is not longer than one read: no need then to walk over
+/// all that lies before it.
+fn ends_frame(segment: &Segment, end: u64) -> Result<bool, DiskError> {
+    if end > segment.capacity_end()? {
+        return Ok(false);
+    }
+    let from = segment.first_position().max(end.saturating_sub(SCAN_CHUNK as u64));
+    let mut bytes = vec![0; (end - from) as usize];
+    segment.file.read_at(segment.offset(from), &mut bytes)?;
+    let ends_here = |at: usize| {
+        let position = from + at as u64;
+        let frame = bytes.get(at..).filter(|bytes| frame::stated_len(bytes, position).is_some());
+        frame
+            .and_then(|bytes| frame::decode(bytes, segment.seed, position))
+            .is_some_and(|frame| frame.end() == end)
+    };
+    Ok((0..bytes.len()).step_by(FRAME_ALIGN).rev().any(ends_here))
 }
 
 /// Where the valid frames end.
@@ -344,27 +386,36 @@ struct Tail {
 }
 
 impl Tail {
-    fn find(segments: &[Arc<Segment>], start: Durable) -> Result<Tail, StoreError> {
+    /// Hands every frame from `start` on to `visit`, before it is known whether the log is whole.
+    fn find(
+        segments: &[Arc<Segment>],
+        start: Durable,
+        visit: &mut dyn FnMut(FrameRef<'_>),
+    ) -> Result<Tail, StoreError> {
         let mut tail =
             Tail { end: start.end, group: start.group, group_at: start.end, closed: false };
+        let mut parts = Vec::new();
         for (index, segment) in segments.iter().enumerate() {
             let next = segments.get(index + 1).map(|next| next.first_position());
-            if next.is_some_and(|next| next <= tail.end) {
-                continue;
+            if next.is_none_or(|next| next > start.end) {
+                let from = start.end.max(segment.first_position());
+                let to = next.unwrap_or(u64::MAX).min(segment.capacity_end()?);
+                parts.push((Part { segment: segment.clone(), from, to }, next));
             }
-            tail.end = tail.end.max(segment.first_position());
-            if segment.capacity_end()? < tail.end {
-                return Err(segment.damaged(tail.end, TOO_SHORT));
+        }
+        let mut walk = Walk::new(parts.iter().map(|(part, _)| part.clone()).collect());
+        for (Part { segment, from, to }, next) in parts {
+            if to < from {
+                return Err(segment.damaged(from, TOO_SHORT));
             }
-            let mut scan = Scan::new(segment, tail.end, next.unwrap_or(u64::MAX))?;
-            tail.group_at = tail.end;
-            tail.closed = false;
-            while let Some(frame) = scan.next()? {
+            (tail.end, tail.group_at, tail.closed) = (from, from, false);
+            while let Some(frame) = walk.next()? {
                 if frame.group != tail.group {
                     (tail.group, tail.group_at) = (frame.group, frame.position);
                 }
                 tail.end = frame.end();
                 tail.closed = frame.kind == frame::CLOSED;
+                visit(frame);
             }
             if next.is_some_and(|next| tail.end != next) {
                 return Err(segment.damaged(tail.end, "no valid frame before the next segment"));
@@ -421,7 +472,9 @@ fn junk_behind(segment: &Segment, end: u64) -> Result<u64, DiskError> {
     while at < to {
         chunk.resize((to - at).min(SCAN_CHUNK as u64) as usize, 0);
         segment.file.read_at(at, &mut chunk)?;
-        if let Some(last) = chunk.iter().rposition(|byte| *byte != 0) {
+        if !is_zero(&chunk)
+            && let Some(last) = chunk.iter().rposition(|byte| *byte != 0)
+        {
             junk = at + last as u64 + 1 - from;
         }
         at += chunk.len() as u64;

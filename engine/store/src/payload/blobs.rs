@@ -49,11 +49,9 @@ pub enum BlobsPart {
         /// The time of it, milliseconds since 1970 UTC.
         time_ms: i64,
     },
-    /// They are needed again.
+    /// Chunks that are needed again. Of a file, [`BlobsPart::Blob`] says so.
     Spare {
-        /// Files.
-        blobs: Vec<[u8; 32]>,
-        /// Chunks.
+        /// Which.
         chunks: Vec<ChunkId>,
     },
     /// They are gone; their bytes in packs are dead.
@@ -188,7 +186,10 @@ impl Encode for BlobsFrame {
                 put_both(out, 3, blobs, chunks);
                 out.i64(*time_ms);
             }
-            BlobsPart::Spare { blobs, chunks } => put_both(out, 4, blobs, chunks),
+            BlobsPart::Spare { chunks } => {
+                out.u64(4);
+                out.list(chunks);
+            }
             BlobsPart::Drop { blobs, chunks } => put_both(out, 5, blobs, chunks),
             BlobsPart::PackGone { pack } => {
                 out.u64(6);
@@ -231,10 +232,7 @@ impl Decode for BlobsFrame {
                 let (blobs, chunks) = take_both(from)?;
                 BlobsPart::Condemn { blobs, chunks, time_ms: from.i64()? }
             }
-            4 => {
-                let (blobs, chunks) = take_both(from)?;
-                BlobsPart::Spare { blobs, chunks }
-            }
+            4 => BlobsPart::Spare { chunks: from.list("chunks", MAX_FRAME_CHUNKS)? },
             5 => {
                 let (blobs, chunks) = take_both(from)?;
                 BlobsPart::Drop { blobs, chunks }

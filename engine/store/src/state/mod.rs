@@ -5,6 +5,7 @@ mod delta;
 mod dump;
 mod file;
 mod live;
+mod rows;
 mod scan;
 mod space;
 mod sums;

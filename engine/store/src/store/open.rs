@@ -1,4 +1,4 @@
-//! Opening: recovers the log, then brings the state up to it.
+//! Opening: recovers the log and brings the state up to it.
 
 use std::sync::{Arc, RwLock};
 
@@ -7,9 +7,11 @@ use lastword_core::plant::{Plant, planted};
 use crate::blobs::Blobs;
 use crate::disk::Disk;
 use crate::error::StoreError;
-use crate::fold::{load, replay};
-use crate::oplog::{self, BaseFile, Durable, Entropy, LogFiles, Recovered, Segment, WriterOptions};
-use crate::state::{Apply, LiveState, View, Watermark, open_state};
+use crate::fold::{Replay, load};
+use crate::oplog::{
+    self, BaseFile, Durable, Entropy, FrameRef, LogFiles, Recovered, Segment, WriterOptions,
+};
+use crate::state::{Apply, LiveState, OpenState, View, Watermark, open_state};
 
 use super::folding::Folding;
 use super::unreadable::check_unreadable;
@@ -25,27 +27,18 @@ impl Store {
         apply: Arc<dyn Apply>,
     ) -> Result<(Store, OpenReport), StoreError> {
         let mut entropy = Entropy::new(options.entropy);
-        let LogFiles { mut segments, base, unreadable, .. } = oplog::load(&*disk)?;
+        let (LogFiles { mut segments, base, unreadable, .. }, adopted) =
+            log_files(&*disk, options.adopt_packs)?;
         let created = segments.is_empty();
         if created {
-            segments.push(oplog::create(&*disk, &mut entropy, options.segment_size)?);
+            segments.push(oplog::create(&*disk, &mut entropy, options.segment_size, adopted)?);
         }
         if !created && base.is_none() {
             oplog::settle_first(&*disk, &segments)?;
         }
-        let log_id = segments.first().map_or([0; 16], |segment| segment.header.log_id);
         let base_end = base.as_ref().map_or(0, |base| base.end.durable.end);
-        let accept = |mark: &Watermark| match options.rebuild_state {
-            true => check_foldable(&segments, base.as_ref()).map(|()| false),
-            false => is_in(mark, &segments, base_end),
-        };
-        let mut opened = open_state(&*disk, log_id, options.cache_bytes, accept)?;
-        if !opened.fresh && !apply.accepts(&View::of_base(opened.base.clone())) {
-            check_foldable(&segments, base.as_ref())?;
-            // redb must let go of the file before it is removed.
-            drop(opened);
-            opened = open_state(&*disk, log_id, options.cache_bytes, |_| Ok(false))?;
-        }
+        let opened = trusted_state(&*disk, &options, &*apply, &segments, base.as_ref())?;
+        let log_id = log_id(&segments);
         let (fresh, empty) = (opened.fresh, opened.base.watermark.is_none());
         let start = match (&opened.base.watermark, &base) {
             (Some(mark), _) => mark.durable,
@@ -61,15 +54,24 @@ impl Store {
         }
         let sizes =
             WriterOptions { segment_size: options.segment_size, zero_step: options.zero_step };
-        let Recovered { writer, clean, cut_bytes } =
-            oplog::recover(&disk, segments, entropy, sizes, start)?;
         let mut state = LiveState::new(apply.clone(), opened);
         state.write_anew(&disk, options.anew_from_bytes, options.delta_cap_bytes);
         let cap = options.replay_bytes;
-        if let Some(base) = base.as_ref().filter(|_| empty) {
+        let unloaded = base.as_ref().filter(|_| empty);
+        let mut replay = Replay::new(&mut state, cap);
+        // Frames behind a base come after its rows.
+        let mut fold = |frame: FrameRef<'_>| {
+            if unloaded.is_none() {
+                replay.try_next(frame);
+            }
+        };
+        let Recovered { writer, clean, cut_bytes } =
+            oplog::recover(&disk, segments, entropy, sizes, start, &mut fold)?;
+        if let Some(base) = unloaded {
             load(&mut state, &*apply, base, cap)?;
+            replay = Replay::new(&mut state, cap);
         }
-        let replayed_frames = replay(&mut state, writer.reader(), writer.next_position(), cap)?;
+        let replayed_frames = replay.fold(writer.reader(), writer.next_position())?;
         let handle = ViewHandle {
             published: Arc::new(RwLock::new(Arc::new(state.newest().clone()))),
             log: writer.reader().clone(),
@@ -82,13 +84,53 @@ impl Store {
             rebuilt_state: !created && fresh,
             end: writer.next_position(),
         };
-        let folding = Folding::new(base);
-        let entropy = writer.entropy().clone();
+        let (folding, entropy) = (Folding::new(base), writer.entropy().clone());
         let (published, log) = (handle.published.clone(), writer.reader().clone());
         let (pack_size, shown) = (options.pack_size, (published, log));
         let blobs = Arc::new(Blobs::new(disk.clone(), log_id, entropy, pack_size, shown));
         Ok((Store { disk, apply, options, writer, state, folding, handle, blobs }, report))
     }
+}
+
+/// The files of the log; none, and the log id of the packs, if those are all there is and they are
+/// to be adopted.
+fn log_files(
+    disk: &dyn Disk,
+    adopt_packs: bool,
+) -> Result<(LogFiles, Option<[u8; 16]>), StoreError> {
+    match if adopt_packs { oplog::orphan_packs(disk)? } else { None } {
+        None => Ok((oplog::load(disk)?, None)),
+        adopted => Ok((LogFiles::default(), adopted)),
+    }
+}
+
+/// The state on the disk, if it is of this log and the layer above can go on with it, else an empty
+/// one.
+fn trusted_state(
+    disk: &dyn Disk,
+    options: &Options,
+    apply: &dyn Apply,
+    segments: &[Arc<Segment>],
+    base: Option<&BaseFile>,
+) -> Result<OpenState, StoreError> {
+    let log_id = log_id(segments);
+    let base_end = base.map_or(0, |base| base.end.durable.end);
+    let accept = |mark: &Watermark| match options.rebuild_state {
+        true => check_foldable(segments, base).map(|()| false),
+        false => is_in(mark, segments, base_end),
+    };
+    let opened = open_state(disk, log_id, options.cache_bytes, accept)?;
+    if opened.fresh || apply.accepts(&View::of_base(opened.base.clone())) {
+        return Ok(opened);
+    }
+    check_foldable(segments, base)?;
+    // redb must let go of the file before it is removed.
+    drop(opened);
+    open_state(disk, log_id, options.cache_bytes, |_| Ok(false))
+}
+
+fn log_id(segments: &[Arc<Segment>]) -> [u8; 16] {
+    segments.first().map_or([0; 16], |segment| segment.header.log_id)
 }
 
 /// Fails if base or log cannot be read to the end: a state that may be whole is not thrown away

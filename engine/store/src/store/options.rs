@@ -43,6 +43,10 @@ pub struct Options {
     /// Discard the state and fold it from the log again. What the state says about the length of
     /// the log is then not compared with it.
     pub rebuild_state: bool,
+    /// Begin a log also where there are packs and nothing else, for
+    /// [`Reindex`](crate::blobs::Reindex) to tell it what they hold. Without it such a directory is
+    /// damaged: a log that knows nothing of its packs would take them for garbage.
+    pub adopt_packs: bool,
 }
 
 impl Options {
@@ -77,6 +81,7 @@ impl Default for Options {
             durability: Durability::Always,
             entropy: [0; 32],
             rebuild_state: false,
+            adopt_packs: false,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use lastword_core::id::{DeviceId, WorkspaceName};
 use lastword_core::manifest::Blob;
 use lastword_store::apply::ApplyPayload;
-use lastword_store::blobs::{BlobReader, Ingest};
+use lastword_store::blobs::{BlobReader, Ingest, Reindex, Reindexed};
 use lastword_store::payload::{Identity, Payload, StoreRole};
 use lastword_store::{BlobError, MemoryDisk, Options, Store, StoreError, read};
 
@@ -83,6 +83,18 @@ pub(crate) fn get(store: &Store, blob: &Blob) -> Result<Vec<u8>, BlobError> {
         }
         out.extend_from_slice(chunk);
     }
+}
+
+/// Says what packs hold and the log does not.
+pub(crate) fn reindex(store: &mut Store) -> Reindexed {
+    let mut reindex = Reindex::begin(store.blobs(), 0).unwrap();
+    while let Some(frames) = reindex.step().unwrap() {
+        for frame in frames {
+            append(store, &Payload::Blobs(frame)).unwrap();
+        }
+        store.commit().unwrap();
+    }
+    reindex.report
 }
 
 /// Bytes that look random; other ones for each seed.

@@ -1,7 +1,11 @@
 //! Cut, flipped and foreign bytes.
 
+use std::sync::Arc;
+
+use lastword_store::limits::{HEADER_LEN, SCAN_CHUNK};
 use lastword_store::{
-    DiskError, FileKind, MemoryDisk, Options, Store, StoreError, Survival, limits::HEADER_LEN,
+    Apply, ApplyError, Disk, DiskError, FileKind, FrameRef, MemoryDisk, Options, ReadFault,
+    StateTxn, Store, StoreError, Survival,
 };
 
 use crate::fold::{NO_HISTORY, lose_a_row};
@@ -25,7 +29,6 @@ fn small_log(frames: usize, value: usize) -> (MemoryDisk, u64) {
 
 /// The same log without the state, so that all of it is read.
 fn without_state(disk: &MemoryDisk) -> MemoryDisk {
-    use lastword_store::Disk;
     let disk = copy(disk);
     for state in files(&disk, FileKind::State) {
         disk.remove(state).unwrap();
@@ -318,4 +321,133 @@ fn a_rebuild_from_a_damaged_log_leaves_the_state() {
     write(&mut store, &put("k3", "again"));
     store.checkpoint().unwrap();
     assert!(store.view().get(A, b"k3").unwrap().is_some());
+}
+
+/// Cannot fold anything: what a later release wrote, say.
+#[derive(Debug)]
+struct Refuses;
+
+impl Apply for Refuses {
+    fn apply(&self, _: FrameRef<'_>, _: &mut StateTxn<'_>) -> Result<(), ApplyError> {
+        Err(ApplyError::Refused("unknown".into()))
+    }
+}
+
+/// I7: frames are folded while recovery still reads. Damage behind one that cannot be folded is
+/// named first all the same; and where there is none, the log was recovered before the error.
+#[test]
+fn damage_is_named_before_a_frame_that_cannot_be_folded() {
+    let (disk, log) = small_log(10, 100);
+    let disk = without_state(&disk.after_power_cut(Survival::Kept));
+    let refuse = |disk: &MemoryDisk| {
+        Store::open(Arc::new(disk.clone()), options(), Arc::new(Refuses)).unwrap_err()
+    };
+    let whole = copy(&disk);
+    assert!(matches!(refuse(&whole), StoreError::Apply { position: 0, .. }));
+    assert_eq!(files(&whole, FileKind::Log).len(), 2, "the log goes on in a second segment");
+    assert_eq!(dump(&open(&whole).view()).len(), 10);
+    disk.flip(log, (HEADER_LEN + 5 * 128 + 40) * 8);
+    let error = refuse(&disk);
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+}
+
+/// I7, I12: nothing of a log goes into redb before all of it was found whole, however little memory
+/// a replay may take: an open that met damage leaves the state where it was.
+#[test]
+fn a_damaged_log_leaves_the_state_where_it_was() {
+    let (disk, log) = small_log(10, 100);
+    let mut store = open(&disk);
+    store.checkpoint().unwrap();
+    let behind: Vec<_> =
+        (0..40).map(|number| write(&mut store, &put(&format!("l{number}"), "v"))).collect();
+    store.prove().unwrap();
+    drop(store);
+    let little = || Options { replay_bytes: 1, ..options() };
+    let second = files(&disk, FileKind::Log).into_iter().find(|file| *file != log).unwrap();
+    let opened = open_with(&copy(&disk), little()).unwrap().1;
+    assert_eq!(opened.replayed_frames, 40);
+    let bit = (HEADER_LEN + (behind[30] - behind[0]) as usize + 30) * 8;
+    disk.flip(second, bit);
+    assert!(matches!(
+        open_with(&disk, little()),
+        Err(StoreError::Damaged { position, .. }) if position == behind[30]
+    ));
+    disk.flip(second, bit);
+    assert_eq!(open_with(&disk, little()).unwrap().1.replayed_frames, 40);
+}
+
+/// A log of 7 MiB in segments of 3, with frames longer than one read, no state, and what it holds
+/// at which position.
+fn long_log() -> (MemoryDisk, Vec<(u64, Vec<u8>)>) {
+    let disk = disk();
+    let long = Options { segment_size: 3 << 20, ..options() };
+    let (mut store, _) = open_with(&disk, long).unwrap();
+    let mut written = Vec::new();
+    for number in 0..200_usize {
+        let value = match number % 40 {
+            20 => SCAN_CHUNK + number * 1000,
+            _ => number * 37,
+        };
+        let payload = put(&format!("k{number}"), &"v".repeat(value));
+        written.push((write(&mut store, &payload), payload));
+    }
+    store.prove().unwrap();
+    drop(store);
+    (without_state(&disk.after_power_cut(Survival::Kept)), written)
+}
+
+fn segment_of(disk: &MemoryDisk, payload: &[u8]) -> (u64, usize) {
+    let found = files(disk, FileKind::Log).into_iter().find_map(|file| {
+        let bytes = disk.bytes(file)?;
+        Some((file, bytes.windows(payload.len()).position(|window| window == payload)?))
+    });
+    found.unwrap()
+}
+
+/// I7, I12, I15: a log that is long enough to be read and checked on a second thread gives the same
+/// rows, also where a frame is longer than one read, and damage is met at the same frame. A read
+/// that fails there is an error, never the end of the log.
+#[test]
+fn a_long_log_is_read_ahead_and_checked_no_less() {
+    let (disk, written) = long_log();
+    let all = || written.iter().map(|(_, payload)| payload);
+    let (store, report) = try_open(&copy(&disk)).unwrap();
+    assert_eq!(report.replayed_frames, 200);
+    assert_eq!(dump(&store.view()), model(all()));
+    drop(store);
+    for (position, payload) in written.iter().skip(1).step_by(19) {
+        let damaged = copy(&disk);
+        let (file, offset) = segment_of(&damaged, payload);
+        damaged.flip(file, (offset + payload.len() - 1) * 8);
+        let error = try_open(&damaged).unwrap_err();
+        let named = matches!(&error, StoreError::Damaged { position: at, .. } if at == position);
+        assert!(named, "{error} instead of damage at {position}");
+    }
+    let whole = copy(&disk);
+    drop(try_open(&whole).unwrap());
+    for read in 0..whole.reads() {
+        let failing = copy(&disk);
+        failing.set_read_fault(Some((read, ReadFault::Fails)));
+        if let Ok((store, _)) = try_open(&failing) {
+            assert_eq!(dump(&store.view()), model(all()), "read {read} failed");
+        }
+    }
+}
+
+/// I7: the last frame before the place that a state has reached is found however long it is.
+#[test]
+fn a_state_may_end_with_a_frame_longer_than_one_read() {
+    for value in [10, SCAN_CHUNK - 200, SCAN_CHUNK + 200] {
+        let disk = disk();
+        let mut store = open_with(&disk, Options { segment_size: 3 << 20, ..options() }).unwrap().0;
+        let payloads = [put("before", "v"), put("long", &"v".repeat(value))];
+        let position = payloads.each_ref().map(|payload| write(&mut store, payload))[1];
+        store.checkpoint().unwrap();
+        drop(store);
+        let log = files(&disk, FileKind::Log)[0];
+        assert_eq!(dump(&open(&copy(&disk)).view()), model(&payloads));
+        disk.flip(log, (HEADER_LEN + position as usize + 40) * 8);
+        let error = try_open(&disk).unwrap_err();
+        assert!(error.to_string().contains("the log ends before the state"), "{error}");
+    }
 }

@@ -233,7 +233,7 @@ fn file_payloads() -> Vec<(&'static str, Payload)> {
         ("blobs.blob", BlobsPart::Blob { blob: blob(), time_ms: 1_700_000_000_006 }),
         ("blobs.damaged", BlobsPart::Damaged { chunks: vec![damaged] }),
         ("blobs.condemn", BlobsPart::Condemn { blobs: blobs(), chunks: chunks(), time_ms }),
-        ("blobs.spare", BlobsPart::Spare { blobs: blobs(), chunks: chunks() }),
+        ("blobs.spare", BlobsPart::Spare { chunks: chunks() }),
         ("blobs.drop", BlobsPart::Drop { blobs: blobs(), chunks: chunks() }),
         ("blobs.pack_gone", BlobsPart::PackGone { pack: 300 }),
     ];

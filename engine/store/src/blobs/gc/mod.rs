@@ -20,16 +20,19 @@ use std::sync::Arc;
 
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::WorkspaceName;
+use lastword_core::plant::{Plant, planted};
 
-use super::{Blobs, lock, visit_pieces};
+use super::contents::StoredFile;
+use super::ingest::{drop_time, file_time};
+use super::{Blobs, Written, lock, visit_pieces};
 use crate::error::{BlobError, StoreError};
 use crate::keys::{ChunkMark, Condemned, StoredBlob, StoredChunk};
 use crate::limits::{GC_BREAKER_FROM_BYTES, GC_BREAKER_PART, MAX_GC_STEP};
-use crate::payload::{BlobsFrame, BlobsPart};
+use crate::payload::{BlobsFrame, BlobsPart, PackChunks};
 use crate::read::{self, ReadState};
 use crate::state::{Dump, View};
 
-pub use packs::HeldPacks;
+pub use packs::{HeldPacks, say_dropped};
 
 /// How a run goes about it.
 #[derive(Debug, Clone, Copy)]
@@ -98,13 +101,24 @@ pub struct GcPlan {
     /// In numbers.
     pub totals: GcTotals,
     condemn_blobs: Vec<StoredBlob>,
-    spare_blobs: Vec<StoredBlob>,
+    spare_blobs: Vec<(StoredBlob, Condemned)>,
     drop_blobs: Vec<(StoredBlob, Condemned)>,
     condemn_chunks: Vec<(ChunkId, StoredChunk)>,
     spare_chunks: Vec<(ChunkId, StoredChunk)>,
     drop_chunks: Vec<(ChunkId, StoredChunk)>,
     /// Files that are named by what came since the run looked.
     named_since: BTreeSet<[u8; 32]>,
+    /// What packs say by now of files that come and go.
+    said: Option<Said>,
+    /// Packs of which everything that is needed stands elsewhere by now.
+    leaving: BTreeSet<u64>,
+}
+
+/// What a run has said in packs before the log may say it.
+#[derive(Debug)]
+struct Said {
+    packs: Vec<PackChunks>,
+    _held: Vec<Written>,
 }
 
 impl Drop for GcRun {
@@ -149,6 +163,8 @@ impl GcRun {
             spare_chunks: Vec::new(),
             drop_chunks: Vec::new(),
             named_since: BTreeSet::new(),
+            said: None,
+            leaving: BTreeSet::new(),
         };
         let kept = plan.judge_files(&named)?;
         plan.judge_chunks(&kept)?;
@@ -189,7 +205,7 @@ impl GcRun {
 impl GcPlan {
     /// Decides about each file; returns those that stay for now.
     fn judge_files(&mut self, named: &BTreeSet<[u8; 32]>) -> Result<Vec<StoredBlob>, BlobError> {
-        let GcRun { view, workspace, settings, .. } = &self.run;
+        let GcRun { view, workspace, settings, floor, .. } = &self.run;
         let GcSettings { now_ms, staged_ms, grace_ms, .. } = *settings;
         let is_over = |since: i64, time: i64| now_ms.saturating_sub(since) >= time;
         let (mut kept, mut found) = (Vec::new(), Vec::new());
@@ -204,12 +220,16 @@ impl GcPlan {
                 None if !is_over(stored.time_ms, staged_ms) => Fate::JustStored,
                 None => Fate::Condemned,
                 Some(_) if is_named => Fate::Spared,
-                Some(since) if is_over(since.time_ms, grace_ms) => Fate::Dropped,
+                // Whoever stores it now must have seen that it is condemned: he says anew in a pack
+                // that it is here.
+                Some(since) if is_over(since.time_ms, grace_ms) && since.at < *floor => {
+                    Fate::Dropped
+                }
                 Some(_) => Fate::InGrace,
             };
             match (fate, condemned) {
                 (Fate::Condemned, _) => push(&mut self.condemn_blobs, stored),
-                (Fate::Spared, _) => push(&mut self.spare_blobs, stored),
+                (Fate::Spared, Some(since)) => push(&mut self.spare_blobs, (stored, since)),
                 (Fate::Dropped, Some(since)) => push(&mut self.drop_blobs, (stored, since)),
                 _ => {}
             }
@@ -264,6 +284,32 @@ impl GcPlan {
         Ok(())
     }
 
+    /// Says in the workspace's pack which files go and which are needed again. To be called before
+    /// the log says it: a file whose pack does not say so stays as it is.
+    pub fn write_marks(&mut self) -> Result<(), BlobError> {
+        let GcRun { blobs, workspace, settings, .. } = &self.run;
+        if self.drop_blobs.is_empty() && self.spare_blobs.is_empty() {
+            return Ok(());
+        }
+        let dropped: Vec<_> = self
+            .drop_blobs
+            .iter()
+            .map(|(stored, since)| (stored.blob.sha256, drop_time(stored.time_ms, *since)))
+            .collect();
+        let written = blobs.writer(&blobs.view(), workspace)?;
+        written.with(|writer| {
+            if !planted(Plant::DropWithoutMark) {
+                writer.add_dropped(&dropped);
+            }
+            for (StoredBlob { blob, .. }, time_ms) in spared(&self.spare_blobs, settings.now_ms) {
+                writer.add_file(&StoredFile { blob, time_ms });
+            }
+        });
+        let packs = vec![written.sync(Vec::new()).map_err(StoreError::from)?];
+        self.said = Some(Said { packs, _held: vec![written] });
+        Ok(())
+    }
+
     /// Position behind everything that the run has looked at.
     pub(crate) fn seen_to(&self) -> u64 {
         self.run.view.position()
@@ -277,9 +323,11 @@ impl GcPlan {
     /// What the log is to say, on the newest state, once every frame since was looked at. Whatever
     /// has moved since the run looked is left for the next one.
     pub(crate) fn decide<S: ReadState + ?Sized>(
-        &self,
+        &mut self,
         newest: &S,
     ) -> Result<Vec<BlobsFrame>, StoreError> {
+        let said = self.said.take();
+        let has_said = said.is_some();
         let (workspace, named) = (&self.run.workspace, &self.named_since);
         let is_same_blob = |stored: &StoredBlob| {
             let is_unnamed = !named.contains(&stored.blob.sha256);
@@ -296,33 +344,58 @@ impl GcPlan {
             }
         }
         let mut go = (Vec::new(), same(&self.drop_chunks, is_same_chunk)?);
+        let is_still = |stored: &StoredBlob, since: &Condemned| {
+            let sha256 = &stored.blob.sha256;
+            let is_condemned = read::condemned(newest, workspace, sha256)? == Some(*since);
+            let is_same = read::blob(newest, workspace, sha256)? == Some(*stored);
+            Ok::<_, StoreError>(has_said && is_condemned && is_same)
+        };
         for (stored, since) in &self.drop_blobs {
-            let sha256 = stored.blob.sha256;
-            let is_condemned = read::condemned(newest, workspace, &sha256)? == Some(*since);
-            if is_condemned && is_same_blob(stored)? {
-                go.0.push(sha256);
+            if is_still(stored, since)? && is_same_blob(stored)? {
+                go.0.push(stored.blob.sha256);
             }
         }
-        let spare_blobs: Vec<_> =
-            self.spare_blobs.iter().map(|stored| stored.blob.sha256).collect();
-        let spare = (spare_blobs, same(&self.spare_chunks, is_same_chunk)?);
-        let time_ms = self.run.settings.now_ms;
-        let parts = [
-            (spare, (|blobs, chunks, _| BlobsPart::Spare { blobs, chunks }) as MakePart),
-            (condemn, |blobs, chunks, time_ms| BlobsPart::Condemn { blobs, chunks, time_ms }),
-            (go, |blobs, chunks, _| BlobsPart::Drop { blobs, chunks }),
-        ];
-        let frame = |((blobs, chunks), make): (Both, MakePart)| {
-            let is_empty = blobs.is_empty() && chunks.is_empty();
-            let part = make(blobs, chunks, time_ms);
-            (!is_empty).then(|| BlobsFrame { workspace: workspace.clone(), part })
-        };
-        Ok(parts.into_iter().filter_map(frame).collect())
+        let now_ms = self.run.settings.now_ms;
+        let mut parts = Vec::new();
+        if let Some(Said { packs, .. }) = said {
+            parts.push(BlobsPart::Chunks { packs, used: Vec::new() });
+        }
+        for ((stored, time_ms), (_, since)) in
+            spared(&self.spare_blobs, now_ms).zip(&self.spare_blobs)
+        {
+            if is_still(&stored, since)? {
+                parts.push(BlobsPart::Blob { blob: stored.blob, time_ms });
+            }
+        }
+        let spare = same(&self.spare_chunks, is_same_chunk)?;
+        if !spare.is_empty() {
+            parts.push(BlobsPart::Spare { chunks: spare });
+        }
+        if let (blobs, chunks) = condemn
+            && !(blobs.is_empty() && chunks.is_empty())
+        {
+            parts.push(BlobsPart::Condemn { blobs, chunks, time_ms: now_ms });
+        }
+        if let (blobs, chunks) = go
+            && !(blobs.is_empty() && chunks.is_empty())
+        {
+            parts.push(BlobsPart::Drop { blobs, chunks });
+        }
+        let frame = |part| BlobsFrame { workspace: workspace.clone(), part };
+        Ok(parts.into_iter().map(frame).collect())
     }
 }
 
-type Both = (Vec<[u8; 32]>, Vec<ChunkId>);
-type MakePart = fn(Vec<[u8; 32]>, Vec<ChunkId>, i64) -> BlobsPart;
+/// Files that are needed again, each with the time at which it counts as stored.
+fn spared(
+    files: &[(StoredBlob, Condemned)],
+    now_ms: i64,
+) -> impl Iterator<Item = (StoredBlob, i64)> {
+    let time_of = move |(stored, since): &(StoredBlob, Condemned)| {
+        (*stored, file_time(now_ms, Some(*stored), Some(*since)))
+    };
+    files.iter().map(time_of)
+}
 
 fn same(
     chunks: &[(ChunkId, StoredChunk)],
