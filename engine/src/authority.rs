@@ -187,6 +187,17 @@ impl Authority {
         collect::collect(&self.blobs()?, self.writer(), workspace, options, now_ms())
     }
 
+    /// The role of a user in a workspace that is there.
+    pub(crate) fn member(&self, workspace: &WorkspaceName, user: &str) -> Result<Role> {
+        let view = self.view();
+        let role = self.role(&view, workspace, user)?;
+        let is_there = !workspace.is_reserved() && read::meta(&*view, workspace)?.epoch.is_some();
+        let is_there = is_there && read::deleted_ms(&*view, workspace)?.is_none();
+        // A stranger learns nothing about what there is.
+        role.filter(|_| is_there)
+            .ok_or_else(|| Error::NoMember { workspace: workspace.clone(), user: user.to_owned() })
+    }
+
     /// Whether a user may write in a workspace that is there, asked on the writer thread.
     pub(crate) fn may_write(
         &self,

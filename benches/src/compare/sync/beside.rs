@@ -133,9 +133,10 @@ fn report(idle: &[Slice], busy: &[Slice], args: &FilesArgs) -> Report {
             ]);
         }
     }
-    let rate = median(busy.iter().map(|slice| {
-        slice.uploaded_bytes as f64 / slice.elapsed.as_secs_f64().max(0.001) / 1e6
-    }));
+    let rate =
+        median(busy.iter().map(|slice| {
+            slice.uploaded_bytes as f64 / slice.elapsed.as_secs_f64().max(0.001) / 1e6
+        }));
     let writes: usize = busy.iter().map(|slice| slice.local.len()).sum();
     Report {
         title: "records while a file is uploaded".into(),
