@@ -80,7 +80,7 @@ slow: ## What `make test` does in part, in full: kills, crash points, flipped bi
 	LASTWORD_FLIP_STRIDE=1 cargo test -p lastword-store --test flips log
 	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb
 	PROPTEST_CASES=2000 cargo test -p lastword-core -- model
-	cargo run --release -p lastword-sim -- --seeds 50
+	cargo run --release -p lastword-sim -- --seeds 2000
 	$(MAKE) plants
 
 deps: ## Install what the tests need beyond Rust (today: Node)

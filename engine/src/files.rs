@@ -12,13 +12,14 @@ use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::{Key, TableName, WorkspaceName};
 use lastword_core::protocol::Role;
 use lastword_core::row::Row;
-use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS};
+use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS, Schema};
 use lastword_core::value::{Record, Value};
 use lastword_store::blobs::{
     BlobReader, Blobs, LostPack, Scrubbed, broken_files, lost_packs, say_dropped, scrub,
 };
 use lastword_store::keys::{self, ChunkMark};
 use lastword_store::payload::{BlobsFrame, BlobsPart, cut_text};
+use lastword_store::read::ReadState;
 use lastword_store::{BlobError, View, read};
 
 use crate::collect::{self, CollectOptions, Collected};
@@ -39,6 +40,9 @@ pub(crate) fn table() -> TableName {
 pub(crate) fn key_of(hash: &BlobHash) -> Key {
     Key::new(&hash.to_string()).expect("invariant: a hash is a key")
 }
+
+/// What `kind` is of a thumbnail.
+pub(crate) const THUMBNAIL: &str = "thumbnail";
 
 /// The files of a workspace.
 #[derive(Clone, Debug)]
@@ -65,13 +69,26 @@ pub struct FileInfo {
     pub is_uploaded: bool,
 }
 
-pub(crate) fn is_uploaded(record: &Record) -> bool {
+/// Whether a row says that the server has the bytes. It does not count where the schema lets
+/// anybody say so.
+pub(crate) fn is_uploaded(record: &Record, schema: &Schema) -> bool {
     let [storage_id, _] = STORAGE_FIELDS;
-    matches!(record.get(storage_id), Some(Value::Text(id)) if !id.is_empty())
+    let is_said = matches!(record.get(storage_id), Some(Value::Text(id)) if !id.is_empty());
+    is_said && says_storage(schema)
+}
+
+/// Whether the server says in the rows of files where their bytes are.
+pub(crate) fn says_storage(schema: &Schema) -> bool {
+    let owned = schema.rules_of(&table()).server_owned;
+    STORAGE_FIELDS.iter().all(|name| owned.iter().any(|owned| owned == name))
+}
+
+fn schema_of<S: ReadState + ?Sized>(state: &S, workspace: &WorkspaceName) -> Result<Schema> {
+    Ok(read::schema(state, workspace)?.unwrap_or_default())
 }
 
 impl FileInfo {
-    fn of(key: &Key, row: &Row) -> Self {
+    fn of(key: &Key, row: &Row, schema: &Schema) -> Self {
         let text = |name: &str| match row.record.get(name) {
             Some(Value::Text(text)) => text,
             _ => String::new(),
@@ -87,7 +104,7 @@ impl FileInfo {
             size_bytes: size,
             is_deleted: row.deleted,
             is_here: false,
-            is_uploaded: is_uploaded(&row.record),
+            is_uploaded: is_uploaded(&row.record, schema),
         }
     }
 }
@@ -163,11 +180,14 @@ impl Files {
         };
         let key = transfers::key_of(Direction::Download, hash);
         let now_ms = self.now_ms();
+        let row = self.ws.get_record(&table(), &key_of(hash))?;
+        let kind = row.and_then(|row| row.record.get("kind"));
+        let rank = u64::from(kind != Some(Value::Text(THUMBNAIL.into())));
         self.ws.write(|tx| {
             let known = tx.get_record(&transfers::table(), &key)?;
             match known.and_then(|record| Transfer::of(&key, &record)).map(|known| known.state) {
                 Some(TransferState::Running) => Ok(()),
-                _ => transfers::queue(tx, Direction::Download, hash, (0, 1), now_ms),
+                _ => transfers::queue(tx, Direction::Download, hash, (0, rank), now_ms),
             }
         })?;
         Ok(())
@@ -275,8 +295,9 @@ impl Files {
     /// Whether the row of a file says that the server has it.
     #[cfg(feature = "net")]
     pub(crate) fn is_uploaded(&self, hash: &BlobHash) -> Result<bool> {
+        let schema = schema_of(&*self.ws.database().view(), self.ws.name())?;
         let row = self.ws.get_record(&table(), &key_of(hash))?;
-        Ok(row.is_some_and(|row| is_uploaded(&row.record)))
+        Ok(row.is_some_and(|row| is_uploaded(&row.record, &schema)))
     }
 
     pub(crate) fn change(
@@ -333,7 +354,8 @@ impl Files {
             let generation = read::meta(state, workspace)?.generation;
             let row_key = keys::row_key(workspace, generation, &table(), &key_of(&hash));
             let row = read::row(state, &row_key)?;
-            match row.is_some_and(|stored| is_uploaded(&stored.row.record)) {
+            let schema = schema_of(state, workspace)?;
+            match row.is_some_and(|stored| is_uploaded(&stored.row.record, &schema)) {
                 true => Ok(()),
                 false => Err(Error::NotUploaded { hash }),
             }
@@ -364,9 +386,9 @@ impl Files {
     /// [`Error::Store`] if the disk fails.
     pub fn list(&self) -> Result<Vec<FileInfo>> {
         let (state, workspace) = (self.ws.database().view(), self.ws.name());
-        let mut found = Vec::new();
+        let (mut found, schema) = (Vec::new(), schema_of(&*state, workspace)?);
         self.ws.read()?.visit_rows(Some(&table()), &mut |(_, key), stored| {
-            found.push(FileInfo::of(&key, &stored.row));
+            found.push(FileInfo::of(&key, &stored.row, &schema));
         })?;
         for file in &mut found {
             if let Ok(BlobHash::Sha256(sha256)) = BlobHash::read(&file.hash) {

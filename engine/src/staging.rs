@@ -7,21 +7,18 @@ use std::path::Path;
 
 use lastword_core::hash::BlobHash;
 use lastword_core::manifest::Blob;
-use lastword_core::value::{Record, Value};
 use lastword_store::blobs::Ingest;
 
 use crate::error::{Error, Result};
 use crate::file_frames::append;
-use crate::files::{Files, is_uploaded, key_of, table};
-use crate::transfers::{self, Direction};
-use crate::write::Tx;
+use crate::files::Files;
 
 /// A file whose bytes are stored and durable, ready to be attached by a write.
 #[derive(Debug, Clone)]
 pub struct Staged {
-    blob: Blob,
-    name: String,
-    staged_ms: i64,
+    pub(crate) blob: Blob,
+    pub(crate) name: String,
+    pub(crate) staged_ms: i64,
     /// Bytes that were not here before; the others were found again.
     pub new_bytes: u64,
 }
@@ -146,40 +143,5 @@ impl Files {
         let (blobs, name) = (self.blobs()?, self.workspace().name());
         let ingest = Ingest::several(&blobs, name, limit, time_ms);
         Ok(Staging { ingest, files: self.clone(), time_ms, staged: Vec::new() })
-    }
-}
-
-impl Tx {
-    /// Names a stored file in this write: its row in `file_meta`, unless there is a live one. The
-    /// write is refused if the file is no longer here by then.
-    ///
-    /// # Errors
-    /// As [`Tx::put_record`].
-    pub fn attach(&mut self, staged: &Staged, mime_type: &str) -> Result<()> {
-        let hash = staged.hash();
-        self.needs_file(staged.blob.sha256);
-        let (table, key) = (table(), key_of(&hash));
-        let known = self.get_record(&table, &key)?;
-        if !known.as_ref().is_some_and(is_uploaded) {
-            let (size, staged_ms) = (staged.blob.size, staged.staged_ms);
-            transfers::queue(self, Direction::Upload, &hash, (size, 1), staged_ms)?;
-        }
-        if known.is_some() {
-            return Ok(());
-        }
-        let kind = match mime_type {
-            "application/pdf" => "pdf",
-            image if image.starts_with("image/") => "image",
-            _ => "file",
-        };
-        let size = i64::try_from(staged.blob.size).unwrap_or(i64::MAX);
-        let record = Record::new(&[
-            ("hash".into(), Value::Text(hash.to_string())),
-            ("name".into(), Value::Text(staged.name.clone())),
-            ("mime_type".into(), Value::Text(mime_type.to_owned())),
-            ("kind".into(), Value::Text(kind.to_owned())),
-            ("size_bytes".into(), Value::Int(size)),
-        ])?;
-        self.put_record(&table, &key, record)
     }
 }

@@ -46,6 +46,8 @@ enum What {
         #[arg(allow_hyphen_values = true)]
         command: Vec<OsString>,
     },
+    /// Records while a file is uploaded, beside records alone.
+    Files(sync::FilesArgs),
     /// Fills an engine and waits to be killed; a part of `store`.
     #[command(hide = true)]
     Fill { engine: String, dir: PathBuf },
@@ -90,6 +92,7 @@ fn main() -> Result<()> {
         What::Sync(args) => sync::sync(&args),
         What::Blobs(args) => blobs::blobs(&args),
         What::Took { command } => blobs::took(&command),
+        What::Files(args) => sync::files(&args),
         What::Fill { engine, dir } => parts::fill(&engine, &dir),
         What::Device { dir, address } => sync::device(&dir, &address),
     }

@@ -225,7 +225,7 @@ pub(super) enum Admin {
     Members(Running),
     /// Have a running server delete a workspace, for everybody and for good
     DeleteWorkspace(DeleteWorkspace),
-    /// Have a running server collect what no file needs any more; it does so by itself every hour
+    /// Have a running server collect what no file needs any more; it does so by itself every day
     Gc(AdminGc),
     /// Have a running server set fields of a record that the schema names as its own
     SetOwned(SetOwned),
@@ -336,7 +336,7 @@ pub(super) struct Serve {
     /// are collected
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(super) max_files_bytes: Option<u64>,
-    /// Collect what no file needs any more this often, like 6h; 1h by default, 0h never
+    /// Collect what no file needs any more this often, like 6h; 24h by default, 0h never
     #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) gc_every: Option<Duration>,
     /// Print the address as a JSON line

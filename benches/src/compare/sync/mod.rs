@@ -5,6 +5,7 @@
 //! over real sockets. Where bytes are counted a proxy stands between ([`wire`]); where time is
 //! taken there is none.
 
+mod beside;
 mod child;
 mod contenders;
 mod device;
@@ -23,6 +24,7 @@ use crate::Result;
 use crate::build::build_server;
 use crate::table::Report;
 
+pub(crate) use self::beside::{FilesArgs, files};
 pub(crate) use self::device::run as device;
 
 #[derive(Debug, clap::Args)]
