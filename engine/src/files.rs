@@ -5,20 +5,17 @@
 //! refused if the file is not here. Deleting the row keeps the bytes; undeleting it brings the file
 //! back.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 use std::sync::Arc;
 
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::{Key, TableName, WorkspaceName};
-use lastword_core::manifest::Blob;
 use lastword_core::protocol::Role;
 use lastword_core::row::Row;
 use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS, Schema};
 use lastword_core::value::{Record, Value};
 use lastword_store::blobs::{
-    BlobReader, Blobs, Ingest, LostPack, Scrubbed, broken_files, lost_packs, say_dropped, scrub,
+    BlobReader, Blobs, LostPack, Scrubbed, broken_files, lost_packs, say_dropped, scrub,
 };
 use lastword_store::keys::{self, ChunkMark};
 use lastword_store::payload::{BlobsFrame, BlobsPart, cut_text};
@@ -27,7 +24,7 @@ use lastword_store::{BlobError, View, read};
 
 use crate::collect::{self, CollectOptions, Collected};
 use crate::error::{Error, Result};
-use crate::file_frames::{append, append_now, note_damage, set_apart};
+use crate::file_frames::{append_now, note_damage, set_apart};
 use crate::hook;
 use crate::receipt::Receipt;
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
@@ -51,30 +48,6 @@ pub(crate) const THUMBNAIL: &str = "thumbnail";
 #[derive(Clone, Debug)]
 pub struct Files {
     ws: Workspace,
-}
-
-/// A file whose bytes are stored and durable, ready to be attached by a write.
-#[derive(Debug, Clone)]
-pub struct Staged {
-    pub(crate) blob: Blob,
-    pub(crate) name: String,
-    pub(crate) staged_ms: i64,
-    /// Bytes that were not here before; the others were found again.
-    pub new_bytes: u64,
-}
-
-impl Staged {
-    /// What the file is called by its content.
-    #[must_use]
-    pub fn hash(&self) -> BlobHash {
-        BlobHash::Sha256(self.blob.sha256)
-    }
-
-    /// Its length in bytes.
-    #[must_use]
-    pub fn size_bytes(&self) -> u64 {
-        self.blob.size
-    }
 }
 
 /// What is known of a file.
@@ -164,53 +137,6 @@ impl Workspace {
 }
 
 impl Files {
-    /// Stores the file at `path`.
-    ///
-    /// # Errors
-    /// [`Error::File`] if it cannot be opened, and those of [`Files::stage_from`].
-    pub fn stage(&self, path: impl AsRef<Path>) -> Result<Staged> {
-        let path = path.as_ref();
-        let failed =
-            |error: io::Error| Error::File { path: path.to_owned(), reason: error.to_string() };
-        let file = File::open(path).map_err(failed)?;
-        if file.metadata().map_err(failed)?.is_dir() {
-            let (path, reason) = (path.to_owned(), "it is a directory".to_owned());
-            return Err(Error::File { path, reason });
-        }
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        self.stage_from(file, &name.unwrap_or_default(), &mut |_| {})
-    }
-
-    /// Stores what `from` gives, under a name for people. Memory is bounded whatever the size;
-    /// `progress` gets the bytes that are stored so far. What a call that fails had stored is found
-    /// again by the next.
-    ///
-    /// # Errors
-    /// [`Error::Blob`] if `from` fails or gives more than the app allows, [`Error::Store`] if the
-    /// disk fails.
-    pub fn stage_from(
-        &self,
-        from: impl Read,
-        name: &str,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Staged> {
-        self.ws.check_writable()?;
-        let inner = &self.ws.database().inner;
-        let (time_ms, limit) = (inner.environment.now_ms(), inner.max_file_bytes);
-        let mut ingest = Ingest::new(&self.blobs()?, self.ws.name(), from, limit, time_ms);
-        let mut new_bytes = 0;
-        loop {
-            let done = ingest.step()?;
-            new_bytes += done.new_bytes;
-            append(self.writer(), done.frames)?;
-            progress(done.read_bytes);
-            if let Some(blob) = done.blob {
-                let (name, staged_ms) = (name.to_owned(), time_ms);
-                return Ok(Staged { blob, name, staged_ms, new_bytes });
-            }
-        }
-    }
-
     /// Reads a file from its beginning. The directory stays locked until the reader is dropped.
     ///
     /// # Errors

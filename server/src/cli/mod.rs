@@ -8,6 +8,8 @@ mod session;
 mod lines;
 mod records;
 mod transfers;
+mod put;
+mod get;
 mod files;
 mod gc;
 mod recover;

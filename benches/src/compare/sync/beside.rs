@@ -11,8 +11,8 @@ use lastword::core::json;
 use lastword::{Database, Direction, Remote, Workspace};
 
 use super::child::Process;
-use super::contenders;
 use crate::Result;
+use crate::build::{build_server, server_binary};
 use crate::measure::{median, nanoseconds, percentile};
 use crate::table::{Report, micros, number};
 
@@ -42,9 +42,9 @@ struct Slice {
 }
 
 pub(crate) fn files(args: &FilesArgs) -> Result<()> {
-    contenders::build_server()?;
+    build_server()?;
     let dir = tempfile::tempdir()?;
-    let mut serve = Command::new(contenders::server_binary()?);
+    let mut serve = Command::new(server_binary()?);
     serve.args(["serve", "--dev", "--json", "--listen", "127.0.0.1:0", "--data"]);
     serve.arg(dir.path().join("server"));
     let server = Process::start("server", serve)?;
