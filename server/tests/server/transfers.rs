@@ -316,8 +316,8 @@ fn http(address: &str, request: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
     (status, head, answer.split_off(end + 4))
 }
 
-/// R3.3, R8.1, R8.2: a member gets a URL by which a file is read, in ranges too, or brought; what
-/// was signed cannot be changed, and a user who is no member any more reads nothing by an older one.
+/// R3.3, R8.1, R8.2: a member gets a URL by which a file is read, in ranges too, or brought. What
+/// was signed cannot be changed, and whoever is no member any more reads nothing by an older one.
 #[test]
 fn files_are_read_and_brought_by_signed_urls() {
     let folder = tempfile::tempdir().expect("a folder");
