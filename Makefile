@@ -6,7 +6,7 @@ START  ?= 0
 TARGET ?= message
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench compare compare-sync fuzz sim plants fmt doc tidy lint no-std deny slow deps
+.PHONY: help run test check soak bench compare compare-sync compare-blobs fuzz sim plants fmt doc tidy lint no-std deny slow deps
 
 help: ## Print this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,9 @@ compare: ## Measure log and state beside fjall, SQLite, redb and LMDB (10 minute
 
 compare-sync: ## Measure replication beside RxDB, PouchDB, TinyBase, Yjs and automerge-repo (needs npm; 15 minutes)
 	cargo run --release -p lastword-benches --features peers --bin compare -- sync
+
+compare-blobs: ## Measure files beside restic, borg and casync, which apt-get installs (20 minutes; MIB=300 for less)
+	cargo run --release -p lastword-benches --features peers --bin compare -- blobs $(if $(MIB),--mib $(MIB))
 
 fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targets: ls fuzz/corpus)
 	@mkdir -p fuzz/targets/corpus/$(TARGET)
@@ -77,7 +80,7 @@ slow: ## What `make test` does in part, in full: kills, crash points, flipped bi
 	LASTWORD_FLIP_STRIDE=1 cargo test -p lastword-store --test flips log
 	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb
 	PROPTEST_CASES=2000 cargo test -p lastword-core -- model
-	cargo run --release -p lastword-sim -- --seeds 50
+	cargo run --release -p lastword-sim -- --seeds 2000
 	$(MAKE) plants
 
 deps: ## Install what the tests need beyond Rust (today: Node)

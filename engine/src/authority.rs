@@ -29,6 +29,7 @@ use crate::devices;
 use crate::environment::{now_ms, random};
 use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::history::{self, RecordHistory};
 use crate::judge::House;
 use crate::log::{self, LogLine};
@@ -128,6 +129,12 @@ impl Authority {
     /// [`Error::Schema`] names the workspace, the table and the rule if a workspace cannot have it;
     /// then no workspace does. [`Error::Store`] if the disk fails.
     pub fn adopt(&self, schema: Schema) -> Result<()> {
+        if schema.table(&files::table()).is_some() && !files::says_storage(&schema) {
+            tracing::warn!(
+                "the schema does not give storage_id and storage_provider_id of file_meta to the \
+                 server (server_owned): nobody hears which files it has"
+            );
+        }
         let schema = Arc::new(schema);
         let adopted = Arc::clone(&schema);
         self.inner.writer.run(move |store| adopt::adopt_now(store, &adopted))?;
@@ -178,6 +185,17 @@ impl Authority {
     /// As [`crate::Files::collect`].
     pub fn collect(&self, workspace: &WorkspaceName, options: CollectOptions) -> Result<Collected> {
         collect::collect(&self.blobs()?, self.writer(), workspace, options, now_ms())
+    }
+
+    /// The role of a user in a workspace that is there.
+    pub(crate) fn member(&self, workspace: &WorkspaceName, user: &str) -> Result<Role> {
+        let view = self.view();
+        let role = self.role(&view, workspace, user)?;
+        let is_there = !workspace.is_reserved() && read::meta(&*view, workspace)?.epoch.is_some();
+        let is_there = is_there && read::deleted_ms(&*view, workspace)?.is_none();
+        // A stranger learns nothing about what there is.
+        role.filter(|_| is_there)
+            .ok_or_else(|| Error::NoMember { workspace: workspace.clone(), user: user.to_owned() })
     }
 
     /// Whether a user may write in a workspace that is there, asked on the writer thread.

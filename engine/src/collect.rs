@@ -50,12 +50,35 @@ pub(crate) fn collect(
     options: CollectOptions,
     now_ms: i64,
 ) -> Result<Collected> {
+    run(blobs, writer, workspace, (options, false), now_ms)
+}
+
+/// One run over a workspace that is forgotten: its files go at once, whatever names them.
+pub(crate) fn forget(
+    blobs: &Arc<Blobs>,
+    writer: &Writer,
+    workspace: &WorkspaceName,
+    now_ms: i64,
+) -> Result<Collected> {
+    let (staged, grace) = (Duration::ZERO, Duration::ZERO);
+    let options = CollectOptions { staged, grace, dry_run: false, force: true };
+    run(blobs, writer, workspace, (options, true), now_ms)
+}
+
+fn run(
+    blobs: &Arc<Blobs>,
+    writer: &Writer,
+    workspace: &WorkspaceName,
+    (options, forgets): (CollectOptions, bool),
+    now_ms: i64,
+) -> Result<Collected> {
     let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     let settings = GcSettings {
         now_ms,
         staged_ms: ms(options.staged),
         grace_ms: ms(options.grace),
         force: options.force || options.dry_run,
+        forgets,
     };
     let mut plan = GcRun::begin(blobs, workspace, settings)?.mark()?;
     let (files, totals) = (std::mem::take(&mut plan.files), plan.totals);

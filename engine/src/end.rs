@@ -4,6 +4,7 @@ use lastword_core::id::BatchId;
 use lastword_store::payload::{Forgotten, Payload};
 use lastword_store::{keys, read};
 
+use crate::collect;
 use crate::error::{Error, Result};
 use crate::live::lock;
 use crate::workspace::Workspace;
@@ -28,7 +29,13 @@ pub struct Purged {
     pub dead_letters: u64,
     /// Rows of tables that never leave the device.
     pub local_rows: u64,
+    /// Lengths of the files that were here.
+    pub file_bytes: u64,
 }
+
+/// Runs of the garbage collection in which all files of a workspace go, and their packs with them:
+/// files are condemned and dropped, then chunks are.
+const MAX_RUNS: usize = 8;
 
 impl Workspace {
     /// Forgets this device's copy of the workspace; the server's stays, and a later sync fetches it
@@ -56,7 +63,8 @@ impl Workspace {
             let unsent = meta.written.saturating_sub(meta.decided);
             let local_rows =
                 read::count_local(newest, &keys::rows_prefix(&workspace, meta.generation))?;
-            let purged = Purged { rows: meta.rows, unsent, dead_letters, local_rows };
+            let rows = meta.rows;
+            let purged = Purged { rows, unsent, dead_letters, local_rows, file_bytes: 0 };
             if consent == Consent::OnlySent && (unsent, dead_letters, local_rows) != (0, 0, 0) {
                 return Err(Error::WouldDestroy { workspace, unsent, dead_letters, local_rows });
             }
@@ -71,7 +79,21 @@ impl Workspace {
                 Err(error) => return Err(error),
             }
         }
+        let file_bytes = self.forget_files()?;
         drop(attached);
-        Ok(purged)
+        Ok(Purged { file_bytes, ..purged })
+    }
+
+    /// Lets go of every file, and of its bytes; answers how many those were.
+    fn forget_files(&self) -> Result<u64> {
+        let files = self.files();
+        let before = files.usage()?;
+        for _ in 0..MAX_RUNS {
+            if files.usage()?.packs == 0 {
+                break;
+            }
+            collect::forget(&files.blobs()?, files.writer(), self.name(), files.now_ms())?;
+        }
+        Ok(before.file_bytes)
     }
 }

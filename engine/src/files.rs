@@ -5,28 +5,26 @@
 //! refused if the file is not here. Deleting the row keeps the bytes; undeleting it brings the file
 //! back.
 
-use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
 use std::sync::Arc;
 
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::{Key, TableName, WorkspaceName};
-use lastword_core::manifest::Blob;
 use lastword_core::protocol::Role;
 use lastword_core::row::Row;
-use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS};
+use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS, Schema};
 use lastword_core::value::{Record, Value};
 use lastword_store::blobs::{
-    BlobReader, Blobs, Ingest, LostPack, Scrubbed, broken_files, lost_packs, say_dropped, scrub,
+    BlobReader, Blobs, LostPack, Scrubbed, broken_files, lost_packs, say_dropped, scrub,
 };
 use lastword_store::keys::{self, ChunkMark};
 use lastword_store::payload::{BlobsFrame, BlobsPart, cut_text};
+use lastword_store::read::ReadState;
 use lastword_store::{BlobError, View, read};
 
 use crate::collect::{self, CollectOptions, Collected};
 use crate::error::{Error, Result};
-use crate::file_frames::{append, append_now, note_damage, set_apart};
+use crate::file_frames::{append_now, note_damage, set_apart};
 use crate::hook;
 use crate::receipt::Receipt;
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
@@ -43,34 +41,13 @@ pub(crate) fn key_of(hash: &BlobHash) -> Key {
     Key::new(&hash.to_string()).expect("invariant: a hash is a key")
 }
 
+/// What `kind` is of a thumbnail.
+pub(crate) const THUMBNAIL: &str = "thumbnail";
+
 /// The files of a workspace.
 #[derive(Clone, Debug)]
 pub struct Files {
     ws: Workspace,
-}
-
-/// A file whose bytes are stored and durable, ready to be attached by a write.
-#[derive(Debug, Clone)]
-pub struct Staged {
-    blob: Blob,
-    name: String,
-    staged_ms: i64,
-    /// Bytes that were not here before; the others were found again.
-    pub new_bytes: u64,
-}
-
-impl Staged {
-    /// What the file is called by its content.
-    #[must_use]
-    pub fn hash(&self) -> BlobHash {
-        BlobHash::Sha256(self.blob.sha256)
-    }
-
-    /// Its length in bytes.
-    #[must_use]
-    pub fn size_bytes(&self) -> u64 {
-        self.blob.size
-    }
 }
 
 /// What is known of a file.
@@ -92,13 +69,26 @@ pub struct FileInfo {
     pub is_uploaded: bool,
 }
 
-fn is_uploaded(record: &Record) -> bool {
+/// Whether a row says that the server has the bytes. It does not count where the schema lets
+/// anybody say so.
+pub(crate) fn is_uploaded(record: &Record, schema: &Schema) -> bool {
     let [storage_id, _] = STORAGE_FIELDS;
-    matches!(record.get(storage_id), Some(Value::Text(id)) if !id.is_empty())
+    let is_said = matches!(record.get(storage_id), Some(Value::Text(id)) if !id.is_empty());
+    is_said && says_storage(schema)
+}
+
+/// Whether the server says in the rows of files where their bytes are.
+pub(crate) fn says_storage(schema: &Schema) -> bool {
+    let owned = schema.rules_of(&table()).server_owned;
+    STORAGE_FIELDS.iter().all(|name| owned.iter().any(|owned| owned == name))
+}
+
+fn schema_of<S: ReadState + ?Sized>(state: &S, workspace: &WorkspaceName) -> Result<Schema> {
+    Ok(read::schema(state, workspace)?.unwrap_or_default())
 }
 
 impl FileInfo {
-    fn of(key: &Key, row: &Row) -> Self {
+    fn of(key: &Key, row: &Row, schema: &Schema) -> Self {
         let text = |name: &str| match row.record.get(name) {
             Some(Value::Text(text)) => text,
             _ => String::new(),
@@ -114,7 +104,7 @@ impl FileInfo {
             size_bytes: size,
             is_deleted: row.deleted,
             is_here: false,
-            is_uploaded: is_uploaded(&row.record),
+            is_uploaded: is_uploaded(&row.record, schema),
         }
     }
 }
@@ -147,53 +137,6 @@ impl Workspace {
 }
 
 impl Files {
-    /// Stores the file at `path`.
-    ///
-    /// # Errors
-    /// [`Error::File`] if it cannot be opened, and those of [`Files::stage_from`].
-    pub fn stage(&self, path: impl AsRef<Path>) -> Result<Staged> {
-        let path = path.as_ref();
-        let failed =
-            |error: io::Error| Error::File { path: path.to_owned(), reason: error.to_string() };
-        let file = File::open(path).map_err(failed)?;
-        if file.metadata().map_err(failed)?.is_dir() {
-            let (path, reason) = (path.to_owned(), "it is a directory".to_owned());
-            return Err(Error::File { path, reason });
-        }
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
-        self.stage_from(file, &name.unwrap_or_default(), &mut |_| {})
-    }
-
-    /// Stores what `from` gives, under a name for people. Memory is bounded whatever the size;
-    /// `progress` gets the bytes that are stored so far. What a call that fails had stored is found
-    /// again by the next.
-    ///
-    /// # Errors
-    /// [`Error::Blob`] if `from` fails or gives more than the app allows, [`Error::Store`] if the
-    /// disk fails.
-    pub fn stage_from(
-        &self,
-        from: impl Read,
-        name: &str,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<Staged> {
-        self.ws.check_writable()?;
-        let inner = &self.ws.database().inner;
-        let (time_ms, limit) = (inner.environment.now_ms(), inner.max_file_bytes);
-        let mut ingest = Ingest::new(&self.blobs()?, self.ws.name(), from, limit, time_ms);
-        let mut new_bytes = 0;
-        loop {
-            let done = ingest.step()?;
-            new_bytes += done.new_bytes;
-            append(self.writer(), done.frames)?;
-            progress(done.read_bytes);
-            if let Some(blob) = done.blob {
-                let (name, staged_ms) = (name.to_owned(), time_ms);
-                return Ok(Staged { blob, name, staged_ms, new_bytes });
-            }
-        }
-    }
-
     /// Reads a file from its beginning. The directory stays locked until the reader is dropped.
     ///
     /// # Errors
@@ -237,11 +180,14 @@ impl Files {
         };
         let key = transfers::key_of(Direction::Download, hash);
         let now_ms = self.now_ms();
+        let row = self.ws.get_record(&table(), &key_of(hash))?;
+        let kind = row.and_then(|row| row.record.get("kind"));
+        let rank = u64::from(kind != Some(Value::Text(THUMBNAIL.into())));
         self.ws.write(|tx| {
             let known = tx.get_record(&transfers::table(), &key)?;
             match known.and_then(|record| Transfer::of(&key, &record)).map(|known| known.state) {
                 Some(TransferState::Running) => Ok(()),
-                _ => transfers::queue(tx, Direction::Download, hash, (0, 1), now_ms),
+                _ => transfers::queue(tx, Direction::Download, hash, (0, rank), now_ms),
             }
         })?;
         Ok(())
@@ -349,8 +295,9 @@ impl Files {
     /// Whether the row of a file says that the server has it.
     #[cfg(feature = "net")]
     pub(crate) fn is_uploaded(&self, hash: &BlobHash) -> Result<bool> {
+        let schema = schema_of(&*self.ws.database().view(), self.ws.name())?;
         let row = self.ws.get_record(&table(), &key_of(hash))?;
-        Ok(row.is_some_and(|row| is_uploaded(&row.record)))
+        Ok(row.is_some_and(|row| is_uploaded(&row.record, &schema)))
     }
 
     pub(crate) fn change(
@@ -407,7 +354,8 @@ impl Files {
             let generation = read::meta(state, workspace)?.generation;
             let row_key = keys::row_key(workspace, generation, &table(), &key_of(&hash));
             let row = read::row(state, &row_key)?;
-            match row.is_some_and(|stored| is_uploaded(&stored.row.record)) {
+            let schema = schema_of(state, workspace)?;
+            match row.is_some_and(|stored| is_uploaded(&stored.row.record, &schema)) {
                 true => Ok(()),
                 false => Err(Error::NotUploaded { hash }),
             }
@@ -438,9 +386,9 @@ impl Files {
     /// [`Error::Store`] if the disk fails.
     pub fn list(&self) -> Result<Vec<FileInfo>> {
         let (state, workspace) = (self.ws.database().view(), self.ws.name());
-        let mut found = Vec::new();
+        let (mut found, schema) = (Vec::new(), schema_of(&*state, workspace)?);
         self.ws.read()?.visit_rows(Some(&table()), &mut |(_, key), stored| {
-            found.push(FileInfo::of(&key, &stored.row));
+            found.push(FileInfo::of(&key, &stored.row, &schema));
         })?;
         for file in &mut found {
             if let Ok(BlobHash::Sha256(sha256)) = BlobHash::read(&file.hash) {
@@ -554,41 +502,6 @@ impl Files {
             _ => String::new(),
         };
         Ok((text("mime_type"), text("name")))
-    }
-}
-
-impl Tx {
-    /// Names a stored file in this write: its row in `file_meta`, unless there is a live one. The
-    /// write is refused if the file is no longer here by then.
-    ///
-    /// # Errors
-    /// As [`Tx::put_record`].
-    pub fn attach(&mut self, staged: &Staged, mime_type: &str) -> Result<()> {
-        let hash = staged.hash();
-        self.needs_file(staged.blob.sha256);
-        let (table, key) = (table(), key_of(&hash));
-        let known = self.get_record(&table, &key)?;
-        if !known.as_ref().is_some_and(is_uploaded) {
-            let (size, staged_ms) = (staged.blob.size, staged.staged_ms);
-            transfers::queue(self, Direction::Upload, &hash, (size, 1), staged_ms)?;
-        }
-        if known.is_some() {
-            return Ok(());
-        }
-        let kind = match mime_type {
-            "application/pdf" => "pdf",
-            image if image.starts_with("image/") => "image",
-            _ => "file",
-        };
-        let size = i64::try_from(staged.blob.size).unwrap_or(i64::MAX);
-        let record = Record::new(&[
-            ("hash".into(), Value::Text(hash.to_string())),
-            ("name".into(), Value::Text(staged.name.clone())),
-            ("mime_type".into(), Value::Text(mime_type.to_owned())),
-            ("kind".into(), Value::Text(kind.to_owned())),
-            ("size_bytes".into(), Value::Int(size)),
-        ])?;
-        self.put_record(&table, &key, record)
     }
 }
 

@@ -72,9 +72,7 @@ pub(crate) fn set_stored(
     let row = read::row(newest, &keys::row_key(workspace, generation, &table, &key))?;
     let is_live = row.is_some_and(|stored| !stored.row.deleted);
     let schema = read::schema(newest, workspace)?.unwrap_or_default();
-    let owned = schema.rules_of(&table).server_owned;
-    let is_owned = STORAGE_FIELDS.iter().all(|name| owned.iter().any(|owned| owned == name));
-    if !is_live || !is_owned {
+    if !is_live || !files::says_storage(&schema) {
         return Ok(());
     }
     let values = [hash.to_string(), EMBEDDED.into()].map(Value::Text);
@@ -104,9 +102,7 @@ pub(crate) fn clear_stored(
     let generation = read::meta(newest, workspace)?.generation;
     let row = read::row(newest, &keys::row_key(workspace, generation, &table, &key))?;
     let schema = read::schema(newest, workspace)?.unwrap_or_default();
-    let owned = schema.rules_of(&table).server_owned;
-    let is_owned = STORAGE_FIELDS.iter().all(|name| owned.iter().any(|owned| owned == name));
-    if !is_owned || !row.is_some_and(|stored| !stored.row.deleted) {
+    if !files::says_storage(&schema) || !row.is_some_and(|stored| !stored.row.deleted) {
         return Ok(());
     }
     let remove = STORAGE_FIELDS.map(String::from).into();

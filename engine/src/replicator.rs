@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lastword_core::codec::from_bytes;
-use lastword_core::id::{BatchId, DeviceId, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_FORMER_DEVICES};
 use lastword_core::op::Batch;
 use lastword_core::plant::{Plant, planted};
@@ -15,7 +15,7 @@ use lastword_core::protocol::{Attached, Changes, Decided, Entry, ResetReason};
 use lastword_core::rules::{self, PendingState};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
-use lastword_store::keys::{self, OutboxEntry, ROWS};
+use lastword_store::keys::{self, OutboxEntry, ROWS, StoredRow};
 use lastword_store::payload::{
     Attachment, Carried, Cover, Identity, Payload, Purge, PurgePart, RemotePage, Reset, Verdicts,
     WorkspaceSchema,
@@ -25,6 +25,7 @@ use lastword_store::{Store, ViewHandle};
 
 use crate::dead_letter::{self, Outcome};
 use crate::error::{Error, Result};
+use crate::history;
 use crate::lost;
 use crate::schema::Declared;
 use crate::unsent::Unsent;
@@ -299,17 +300,23 @@ fn note_authority(
     Ok(if is_other { Vec::new() } else { attached.decisions })
 }
 
-/// Stores that the authority has forgotten tombstones up to this seq.
+/// Stores that the authority has forgotten tombstones up to this seq, if the pages that show them
+/// are stored; answers the horizon that is known now.
 pub(crate) fn store_horizon(
     store: &mut Store,
     workspace: &WorkspaceName,
     horizon: u64,
-) -> Result<()> {
+) -> Result<u64> {
     let meta = read::meta(store.newest(), workspace)?;
-    let (Some(epoch), Some(role)) = (meta.epoch, meta.role) else { return Ok(()) };
+    let received_to = workspace_state(store.newest(), workspace)?.received_to;
+    let (Some(epoch), Some(role)) = (meta.epoch, meta.role) else { return Ok(meta.horizon) };
+    // A page before it may have found no room.
+    if horizon > received_to && !planted(Plant::HorizonBeforePages) {
+        return Ok(meta.horizon);
+    }
     let frame = Attachment { workspace: workspace.clone(), epoch, role, horizon };
     append_urgent(store, &Payload::Attachment(frame))?;
-    Ok(())
+    Ok(horizon)
 }
 
 /// The store goes on as `device`, in one frame; what the session hears of it.
@@ -476,6 +483,7 @@ fn leave_old_copy(
                 && rules::is_lost(stored.row.last.seq, &lineage)
                 && !sent.contains(&stored.row.op_id)
             {
+                let stored = brought(store, stored, (&table, &key))?;
                 dead_letter::add_lost(&mut lost, table, key, &stored);
             }
         }
@@ -509,6 +517,20 @@ fn leave_old_copy(
     Ok(())
 }
 
+/// The row with the position of the frame that has its value: the newest of the record may be an
+/// own write that came to nothing.
+fn brought(store: &Store, stored: StoredRow, name: (&TableName, &Key)) -> Result<StoredRow> {
+    let (log, seq) = (store.view_handle(), stored.row.stream_seq());
+    let mut position = stored.position;
+    history::walk(&log, &stored, name, &mut |version, _| {
+        if version.seq == Some(seq) {
+            position = version.position;
+        }
+        version.seq.is_none()
+    })?;
+    Ok(StoredRow { position, ..stored })
+}
+
 /// Adds a frame that takes batches off the outbox or tells of the server; a full disk must not
 /// stand in its way.
 fn append_urgent(store: &mut Store, payload: &Payload) -> Result<u64> {
@@ -518,13 +540,14 @@ fn append_urgent(store: &mut Store, payload: &Payload) -> Result<u64> {
 #[cfg(test)]
 mod tests {
     use lastword_core::hlc::Hlc;
-    use lastword_core::id::{DeviceId, Epoch, Key};
+    use lastword_core::id::{DeviceId, Epoch};
     use lastword_core::op::{Action, Op};
     use lastword_core::protocol::Role;
     use lastword_core::row::Row;
     use lastword_core::rules::{Conflict, Policy, conflict_key, conflict_record};
     use lastword_core::stamp::{Mark, RefusalCode};
     use lastword_core::value::{Record, Value};
+    use lastword_store::StoreError;
     use lastword_store::payload::LocalBatch;
 
     use std::sync::Arc;
@@ -935,6 +958,120 @@ mod tests {
         assert_eq!((*batch_id, *code, waiting), (unknown, RefusalCode::OutcomeUnknown, 0));
         let letters = ws.dead_letters().expect("they read");
         assert_eq!(letters.iter().map(|letter| letter.batch_id).collect::<Vec<_>>(), [unknown]);
+    }
+
+    /// I1, rule 11.4. The story: a device wrote on top of a row, and that was refused. When a
+    /// restored server had lost the row, its dead letter named the frame of the refused write,
+    /// which does not have it, and could not be sent again.
+    #[test]
+    fn a_lost_row_is_sent_again_from_the_page_that_brought_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let name = ws.name().clone();
+        let by = Mark { seq: 3, writer: DeviceId([3; 16]) };
+        let row = Row {
+            deleted: false,
+            last: by,
+            time_ms: 1,
+            born: by,
+            full: by,
+            fields: Vec::new(),
+            revision: 1,
+            hlc: Hlc::default(),
+            op_id: batch_id(7),
+            set_at: 0,
+            record: Record::default(),
+        };
+        let (table, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
+        let workspace = name.clone();
+        let received = db.inner.writer.run(move |store| {
+            store_attached(store, &workspace, attached(8, None, 0, 3), &Declared::default(), 1)?;
+            let entries = vec![Entry::Row { table, key, row }];
+            let page = Changes { consistent_at: Some(3), entries, ..empty_page(0, 3) };
+            store_changes(store, &workspace, page, &|_| false, 1)
+        });
+        assert_eq!(received.expect("it is stored"), (3, 3));
+        let refused = put_note(&ws, "n1");
+        let reset = db.inner.writer.run(move |store| {
+            let (code, message, time_ms) = (RefusalCode::Policy, "no".to_owned(), 1);
+            let decision = Decision::Refused { code, message, time_ms };
+            let refused = Decided { counter: 1, batch_id: refused, decision };
+            store_decisions(store, &name, vec![refused], 1)?;
+            store.commit()?;
+            let restored = attached(9, Some(ResetReason::OtherHistory), 0, 1 << 20);
+            store_attached(store, &name, restored, &Declared::default(), 1)?;
+            let page = Changes { consistent_at: Some(1 << 20), ..empty_page(0, 1 << 20) };
+            store_changes(store, &name, page, &|_| false, 1)
+        });
+        assert_eq!(reset.expect("it is stored"), (1 << 20, 1 << 20));
+        let sent = ws.retry_dead_letter(batch_id(7)).expect("its row is found");
+        assert_eq!(sent.len(), 1);
+    }
+
+    /// I21, rule 11.2. The story: a page did not fit on a full disk, and what the server said
+    /// behind it did: that it had forgotten the tombstones of that page. The device seemed to have
+    /// them when it came again, and showed the deleted record for good.
+    #[test]
+    fn a_horizon_is_not_known_before_the_pages_up_to_it() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let name = ws.name().clone();
+        let known = db.inner.writer.run(move |store| {
+            store_attached(store, &name, attached(8, None, 0, 3), &Declared::default(), 1)?;
+            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            let before = store_horizon(store, &name, 5)?;
+            let state = workspace_state(store.newest(), &name)?;
+            let page = Changes { consistent_at: Some(5), ..empty_page(3, 5) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            let after = store_horizon(store, &name, 5)?;
+            Ok([before, state.horizon, after, workspace_state(store.newest(), &name)?.horizon])
+        });
+        assert_eq!(known.expect("it is stored"), [0, 0, 5, 5]);
+    }
+
+    /// I18, rule 8.2. The story: what the server had accepted left the outbox of a device that had
+    /// forked and was behind the horizon, and with it what the app was shown: a new record was gone
+    /// until the new copy was whole.
+    #[test]
+    fn what_was_accepted_stays_shown_after_a_fork_in_a_reset() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let name = ws.name().clone();
+        let accepted = put_note(&ws, "n1");
+        let (notes, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
+        let seen = db.inner.writer.run(move |store| {
+            let none = Declared::default();
+            let row_key = keys::row_key(&name, 0, &notes, &key);
+            let shown = |store: &Store| {
+                let stored = read::row(store.newest(), &row_key)?;
+                Ok::<_, StoreError>(stored.map(|stored| (stored.row.record, stored.row.last.seq)))
+            };
+            store_attached(store, &name, attached(8, None, 0, 3), &none, 1)?;
+            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            store_changes(store, &name, page, &|_| false, 1)?;
+            let verdicts = vec![lastword_core::stamp::Verdict::Applied { dropped: Vec::new() }];
+            let (first_seq, last_seq, time_ms) = (21, 21, 1);
+            let decision = Decision::Accepted { first_seq, last_seq, time_ms, verdicts };
+            let decided = Decided { counter: 1, batch_id: accepted, decision };
+            store_decisions(store, &name, vec![decided], 1)?;
+            let before = shown(store)?;
+            store_fork(store, DeviceId([7; 16]), 1)?;
+            let behind = attached(8, Some(ResetReason::BehindHorizon), 10, 21);
+            store_attached(store, &name, behind, &none, 1)?;
+            let waiting = read::outbox(store.newest(), &name, 0, usize::MAX)?.len();
+            let row = read::row(store.newest(), &row_key)?;
+            let meta = read::meta(store.newest(), &name)?;
+            let base = crate::write::base_of(store.newest(), &meta, &row_key, row.as_ref())?;
+            Ok((before, shown(store)?, waiting, base))
+        });
+        let (before, after, waiting, base) = seen.expect("it is stored");
+        assert_eq!((before.as_ref().map(|(_, seq)| *seq), waiting), (Some(21), 0));
+        assert_eq!(after, before);
+        assert_eq!(base, 3, "the app has seen nothing of seqs 4 to 20");
     }
 
     /// Rule 8.7. The story: in one group of the writer a write took in the batch before it, and one

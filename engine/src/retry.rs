@@ -249,7 +249,7 @@ impl Renew<'_> {
         for op in again.old.ops {
             let row_key = keys::row_key(self.workspace, meta.generation, &op.table, &op.key);
             let stored = read::row(newest, &row_key)?;
-            let base = write::base_of(newest, &row_key, stored.as_ref())?;
+            let base = write::base_of(newest, &meta, &row_key, stored.as_ref())?;
             previous.push(stored.as_ref().map_or(0, |stored| stored.position));
             let row = stored.map(|stored| stored.row);
             *last_hlc = last_hlc.next(self.now_ms);

@@ -351,6 +351,11 @@ impl Tx {
         self.files.insert(sha256);
     }
 
+    /// The authority's schema, as far as this device has heard of it.
+    pub(crate) fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
     /// How the workspace's schema decides about a table.
     pub(crate) fn policy(&self, table: &TableName) -> Policy {
         rules_of(&self.schema, &self.declared, table).policy
@@ -567,7 +572,7 @@ fn placed<S: ReadState>(
         let op = Op {
             table: table.clone(),
             key: key.clone(),
-            base: if is_local { 0 } else { base_of(newest, &row_key, stored.as_ref())? },
+            base: if is_local { 0 } else { base_of(newest, meta, &row_key, stored.as_ref())? },
             revision: draft_op.revision,
             hlc: *author.last_hlc,
             action: draft_op.intent.action(),
@@ -601,9 +606,12 @@ impl Intent {
 }
 
 /// An op on a record with own ops under way inherits the base of the first of them, unless all of
-/// them are predicted to lose, so that the user saw the authority's row.
+/// them are predicted to lose, so that the user saw the authority's row. A row behind the cursor is
+/// an own write that the old copy keeps until a new one is whole: of what others wrote between the
+/// two the user has seen nothing.
 pub(crate) fn base_of<S: ReadState>(
     state: &S,
+    meta: &WorkspaceMeta,
     row_key: &[u8],
     seen: Option<&StoredRow>,
 ) -> Result<u64> {
@@ -612,9 +620,9 @@ pub(crate) fn base_of<S: ReadState>(
         true => read::first_pending(state, row_key)?,
         false => None,
     };
-    let Some(first) = first else {
-        return Ok(seen.map_or(0, |stored| stored.row.last.seq));
-    };
+    let shown_to = if meta.bootstrapped { meta.cursor } else { u64::MAX };
+    let seq_of = |row: Option<&StoredRow>| row.map_or(0, |row| row.row.last.seq.min(shown_to));
+    let Some(first) = first else { return Ok(seq_of(seen)) };
     let authority = read::authority_row(state, row_key)?;
     let shows_authority = match (&authority, seen) {
         (Some(authority), Some(seen)) => authority.row == seen.row,
@@ -623,6 +631,6 @@ pub(crate) fn base_of<S: ReadState>(
     };
     Ok(match shows_authority {
         false if !planted(Plant::BaseOfNewest) => first.op.base,
-        _ => authority.map_or(0, |stored| stored.row.last.seq),
+        _ => seq_of(authority.as_ref()),
     })
 }

@@ -25,6 +25,7 @@ use crate::hub::{Hub, Served};
 use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
 use crate::schema_file::{Preset, SchemaFileError, SchemaSource};
+use crate::signed_files;
 use crate::storage_api;
 
 /// How a server is started.
@@ -215,6 +216,9 @@ async fn serve(listener: Listener, hub: Arc<Hub>, signals: &mut Signals) -> Resu
         .route("/sync/files", get(files))
         .route("/healthz", get(healthz))
         .route("/api/storage/gc/run", post(storage_api::run_gc))
+        .route("/api/storage/presign-download", post(signed_files::presign_download))
+        .route("/api/storage/presign-upload", post(signed_files::presign_upload))
+        .route("/files/{workspace}/{hash}", get(signed_files::get).put(signed_files::put))
         .with_state(Served { hub: Arc::clone(&hub), stopping })
         .into_make_service_with_connect_info::<Upgraded>();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {

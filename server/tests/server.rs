@@ -14,6 +14,8 @@ mod devices;
 mod erase;
 #[path = "server/files.rs"]
 mod files;
+#[path = "server/files_many.rs"]
+mod files_many;
 #[path = "server/fixtures.rs"]
 mod fixtures;
 #[path = "server/fleet.rs"]

@@ -3,6 +3,8 @@
 //! Absolute figures say as much about the disk and its other users as about an engine. The rounds
 //! are interleaved, so the ratios hold.
 
+mod blobs;
+mod build;
 mod committer;
 mod engines;
 mod measure;
@@ -11,6 +13,7 @@ mod rows;
 mod sync;
 mod table;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -35,6 +38,16 @@ enum What {
     Store(StoreArgs),
     /// Replication: beside RxDB, PouchDB, TinyBase, Yjs and automerge-repo.
     Sync(sync::SyncArgs),
+    /// Files: beside restic, borg and casync.
+    Blobs(blobs::BlobsArgs),
+    /// Runs a command and says what it took; a part of `blobs`.
+    #[command(hide = true, trailing_var_arg = true)]
+    Took {
+        #[arg(allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Records while a file is uploaded, beside records alone.
+    Files(sync::FilesArgs),
     /// Fills an engine and waits to be killed; a part of `store`.
     #[command(hide = true)]
     Fill { engine: String, dir: PathBuf },
@@ -77,6 +90,9 @@ fn main() -> Result<()> {
     match Args::parse().what {
         What::Store(args) => store(&args),
         What::Sync(args) => sync::sync(&args),
+        What::Blobs(args) => blobs::blobs(&args),
+        What::Took { command } => blobs::took(&command),
+        What::Files(args) => sync::files(&args),
         What::Fill { engine, dir } => parts::fill(&engine, &dir),
         What::Device { dir, address } => sync::device(&dir, &address),
     }

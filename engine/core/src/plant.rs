@@ -228,6 +228,9 @@ plants! {
     HorizonNotMoved: "I21", 30 seeds, semantics "every_example_of_the_rules_holds";
     /// A device behind the horizon catches up as any other.
     HorizonNotChecked: "I21", 30 seeds, semantics "every_example_of_the_rules_holds";
+    /// A device takes over a horizon before it has stored the pages up to it.
+    HorizonBeforePages: "I21",
+        lastword "replicator::tests::a_horizon_is_not_known_before_the_pages_up_to_it";
     /// A page is sent although tombstones behind it were purged since.
     PageBehindHorizon: "I21", core "authority::a_page_behind_a_purge_is_not_sent";
     /// A tombstone goes from under an own undelete.

@@ -350,7 +350,7 @@ impl DeviceNode {
                 stored.decided(workspace)
             }
             Output::StoreHorizon { workspace, horizon } => {
-                replicator::store_horizon(store, &workspace, horizon)?;
+                let horizon = replicator::store_horizon(store, &workspace, horizon)?;
                 Input::HorizonStored { workspace, horizon }
             }
             Output::StoreFork => {

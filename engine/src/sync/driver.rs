@@ -549,7 +549,7 @@ impl Driver {
         match output {
             Output::StoreHorizon { workspace, horizon } => {
                 let job = move |store: &mut _| {
-                    replicator::store_horizon(store, &workspace, horizon)?;
+                    let horizon = replicator::store_horizon(store, &workspace, horizon)?;
                     Ok(Input::HorizonStored { workspace, horizon })
                 };
                 writer.submit(0, job, answer)

@@ -46,6 +46,8 @@ pub const MAX_DROPPED_IN_FRAME: usize = 4096;
 pub const MAX_PACK_PAYLOAD: usize = MAX_CHUNK_BYTES + 64;
 /// Bytes of a file that are read before what was stored of it goes into the log.
 pub const INGEST_STEP_BYTES: u64 = 32 * 1024 * 1024;
+/// Files that go into the log together.
+pub const MAX_INGEST_FILES: usize = 4096;
 /// Bytes of a file that come from somebody else before they go into the log.
 pub const RECEIVE_STEP_BYTES: u64 = 8 * 1024 * 1024;
 /// Bytes of chunks that are written to a pack together.

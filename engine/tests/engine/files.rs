@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use lastword::core::id::{Key, TableName};
 use lastword::store::{BlobError, ReadOnlyDisk};
-use lastword::{BlobHash, ChunkId, CollectOptions, Database, Error, Fate, Files};
+use lastword::{
+    BlobHash, ChunkId, CollectOptions, Consent, Database, Error, Fate, Files, FilesUsage,
+};
 
 use crate::support::Fixture;
 
@@ -361,4 +363,32 @@ fn a_file_that_nothing_names_goes_in_two_steps() {
     assert_eq!(bytes(&files, &named.hash()), noise(200_000));
     let refused = ws.write(|tx| tx.attach(&loose, "text/plain")).unwrap_err();
     assert!(matches!(refused, Error::Blob(BlobError::Missing { .. })), "{refused}");
+}
+
+/// B12: a device that forgets a workspace keeps no byte of its files, also of those that history
+/// names, and says how many those were.
+#[test]
+fn a_forgotten_workspace_leaves_no_file_behind() {
+    let Fixture { ws, db, dir } = Fixture::new();
+    let files = ws.files();
+    let content = noise(300_000);
+    let staged = files.stage_from(&content[..], "secret", &mut |_| {}).unwrap();
+    ws.write(|tx| tx.attach(&staged, "text/plain")).unwrap();
+    let other = db.workspace("other").unwrap();
+    let kept = other.files().stage_from(&content[..], "kept", &mut |_| {}).unwrap();
+    assert!(matches!(ws.purge(Consent::OnlySent), Err(Error::WouldDestroy { .. })));
+    assert_eq!(bytes(&files, &staged.hash()), content);
+    let purged = ws.purge(Consent::Everything).unwrap();
+    assert_eq!(purged.file_bytes, 300_000);
+    assert!(files.open(&staged.hash()).is_err());
+    assert_eq!(files.usage().unwrap(), FilesUsage::default());
+    assert_eq!(bytes(&other.files(), &kept.hash()), content);
+    drop((files, ws, other));
+    db.close().unwrap();
+    let probe = &content[100_000..100_064];
+    let holding = std::fs::read_dir(dir.path().join("db")).unwrap().filter(|entry| {
+        let path = entry.as_ref().unwrap().path();
+        std::fs::read(path).is_ok_and(|file| file.windows(64).any(|window| window == probe))
+    });
+    assert_eq!(holding.count(), 1, "the pack of the other workspace");
 }

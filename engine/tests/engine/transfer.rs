@@ -18,7 +18,8 @@ use lastword::core::value::{Record, Value};
 use lastword::store::{BlobError, keys, read};
 use lastword::{
     AttachRequest, Authority, BlobHash, CollectOptions, Database, Direction, Ended, Ending, Error,
-    FileService, Files, MemberList, Progress, PushGate, TransferState, Wire, download, upload,
+    FileService, Files, MAX_PLACEHOLDER_BYTES, MemberList, Preview, Progress, PushGate,
+    TransferState, Wire, download, upload,
 };
 
 const ANN: DeviceId = DeviceId([1; 16]);
@@ -700,4 +701,26 @@ fn whoever_is_removed_on_the_way_is_refused() {
     let ending = download(&laptop.files("main"), sha256(&hash), &mut wire, 1, &mut removed);
     assert_eq!(code(&ending.unwrap_err()), FileRefusal::Forbidden);
     assert!(laptop.files("main").open(&hash).is_err());
+}
+
+/// R3.1: a placeholder is in the row, and the thumbnail, a file of its own, goes first.
+#[test]
+fn a_preview_comes_with_the_row_and_before_the_file() {
+    let phone = Phone::new();
+    let ws = phone.db.workspace("main").unwrap();
+    let stage = |content: &[u8], name| ws.files().stage_from(content, name, &mut |_| {}).unwrap();
+    let (photo, small) = (stage(&noise(1, 300_000), "photo.png"), stage(b"small", "small.png"));
+    let placeholder = vec![7; MAX_PLACEHOLDER_BYTES];
+    let preview = Preview { placeholder: placeholder.clone(), thumbnail: Some(small.clone()) };
+    ws.write(|tx| tx.attach_with(&photo, "image/png", &preview)).unwrap();
+    let (table, key) =
+        (TableName::new("file_meta").unwrap(), Key::new(&photo.hash().to_string()).unwrap());
+    let row = ws.get_record(&table, &key).unwrap().unwrap().record;
+    assert_eq!(row.get("placeholder"), Some(Value::Bytes(placeholder)));
+    assert_eq!(row.get("thumbnail"), Some(Value::Text(small.hash().to_string())));
+    let rank = |hash| ws.files().transfer(Direction::Upload, &hash).unwrap().unwrap().rank;
+    assert_eq!((rank(small.hash()), rank(photo.hash())), (0, 1));
+    let long = Preview { placeholder: vec![7; MAX_PLACEHOLDER_BYTES + 1], thumbnail: None };
+    let refused = ws.write(|tx| tx.attach_with(&photo, "image/png", &long));
+    assert!(refused.unwrap_err().to_string().contains("the limit is 2048"));
 }

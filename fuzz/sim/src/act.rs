@@ -252,6 +252,20 @@ impl World {
                 Ok(())
             }),
         };
+        // Open: a row that a restore lost may have been folded into a base before.
+        let folded = |error: &Error| match error {
+            Error::DeadLetterGone { .. } => true,
+            Error::Store(StoreError::OutOfRange { .. }) => true,
+            _ => false,
+        };
+        if wrote.as_ref().is_err_and(folded) {
+            self.reach.count("dead letters whose rows were folded away", 1);
+            let lost = letters.iter().all(|l| l.unit != unit || l.code == "lost_by_restore");
+            return match lost {
+                true => Ok(false),
+                false => Err(Violation::new("I1", "a dead letter has lost its ops")),
+            };
+        }
         let is_full = matches!(wrote, Err(Error::OutboxFull { .. } | Error::Store(_)));
         if wrote.is_ok() || is_full {
             // Those that found room are sent under other ids, the others are still there.

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lastword::core::id::{BatchId, WorkspaceName};
-use lastword::core::row::Row;
 use lastword::core::stamp::{Decision, RefusalCode};
 use lastword::store::keys::{self, WorkspaceMeta};
 use lastword::store::{StoreError, View, read};
 
 use crate::act::LOCAL;
 use crate::fault::Violation;
+use crate::known::Known;
 use crate::live;
-use crate::oracle::{Folded, Kept, Mix, Name, Sums};
+use crate::oracle::{Folded, Kept, Name, Sums, place};
 use crate::world::{Done, World};
 
 /// Rows of the tables that sync.
@@ -26,23 +26,9 @@ impl Rows {
         let mut sums = Sums::default();
         for (name, kept) in self.rows.iter().filter(|(_, kept)| !kept.deleted) {
             let owner = folded.owner(name, kept).unwrap_or_default();
-            sums.count(kept.hash((&name.0, &name.1)), &owner, true);
+            sums.count(kept.hash((&name.0, &name.1)), place(&owner), true);
         }
         sums.seen_by(user)
-    }
-}
-
-fn kept(row: &Row) -> Kept {
-    let mark = |mark: &lastword::core::stamp::Mark| (mark.seq, mark.writer);
-    let fields = row.record.fields().iter();
-    Kept {
-        deleted: row.deleted,
-        last: mark(&row.last),
-        born: mark(&row.born),
-        full: mark(&row.full),
-        marks: row.fields.iter().map(|field| (field.name.clone(), mark(&field.mark))).collect(),
-        tuple: (row.revision, row.hlc.0, row.op_id),
-        fields: fields.map(|field| (field.name.clone(), field.value.clone())).collect(),
     }
 }
 
@@ -57,7 +43,7 @@ pub fn rows(view: &View, workspace: &WorkspaceName) -> Result<Rows, StoreError> 
     read::visit_stored(view, &prefix, &keys::prefix_end(&prefix), &mut |table, key, stored| {
         if !table.is_reserved() && table.as_str() != LOCAL {
             let name = (table.as_str().to_owned(), key.as_str().to_owned());
-            found.rows.insert(name, kept(&stored.row));
+            found.rows.insert(name, Kept::of(&stored.row));
         }
     })?;
     Ok(found)
@@ -166,20 +152,21 @@ fn look(
     }
     let empty = Folded::default();
     let folded = world.oracle.workspaces.get(workspace).unwrap_or(&empty);
-    let found = rows(view, workspace)?;
-    let user = world.devices[at].user.clone();
-    let sum = found.sum(folded, &user);
+    let device = &mut world.devices[at];
+    // After upkeep all rows are looked at, else those that frames have set.
+    let before = device.known_rows.remove(workspace).filter(|_| id == "I12");
+    let found = Known::look(before, view, (workspace, meta.generation), folded)?;
+    let found = device.known_rows.entry(workspace.clone()).or_insert(found);
+    let user = device.user.clone();
+    let sum = found.sums.seen_by(&user);
     let (Some(epoch), true) = (meta.epoch, meta.bootstrapped) else { return Ok(Ok(Some(sum))) };
     let resets = read::reset(view, workspace)?.is_some();
-    let device = &mut world.devices[at];
     let seen = device.seen.entry((workspace.clone(), epoch, meta.generation)).or_default();
-    for (name, kept) in &found.rows {
-        let mut mix = Mix(0);
-        mix.bytes(name.0.as_bytes());
-        mix.bytes(name.1.as_bytes());
-        let seen = seen.entry(mix.0).or_default();
-        let seq = kept.last.0;
+    for (row_key, row) in &found.rows {
+        let seen = seen.entry(row.name).or_default();
+        let seq = row.seq;
         if seq < *seen && seq != 0 {
+            let name = keys::name_of(row_key);
             let text = format!("device {at}: {name:?} was at {seen} and is at {seq}");
             return Ok(Err(Violation::new("I18", text)));
         }
@@ -202,15 +189,21 @@ fn look(
     };
     if expected.seen_by(&user) != sum {
         let behind = meta.cursor < folded.horizon;
-        let difference = difference(&folded.rows, &found.rows);
-        let text = format!("shows other rows at {} of {workspace}: {difference}", meta.cursor);
+        // What was written since says nothing of what should be shown.
+        let mut at_cursor = folded.rows.clone();
+        at_cursor.retain(|_, kept| kept.last.0 <= meta.cursor);
+        let mut shown = rows(view, workspace)?.rows;
+        shown.retain(|name, _| at_cursor.contains_key(name) || !folded.rows.contains_key(name));
+        let difference = difference(&at_cursor, &shown);
+        let (cursor, head) = (meta.cursor, folded.head);
+        let text = format!("shows other rows at {cursor} of {head} in {workspace}: {difference}");
         return wrong(if behind { "I21" } else { id }, text);
     }
     Ok(Ok(Some(sum)))
 }
 
 /// Dead letters of a device, by their batch ids.
-fn letters(world: &World, at: usize) -> BTreeSet<BatchId> {
+fn dead_letters(world: &World, at: usize) -> BTreeSet<BatchId> {
     let mut found = BTreeSet::new();
     for workspace in &world.workspaces {
         if let Some(opened) = world.opened(at, workspace)
@@ -224,23 +217,17 @@ fn letters(world: &World, at: usize) -> BTreeSet<BatchId> {
 
 /// I1, I19, I22, I40: batches stay in their order, and leave the outbox decided or as dead letters.
 fn outbox(world: &mut World, at: usize, workspace: &WorkspaceName, waiting: Vec<BatchId>) -> Done {
-    let missing =
-        |(of, batch): &&(WorkspaceName, BatchId)| of == workspace && !waiting.contains(batch);
-    let letters = match world.devices[at].open.iter().any(|open| missing(&open)) {
-        true => letters(world, at),
-        false => BTreeSet::new(),
-    };
     let limit = world.setting.outbox as usize;
     let folded = world.oracle.workspaces.get(workspace);
     let decided = |batch: &BatchId| folded.is_some_and(|f| f.decided.contains_key(batch));
     let undecided = waiting.iter().filter(|batch| !decided(batch)).count();
-    let device = &mut world.devices[at];
+    let device = &world.devices[at];
     // Batches that a restore sends again are more than an app may write.
     if undecided > limit && world.lost.is_empty() {
         let text = format!("device {at}: {undecided} batches wait where {limit} may");
         return Err(Violation::new("I40", text));
     }
-    let mut gone = Vec::new();
+    let (mut gone, mut letters) = (Vec::new(), None);
     for open in device.open.iter().filter(|(of, _)| of == workspace) {
         let (_, batch) = open;
         if waiting.contains(batch) {
@@ -252,13 +239,14 @@ fn outbox(world: &mut World, at: usize, workspace: &WorkspaceName, waiting: Vec<
                 passed.is_some_and(|passed| passed >= last)
             })
         });
-        let lost = lost || device.squashed.contains(batch);
-        if !decided(batch) && !letters.contains(batch) && !lost {
+        let known = decided(batch) || lost || device.squashed.contains(batch);
+        if !known && !letters.get_or_insert_with(|| dead_letters(world, at)).contains(batch) {
             let text = format!("device {at}: batch {batch} was acknowledged and is gone");
             return Err(Violation::new("I1", text));
         }
         gone.push(open.clone());
     }
+    let device = &mut world.devices[at];
     device.open.retain(|open| !gone.contains(open));
     let known = device.outbox.insert(workspace.clone(), waiting.clone()).unwrap_or_default();
     let both: Vec<&BatchId> = known.iter().filter(|batch| waiting.contains(batch)).collect();
@@ -326,6 +314,6 @@ pub fn difference(expected: &BTreeMap<Name, Kept>, found: &BTreeMap<Name, Kept>)
             return format!("{name:?} should be {kept:?} and is {:?}", found.get(name));
         }
     }
-    let extra = found.iter().find(|(name, _)| !expected.contains_key(*name));
+    let extra = found.iter().find(|(name, kept)| !kept.deleted && !expected.contains_key(*name));
     extra.map_or_else(|| "sums only".to_owned(), |(name, kept)| format!("{name:?}: {kept:?}"))
 }

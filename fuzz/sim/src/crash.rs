@@ -28,7 +28,7 @@ const PER_FRAME: u64 = 12;
 
 /// What is left of a disk after a power cut.
 fn after_cut(disk: &MemoryDisk, random: &mut Random) -> MemoryDisk {
-    let survival = match random.below(4) {
+    let survival = match random.below(6) {
         0 => Survival::Dropped,
         1 => Survival::Kept,
         _ => Survival::Torn(random.next()),
@@ -43,7 +43,7 @@ fn is_full(disk: &MemoryDisk, error: &Error) -> bool {
 impl World {
     pub fn settings(&mut self) -> DeviceSettings {
         DeviceSettings {
-            store: options(&mut self.random, self.setting.large != 0),
+            store: options(&mut self.random, &self.setting),
             local_tables: vec![table_name(LOCAL)],
             new_device: DeviceId(self.random.bytes()),
             nonce: self.random.bytes(),
@@ -66,11 +66,7 @@ impl World {
             self.cut_while_opening(None, attempt);
             let disk = Arc::new(self.disk.clone());
             let (wall, before) = (self.wall(), self.disk.operations() + self.disk.reads());
-            match AuthorityNode::open(
-                disk,
-                options(&mut self.random, self.setting.large != 0),
-                wall,
-            ) {
+            match AuthorityNode::open(disk, options(&mut self.random, &self.setting), wall) {
                 Ok((authority, report)) => {
                     self.disk.set_fault(None);
                     self.authority = Some(authority);
@@ -89,6 +85,7 @@ impl World {
         let begun = self.devices[at].job.take().map_or("nothing", |job| job.name());
         let job = self.beside(begun);
         self.devices[at].watches.clear();
+        self.devices[at].known_rows.clear();
         self.devices[at].receipts.clear();
         let twin = self.twin(Some(at));
         for attempt in 0..MAX_OPENINGS {
@@ -214,11 +211,11 @@ impl World {
         let wall = self.wall();
         let disk: Arc<dyn Disk> = Arc::new(twin);
         let opened = match who {
-            None => AuthorityNode::open(disk, options(&mut random, self.setting.large != 0), wall)
+            None => AuthorityNode::open(disk, options(&mut random, &self.setting), wall)
                 .map(|o| o.0.view()),
             Some(_) => {
                 let settings = DeviceSettings {
-                    store: options(&mut random, self.setting.large != 0),
+                    store: options(&mut random, &self.setting),
                     local_tables: vec![table_name(LOCAL)],
                     new_device: DeviceId::default(),
                     nonce: [0; 8],

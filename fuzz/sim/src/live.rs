@@ -35,7 +35,7 @@ fn begin(opened: &Workspace) -> lastword::Result<Watch> {
 pub fn check(world: &mut World, at: usize, workspace: &WorkspaceName) -> Done {
     // Not each time, as a reader that is slower than the store; the trace decides, so that the run
     // is the same without it.
-    if !world.trace.is_multiple_of(8) {
+    if !world.trace.is_multiple_of(16) {
         return Ok(());
     }
     let Some(opened) = world.opened(at, workspace) else { return Ok(()) };

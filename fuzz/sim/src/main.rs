@@ -26,6 +26,8 @@ mod reach;
 
 mod jobs;
 
+mod known;
+
 mod live;
 
 mod world;

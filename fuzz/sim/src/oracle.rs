@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 
 use lastword::core::id::{BatchId, DeviceId, WorkspaceName};
 use lastword::core::op::{Action, Batch, Op};
+use lastword::core::row::Row;
 use lastword::core::schema::Schema;
-use lastword::core::stamp::Decision;
+use lastword::core::stamp::{self, Decision};
 use lastword::store::ViewHandle;
 use lastword::store::payload::{DecidedBatch, Payload, PurgePart};
 
@@ -41,7 +42,8 @@ pub struct Kept {
 pub struct Sums([u64; 5]);
 
 /// Where the records of an owner are counted: everybody's, those of the users, and nobody's.
-fn place(owner: &str) -> usize {
+#[must_use]
+pub fn place(owner: &str) -> usize {
     match owner {
         "" => 0,
         "u0" => 1,
@@ -53,8 +55,8 @@ fn place(owner: &str) -> usize {
 
 impl Sums {
     /// Takes a live record in, or out.
-    pub fn count(&mut self, hash: u64, owner: &str, add: bool) {
-        let sum = &mut self.0[place(owner)];
+    pub fn count(&mut self, hash: u64, place: usize, add: bool) {
+        let sum = &mut self.0[place];
         *sum = if add { sum.wrapping_add(hash) } else { sum.wrapping_sub(hash) };
     }
 
@@ -91,6 +93,22 @@ impl Mix {
 }
 
 impl Kept {
+    /// A row of a store.
+    #[must_use]
+    pub fn of(row: &Row) -> Self {
+        let mark = |mark: &stamp::Mark| (mark.seq, mark.writer);
+        let fields = row.record.fields().iter();
+        Kept {
+            deleted: row.deleted,
+            last: mark(&row.last),
+            born: mark(&row.born),
+            full: mark(&row.full),
+            marks: row.fields.iter().map(|field| (field.name.clone(), mark(&field.mark))).collect(),
+            tuple: (row.revision, row.hlc.0, row.op_id),
+            fields: fields.map(|field| (field.name.clone(), field.value.clone())).collect(),
+        }
+    }
+
     /// A hash of all that a record is.
     #[must_use]
     pub fn hash(&self, (table, key): (&str, &str)) -> u64 {
@@ -324,6 +342,16 @@ impl Folded {
         self.roles.is_empty() || matches!(role, Some("owner" | "editor"))
     }
 
+    /// The fields that say whose a record is, by table.
+    #[must_use]
+    pub fn private(&self) -> BTreeMap<String, String> {
+        let tables = self.schema.iter().flat_map(Schema::tables);
+        let private = tables.filter_map(|(name, table)| {
+            Some((name.as_str().to_owned(), table.private_by.clone()?))
+        });
+        private.collect()
+    }
+
     /// Whose a record is; none if it is everybody's.
     #[must_use]
     pub fn owner(&self, name: &Name, kept: &Kept) -> Option<String> {
@@ -336,7 +364,7 @@ impl Folded {
         for (kept, add) in [(old, false), (Some(next), true)] {
             if let Some(kept) = kept.filter(|kept| !kept.deleted) {
                 let owner = self.owner(&name, &kept).unwrap_or_default();
-                self.sums.count(kept.hash((&name.0, &name.1)), &owner, add);
+                self.sums.count(kept.hash((&name.0, &name.1)), place(&owner), add);
             }
         }
     }

@@ -61,6 +61,25 @@ acts! {
     Forge = 1, true, "A batch comes again under its id with other content.";
 }
 
+/// Faults after which a device has to get in step again.
+pub const SYNC_FAULTS: &[Act] = &[
+    Act::DeviceCrash,
+    Act::Crash,
+    Act::DeviceDisk,
+    Act::Disk,
+    Act::DeviceFull,
+    Act::DeviceRestart,
+    Act::Restart,
+    Act::Cut,
+    Act::HalfOpen,
+    Act::OneWay,
+    Act::Slow,
+    Act::Clock,
+    Act::DeviceClock,
+    Act::Restore,
+    Act::Copy,
+];
+
 impl Act {
     /// Whether it is a fault.
     #[must_use]
@@ -111,6 +130,8 @@ pub struct Setting {
     pub large: u64,
     /// Most batches that wait on a device.
     pub outbox: u64,
+    /// KiB of rows in memory after which a store writes a checkpoint by itself.
+    pub delta_kib: u64,
 }
 
 /// What one seed plays.
@@ -126,6 +147,10 @@ pub struct Plan {
 const OPS: u64 = 500;
 /// Faults of a seed.
 const FAULTS: u64 = 30;
+/// Pairs of faults that are aimed, in a seed that aims.
+const AIMED: u64 = 4;
+/// A backup is so many steps old when the authority goes back to it.
+const BACKUP_BEFORE: usize = 20;
 
 impl Plan {
     /// What `seed` plays.
@@ -145,7 +170,40 @@ impl Plan {
             let at = random.below(steps.len() as u64) as usize;
             steps.insert(at, step(random, &faults, moves));
         }
+        match random.below(6) {
+            0 | 1 => aim(random, &mut steps),
+            2 => aim_at_upkeep(random, &mut steps),
+            _ => {}
+        }
         Self { setting, steps }
+    }
+}
+
+/// What seldom meets by chance: a device has a fault and is copied before it is in step again, or
+/// the authority is restored then, while nothing runs beside.
+fn aim(random: &mut Random, steps: &mut Vec<Step>) {
+    steps.retain(|step| !matches!(step.act, Act::Begin | Act::Purge));
+    let fault = SYNC_FAULTS[random.below(SYNC_FAULTS.len() as u64) as usize];
+    let then = [Act::Copy, Act::Restore][random.below(2) as usize];
+    for _ in 0..AIMED {
+        let at = random.below(steps.len() as u64) as usize;
+        // The same seed picks the same device.
+        let (seed, moves) = (random.next(), random.below(4));
+        let backup = Step { act: Act::Backup, seed, moves };
+        let both = [fault, then].map(|act| Step { act, seed, moves });
+        steps.splice(at..at, both);
+        steps.insert(at.saturating_sub(BACKUP_BEFORE), backup);
+    }
+}
+
+/// The power goes while upkeep has begun and is not taken in.
+fn aim_at_upkeep(random: &mut Random, steps: &mut Vec<Step>) {
+    for _ in 0..2 * AIMED {
+        let at = random.below(steps.len() as u64) as usize;
+        let seed = random.next();
+        let crash = [Act::DeviceCrash, Act::DeviceCrash, Act::Crash][random.below(3) as usize];
+        let both = [(Act::Begin, 0), (crash, 16)].map(|(act, moves)| Step { act, seed, moves });
+        steps.splice(at..at, both);
     }
 }
 
@@ -187,8 +245,9 @@ impl Setting {
             tombstones_ms: if random.once_in(2) { 2_000 } else { u64::MAX / 8 },
             schema: u64::from(!random.once_in(4)),
             members: u64::from(random.once_in(2)),
-            large: if random.once_in(16) { 3 } else { 0 },
+            large: if random.once_in(24) { 4 } else { 0 },
             outbox: if random.once_in(4) { 6 } else { 64 },
+            delta_kib: [64, 256, 256, 1024][random.below(4) as usize],
         }
     }
 

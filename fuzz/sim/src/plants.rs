@@ -116,5 +116,5 @@ fn hunt(plant: Plant, seeds: std::ops::Range<u64>, threads: usize) -> Option<(u6
 
 /// What a seed breaks, if it does.
 fn broken_by(seed: u64) -> Option<String> {
-    run::once(&Plan::new(seed), true).0.err().map(|violation| violation.to_string())
+    run::once(&Plan::new(seed), true).result.err().map(|violation| violation.to_string())
 }

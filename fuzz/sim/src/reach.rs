@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::plan::Act;
+use crate::plan::{Act, SYNC_FAULTS};
 
 /// How often each fault met each background job, by the way back.
 pub type Cells = BTreeMap<(Act, &'static str, &'static str), u64>;
@@ -83,21 +83,3 @@ impl Reach {
 pub const POWER_FAULTS: &[Act] = &[Act::DeviceCrash, Act::Crash];
 /// The same, of one write or sync.
 pub const DISK_FAULTS: &[Act] = &[Act::DeviceDisk, Act::Disk];
-/// Faults after which a device has to get in step again.
-pub const SYNC_FAULTS: &[Act] = &[
-    Act::DeviceCrash,
-    Act::Crash,
-    Act::DeviceDisk,
-    Act::Disk,
-    Act::DeviceFull,
-    Act::DeviceRestart,
-    Act::Restart,
-    Act::Cut,
-    Act::HalfOpen,
-    Act::OneWay,
-    Act::Slow,
-    Act::Clock,
-    Act::DeviceClock,
-    Act::Restore,
-    Act::Copy,
-];

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::plan::{Act, Plan, Setting, Step};
 
 impl Setting {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 11] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 12] {
         [
             ("devices", &mut self.devices),
             ("workspaces", &mut self.workspaces),
@@ -18,6 +18,7 @@ impl Setting {
             ("members", &mut self.members),
             ("large", &mut self.large),
             ("outbox", &mut self.outbox),
+            ("delta_kib", &mut self.delta_kib),
         ]
     }
 }

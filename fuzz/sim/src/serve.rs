@@ -185,9 +185,11 @@ impl World {
     pub fn restore(&mut self) -> Result<bool, Violation> {
         check::log(self)?;
         let Some(backup) = self.backup.take() else { return Ok(false) };
-        // Whoever restores has a clock that is right: seqs go on behind what it says.
-        let most = self.clock.skew_ms.load(Ordering::SeqCst).max(0);
+        // Whoever restores has a clock that is not behind that of an earlier restore: seqs go on
+        // behind what it says, and those that the earlier one gave may be in no backup.
+        let most = self.clock.skew_ms.load(Ordering::SeqCst).max(self.restored_skew_ms);
         self.clock.skew_ms.store(most, Ordering::SeqCst);
+        self.restored_skew_ms = most;
         self.forget_decisions(&backup.oracle);
         self.net.lines.values_mut().for_each(|line| line.authority_open = false);
         self.net.tidy();

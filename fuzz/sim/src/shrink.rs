@@ -4,11 +4,15 @@
 use crate::plan::Plan;
 
 /// A plan is played so often at most.
-const MOST_PLAYS: usize = 250;
+const MOST_PLAYS: usize = 1500;
+
+/// Whether a plan still breaks, and after how many of its steps.
+pub type Breaks<'a> = dyn FnMut(&Plan) -> Option<usize> + 'a;
 
 /// The shortest plan found for which `breaks` holds, as it does for `plan`.
-pub fn shortest(plan: &Plan, breaks: &mut dyn FnMut(&Plan) -> bool) -> Plan {
+pub fn shortest<'a>(plan: &Plan, breaks: &'a mut Breaks<'a>) -> Plan {
     let mut shrinking = Shrinking { best: plan.clone(), plays: 0, breaks };
+    shrinking.attempt(plan.clone());
     loop {
         let before = shrinking.best.clone();
         shrinking.drop_steps();
@@ -22,20 +26,20 @@ pub fn shortest(plan: &Plan, breaks: &mut dyn FnMut(&Plan) -> bool) -> Plan {
 struct Shrinking<'a> {
     best: Plan,
     plays: usize,
-    breaks: &'a mut dyn FnMut(&Plan) -> bool,
+    breaks: &'a mut Breaks<'a>,
 }
 
 impl Shrinking<'_> {
-    fn attempt(&mut self, plan: Plan) -> bool {
+    /// Keeps a plan that breaks, without what comes after.
+    fn attempt(&mut self, mut plan: Plan) -> bool {
         if self.plays >= MOST_PLAYS {
             return false;
         }
         self.plays += 1;
-        let breaks = (self.breaks)(&plan);
-        if breaks {
-            self.best = plan;
-        }
-        breaks
+        let Some(steps) = (self.breaks)(&plan) else { return false };
+        plan.steps.truncate(steps);
+        self.best = plan;
+        true
     }
 
     /// Leaves out runs of steps, from half of them down to single ones.
@@ -57,9 +61,10 @@ impl Shrinking<'_> {
 
     fn drop_moves(&mut self) {
         for at in 0..self.best.steps.len() {
-            for moves in [0, self.best.steps[at].moves / 2] {
+            let Some(step) = self.best.steps.get(at) else { return };
+            for moves in [0, step.moves / 2] {
                 let mut plan = self.best.clone();
-                if plan.steps[at].moves > moves {
+                if plan.steps.get(at).is_some_and(|step| step.moves > moves) {
                     plan.steps[at].moves = moves;
                     if self.attempt(plan) {
                         break;

@@ -12,7 +12,8 @@ use crate::check;
 use crate::fault::Violation;
 use crate::net::Line;
 use crate::plan::Act;
-use crate::world::{Device, MAX_DEVICES, World, broken};
+use crate::random::Random;
+use crate::world::{Device, Done, MAX_DEVICES, World, broken};
 
 /// A store fails within so many writes and syncs.
 const SOON: u64 = 8;
@@ -28,6 +29,24 @@ fn set_fault(disk: &MemoryDisk, power: bool, after: u64) {
     disk.set_fault(Some((disk.operations() + after, fault)));
 }
 
+/// What is done when a disk has been spoilt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Work {
+    Purge,
+    Job,
+    Nothing,
+}
+
+impl Work {
+    fn random(random: &mut Random) -> Self {
+        match random.below(5) {
+            0 | 1 => Work::Purge,
+            2 => Work::Job,
+            _ => Work::Nothing,
+        }
+    }
+}
+
 impl World {
     pub fn device_wall(&self, at: usize) -> i64 {
         self.devices[at].clock.now_ms()
@@ -35,31 +54,42 @@ impl World {
 
     /// One of the next writes or syncs of a device fails.
     pub fn spoil_device(&mut self, at: usize, act: Act) -> Result<bool, Violation> {
-        let after = self.random.below(SOON);
+        let work = Work::random(&mut self.random);
+        let power = act == Act::DeviceCrash;
+        let after = self.soon(power, work);
         let device = &mut self.devices[at];
-        device.power = act == Act::DeviceCrash;
-        set_fault(&device.disk, device.power, after);
-        self.work_on_it(at)
+        device.power = power;
+        set_fault(&device.disk, power, after);
+        self.work_on_it(at, work)
     }
 
     /// One of the next writes or syncs of the authority fails.
     pub fn spoil(&mut self, at: usize, act: Act) -> Result<bool, Violation> {
+        let work = Work::random(&mut self.random);
         self.power = act == Act::Crash;
-        set_fault(&self.disk, self.power, self.random.below(SOON));
-        self.work_on_it(at)
+        let after = self.soon(self.power, work);
+        set_fault(&self.disk, self.power, after);
+        self.work_on_it(at, work)
+    }
+
+    /// Which of the next operations fails. A commit is a write and a sync, and only between the
+    /// two the power can tear something: mostly it is cut at the sync. A purge is a few commits.
+    fn soon(&mut self, power: bool, work: Work) -> u64 {
+        let after = self.random.below(if work == Work::Purge { 2 } else { SOON });
+        if power && !self.random.once_in(4) { after | 1 } else { after }
     }
 
     /// Now and then a disk is spoilt while upkeep is at it.
-    fn work_on_it(&mut self, at: usize) -> Result<bool, Violation> {
-        match self.random.below(6) {
-            0 | 1 => {
+    fn work_on_it(&mut self, at: usize, work: Work) -> Result<bool, Violation> {
+        match work {
+            Work::Purge => {
                 self.purge()?;
             }
-            2 => {
+            Work::Job => {
                 self.begin_job(at)?;
                 self.finish_job(at)?;
             }
-            _ => {}
+            Work::Nothing => {}
         }
         Ok(true)
     }
@@ -87,7 +117,7 @@ impl World {
     }
 
     /// Somebody makes room on full disks after a while.
-    pub fn make_room_again(&mut self) -> crate::world::Done {
+    pub fn make_room_again(&mut self) -> Done {
         for device in self.devices.iter_mut().filter(|device| device.full > 0) {
             device.full -= 1;
             if device.full == 0 {
@@ -192,16 +222,27 @@ impl World {
     /// I14, I15: a bit of a copy of a device's state flips. It opens or says why not, and each row
     /// that it shows is right.
     pub fn rot(&mut self, at: usize) -> Result<bool, Violation> {
+        if !self.checks {
+            return Ok(true);
+        }
+        // Only copies are looked at: what comes after is the same without.
+        let random = self.random.clone();
+        let looked = self.flip(at);
+        self.random = random;
+        looked.map(|()| true)
+    }
+
+    fn flip(&mut self, at: usize) -> Done {
         let image = self.devices[at].disk.after_power_cut(Survival::Kept);
         let files = image.list().map_err(|error| broken("a list of files", &error))?;
         let states: Vec<_> = files.into_iter().filter(|f| f.kind == FileKind::State).collect();
         let pick = self.random.below(states.len() as u64) as usize;
-        let Some(file) = states.get(pick) else { return Ok(false) };
+        let Some(file) = states.get(pick) else { return Ok(()) };
         let bit = self.random.below(file.len * 8) as usize;
         let right = self.scratch(at, &image)?;
         image.flip(file.number, bit);
-        let Ok(flipped) = self.scratch(at, &image) else { return Ok(true) };
-        let (Some(right), Some(flipped)) = (right, flipped) else { return Ok(true) };
+        let Ok(flipped) = self.scratch(at, &image) else { return Ok(()) };
+        let (Some(right), Some(flipped)) = (right, flipped) else { return Ok(()) };
         for workspace in &self.workspaces {
             let told = "a row that was right before a bit flipped";
             let Ok(expected) = check::rows(&right.view(), workspace) else { continue };
@@ -211,7 +252,7 @@ impl World {
                 return Err(Violation::new("I14", text));
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// A party on a disk of its own, to look at.

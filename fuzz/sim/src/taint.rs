@@ -1,7 +1,10 @@
 //! I38, I39, I41: what goes over the lines. Each value says in which workspace it may be seen and,
 //! if it is private, by whom.
 
+use std::collections::BTreeSet;
+
 use lastword::core::codec;
+use lastword::core::id::BatchId;
 use lastword::core::limits::{MAX_BATCHES_IN_FLIGHT, MAX_PAGES_IN_FLIGHT};
 use lastword::core::protocol::Message;
 
@@ -36,10 +39,10 @@ pub fn sent_down(world: &World, number: u64, bytes: &[u8]) -> Done {
     let Some(line) = world.net.lines.get(&number).filter(|_| world.checks) else { return Ok(()) };
     let user = &world.devices[line.device].user;
     let attachments = line.attachments.len().max(1);
-    // What was sent before a Resume is not looked at, and neither is, on a slow line, what a device
-    // has offered again meanwhile.
+    // What was sent before a Resume is not looked at.
     let sent = line.up.iter().rev().take_while(|(_, bytes)| !is(bytes, RESUME));
-    let pushes = sent.filter(|(_, bytes)| is(bytes, PUSH) && line.slow == 1).count();
+    let pushes = sent.filter(|(_, bytes)| is(bytes, PUSH)).map(|(_, bytes)| bytes.as_slice());
+    let pushes = under_way(pushes, MAX_BATCHES_IN_FLIGHT * attachments);
     let pages = line.down.iter().filter(|(_, bytes)| is(bytes, CHANGES)).count();
     if pushes > MAX_BATCHES_IN_FLIGHT * attachments
         || pages > MAX_PAGES_IN_FLIGHT as usize * attachments
@@ -68,6 +71,20 @@ pub fn sent_down(world: &World, number: u64, bytes: &[u8]) -> Done {
         }
     }
     Ok(())
+}
+
+/// How many batches these pushes are. What is offered again meanwhile, as a server asks that puts
+/// it off, is one batch still; only where they seem too many it is looked who is who.
+fn under_way<'a>(pushes: impl Iterator<Item = &'a [u8]> + Clone, most: usize) -> usize {
+    let count = pushes.clone().count();
+    if count <= most {
+        return count;
+    }
+    let ids = pushes.filter_map(|bytes| match codec::from_bytes(bytes) {
+        Ok(Message::Push { batch, .. }) => Some(batch.batch_id),
+        _ => None,
+    });
+    ids.collect::<BTreeSet<BatchId>>().len()
 }
 
 /// Workspace and user of each tag in some bytes.

@@ -14,6 +14,7 @@ use lastword::store::{MemoryDisk, Options, Survival};
 use crate::check;
 use crate::fault::Violation;
 use crate::jobs::Job;
+use crate::known::Known;
 use crate::live::Watch;
 use crate::net::Net;
 use crate::oracle::{Mix, Oracle};
@@ -94,6 +95,8 @@ pub struct Device {
     pub outbox: BTreeMap<WorkspaceName, Vec<BatchId>>,
     /// How each workspace stood when it was looked at last, and what it showed.
     pub shown: BTreeMap<WorkspaceName, (WorkspaceMeta, u64)>,
+    /// Its rows as they were looked at last.
+    pub known_rows: BTreeMap<WorkspaceName, Known>,
     pub watches: BTreeMap<WorkspaceName, Watch>,
     /// Faults since it was last in step.
     pub faults: BTreeSet<Act>,
@@ -126,6 +129,7 @@ impl Device {
             passed,
             outbox,
             shown,
+            known_rows: BTreeMap::new(),
             watches,
             faults,
             beside,
@@ -185,6 +189,8 @@ pub struct World {
     /// The authority, while it runs.
     pub authority: Option<AuthorityNode>,
     pub backup: Option<Backup>,
+    /// How far the authority's clock was ahead when it was restored last.
+    pub restored_skew_ms: i64,
     pub devices: Vec<Device>,
     pub net: Net,
     /// What the log means.
@@ -197,6 +203,8 @@ pub struct World {
     pub wanted: Wanted,
     pub members: BTreeMap<(WorkspaceName, String), Role>,
     pub trace: u64,
+    /// Steps that began.
+    pub steps: usize,
     pub reach: Reach,
     /// What a store is at while something may fail.
     pub doing: &'static str,
@@ -225,8 +233,11 @@ pub fn broken(what: &str, error: &dyn std::fmt::Display) -> Violation {
     Violation::new("I15", format!("{what}: {error}"))
 }
 
-pub fn options(random: &mut Random, large: bool) -> Options {
-    let delta_cap_bytes = if large { 4 << 20 } else { 64 << 10 };
+pub fn options(random: &mut Random, setting: &Setting) -> Options {
+    let delta_cap_bytes = match setting.large {
+        0 => usize::try_from(setting.delta_kib << 10).unwrap_or(usize::MAX),
+        _ => 4 << 20,
+    };
     Options {
         segment_size: 8 << 10,
         zero_step: 4 << 10,
@@ -276,6 +287,7 @@ impl World {
             job,
             authority,
             backup,
+            restored_skew_ms: 0,
             devices,
             net,
             oracle,
@@ -285,6 +297,7 @@ impl World {
             wanted: Wanted { server_wins: false, extra: true, min_app: 0 },
             members,
             trace: 0,
+            steps: 0,
             reach,
             doing: "open",
             written: 0,
@@ -314,6 +327,7 @@ impl World {
     }
 
     fn step(&mut self, step: Step) -> Done {
+        self.steps += 1;
         self.random = Random::new(step.seed);
         self.source.lock().1 = !step.seed;
         self.note(step.act as u64, &[]);

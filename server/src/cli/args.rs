@@ -225,7 +225,7 @@ pub(super) enum Admin {
     Members(Running),
     /// Have a running server delete a workspace, for everybody and for good
     DeleteWorkspace(DeleteWorkspace),
-    /// Have a running server collect what no file needs any more; it does so by itself every hour
+    /// Have a running server collect what no file needs any more; it does so by itself every day
     Gc(AdminGc),
     /// Have a running server set fields of a record that the schema names as its own
     SetOwned(SetOwned),
@@ -336,7 +336,7 @@ pub(super) struct Serve {
     /// are collected
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     pub(super) max_files_bytes: Option<u64>,
-    /// Collect what no file needs any more this often, like 6h; 1h by default, 0h never
+    /// Collect what no file needs any more this often, like 6h; 24h by default, 0h never
     #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) gc_every: Option<Duration>,
     /// Print the address as a JSON line
@@ -454,9 +454,9 @@ pub(super) struct Export {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Files {
-    /// Store a file and name it in a record of file_meta; what is here already is not stored again
+    /// Store files and name each in a record of file_meta; what is here already is not stored again
     Put(FilesPut),
-    /// Read a file back; every piece is compared with its hash first
+    /// Read a file back, or all of them; every piece is compared with its hash first
     Get(FilesGet),
     /// List the files of the workspace, deleted ones too
     List(FilesAll),
@@ -533,10 +533,14 @@ pub(super) struct GcOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct FilesPut {
-    /// The file, `-` for stdin
-    pub(super) file: PathBuf,
+    /// The files, `-` for stdin
+    #[arg(required = true, value_name = "FILE")]
+    pub(super) files: Vec<PathBuf>,
+    /// Store what is in directories too, each file named by its path from there
+    #[arg(long, short)]
+    pub(super) recursive: bool,
     /// Name for people, instead of the file's own
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "recursive")]
     pub(super) name: Option<String>,
     /// Media type, like image/png
     #[arg(long, value_name = "TYPE", default_value = "application/octet-stream")]
@@ -551,10 +555,15 @@ pub(super) struct FilesPut {
 pub(super) struct FilesGet {
     /// Hash of the file: sha256: and 64 hexadecimal digits. If it is not here, it is fetched from
     /// the server and kept
-    pub(super) hash: String,
+    #[arg(required_unless_present = "all")]
+    pub(super) hash: Option<String>,
     /// Where to write it, instead of stdout; only a whole file appears there
     #[arg(long, value_name = "FILE")]
     pub(super) out: Option<PathBuf>,
+    /// Write every file that is not deleted to a new directory, each under its name, or under its
+    /// hash where that is taken
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["hash", "out"])]
+    pub(super) all: Option<PathBuf>,
     #[command(flatten)]
     pub(super) store: Store,
     #[command(flatten)]

@@ -1,5 +1,7 @@
 //! How a command fails: a sentence for the user and an exit code for scripts.
 
+use std::path::Path;
+
 use lastword::store::{BackupError, BlobError, DiskError, LockError, StoreError};
 use lastword::{Error, SyncFailure};
 
@@ -41,6 +43,11 @@ impl Failure {
     pub(super) fn unreachable(message: impl Into<String>) -> Self {
         Self { code: ExitCode::Unreachable, message: message.into() }
     }
+}
+
+/// What went wrong with a file of the user's.
+pub(super) fn at(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::failed(format!("{}: {error}", path.display()))
 }
 
 impl From<Error> for Failure {

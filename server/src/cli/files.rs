@@ -1,30 +1,25 @@
 //! `files put get list rm undelete status scrub reindex`: bytes with a name.
 
-use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::path::Path;
+use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::HumanBytes;
-use lastword::store::BlobError;
 use lastword::{
-    BlobHash, ChunkId, Database, Direction, Error, FileInfo, FileReader, Files as OfWorkspace,
-    LostPack, Receipt, Transfer,
+    BlobHash, ChunkId, Database, Direction, Error, FileInfo, Files as OfWorkspace, LostPack,
+    Receipt, Transfer,
 };
 use serde_json::json;
 
-use super::args::{Files, FilesAll, FilesGet, FilesOne, FilesPut, FilesReindex, FilesScrub};
-use super::failure::{ExitCode, Failure};
-use super::output;
-use super::records::{name, tell};
-use super::session::{Fate, Session};
-use super::transfers;
+use super::args::{Files, FilesAll, FilesOne, FilesReindex, FilesScrub};
+use super::failure::Failure;
+use super::records::{hash_of, name, tell};
+use super::session::Session;
+use super::{get, output, put};
 
 pub(super) fn files(args: &Files) -> Result<(), Failure> {
     match args {
-        Files::Put(args) => put(args),
-        Files::Get(args) => get(args),
+        Files::Put(args) => put::put(args),
+        Files::Get(args) => get::get(args),
         Files::List(args) => list(args),
         Files::Rm(args) => write(args, |files, hash| files.delete(hash)),
         Files::Undelete(args) => write(args, |files, hash| files.undelete(hash)),
@@ -35,143 +30,6 @@ pub(super) fn files(args: &Files) -> Result<(), Failure> {
         Files::Resume(args) => change(args, "resumed", OfWorkspace::resume),
         Files::Cancel(args) => change(args, "given up", OfWorkspace::cancel),
         Files::Evict(args) => evict(args),
-    }
-}
-
-fn put(args: &FilesPut) -> Result<(), Failure> {
-    let named = args.file.file_name().map(|name| name.to_string_lossy().into_owned());
-    let file_name = args.name.clone().or(named).unwrap_or_default();
-    let (from, total): (Box<dyn Read>, u64) = match args.file.to_str() {
-        Some("-") => (Box::new(io::stdin().lock()), 0),
-        _ => {
-            let file = File::open(&args.file).map_err(|error| at(&args.file, &error))?;
-            let about = file.metadata().map_err(|error| at(&args.file, &error))?;
-            if about.is_dir() {
-                let path = args.file.display();
-                return Err(Failure::failed(format!("{path} is a directory: name a file")));
-            }
-            (Box::new(file), about.len())
-        }
-    };
-    let session = Session::open(&args.store, &args.link)?;
-    let begun = Instant::now();
-    let bar = output::bytes_progress();
-    bar.set_length(total);
-    bar.set_message("storing");
-    let staged =
-        session.ws.files().stage_from(from, &file_name, &mut |bytes| bar.set_position(bytes));
-    bar.finish_and_clear();
-    let staged = staged?;
-    let receipt = session.ws.write(|tx| tx.attach(&staged, &args.mime))?;
-    let before = transfers::uploads(&session)?;
-    let connection = session.connect()?;
-    let fate = session.fate(connection, &receipt)?;
-    let hash = staged.hash().to_string();
-    if args.store.json {
-        let line = json!({
-            "hash": hash, "name": file_name, "size_bytes": staged.size_bytes(),
-            "new_bytes": staged.new_bytes, "ms": begun.elapsed().as_secs_f64() * 1000.0,
-        });
-        writeln!(io::stdout(), "{}", output::json_line(&line.to_string()))?;
-    } else {
-        let (size, new) = (HumanBytes(staged.size_bytes()), HumanBytes(staged.new_bytes));
-        let text = format!("{hash} {file_name}: {size}, {new} of it new");
-        writeln!(io::stdout(), "{}", output::plain(&text))?;
-    }
-    let told =
-        tell(&session.ws, args.store.json, &name("file_meta", &hash)?, &fate, begun.elapsed());
-    let uploaded = match fate {
-        Fate::Decided(_) => upload(&session, args.store.json, &before),
-        _ => Ok(()),
-    };
-    session.close()?;
-    told?;
-    uploaded
-}
-
-/// Uploads what waits, where there is a server.
-fn upload(session: &Session, json: bool, before: &BTreeSet<String>) -> Result<(), Failure> {
-    let Some(mut connection) = session.connect()? else { return Ok(()) };
-    let timeout = session.link.timeout;
-    let uploaded = transfers::wait_uploads(session, &mut connection, timeout, before)?;
-    if json {
-        writeln!(io::stdout(), "{}", json!({ "uploaded_files": uploaded }))?;
-    } else {
-        let files = output::counted(uploaded, "file", "files");
-        writeln!(io::stdout(), "uploaded {files}")?;
-    }
-    Ok(())
-}
-
-fn get(args: &FilesGet) -> Result<(), Failure> {
-    let hash = hash_of(&args.hash)?;
-    let session = Session::open_to_read(&args.store, &args.link)?;
-    let files = session.ws.files();
-    let mut file = match files.open(&hash) {
-        Err(Error::Blob(BlobError::Missing { .. })) if session.knows_server() => {
-            fetch(&session, args, &hash)?
-        }
-        opened => opened?,
-    };
-    let size = file.size_bytes();
-    match &args.out {
-        None => copy(&mut file, &mut io::stdout().lock(), None)?,
-        Some(path) => {
-            match write_out(&mut file, path) {
-                // What is damaged was noted, and nothing has appeared at the path yet.
-                Err(failure) if failure.code == ExitCode::Damaged && session.knows_server() => {
-                    drop(file);
-                    file = fetch(&session, args, &hash)?;
-                    write_out(&mut file, path)?;
-                }
-                written => written?,
-            }
-            if args.store.json {
-                let line = json!({ "hash": args.hash, "size_bytes": size, "out": path });
-                writeln!(io::stdout(), "{}", output::json_line(&line.to_string()))?;
-            } else {
-                let text = format!("wrote {}: {}", path.display(), HumanBytes(size));
-                writeln!(io::stdout(), "{}", output::plain(&text))?;
-            }
-        }
-    }
-    drop(file);
-    session.close()
-}
-
-fn fetch(session: &Session, args: &FilesGet, hash: &BlobHash) -> Result<FileReader, Failure> {
-    let mut connection = session.connect_for_sure()?;
-    transfers::download(session, &mut connection, args.link.timeout, hash)?;
-    Ok(session.ws.files().open(hash)?)
-}
-
-/// Writes a file to `path`, where it appears as a whole or not at all.
-fn write_out(file: &mut FileReader, path: &Path) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut fresh = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")))
-        .map_err(|error| at(path, &error))?;
-    file.seek_to(0);
-    copy(file, fresh.as_file_mut(), Some(path))?;
-    fresh.persist(path).map_err(|error| at(path, &error.error))?;
-    Ok(())
-}
-
-/// Copies a file to `out`, which is at `path` or is stdout.
-fn copy(file: &mut FileReader, out: &mut dyn Write, path: Option<&Path>) -> Result<(), Failure> {
-    let bar = output::bytes_progress();
-    bar.set_message("reading");
-    let failed = |error: io::Error| match path {
-        Some(path) => at(path, &error),
-        None => error.into(),
-    };
-    loop {
-        let bytes = file.next_bytes()?;
-        if bytes.is_empty() {
-            bar.finish_and_clear();
-            return out.flush().map_err(failed);
-        }
-        out.write_all(bytes).map_err(failed)?;
-        bar.inc(bytes.len() as u64);
     }
 }
 
@@ -441,12 +299,4 @@ fn reindex(args: &FilesReindex) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-fn hash_of(text: &str) -> Result<BlobHash, Failure> {
-    BlobHash::new(text).map_err(|error| Failure::usage(error.to_string()))
-}
-
-fn at(path: &Path, error: &io::Error) -> Failure {
-    Failure::failed(format!("{}: {error}", path.display()))
 }

@@ -8,6 +8,8 @@ mod session;
 mod lines;
 mod records;
 mod transfers;
+mod put;
+mod get;
 mod files;
 mod gc;
 mod recover;
@@ -162,7 +164,7 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         max_records: args.max_records,
         max_file_bytes: args.max_file_bytes,
         max_files_bytes: args.max_files_bytes,
-        gc_every: args.gc_every.unwrap_or(Duration::from_secs(3600)),
+        gc_every: args.gc_every.unwrap_or(Duration::from_secs(24 * 3600)),
         json,
     };
     match serve::run(&options) {

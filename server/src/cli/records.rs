@@ -7,7 +7,7 @@ use lastword::core::id::{Key, TableName};
 use lastword::core::json;
 use lastword::core::stamp::{Decision, Verdict};
 use lastword::core::value::{Field, Record};
-use lastword::{Receipt, Tx, Workspace, verdict_word};
+use lastword::{BlobHash, Receipt, Tx, Workspace, verdict_word};
 use serde_json::json;
 
 use super::args::{Delete, Get, Link, Patch, Put, Store};
@@ -23,6 +23,11 @@ pub(super) struct Name {
 
 pub(super) fn name(table: &str, key: &str) -> Result<Name, Failure> {
     Ok(Name { table: TableName::new(table)?, key: Key::new(key)? })
+}
+
+/// The argument as the name of a file.
+pub(super) fn hash_of(text: &str) -> Result<BlobHash, Failure> {
+    BlobHash::new(text).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// The argument as a record, or stdin for `-`; an error on stdin names it.

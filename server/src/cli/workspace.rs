@@ -68,18 +68,19 @@ pub(super) fn purge(args: &Purge) -> Result<(), Failure> {
         }
         error => error.into(),
     })?;
-    let Purged { rows, unsent, dead_letters, local_rows } = purged;
+    let Purged { rows, unsent, dead_letters, local_rows, file_bytes } = purged;
     let line = match args.store.json {
         true => json!({
             "workspace": args.store.workspace, "rows": rows, "unsent": unsent,
-            "dead_letters": dead_letters, "local_rows": local_rows,
+            "dead_letters": dead_letters, "local_rows": local_rows, "file_bytes": file_bytes,
         })
         .to_string(),
         false => output::plain(&format!(
-            "workspace {} is forgotten here: {}; {unsent} unsent batches, {dead_letters} dead \
-             letters and {local_rows} rows of tables of this device went with it",
+            "workspace {} is forgotten here: {} and {} of files; {unsent} unsent batches, \
+             {dead_letters} dead letters and {local_rows} rows of tables of this device went with it",
             args.store.workspace,
-            output::records(rows)
+            output::records(rows),
+            indicatif::HumanBytes(file_bytes)
         ))
         .into_owned(),
     };

@@ -5,6 +5,7 @@
 //! over real sockets. Where bytes are counted a proxy stands between ([`wire`]); where time is
 //! taken there is none.
 
+mod beside;
 mod child;
 mod contenders;
 mod device;
@@ -20,8 +21,10 @@ use self::contenders::Contender;
 use self::figures::Figures;
 use self::records::Files;
 use crate::Result;
+use crate::build::build_server;
 use crate::table::Report;
 
+pub(crate) use self::beside::{FilesArgs, files};
 pub(crate) use self::device::run as device;
 
 #[derive(Debug, clap::Args)]
@@ -52,7 +55,7 @@ pub(crate) fn sync(args: &SyncArgs) -> Result<()> {
     if let Some(unknown) = args.only.iter().find(|name| all.iter().all(|one| !one.is(name))) {
         return Err(format!("there is no engine {unknown}").into());
     }
-    contenders::build_server()?;
+    build_server()?;
     let peers = contenders::install_peers();
     let mut done: Vec<(Contender, Result<Figures>)> = Vec::new();
     for contender in all {

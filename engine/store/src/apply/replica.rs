@@ -556,6 +556,33 @@ impl<'a, 'b> Step<'a, 'b> {
         Ok(())
     }
 
+    /// What the authority has accepted of batches that are about to leave the outbox stays part of
+    /// the copy until the new one, which holds it, takes its place: what readers see does not go
+    /// back.
+    pub(super) fn keep_accepted(&mut self, counters: &[u64]) -> Result<(), StoreError> {
+        let writer = self.writer()?;
+        for counter in counters {
+            let entry = read::outbox_entry(self.state, self.workspace, *counter)?;
+            let Some(OutboxEntry { position, records, .. }) = entry else { continue };
+            for (table, key) in &records {
+                let row_key = self.row_key(table, key);
+                let own = read::pending_op(self.state, &keys::pending_key(&row_key, *counter))?;
+                let Some(StoredPending(own)) = own else { continue };
+                if own.state == PendingState::Undecided {
+                    continue;
+                }
+                let old = read::authority_row(self.state, &row_key)?.map(|stored| stored.row);
+                let Own { device, former, schema, .. } = &writer;
+                let rules = schema.rules_of(table);
+                let row = rules::overlay(old.as_ref(), &[own], *device, former, rules);
+                if let Some(row) = row.filter(|row| Some(row) != old.as_ref()) {
+                    self.install(row_key, table, key, StoredRow { position, row }, false)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Some batches leave the outbox, and others take their counters.
     pub(super) fn take_out(
         &mut self,

@@ -138,6 +138,7 @@ pub(super) fn set_aside(
     frame: &SetAside,
 ) -> Result<(), StoreError> {
     let mut step = Step::begin(state, indexes, &frame.workspace)?;
+    step.keep_accepted(&frame.counters)?;
     step.take_out(&frame.counters, &frame.renumbered)?;
     step.meta.written = step.meta.written.saturating_sub(frame.counters.len() as u64);
     step.end()?;

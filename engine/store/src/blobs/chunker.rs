@@ -1,10 +1,12 @@
 //! Cuts a file into chunks where its content says so: what is inserted moves no later cut.
 
 use std::io::{ErrorKind, Read};
+use std::sync::Arc;
 
 use fastcdc::v2020::FastCDC;
 use lastword_core::limits::MAX_CHUNK_BYTES;
 
+use super::hashing::FileHash;
 use crate::limits::CHUNKER_BYTES;
 
 /// Smallest chunk that a cut makes; the last one of a file may be smaller.
@@ -17,7 +19,11 @@ const AVERAGE: usize = 64 * 1024;
 pub struct Chunker<R> {
     from: R,
     /// Grows to [`CHUNKER_BYTES`] with the file: most files are small.
-    buffer: Vec<u8>,
+    buffer: Arc<Vec<u8>>,
+    /// Filled next if another thread still hashes the buffer.
+    spare: Arc<Vec<u8>>,
+    /// Of what was read so far, if it is wanted.
+    hash: Option<FileHash>,
     /// What is read and not handed out yet is between the two.
     start: usize,
     end: usize,
@@ -29,8 +35,19 @@ pub struct Chunker<R> {
 impl<R: Read> Chunker<R> {
     /// Cuts what is read from `from`.
     pub fn new(from: R) -> Self {
-        let buffer = Vec::new();
-        Chunker { from, buffer, start: 0, end: 0, ended: false, fresh: true }
+        let (buffer, spare) = (Arc::default(), Arc::default());
+        let (hash, start, end, ended, fresh) = (None, 0, 0, false, true);
+        Chunker { from, buffer, spare, hash, start, end, ended, fresh }
+    }
+
+    /// As [`Chunker::new`]; what is read is hashed too.
+    pub(super) fn hashing(from: R) -> Self {
+        Chunker { hash: Some(FileHash::default()), ..Chunker::new(from) }
+    }
+
+    /// The SHA-256 of what was read; zeros if it was not hashed.
+    pub(super) fn into_sha256(self) -> [u8; 32] {
+        self.hash.map(FileHash::finish).unwrap_or_default()
     }
 
     /// The next chunk; `None` at the end, and at once if there are no bytes at all.
@@ -57,14 +74,14 @@ impl<R: Read> Chunker<R> {
 
     /// Fills the buffer, or reaches the end.
     fn fill(&mut self) -> std::io::Result<()> {
-        self.buffer.copy_within(self.start..self.end, 0);
-        (self.start, self.end) = (0, self.end - self.start);
+        let begin = self.make_room();
+        let buffer = Arc::get_mut(&mut self.buffer).expect("invariant: room was made in it");
         loop {
-            if self.end == self.buffer.len() {
-                let grown = (2 * self.buffer.len()).clamp(AVERAGE, CHUNKER_BYTES);
-                self.buffer.resize(grown, 0);
+            if self.end == buffer.len() {
+                let grown = (2 * buffer.len()).clamp(AVERAGE, CHUNKER_BYTES);
+                buffer.resize(grown, 0);
             }
-            let room = self.buffer.get_mut(self.end..).unwrap_or_default();
+            let room = buffer.get_mut(self.end..).unwrap_or_default();
             if room.is_empty() {
                 break;
             }
@@ -78,7 +95,34 @@ impl<R: Read> Chunker<R> {
                 Err(error) => return Err(error),
             }
         }
+        if let Some(hash) = &mut self.hash {
+            // One buffer full is hashed sooner than a thread begins.
+            if !self.ended && !self.fresh {
+                hash.set_beside();
+            }
+            hash.add(&self.buffer, begin..self.end);
+        }
         Ok(())
+    }
+
+    /// Moves what was not handed out yet to the front of a buffer that nobody else reads; returns
+    /// where it ends there.
+    fn make_room(&mut self) -> usize {
+        if let Some(hash) = &mut self.hash {
+            hash.wait();
+        }
+        match Arc::get_mut(&mut self.buffer) {
+            Some(buffer) => buffer.copy_within(self.start..self.end, 0),
+            None => {
+                let rest = self.buffer.get(self.start..self.end).unwrap_or_default();
+                let spare = Arc::get_mut(&mut self.spare).expect("invariant: it was let go of");
+                spare.resize(self.buffer.len(), 0);
+                spare.get_mut(..rest.len()).unwrap_or_default().copy_from_slice(rest);
+                std::mem::swap(&mut self.buffer, &mut self.spare);
+            }
+        }
+        (self.start, self.end) = (0, self.end - self.start);
+        self.end
     }
 }
 

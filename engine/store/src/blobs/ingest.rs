@@ -1,4 +1,4 @@
-//! Storing a file: one pass over its bytes, a step at a time.
+//! Storing files: one pass over their bytes, a step at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
@@ -8,7 +8,6 @@ use lastword_core::hash::ChunkId;
 use lastword_core::id::WorkspaceName;
 use lastword_core::limits::MAX_BLOB_BYTES;
 use lastword_core::manifest::{Blob, ManifestEntry, PROFILE};
-use sha2::{Digest as _, Sha256};
 
 use super::chunker::Chunker;
 use super::contents::StoredFile;
@@ -16,45 +15,61 @@ use super::pages::Pages;
 use super::{Blobs, Lease, Written};
 use crate::error::{BlobError, StoreError};
 use crate::keys::{ChunkMark, Condemned, StoredBlob, StoredChunk};
-use crate::limits::{INGEST_STEP_BYTES, MAX_FRAME_CHUNKS};
+use crate::limits::{INGEST_STEP_BYTES, MAX_FRAME_CHUNKS, MAX_INGEST_FILES};
 use crate::payload::{BlobsFrame, BlobsPart, NewChunk};
 use crate::read;
 use crate::state::View;
 
-/// A file that is being stored in a workspace. Memory is bounded whatever its size.
+/// Files that are being stored in a workspace, one after the other. Memory is bounded whatever
+/// their sizes.
 ///
-/// Each step reads some of it and returns frames, whose chunks are durable in packs by then; the
-/// caller commits them before the next step, which looks for chunks in the published view.
+/// What was read becomes durable when it is taken, of several small files at once: the chunks are
+/// in packs by then, and the frames are to be committed before more is read, since chunks are
+/// looked for in the published view.
 #[derive(Debug)]
 pub struct Ingest<R> {
     blobs: Arc<Blobs>,
     workspace: WorkspaceName,
-    chunker: Chunker<R>,
-    sha256: Sha256,
-    pages: Pages,
-    size: u64,
+    file: Option<Source<R>>,
     limit: u64,
     time_ms: i64,
-    /// After the last step or an error: what was read since the last frame is in none, so nothing
-    /// may be said of the file any more.
-    has_ended: bool,
+    /// That of the first read since the last take.
+    view: Option<Arc<View>>,
+    step: Step,
+    /// Bytes that were read since the last take.
+    untaken_bytes: u64,
+    /// New ones before the last take.
+    taken_new_bytes: u64,
+    /// Files that ended since the last take.
+    files: BTreeMap<[u8; 32], StoredFile>,
+    /// The store has failed: what was read since the last frame is in none, so nothing may be said
+    /// of it any more.
+    has_failed: bool,
     /// No chunk that this has stored or found goes while it is held.
     _lease: Lease,
 }
 
-/// What one step did.
+/// A file that is being read.
+#[derive(Debug)]
+struct Source<R> {
+    chunker: Chunker<R>,
+    pages: Pages,
+    size: u64,
+}
+
+/// What was taken.
 #[derive(Debug)]
 pub struct Ingested {
     /// To be appended and committed, in this order.
     pub frames: Vec<BlobsFrame>,
-    /// Bytes of the file that were read so far.
+    /// Bytes of the file that is being read, or was read last by [`Ingest::step`].
     pub read_bytes: u64,
-    /// Bytes of chunks that this step had to store, before compression; the others were there.
+    /// Bytes of chunks that had to be stored, before compression; the others were there.
     pub new_bytes: u64,
-    /// The file, after the last step.
+    /// The file, after the last step of [`Ingest::step`].
     pub blob: Option<Blob>,
-    /// The packs of the step: none of them goes before its frames are committed, so this is kept
-    /// until then.
+    /// The packs that got chunks: none of them goes before the frames are committed, so this is
+    /// kept until then.
     _packs: Vec<Written>,
 }
 
@@ -70,8 +85,8 @@ pub(super) struct Step {
 }
 
 impl<R: Read> Ingest<R> {
-    /// Stores what `from` gives. One that is longer than `limit` bytes is refused. `time_ms` is the
-    /// time now.
+    /// Stores what `from` gives, and what is begun later. A file that is longer than `limit` bytes
+    /// is refused. `time_ms` is the time now.
     pub fn new(
         blobs: &Arc<Blobs>,
         workspace: &WorkspaceName,
@@ -79,84 +94,165 @@ impl<R: Read> Ingest<R> {
         limit: u64,
         time_ms: i64,
     ) -> Self {
+        let mut ingest = Self::several(blobs, workspace, limit, time_ms);
+        ingest.begin(from);
+        ingest
+    }
+
+    /// As [`Ingest::new`], with no file yet.
+    pub fn several(
+        blobs: &Arc<Blobs>,
+        workspace: &WorkspaceName,
+        limit: u64,
+        time_ms: i64,
+    ) -> Self {
         Ingest {
             blobs: blobs.clone(),
             workspace: workspace.clone(),
-            chunker: Chunker::new(from),
-            sha256: Sha256::new(),
-            pages: Pages::default(),
-            size: 0,
+            file: None,
             limit: limit.min(MAX_BLOB_BYTES),
             time_ms,
-            has_ended: false,
+            view: None,
+            step: Step::default(),
+            untaken_bytes: 0,
+            taken_new_bytes: 0,
+            files: BTreeMap::new(),
+            has_failed: false,
             _lease: blobs.lease(),
         }
     }
 
-    /// Does the next step.
-    ///
-    /// # Errors
-    /// [`BlobError::Source`] if the bytes cannot be read, [`BlobError::TooLarge`],
-    /// [`BlobError::Store`] if the disk fails, [`BlobError::Ended`] after one of them or the last
-    /// step. What was stored so far is found again when the file is stored once more.
-    pub fn step(&mut self) -> Result<Ingested, BlobError> {
-        if std::mem::replace(&mut self.has_ended, true) {
-            return Err(BlobError::Ended);
-        }
-        let done = self.next_step()?;
-        self.has_ended = done.blob.is_some();
-        Ok(done)
+    /// Goes on with the file that `from` gives. One that has not ended is given up: its chunks stay
+    /// and are found when it is stored once more.
+    pub fn begin(&mut self, from: R) {
+        let (chunker, pages) = (Chunker::hashing(from), Pages::default());
+        self.file = Some(Source { chunker, pages, size: 0 });
     }
 
-    fn next_step(&mut self) -> Result<Ingested, BlobError> {
-        let view = self.blobs.view();
-        let begun = self.size;
-        let mut step = Step::default();
-        let mut has_ended = false;
-        while !has_ended && self.size - begun < INGEST_STEP_BYTES {
-            has_ended = !self.next_chunk(&view, &mut step)?;
+    /// Reads on until the file ends, and returns it, or until [`Ingest::is_due`].
+    ///
+    /// # Errors
+    /// [`BlobError::Source`] if the bytes cannot be read and [`BlobError::TooLarge`] end the file
+    /// only. [`BlobError::Store`] if the disk fails ends all. [`BlobError::Ended`] after that, or
+    /// if no file was begun. What was stored so far is found again when it is stored once more.
+    pub fn read(&mut self) -> Result<Option<Blob>, BlobError> {
+        if self.has_failed {
+            return Err(BlobError::Ended);
         }
-        let file = if has_ended { Some(self.finish(&view, &mut step)?) } else { None };
-        let _packs = step.written();
-        let mut frames = step.sync(&self.workspace)?;
-        frames.extend(file.map(|StoredFile { blob, time_ms }| BlobsFrame {
+        let mut file = self.file.take().ok_or(BlobError::Ended)?;
+        let view = self.view.get_or_insert_with(|| self.blobs.view()).clone();
+        let read = match self.read_file(&view, &mut file) {
+            Ok(true) => self.finish(&view, file).map(Some),
+            Ok(false) => {
+                self.file = Some(file);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        };
+        self.has_failed = matches!(read, Err(BlobError::Store(_)));
+        read
+    }
+
+    /// True if what was read is to be taken before more is.
+    #[must_use]
+    pub fn is_due(&self) -> bool {
+        let files = self.files.len() >= MAX_INGEST_FILES;
+        files || self.untaken_bytes >= INGEST_STEP_BYTES || self.step.is_full()
+    }
+
+    /// Bytes of chunks that had to be stored so far, before compression.
+    #[must_use]
+    pub fn new_bytes(&self) -> u64 {
+        self.taken_new_bytes + self.step.new_bytes
+    }
+
+    /// Bytes of the file that is being read which were read so far.
+    #[must_use]
+    pub fn read_bytes(&self) -> u64 {
+        self.file.as_ref().map_or(0, |file| file.size)
+    }
+
+    /// Makes durable what was read since the last time.
+    ///
+    /// # Errors
+    /// [`BlobError::Store`] if the disk fails, which ends all, [`BlobError::Ended`] after that.
+    pub fn take(&mut self) -> Result<Ingested, BlobError> {
+        // Until it is done: an error leaves chunks that no frame names.
+        if std::mem::replace(&mut self.has_failed, true) {
+            return Err(BlobError::Ended);
+        }
+        let new_bytes = self.step.new_bytes;
+        let _packs = self.step.written();
+        let mut frames = std::mem::take(&mut self.step).sync(&self.workspace)?;
+        let files = std::mem::take(&mut self.files);
+        frames.extend(files.into_values().map(|StoredFile { blob, time_ms }| BlobsFrame {
             workspace: self.workspace.clone(),
             part: BlobsPart::Blob { blob, time_ms },
         }));
-        let blob = file.map(|file| file.blob);
-        Ok(Ingested { frames, read_bytes: self.size, new_bytes: step.new_bytes, blob, _packs })
+        self.taken_new_bytes += new_bytes;
+        (self.view, self.untaken_bytes, self.has_failed) = (None, 0, false);
+        Ok(Ingested { frames, read_bytes: self.read_bytes(), new_bytes, blob: None, _packs })
+    }
+
+    /// Reads on and takes what was read; the step in which the file ends returns it.
+    ///
+    /// # Errors
+    /// Those of [`Ingest::read`] and [`Ingest::take`], [`BlobError::Ended`] after the last step or
+    /// an error.
+    pub fn step(&mut self) -> Result<Ingested, BlobError> {
+        let blob = self.read()?;
+        let mut done = self.take()?;
+        done.read_bytes = blob.map_or(done.read_bytes, |blob| blob.size);
+        done.blob = blob;
+        Ok(done)
+    }
+
+    /// True if the file has ended.
+    fn read_file(&mut self, view: &View, file: &mut Source<R>) -> Result<bool, BlobError> {
+        while !self.is_due() {
+            if !self.next_chunk(view, file)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Stores the next chunk; false if there is none.
-    fn next_chunk(&mut self, state: &View, step: &mut Step) -> Result<bool, BlobError> {
-        let Ingest { blobs, workspace, chunker, sha256, pages, .. } = self;
+    fn next_chunk(&mut self, state: &View, file: &mut Source<R>) -> Result<bool, BlobError> {
+        let Ingest { blobs, workspace, step, .. } = self;
+        let Source { chunker, pages, size } = file;
         let Some(chunk) = chunker.next_chunk().map_err(|error| BlobError::source(&error))? else {
             return Ok(false);
         };
         let len = chunk.len() as u64;
-        if self.size + len > self.limit {
+        if *size + len > self.limit {
             return Err(BlobError::TooLarge { limit: self.limit });
         }
-        sha256.update(chunk);
         let mut keep = |bytes: &[u8]| step.keep(blobs, state, workspace, bytes);
         let id = keep(chunk)?;
         pages.add(ManifestEntry { id, len }, &mut keep)?;
-        self.size += len;
+        *size += len;
+        self.untaken_bytes += len;
         Ok(true)
     }
 
     /// Stores the last pages and says in the pack what the file consists of.
-    fn finish(&mut self, state: &View, step: &mut Step) -> Result<StoredFile, BlobError> {
-        let Ingest { blobs, workspace, pages, .. } = self;
+    fn finish(&mut self, state: &View, file: Source<R>) -> Result<Blob, BlobError> {
+        let Ingest { blobs, workspace, step, .. } = self;
+        let Source { chunker, mut pages, size } = file;
         let mut keep = |bytes: &[u8]| step.keep(blobs, state, workspace, bytes);
-        if self.size == 0 {
+        if size == 0 {
             let id = keep(&[])?;
             pages.add(ManifestEntry { id, len: 0 }, &mut keep)?;
         }
         let (depth, root) = pages.finish(&mut keep)?;
-        let sha256 = std::mem::take(&mut self.sha256).finalize().into();
-        let blob = Blob { sha256, size: self.size, profile: PROFILE, depth, root };
-        Ok(step.end_file(&self.blobs, state, &self.workspace, blob, self.time_ms)?)
+        let sha256 = chunker.into_sha256();
+        let blob = Blob { sha256, size, profile: PROFILE, depth, root };
+        if !self.files.contains_key(&sha256) {
+            let stored = step.end_file(blobs, state, workspace, blob, self.time_ms)?;
+            self.files.insert(sha256, stored);
+        }
+        Ok(blob)
     }
 }
 

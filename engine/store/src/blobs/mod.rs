@@ -8,6 +8,7 @@ mod check;
 mod chunker;
 mod contents;
 mod gc;
+mod hashing;
 mod ingest;
 mod pack;
 mod packs;

@@ -147,16 +147,15 @@ impl PackWriter {
             Some(content) => (LZ4, content),
             None => (RAW, raw),
         };
-        let mut payload = Vec::with_capacity(CHUNK_HEAD + content.len());
-        payload.extend_from_slice(&id.0);
-        payload.extend_from_slice(&(raw.len() as u32).to_le_bytes());
-        payload.push(codec);
-        payload.extend_from_slice(content);
-        let position = self.push(PACK_CHUNK, &payload);
+        let (position, len) = (self.end(), CHUNK_HEAD + content.len());
+        let head = FrameHead { position, kind: PACK_CHUNK, group: 1, starts_group: false };
+        let raw_len = (raw.len() as u32).to_le_bytes();
+        let payload = [&id.0[..], &raw_len, &[codec], content];
+        encode_frame(&mut self.buffer, self.segment.seed, &head, &payload);
         if self.buffer.len() >= PACK_WRITE_BYTES {
             self.write_out()?;
         }
-        Ok(NewChunk { id, position, len: payload.len() as u64, raw: raw.len() as u64 })
+        Ok(NewChunk { id, position, len: len as u64, raw: raw.len() as u64 })
     }
 
     /// Says what a file consists of and when it was stored.
@@ -180,11 +179,9 @@ impl PackWriter {
         synced
     }
 
-    fn push(&mut self, kind: u8, payload: &[u8]) -> u64 {
-        let position = self.end();
-        let head = FrameHead { position, kind, group: 1, starts_group: false };
-        encode_frame(&mut self.buffer, self.segment.seed, &head, payload);
-        position
+    fn push(&mut self, kind: u8, payload: &[u8]) {
+        let head = FrameHead { position: self.end(), kind, group: 1, starts_group: false };
+        encode_frame(&mut self.buffer, self.segment.seed, &head, &[payload]);
     }
 
     fn write_out(&mut self) -> Result<(), DiskError> {

@@ -86,15 +86,22 @@ pub(crate) fn frame_len(payload: usize) -> usize {
 
 /// Appends a frame to `out`. The payload is copied once, here.
 pub(crate) fn encode(out: &mut Vec<u8>, seed: u32, head: &FrameHead, payload: &[u8]) {
+    encode_parts(out, seed, head, &[payload]);
+}
+
+/// As [`encode`], of a payload that is in several places.
+pub(crate) fn encode_parts(out: &mut Vec<u8>, seed: u32, head: &FrameHead, parts: &[&[u8]]) {
     let start = out.len();
+    let len = parts.iter().map(|part| part.len()).sum();
+    out.reserve(frame_len(len));
     let codec = if head.starts_group { GROUP_START } else { 0 };
     out.extend_from_slice(&head.position.to_le_bytes());
-    out.extend_from_slice(&(payload.len() as u32).to_le_bytes());
+    out.extend_from_slice(&(len as u32).to_le_bytes());
     out.extend_from_slice(&[0; 4]);
     out.extend_from_slice(&[head.kind, codec]);
     out.extend_from_slice(&head.group.to_le_bytes()[..6]);
-    out.extend_from_slice(payload);
-    out.resize(start + frame_len(payload.len()), 0);
+    parts.iter().for_each(|part| out.extend_from_slice(part));
+    out.resize(start + frame_len(len), 0);
     let crc = checksum(seed, &out[start..]).to_le_bytes();
     out[start + 12..start + 16].copy_from_slice(&crc);
 }

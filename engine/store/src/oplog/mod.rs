@@ -12,7 +12,7 @@ pub use base::Mark;
 pub(crate) use base::{BaseFile, BaseWriter};
 pub(crate) use frame::{
     FIRST_FREE_KIND, FrameHead, PACK_BLOB, PACK_CHUNK, PACK_DROPPED, PACK_OPEN,
-    decode as decode_frame, encode as encode_frame, frame_len,
+    decode as decode_frame, encode_parts as encode_frame, frame_len,
 };
 pub use frame::{FrameRef, OwnedFrame};
 pub(crate) use reader::{LogReader, Scan};

@@ -31,6 +31,12 @@ impl View {
         self.position
     }
 
+    /// First log position whose frame the last checkpoint does not hold: rows that no frame from
+    /// there on has set are what it wrote.
+    pub fn checkpointed(&self) -> u64 {
+        self.base.watermark.map_or(0, |watermark| watermark.durable.end)
+    }
+
     /// The value of a row. Errors: [`StoreError::StateDamaged`].
     pub fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
         if let Some(row) = self.active.get(space, key, self.position) {
@@ -63,7 +69,7 @@ impl View {
         range: &KeyRange,
         since: u64,
     ) -> Option<Vec<Arc<[u8]>>> {
-        if self.base.watermark.is_some_and(|mark| mark.durable.end > since) {
+        if self.checkpointed() > since {
             return None;
         }
         let mut changed = BTreeSet::new();

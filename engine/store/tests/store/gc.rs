@@ -79,7 +79,13 @@ impl World {
     }
 
     fn settings(&self) -> GcSettings {
-        GcSettings { now_ms: self.clock_ms, staged_ms: DAY, grace_ms: DAY, force: true }
+        GcSettings {
+            now_ms: self.clock_ms,
+            staged_ms: DAY,
+            grace_ms: DAY,
+            force: true,
+            forgets: false,
+        }
     }
 
     /// Begins to store a file and does its only step, without a commit.

@@ -228,7 +228,8 @@ pub enum Input {
     HorizonStored {
         /// The workspace.
         workspace: WorkspaceName,
-        /// The horizon.
+        /// The horizon that the store knows now: that of before if a page up to the new one is
+        /// missing.
         horizon: u64,
     },
     /// Answer to [`Output::StoreFork`]: the store writes as another device.

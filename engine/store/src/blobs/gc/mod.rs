@@ -45,6 +45,8 @@ pub struct GcSettings {
     pub grace_ms: i64,
     /// Go on also if more than a tenth of everything would go.
     pub force: bool,
+    /// The workspace is forgotten: whatever names its files does not count.
+    pub forgets: bool,
 }
 
 /// What becomes of a file, and why.
@@ -149,7 +151,7 @@ impl GcRun {
     /// of chunks cannot be read, since nobody knows then what is needed, [`BlobError::Folded`],
     /// [`BlobError::TooMuchGarbage`].
     pub fn mark(self) -> Result<GcPlan, BlobError> {
-        let named = self.named()?;
+        let named = if self.settings.forgets { BTreeSet::new() } else { self.named()? };
         let (files, totals) = (Vec::new(), GcTotals::default());
         let force = self.settings.force;
         let mut plan = GcPlan {
@@ -317,7 +319,9 @@ impl GcPlan {
 
     /// Takes in a frame that came since.
     pub(crate) fn look_at(&mut self, payload: &[u8]) {
-        mentions::gather(payload, &mut self.named_since);
+        if !self.run.settings.forgets {
+            mentions::gather(payload, &mut self.named_since);
+        }
     }
 
     /// What the log is to say, on the newest state, once every frame since was looked at. Whatever
