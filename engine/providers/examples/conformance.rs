@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lastword_providers::capability::Capabilities;
+use lastword_providers::capability::{Capabilities, Capability};
 use lastword_providers::client::Client;
 use lastword_providers::conformance::{NotEnforced, Point, World, run};
 use lastword_providers::http::HttpClient;
@@ -39,6 +39,17 @@ fn setting(name: &str) -> Result<String, String> {
     env::var(&name).map_err(|_| format!("{name} is not set"))
 }
 
+/// Every promise but those that `LASTWORD_S3_LACKS` names, with commas between them.
+fn capabilities() -> Result<Capabilities, String> {
+    let lacks = setting("LACKS").unwrap_or_default();
+    let mut names = lacks.split(',').filter(|name| !name.is_empty());
+    names.try_fold(Capabilities::all(), |all, name| {
+        let lacks = Capability::ALL.into_iter().find(|capability| capability.name() == name);
+        let lacks = lacks.ok_or_else(|| format!("there is no capability {name:?}"))?;
+        Ok(all.without(lacks))
+    })
+}
+
 fn provider() -> Result<S3Provider, Box<dyn Error>> {
     let virtual_host = setting("STYLE").is_ok_and(|style| style == "virtual-host");
     let config = S3Config {
@@ -48,7 +59,7 @@ fn provider() -> Result<S3Provider, Box<dyn Error>> {
         bucket: setting("BUCKET")?,
         style: if virtual_host { Style::VirtualHost } else { Style::Path },
         credentials: Credentials::new(&setting("ACCESS_KEY")?, &setting("SECRET_KEY")?),
-        capabilities: Capabilities::all(),
+        capabilities: capabilities()?,
     };
     Ok(S3Provider::new(config, Arc::new(Client::new()))?)
 }

@@ -19,7 +19,7 @@ use lastword_core::hash::BlobHash;
 use lastword_core::id::WorkspaceName;
 use lastword_providers::capability::{Capabilities, Capability};
 use lastword_providers::client::Client;
-use lastword_providers::commit::{CommitError, verify};
+use lastword_providers::commit::{CommitError, verify, verify_bytes};
 use lastword_providers::conformance::{NotEnforced, Outcome, Point, World, run};
 use lastword_providers::expiry::Grant;
 use lastword_providers::http::{HttpClient, HttpError};
@@ -71,6 +71,10 @@ impl Server {
     }
 
     fn provider(&self, secret_key: &str) -> S3Provider {
+        self.promising(secret_key, Capabilities::all())
+    }
+
+    fn promising(&self, secret_key: &str, capabilities: Capabilities) -> S3Provider {
         let config = S3Config {
             id: "s3".to_owned(),
             endpoint: format!("http://{}", self.address),
@@ -78,7 +82,7 @@ impl Server {
             bucket: BUCKET.to_owned(),
             style: Style::Path,
             credentials: Credentials::new(ACCESS_KEY, secret_key),
-            capabilities: Capabilities::all(),
+            capabilities,
         };
         S3Provider::new(config, Arc::new(Client::new())).expect("a provider")
     }
@@ -209,6 +213,44 @@ fn r3_4_bytes_that_a_store_refused_and_kept_are_found() {
     provider.delete(upload.key(), world.now_ms()).expect("deleted");
     assert_eq!(send(&world, &provider, &upload, &bytes), 200);
     verify(&provider, &upload, world.now_ms()).expect("the right ones");
+}
+
+/// Found with s3s-fs: a deletion leaves the checksum of the object on its disk, and wrong bytes
+/// that it refuses and keeps are given that checksum. So a store that fails
+/// `wrong_checksum_refused` must not be said to compare checksums: then it is not believed, and the
+/// bytes are read.
+#[test]
+fn r3_4_a_store_that_keeps_wrong_bytes_is_not_believed() {
+    let server = Server::start();
+    let (world, (upload, bytes)) = (now(), file());
+    let all = server.provider(SECRET_KEY);
+    let without = Capabilities::all().without(Capability::ChecksumBound);
+    let honest = server.promising(SECRET_KEY, without);
+    assert_eq!(send(&world, &all, &upload, &bytes), 200);
+    all.delete(upload.key(), world.now_ms()).expect("deleted");
+    let mut wrong = bytes.clone();
+    wrong[0] ^= 1;
+    assert_eq!(send(&world, &all, &upload, &wrong), 400);
+    let head = all.head(upload.key(), world.now_ms()).expect("an answer").expect("wrong bytes");
+    assert_eq!(head.sha256, Some(*upload.key().sha256()), "the store lies");
+
+    let error = verify(&honest, &upload, world.now_ms()).expect_err("other bytes");
+    assert!(matches!(error, CommitError::Checksum { .. }), "{error}");
+    let error = verify_bytes(&all, &upload, world.now_ms()).expect_err("other bytes");
+    assert!(matches!(error, CommitError::Checksum { .. }), "{error}");
+}
+
+#[test]
+fn r5_2_s3_that_is_said_to_compare_no_checksums_passes_the_rest() {
+    let server = Server::start();
+    let lacks = Capability::ChecksumBound;
+    let provider = server.promising(SECRET_KEY, Capabilities::all().without(lacks));
+    let (point, why) = (Point::AbortTwice, "403 for an upload that is gone".to_owned());
+    let report = run(&provider, &now(), "s3", &[NotEnforced { point, why }]);
+    assert_eq!(report.failed(), [], "{report}");
+    let skipped = report.outcomes.iter().filter(|(_, o)| *o == Outcome::NotPromised { lacks });
+    let skipped: Vec<_> = skipped.map(|(point, _)| *point).collect();
+    assert_eq!(skipped, [Point::WrongChecksum, Point::WrongPart]);
 }
 
 /// AWS refuses headers of its own that were not signed; s3s takes them. `x-amz-acl` is the one that

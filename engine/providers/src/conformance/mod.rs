@@ -66,6 +66,8 @@ points! {
     WrongLength, "wrong_length_refused", uploads::wrong_length, [LengthBound];
     /// A body of the right length with other bytes is refused and stores nothing.
     WrongChecksum, "wrong_checksum_refused", uploads::wrong_checksum, [ChecksumBound];
+    /// An upload of another type than was signed is refused: nobody makes a picture a page.
+    WrongType, "wrong_type_refused", uploads::wrong_type, [];
     /// A second upload says that the file is there and leaves it alone.
     SecondUpload, "second_upload_is_idempotent", uploads::second_upload, [IfNoneMatch];
     /// A URL says when it ends, and not later than was granted.

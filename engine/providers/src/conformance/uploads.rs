@@ -30,6 +30,16 @@ pub(super) fn wrong_checksum(trial: &Trial<'_>) -> Result<(), Failure> {
     trial.store(&file)
 }
 
+pub(super) fn wrong_type(trial: &Trial<'_>) -> Result<(), Failure> {
+    let file = trial.file(1, 1000)?;
+    let mut request = trial.presign_upload(&file)?.request(file.bytes.clone());
+    let header = request.headers.iter_mut().find(|(name, _)| name == "content-type");
+    let (_, value) = header.ok_or_else(|| Failure("no type is signed".to_owned()))?;
+    "text/html".clone_into(value);
+    trial.refused("another type", request)?;
+    trial.absent("another type", &file)
+}
+
 /// 412 or 409 tells a device that the file is there, which is what it wanted.
 pub(super) fn second_upload(trial: &Trial<'_>) -> Result<(), Failure> {
     let file = trial.file(1, 1000)?;

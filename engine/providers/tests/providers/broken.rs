@@ -55,6 +55,7 @@ impl Broken {
     fn refusal(&self, request: &Request, code: &str) -> Option<Point> {
         let part = request.url.contains("&upload=");
         match (code, request.method) {
+            ("type", _) => Some(Point::WrongType),
             ("length", _) => Some(Point::WrongLength),
             ("checksum", _) if part => Some(Point::WrongPart),
             ("checksum", _) => Some(Point::WrongChecksum),

@@ -98,6 +98,20 @@ fn r3_4_a_completion_sends_what_the_store_has_of_each_part() {
     assert!(asked[1].headers.contains(&header));
 }
 
+/// A store that binds no length may have taken half of a part.
+#[test]
+fn r3_4_a_part_of_another_size_is_a_missing_part() {
+    let script = Script::of(&[(200, &ONE_PART.replace("5000", "4999"))]);
+    let found = s3(&script).complete_multipart(&small(), &upload_id(), START_MS);
+    let error = found.expect_err("it is incomplete");
+    let part = (1, Some(4999), 5000);
+    let ProviderError::Incomplete { part: number, found, expected, .. } = error else {
+        panic!("{error}");
+    };
+    assert_eq!((number, found, expected), part);
+    assert_eq!(script.asked().len(), 1, "nothing was completed");
+}
+
 #[test]
 fn r3_4_a_completion_where_the_file_is_already_throws_the_parts_away() {
     let script = Script::of(&[(200, ONE_PART), (412, "<Error/>"), (204, "")]);
