@@ -456,7 +456,12 @@ impl Authority {
             let (looked_at, done) = self.inner.writer.run(move |store| {
                 let left = planned.get(at..).unwrap_or_default();
                 let batch_id = BatchId(random());
-                survivors::recover_some(store, &workspace, left, batch_id, now_ms())
+                let recovered =
+                    survivors::recover_some(store, &workspace, left, batch_id, now_ms())?;
+                // Of the files among them those whose bytes are here.
+                let keys = survivors::files_of(&recovered.1);
+                owned::set_stored_of(store, &workspace, &keys, now_ms());
+                Ok(recovered)
             })?;
             at += looked_at;
             all.extend(done);

@@ -146,6 +146,7 @@ pub use end::{Consent, Purged};
 pub use environment::{now_ms, random_key};
 pub use erase::{DEFAULT_ERASE_WITHIN, Erased};
 pub use error::{Error, Result};
+pub use file_access::MemberFile;
 pub use files::{FileInfo, FileReader, Files, FilesUsage};
 pub use heal::{HealReport, OnDamage};
 pub use history::{RecordHistory, Version};

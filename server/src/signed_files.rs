@@ -13,11 +13,11 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use lastword::core::id::WorkspaceName;
 use lastword::store::BlobError;
-use lastword::store::blobs::BlobReader;
-use lastword::{BlobHash, Error, UploadRequest};
+use lastword::{BlobHash, Error, MemberFile, UploadRequest};
 use serde::Deserialize;
 use serde_json::json;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::hub::{Hub, Served};
 use crate::listener::Upgraded;
@@ -27,6 +27,23 @@ use crate::signed::{self, Grant};
 const WAITING_PIECES: usize = 4;
 /// A peer that takes or brings nothing for this long is gone.
 const PIECE_LIMIT: Duration = Duration::from_secs(30);
+/// A body of any length has so long, and one second more for each of [`LEAST_RATE`] bytes.
+const BODY_LIMIT: Duration = Duration::from_secs(60);
+/// Bytes a second below which a body is cut.
+const LEAST_RATE: u64 = 64 * 1024;
+/// Bodies that are read or brought at once: each holds a thread.
+const MAX_BODIES: usize = 128;
+
+static BODIES: Semaphore = Semaphore::const_new(MAX_BODIES);
+
+/// How long a body of that length may take.
+fn body_limit(bytes: u64) -> Duration {
+    BODY_LIMIT + Duration::from_secs(bytes / LEAST_RATE)
+}
+
+fn busy() -> Response {
+    told((StatusCode::SERVICE_UNAVAILABLE, format!("{MAX_BODIES} files are carried already")))
+}
 
 /// What somebody wants a URL for.
 #[derive(Debug, Deserialize)]
@@ -70,9 +87,9 @@ fn failed(hub: &Hub, error: &Error) -> (StatusCode, String) {
     let status = match error {
         Error::NoMember { .. } => return forbidden(),
         Error::UploadRefused { .. } => StatusCode::FORBIDDEN,
-        Error::FilesOverQuota { .. } | Error::RoomReserved { .. } => {
-            StatusCode::INSUFFICIENT_STORAGE
-        }
+        Error::FilesOverQuota { .. }
+        | Error::RoomReserved { .. }
+        | Error::UnfinishedUploads { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Error::Blob(BlobError::Missing { .. }) => StatusCode::NOT_FOUND,
         Error::Blob(BlobError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
         Error::Blob(BlobError::Manifest { .. } | BlobError::Source { .. }) => {
@@ -132,13 +149,21 @@ pub async fn presign_download(
     Json(asked): Json<Asked>,
 ) -> Response {
     let hub = served.hub;
-    let answer = || -> Answer {
+    aside(move || -> Answer {
         let mut grant = grant(&hub, &headers, &asked, "GET")?;
         let opened = hub.authority.open_file(&grant.workspace, &grant.user, &grant.hash);
-        grant.size_bytes = opened.map_err(|error| failed(&hub, &error))?.blob().size;
+        grant.size_bytes = opened.map_err(|error| failed(&hub, &error))?.size_bytes();
         Ok(url(&hub, &headers, &grant))
-    };
-    answer().unwrap_or_else(told)
+    })
+    .await
+}
+
+/// Answers on a thread that may block.
+async fn aside(answer: impl FnOnce() -> Answer + Send + 'static) -> Response {
+    match tokio::task::spawn_blocking(answer).await {
+        Ok(answer) => answer.unwrap_or_else(told),
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// `POST /api/storage/presign-upload`: a URL by which anybody brings one file for a while.
@@ -148,7 +173,7 @@ pub async fn presign_upload(
     Json(asked): Json<Asked>,
 ) -> Response {
     let hub = served.hub;
-    let answer = || -> Answer {
+    aside(move || -> Answer {
         let grant = grant(&hub, &headers, &asked, "PUT")?;
         if asked.size_bytes.is_none() {
             return Err((StatusCode::UNPROCESSABLE_ENTITY, "size_bytes is missing".into()));
@@ -156,8 +181,8 @@ pub async fn presign_upload(
         let checked = hub.authority.check_upload(&request(&grant));
         checked.map_err(|error| failed(&hub, &error))?;
         Ok(url(&hub, &headers, &grant))
-    };
-    answer().unwrap_or_else(told)
+    })
+    .await
 }
 
 fn request(grant: &Grant) -> UploadRequest<'_> {
@@ -212,9 +237,9 @@ pub async fn get(
         Ok(reader) => reader,
         Err(error) => return told(failed(&hub, &error)),
     };
-    // A body takes as long as it takes; one that stands still is cut.
+    let Ok(place) = BODIES.try_acquire() else { return busy() };
     upgraded.set();
-    let size = reader.blob().size;
+    let size = reader.size_bytes();
     let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
     let Some((from, to)) = asked_range(range, size) else {
         let unsatisfied = [(header::CONTENT_RANGE, format!("bytes */{size}"))];
@@ -227,6 +252,9 @@ pub async fn get(
         .header(header::CONTENT_TYPE, &grant.mime_type)
         .header(header::CONTENT_LENGTH, to - from)
         .header(header::CONTENT_DISPOSITION, &grant.disposition)
+        .header(header::CACHE_CONTROL, "private")
+        // The connection has no other limit of time any more.
+        .header(header::CONNECTION, "close")
         .header(header::ACCEPT_RANGES, "bytes")
         .header(header::ETAG, format!("\"{}\"", grant.hash))
         // What an uploader calls a picture must not run as a page of this server.
@@ -237,7 +265,7 @@ pub async fn get(
         answer = answer.header(header::CONTENT_RANGE, range);
     }
     answer
-        .body(pieces(reader, from, to))
+        .body(pieces(reader, place, from, to))
         .unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
@@ -261,10 +289,12 @@ fn asked_range(range: Option<&str>, size: u64) -> Option<(u64, u64)> {
 
 /// Reads on a thread that may block, and hands out what it reads as the other side takes it. An
 /// error ends the body early, which its length tells.
-fn pieces(mut reader: BlobReader, from: u64, to: u64) -> Body {
+fn pieces(mut reader: MemberFile, place: SemaphorePermit<'static>, from: u64, to: u64) -> Body {
     let (give, take) = mpsc::channel::<Result<Bytes, String>>(WAITING_PIECES);
     let runtime = tokio::runtime::Handle::current();
+    let until = Instant::now() + body_limit(to - from);
     tokio::task::spawn_blocking(move || {
+        let _place = place;
         let mut at = from;
         while at < to {
             let piece = match reader.read_from(at) {
@@ -274,10 +304,14 @@ fn pieces(mut reader: BlobReader, from: u64, to: u64) -> Body {
                     at += piece.len() as u64;
                     Ok(piece)
                 }
-                Err(error) => Err(error.to_string()),
+                Err(error) => {
+                    tracing::warn!(%error, "a file is cut short for whoever reads it");
+                    Err(error.to_string())
+                }
             };
             let is_last = piece.as_ref().map_or(true, Bytes::is_empty);
-            let given = runtime.block_on(tokio::time::timeout(PIECE_LIMIT, give.send(piece)));
+            let limit = until.min(Instant::now() + PIECE_LIMIT);
+            let given = runtime.block_on(timeout_at(limit, give.send(piece)));
             if is_last || !matches!(given, Ok(Ok(()))) {
                 break;
             }
@@ -313,24 +347,29 @@ pub async fn put(
         let message = format!("this URL is for exactly {} bytes", grant.size_bytes);
         return told((StatusCode::UNPROCESSABLE_ENTITY, message));
     }
+    let Ok(_place) = BODIES.try_acquire() else { return busy() };
     upgraded.set();
-    match stored(&hub, grant, body).await {
+    let answer = match stored(&hub, grant, body).await {
         Ok(()) => Json(json!({ "ok": true })).into_response(),
         Err(no) => told(no),
-    }
+    };
+    // The connection has no other limit of time any more.
+    ([(header::CONNECTION, "close")], answer).into_response()
 }
 
 async fn stored(hub: &Arc<Hub>, grant: Grant, body: Body) -> Result<(), (StatusCode, String)> {
     let (give, take) = mpsc::channel::<Bytes>(WAITING_PIECES);
+    let until = Instant::now() + body_limit(grant.size_bytes);
     let own = Arc::clone(hub);
     let storing = tokio::task::spawn_blocking(move || {
         let stored = own.authority.store_file(&request(&grant), Pieces { take, now: Bytes::new() });
         stored.map_err(|error| failed(&own, &error))
     });
     let mut body = body.into_data_stream();
-    while let Ok(Some(Ok(piece))) = tokio::time::timeout(PIECE_LIMIT, body.next()).await {
-        if give.send(piece).await.is_err() {
-            // It has failed: the answer says why.
+    let limit = || until.min(Instant::now() + PIECE_LIMIT);
+    while let Ok(Some(Ok(piece))) = timeout_at(limit(), body.next()).await {
+        // One that is not taken has failed: the answer says why.
+        if !matches!(timeout(PIECE_LIMIT, give.send(piece)).await, Ok(Ok(()))) {
             break;
         }
     }

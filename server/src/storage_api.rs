@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{ConnectInfo, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use lastword::core::id::WorkspaceName;
 use lastword::core::protocol::Role;
@@ -66,7 +66,7 @@ pub async fn run_gc(
                 "freed_bytes": totals.freed_bytes, "condemned_count": totals.condemned_files,
                 "dry_run": dry_run,
             });
-            Json(answer).into_response()
+            ([(header::CONNECTION, "close")], Json(answer)).into_response()
         }
         Ok(Err(error)) => {
             let status = match error {
