@@ -48,6 +48,8 @@ mod real;
 mod reindex;
 #[path = "store/salvage.rs"]
 mod salvage;
+#[path = "store/several.rs"]
+mod several;
 #[path = "store/verify.rs"]
 mod verify;
 #[path = "store/views.rs"]

@@ -1,6 +1,6 @@
 //! `files put`: one file, several, or all that are in directories.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::HumanBytes;
 use lastword::core::stamp::Decision;
-use lastword::{Receipt, Settled, Staged, Staging};
+use lastword::{BlobHash, Receipt, Settled, Staging};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::args::FilesPut;
 use super::failure::{Failure, at};
@@ -20,6 +21,8 @@ use super::transfers;
 
 /// Files that are named by one write.
 const MAX_ATTACHED: usize = 200;
+/// Bytes that are read at once.
+const READ_BYTES: usize = 256 << 10;
 
 pub(super) fn put(args: &FilesPut) -> Result<(), Failure> {
     match &args.files[..] {
@@ -54,7 +57,8 @@ fn put_one(args: &FilesPut, file: &Path) -> Result<(), Failure> {
     let before = transfers::uploads(&session)?;
     let connection = session.connect()?;
     let fate = session.fate(connection, &receipt)?;
-    print(args, &file_name, &staged, Some(begun.elapsed()))?;
+    let bytes = (staged.size_bytes(), staged.new_bytes);
+    print(args, (&staged.hash(), &file_name), bytes, Some(begun.elapsed()))?;
     let name = name("file_meta", &staged.hash().to_string())?;
     let told = tell(&session.ws, args.store.json, &name, &fate, begun.elapsed());
     let uploaded = match fate {
@@ -83,10 +87,15 @@ fn put_several(args: &FilesPut) -> Result<(), Failure> {
     let before = transfers::uploads(&session)?;
     let (mut told, mut uploaded) = (Ok(()), Ok(()));
     if let Some(last) = stored.receipts.last() {
-        let connection = session.connect()?;
-        let fate = session.fate(connection, last)?;
+        let fate = session.fate(session.connect()?, last)?;
         told = tell_all(args, &session, &stored, &fate, begun.elapsed());
         if let Fate::Decided(_) = fate {
+            uploaded = upload(&session, args.store.json, &before);
+        }
+    } else if stored.files > 0 {
+        told = tell_known(args, &session, &stored, begun.elapsed());
+        if session.link.wait {
+            session.catch_up()?;
             uploaded = upload(&session, args.store.json, &before);
         }
     }
@@ -105,6 +114,7 @@ fn put_several(args: &FilesPut) -> Result<(), Failure> {
 /// Stores every file and names it. One that cannot be read keeps no other from being stored.
 fn store_all(args: &FilesPut, session: &Session) -> Result<Stored, Failure> {
     let mut stored = Stored::default();
+    let known = Known::of(session)?;
     let mut staging = session.ws.files().staging()?;
     let bar = output::bytes_progress();
     bar.set_message("storing");
@@ -122,7 +132,15 @@ fn store_all(args: &FilesPut, session: &Session) -> Result<Stored, Failure> {
                 left.extend(found);
                 continue;
             }
-            Ok(None) => add(&mut staging, &path, &name, &bar),
+            Ok(None) => match known.find(&path, &name) {
+                Ok(Some((hash, size))) => {
+                    stored.files += 1;
+                    print(args, (&hash, &name), (size, 0), None)?;
+                    continue;
+                }
+                Ok(None) => add(&mut staging, &path, &name, &bar),
+                Err(failure) => Err(failure),
+            },
             Err(failure) => Err(failure),
         };
         if let Err(failure) = done {
@@ -199,33 +217,74 @@ fn attach(
     for staged in &staged {
         stored.files += 1;
         stored.new_bytes += staged.new_bytes;
-        print(args, staged.name(), staged, None)?;
+        let bytes = (staged.size_bytes(), staged.new_bytes);
+        print(args, (&staged.hash(), staged.name()), bytes, None)?;
     }
     Ok(())
 }
 
 fn print(
     args: &FilesPut,
-    name: &str,
-    staged: &Staged,
+    (hash, name): (&BlobHash, &str),
+    (size, new): (u64, u64),
     elapsed: Option<Duration>,
 ) -> Result<(), Failure> {
-    let hash = staged.hash().to_string();
     if args.store.json {
         let mut line = json!({
-            "hash": hash, "name": name, "size_bytes": staged.size_bytes(),
-            "new_bytes": staged.new_bytes,
+            "hash": hash.to_string(), "name": name, "size_bytes": size, "new_bytes": new,
         });
         if let Some(elapsed) = elapsed {
             line["ms"] = json!(elapsed.as_secs_f64() * 1000.0);
         }
         writeln!(io::stdout(), "{}", output::json_line(&line.to_string()))?;
     } else {
-        let (size, new) = (HumanBytes(staged.size_bytes()), HumanBytes(staged.new_bytes));
+        let (size, new) = (HumanBytes(size), HumanBytes(new));
         let text = format!("{hash} {name}: {size}, {new} of it new");
         writeln!(io::stdout(), "{}", output::plain(&text))?;
     }
     Ok(())
+}
+
+/// Files that are here and have a record, by name and length: one that is the same still needs no
+/// more than its hash.
+#[derive(Debug, Default)]
+struct Known(BTreeMap<(String, u64), Vec<BlobHash>>);
+
+impl Known {
+    /// None if anything of what is stored is damaged: storing files again makes it whole.
+    fn of(session: &Session) -> Result<Self, Failure> {
+        let files = session.ws.files();
+        let mut known = Known::default();
+        if files.usage()?.damaged_chunks > 0 || !files.lost_packs()?.is_empty() {
+            return Ok(known);
+        }
+        for file in files.list()? {
+            if let (true, false, Ok(hash)) =
+                (file.is_here, file.is_deleted, BlobHash::read(&file.hash))
+            {
+                known.0.entry((file.name, file.size_bytes)).or_default().push(hash);
+            }
+        }
+        Ok(known)
+    }
+
+    /// The file at a path and its length, if all of it is here under that name.
+    fn find(&self, path: &Path, name: &str) -> Result<Option<(BlobHash, u64)>, Failure> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let (mut file, len) = open(path)?;
+        let Some(hashes) = self.0.get(&(name.to_owned(), len)) else { return Ok(None) };
+        let (mut sha256, mut buffer) = (Sha256::new(), vec![0; READ_BYTES.min(len as usize + 1)]);
+        loop {
+            match file.read(&mut buffer).map_err(|error| at(path, &error))? {
+                0 => break,
+                read => sha256.update(&buffer[..read]),
+            }
+        }
+        let hash = BlobHash::Sha256(sha256.finalize().into());
+        Ok(hashes.contains(&hash).then_some((hash, len)))
+    }
 }
 
 /// What the server said to the records of several files.
@@ -275,6 +334,27 @@ fn tell_all(
     };
     if !args.store.json {
         writeln!(io::stdout(), "{}", output::plain(&text))?;
+    }
+    Ok(())
+}
+
+/// As [`tell_all`], where nothing was to be written.
+fn tell_known(
+    args: &FilesPut,
+    session: &Session,
+    stored: &Stored,
+    elapsed: Duration,
+) -> Result<(), Failure> {
+    let (waiting, files) = (session.waiting()?, output::counted(stored.files, "file", "files"));
+    if args.store.json {
+        let line = json!({
+            "files": stored.files, "new_bytes": 0, "unread": stored.unread, "durable": true,
+            "outbox": waiting, "state": "here", "ms": elapsed.as_secs_f64() * 1000.0,
+        });
+        writeln!(io::stdout(), "{line}")?;
+    } else {
+        let (outbox, took) = (output::batches(waiting), output::took(elapsed));
+        writeln!(io::stdout(), "{files} here already ({took}); outbox {outbox}")?;
     }
     Ok(())
 }

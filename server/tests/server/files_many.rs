@@ -53,6 +53,47 @@ fn a_directory_goes_in_and_comes_back() {
     assert!(again.contains("is not empty"), "{again}");
 }
 
+/// R4.1, I31: what is here under its name is not cut again, unless it has changed, was deleted, or a
+/// chunk is damaged: then it is stored anew, as ever.
+#[test]
+fn what_is_here_already_is_not_stored_again() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    for (path, content) in [("a/1", [b'x'; 50_000]), ("a/2", [b'y'; 50_000])] {
+        write(&dir.join(path), &content);
+    }
+    let put = || lastword(dir, &["files", "put", "-r", "a", "--data", "phone"]).ok();
+    let first = put();
+    assert!(first.contains("saved 2 files"), "{first}");
+    let hash = first.split_whitespace().next().expect("a hash").to_owned();
+    let again = put();
+    assert!(
+        again.contains("2 files here already (") && again.contains("outbox 1 batch"),
+        "{again}"
+    );
+    assert_eq!(again.matches("0 B of it new").count(), 2, "{again}");
+    write(&dir.join("a/2"), &[b'z'; 50_000]);
+    let changed = put();
+    assert!(
+        changed.contains("saved 2 files") && changed.contains("48.83 KiB of it new"),
+        "{changed}"
+    );
+    lastword(dir, &["files", "rm", &hash, "--data", "phone"]).ok();
+    put();
+    assert!(!lastword(dir, &["files", "list", "--data", "phone"]).ok().contains(", deleted"));
+    let packs = fs::read_dir(dir.join("phone")).expect("it lists");
+    let is_pack = |path: &std::path::PathBuf| fs::read(path).is_ok_and(|b| b.get(10) == Some(&3));
+    let pack = packs.map(|entry| entry.expect("it is").path()).find(is_pack).expect("a pack");
+    let mut bytes = fs::read(&pack).expect("it reads");
+    bytes[250] ^= 4;
+    fs::write(&pack, bytes).expect("it writes");
+    let get = ["files", "get", &hash, "--out", "copy", "--data", "phone"];
+    lastword(dir, &get).fails(3);
+    put();
+    lastword(dir, &get).ok();
+    assert_eq!(fs::read(dir.join("copy")).expect("it is there"), [b'x'; 50_000]);
+}
+
 /// R3.1: one file that cannot be read is told and keeps no other from being stored; what goes
 /// together with nothing is refused before anything is stored.
 #[test]

@@ -101,7 +101,7 @@ fn tools_table(measured: &Measured) -> Report {
                 .into(),
             "stored after both runs, lengths of files; Lastword writes equal files back once"
                 .into(),
-            "every byte that came back was compared, after the clock had stopped".into(),
+            "written back to memory; every byte was compared, after the clock had stopped".into(),
         ],
         goals: Vec::new(),
     }

@@ -38,7 +38,7 @@ pub(crate) struct BlobsArgs {
     /// Sizes in MiB of single files for which the memory of Lastword should be the same.
     #[arg(long, value_delimiter = ',', default_value = "1000,10000")]
     flat: Vec<u64>,
-    /// Where stores are that should cost no disk, to see what two processors do.
+    /// A folder in memory, for what should not depend on a disk.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     pub(crate) memory: PathBuf,
     /// JSON instead of tables.
@@ -105,7 +105,8 @@ fn play_round(args: &BlobsArgs, measured: &mut Measured, dir: &Path, round: usiz
         let (tool, rounds) = &mut measured.tools[(round + turn) % count];
         let Ok(done) = rounds else { continue };
         let (at, begun) = (dir.join(tool.name()), Instant::now());
-        match scenes::play(*tool, &measured.data, &at) {
+        let out = tempfile::tempdir_in(&args.memory)?;
+        match scenes::play(*tool, &measured.data, &at, out.path()) {
             Ok(played) => done.push(played),
             Err(error) => *rounds = Err(error),
         }

@@ -23,10 +23,11 @@ pub(crate) struct Round {
     pub(crate) restored_bytes: f64,
 }
 
-/// One tool, with everything in a folder that goes afterwards.
-pub(crate) fn play(tool: Tool, data: &Data, dir: &Path) -> Result<Round> {
-    let (repo, out) = (dir.join("repo"), dir.join("out"));
-    fs::create_dir_all(&out)?;
+/// One tool, with its store in `dir`. What it writes back goes into `out`, which should be in memory:
+/// what ext4 takes for a new file is more the more files were deleted in the minutes before.
+pub(crate) fn play(tool: Tool, data: &Data, dir: &Path, out: &Path) -> Result<Round> {
+    let repo = dir.join("repo");
+    fs::create_dir_all(dir)?;
     tool.prepare(dir)?;
     settle()?;
     let ingest = measure(&tool.store(dir, &data.dir, "first"))?;
@@ -34,9 +35,9 @@ pub(crate) fn play(tool: Tool, data: &Data, dir: &Path) -> Result<Round> {
     let again = measure(&tool.store(dir, &data.dir, "second"))?;
     let (stored_files, stored_bytes) = total(&repo)?;
     settle()?;
-    let restore = measure(&tool.restore(dir, &out, "first"))?;
-    let (restored_files, restored_bytes) = total(&out)?;
-    is_all_there(&data.dir, &out)?;
+    let restore = measure(&tool.restore(dir, out, "first"))?;
+    let (restored_files, restored_bytes) = total(out)?;
+    is_all_there(&data.dir, out)?;
     Ok(Round { ingest, again, restore, stored_bytes, stored_files, restored_files, restored_bytes })
 }
 
