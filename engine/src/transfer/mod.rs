@@ -2,6 +2,7 @@
 //! messages. The receiver asks for what it lacks, so both sides of a transfer are the same in
 //! either direction; what differs is who may.
 
+mod pace;
 mod receiving;
 mod device;
 mod service;

@@ -1,6 +1,7 @@
 //! The receiving side, the same on a device that downloads and on the server of an upload.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use lastword_core::hash::ChunkId;
 use lastword_core::id::WorkspaceName;
@@ -10,6 +11,7 @@ use lastword_store::blobs::{Blobs, Receive, Received};
 use lastword_store::payload::BlobsFrame;
 use lastword_store::{BlobError, Store, read};
 
+use super::pace::Pace;
 use crate::error::Result;
 use crate::file_frames;
 use crate::writer::Writer;
@@ -31,6 +33,7 @@ pub(super) struct Receiving {
     receive: Receive,
     writer: Arc<Writer>,
     workspace: WorkspaceName,
+    pace: Pace,
 }
 
 impl Receiving {
@@ -41,7 +44,8 @@ impl Receiving {
         blob: Blob,
     ) -> Self {
         let receive = Receive::new(blobs, workspace, blob);
-        Self { receive, writer: Arc::clone(writer), workspace: workspace.clone() }
+        let pace = Pace::new(writer.view().position(), Instant::now());
+        Self { receive, writer: Arc::clone(writer), workspace: workspace.clone(), pace }
     }
 
     pub(super) fn here_bytes(&self) -> u64 {
@@ -76,6 +80,8 @@ impl Receiving {
         if self.receive.is_due() {
             self.save()?;
         }
+        let (end, came) = (self.writer.view().position(), self.receive.received_bytes());
+        std::thread::sleep(self.pace.wait(end, came, Instant::now()));
         Ok(is_wanted)
     }
 
@@ -118,7 +124,9 @@ impl Receiving {
     /// Makes durable what came, so that it need not come again.
     pub(super) fn save(&mut self) -> Result<()> {
         let received = self.receive.take()?;
-        file_frames::append(&self.writer, received.frames.clone())
+        file_frames::append(&self.writer, received.frames.clone())?;
+        self.pace.wrote(self.writer.view().position());
+        Ok(())
     }
 
     /// A chunk that is here and not what was written is noted, so that the next attempt asks for
