@@ -6,7 +6,7 @@ use lastword_core::hash::BlobHash;
 use lastword_core::protocol::{FileMessage, FileRefusal};
 use lastword_store::{BlobError, read};
 
-use super::receiving::Receiving;
+use super::receiving::{Receiving, Records};
 use crate::error::Error;
 use crate::file_frames;
 use crate::files::Files;
@@ -206,7 +206,11 @@ pub fn download(
         return Err(unexpected());
     }
     files.check_size(blob.size)?;
-    let mut receiving = Receiving::new(&files.blobs()?, files.writer(), &workspace, blob);
+    // Not the end of the log: how far the transfer is stands there, too.
+    let records: Records =
+        |view, workspace| read::meta(view, workspace).map_or(0, |meta| meta.written);
+    let (blobs, writer) = (files.blobs()?, files.writer());
+    let mut receiving = Receiving::new(&blobs, writer, &workspace, blob, records);
     talk.progress.total_bytes = blob.size;
     if let Err(ending) = receive_all(&mut talk, &mut receiving) {
         receiving.save()?;

@@ -12,27 +12,28 @@ const LONGEST_WAIT: Duration = Duration::from_millis(200);
 /// How fast a transfer may go.
 #[derive(Debug)]
 pub(super) struct Pace {
-    /// Where the log ended when it was looked at last.
-    seen_to: u64,
+    /// The number of records when it was looked at last.
+    seen: u64,
     gives_way_until: Option<Instant>,
     /// When it began to give way, and what had come by then.
     since: (Instant, u64),
 }
 
 impl Pace {
-    pub(super) fn new(log_end: u64, now: Instant) -> Self {
-        Self { seen_to: log_end, gives_way_until: None, since: (now, 0) }
+    pub(super) fn new(records: u64, now: Instant) -> Self {
+        Self { seen: records, gives_way_until: None, since: (now, 0) }
     }
 
-    /// The transfer itself has written up to here.
-    pub(super) fn wrote(&mut self, log_end: u64) {
-        self.seen_to = log_end;
+    /// The transfer itself has written up to this number.
+    pub(super) fn wrote(&mut self, records: u64) {
+        self.seen = records;
     }
 
-    /// How long to wait now, where `came` bytes have come in all.
-    pub(super) fn wait(&mut self, log_end: u64, came: u64, now: Instant) -> Duration {
-        if log_end != self.seen_to {
-            self.seen_to = log_end;
+    /// How long to wait now, where `came` bytes have come in all and `records` is a number that
+    /// changes with each record.
+    pub(super) fn wait(&mut self, records: u64, came: u64, now: Instant) -> Duration {
+        if records != self.seen {
+            self.seen = records;
             if self.gives_way_until.is_none_or(|until| until <= now) {
                 self.since = (now, came);
             }

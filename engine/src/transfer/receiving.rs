@@ -9,7 +9,7 @@ use lastword_core::limits::MAX_WANTED_CHUNKS;
 use lastword_core::manifest::Blob;
 use lastword_store::blobs::{Blobs, Receive, Received};
 use lastword_store::payload::BlobsFrame;
-use lastword_store::{BlobError, Store, read};
+use lastword_store::{BlobError, Store, View, read};
 
 use super::pace::Pace;
 use crate::error::Result;
@@ -33,8 +33,12 @@ pub(super) struct Receiving {
     receive: Receive,
     writer: Arc<Writer>,
     workspace: WorkspaceName,
+    records: Records,
     pace: Pace,
 }
+
+/// A number that changes whenever records are written.
+pub(super) type Records = fn(&View, &WorkspaceName) -> u64;
 
 impl Receiving {
     pub(super) fn new(
@@ -42,10 +46,11 @@ impl Receiving {
         writer: &Arc<Writer>,
         workspace: &WorkspaceName,
         blob: Blob,
+        records: Records,
     ) -> Self {
         let receive = Receive::new(blobs, workspace, blob);
-        let pace = Pace::new(writer.view().position(), Instant::now());
-        Self { receive, writer: Arc::clone(writer), workspace: workspace.clone(), pace }
+        let pace = Pace::new(records(&writer.view(), workspace), Instant::now());
+        Self { receive, writer: Arc::clone(writer), workspace: workspace.clone(), records, pace }
     }
 
     pub(super) fn here_bytes(&self) -> u64 {
@@ -80,8 +85,9 @@ impl Receiving {
         if self.receive.is_due() {
             self.save()?;
         }
-        let (end, came) = (self.writer.view().position(), self.receive.received_bytes());
-        std::thread::sleep(self.pace.wait(end, came, Instant::now()));
+        let records = (self.records)(&self.writer.view(), &self.workspace);
+        let came = self.receive.received_bytes();
+        std::thread::sleep(self.pace.wait(records, came, Instant::now()));
         Ok(is_wanted)
     }
 
@@ -125,7 +131,7 @@ impl Receiving {
     pub(super) fn save(&mut self) -> Result<()> {
         let received = self.receive.take()?;
         file_frames::append(&self.writer, received.frames.clone())?;
-        self.pace.wrote(self.writer.view().position());
+        self.pace.wrote((self.records)(&self.writer.view(), &self.workspace));
         Ok(())
     }
 
