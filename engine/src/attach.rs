@@ -59,7 +59,9 @@ impl Tx {
             let placeholder = Value::Bytes(preview.placeholder.clone());
             more.push(("placeholder".to_owned(), placeholder));
         }
-        if let Some(thumbnail) = &preview.thumbnail {
+        // A picture that is as small as its thumbnail needs none.
+        let thumbnail = preview.thumbnail.as_ref().filter(|small| small.hash() != staged.hash());
+        if let Some(thumbnail) = thumbnail {
             self.attach_as(thumbnail, (THUMBNAIL, "image/*", 0), Vec::new())?;
             more.push(("thumbnail".to_owned(), Value::Text(thumbnail.hash().to_string())));
         }

@@ -187,6 +187,17 @@ impl Authority {
         collect::collect(&self.blobs()?, self.writer(), workspace, options, now_ms())
     }
 
+    /// The role of a user in a workspace that is there.
+    pub(crate) fn member(&self, workspace: &WorkspaceName, user: &str) -> Result<Role> {
+        let view = self.view();
+        let role = self.role(&view, workspace, user)?;
+        let is_there = !workspace.is_reserved() && read::meta(&*view, workspace)?.epoch.is_some();
+        let is_there = is_there && read::deleted_ms(&*view, workspace)?.is_none();
+        // A stranger learns nothing about what there is.
+        role.filter(|_| is_there)
+            .ok_or_else(|| Error::NoMember { workspace: workspace.clone(), user: user.to_owned() })
+    }
+
     /// Whether a user may write in a workspace that is there, asked on the writer thread.
     pub(crate) fn may_write(
         &self,
@@ -445,7 +456,12 @@ impl Authority {
             let (looked_at, done) = self.inner.writer.run(move |store| {
                 let left = planned.get(at..).unwrap_or_default();
                 let batch_id = BatchId(random());
-                survivors::recover_some(store, &workspace, left, batch_id, now_ms())
+                let recovered =
+                    survivors::recover_some(store, &workspace, left, batch_id, now_ms())?;
+                // Of the files among them those whose bytes are here.
+                let keys = survivors::files_of(&recovered.1);
+                owned::set_stored_of(store, &workspace, &keys, now_ms());
+                Ok(recovered)
             })?;
             at += looked_at;
             all.extend(done);

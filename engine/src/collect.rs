@@ -24,6 +24,18 @@ pub struct CollectOptions {
     pub force: bool,
 }
 
+impl Collected {
+    /// Whether the run changed anything.
+    pub(crate) fn did_something(&self) -> bool {
+        let does = |(_, _, fate): &(BlobHash, u64, Fate)| {
+            matches!(fate, Fate::Condemned | Fate::Dropped | Fate::Spared)
+        };
+        let GcTotals { dropped_chunks, condemned_chunks, .. } = self.totals;
+        let of_chunks = dropped_chunks + condemned_chunks + self.removed_packs;
+        of_chunks > 0 || self.files.iter().any(does)
+    }
+}
+
 impl Default for CollectOptions {
     fn default() -> Self {
         let hour = Duration::from_secs(3600);
@@ -50,26 +62,28 @@ pub(crate) fn collect(
     options: CollectOptions,
     now_ms: i64,
 ) -> Result<Collected> {
-    run(blobs, writer, workspace, (options, false), now_ms)
+    run(blobs, writer, workspace, (options, None), now_ms)
 }
 
-/// One run over a workspace that is forgotten: its files go at once, whatever names them.
+/// One run over a workspace that was forgotten at that position of the log: files that were stored
+/// before go at once, whatever names them.
 pub(crate) fn forget(
     blobs: &Arc<Blobs>,
     writer: &Writer,
     workspace: &WorkspaceName,
+    forgotten_at: u64,
     now_ms: i64,
 ) -> Result<Collected> {
     let (staged, grace) = (Duration::ZERO, Duration::ZERO);
     let options = CollectOptions { staged, grace, dry_run: false, force: true };
-    run(blobs, writer, workspace, (options, true), now_ms)
+    run(blobs, writer, workspace, (options, Some(forgotten_at)), now_ms)
 }
 
 fn run(
     blobs: &Arc<Blobs>,
     writer: &Writer,
     workspace: &WorkspaceName,
-    (options, forgets): (CollectOptions, bool),
+    (options, forgotten_at): (CollectOptions, Option<u64>),
     now_ms: i64,
 ) -> Result<Collected> {
     let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
@@ -78,7 +92,7 @@ fn run(
         staged_ms: ms(options.staged),
         grace_ms: ms(options.grace),
         force: options.force || options.dry_run,
-        forgets,
+        forgotten_at,
     };
     let mut plan = GcRun::begin(blobs, workspace, settings)?.mark()?;
     let (files, totals) = (std::mem::take(&mut plan.files), plan.totals);

@@ -33,9 +33,8 @@ pub struct Purged {
     pub file_bytes: u64,
 }
 
-/// Runs of the garbage collection in which all files of a workspace go, and their packs with them:
-/// files are condemned and dropped, then chunks are.
-const MAX_RUNS: usize = 8;
+/// Most runs of the garbage collection in which the files of a workspace go.
+const MAX_RUNS: usize = 10_000;
 
 impl Workspace {
     /// Forgets this device's copy of the workspace; the server's stays, and a later sync fetches it
@@ -45,7 +44,8 @@ impl Workspace {
     /// # Errors
     /// [`Error::WouldDestroy`] says what only this device has, if `consent` does not cover it;
     /// [`Error::StillAttached`] if a connection syncs it: detach it first; [`Error::Store`] if the
-    /// disk fails. Nothing is forgotten then.
+    /// disk fails. Nothing is forgotten then. [`Error::FilesInUse`] or [`Error::Blob`] if its
+    /// records are forgotten and its files are not all: then call it again.
     pub fn purge(&self, consent: Consent) -> Result<Purged> {
         self.check_writable()?;
         let inner = &self.database().inner;
@@ -57,7 +57,7 @@ impl Workspace {
         let units: Vec<BatchId> = self.dead_letters()?.iter().map(|letter| letter.unit).collect();
         let dead_letters = units.len() as u64;
         let workspace = self.name().clone();
-        let purged = inner.writer.run(move |store| {
+        let (purged, position) = inner.writer.run(move |store| {
             let newest = store.newest();
             let meta = read::meta(newest, &workspace)?;
             let unsent = meta.written.saturating_sub(meta.decided);
@@ -69,8 +69,8 @@ impl Workspace {
                 return Err(Error::WouldDestroy { workspace, unsent, dead_letters, local_rows });
             }
             let payload = Payload::Forgotten(Forgotten { workspace });
-            store.append_urgent(payload.kind(), &payload.to_bytes())?;
-            Ok(purged)
+            let position = store.append_urgent(payload.kind(), &payload.to_bytes())?;
+            Ok((purged, position))
         })?;
         for unit in units {
             match self.discard_dead_letter(unit) {
@@ -79,21 +79,34 @@ impl Workspace {
                 Err(error) => return Err(error),
             }
         }
-        let file_bytes = self.forget_files()?;
+        // What is stored from here on stays, so whoever attaches need not wait.
         drop(attached);
+        let file_bytes = self.forget_files(position)?;
         Ok(Purged { file_bytes, ..purged })
     }
 
-    /// Lets go of every file, and of its bytes; answers how many those were.
-    fn forget_files(&self) -> Result<u64> {
+    /// Lets go of every file that was stored before that position, and of its bytes; answers how
+    /// many those were. Files are condemned and dropped, then chunks are, then packs go.
+    fn forget_files(&self, forgotten_at: u64) -> Result<u64> {
         let files = self.files();
-        let before = files.usage()?;
+        let before = files.usage()?.file_bytes;
         for _ in 0..MAX_RUNS {
-            if files.usage()?.packs == 0 {
+            let (blobs, writer, now_ms) = (files.blobs()?, files.writer(), files.now_ms());
+            let run = collect::forget(&blobs, writer, self.name(), forgotten_at, now_ms)?;
+            if !run.did_something() {
                 break;
             }
-            collect::forget(&files.blobs()?, files.writer(), self.name(), files.now_ms())?;
         }
-        Ok(before.file_bytes)
+        let mut left = 0;
+        read::visit_blobs(&*self.database().view(), self.name(), &mut |stored| {
+            if stored.touched < forgotten_at {
+                left += stored.blob.size;
+            }
+            Ok(())
+        })?;
+        match left {
+            0 => Ok(before),
+            bytes => Err(Error::FilesInUse { workspace: self.name().clone(), bytes }),
+        }
     }
 }

@@ -37,3 +37,9 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     getrandom::fill(&mut bytes).expect("invariant: the operating system gives random bytes");
     bytes
 }
+
+/// A key that nobody knows, from the operating system.
+#[must_use]
+pub fn random_key() -> [u8; 32] {
+    random()
+}

@@ -39,6 +39,17 @@ pub enum Error {
         /// Most bytes allowed.
         limit: u64,
     },
+    /// Files of a workspace that is forgotten cannot go yet.
+    #[error(
+        "the records of {workspace} are forgotten, but {bytes} bytes of its files are in use, by \
+         whoever stores or fetches a file in this store: purge it again when that has ended"
+    )]
+    FilesInUse {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// Bytes of those files.
+        bytes: u64,
+    },
     /// The only copy that is known of a file would go.
     #[error("{hash} is not at the server yet: let it be uploaded first")]
     NotUploaded {

@@ -395,6 +395,12 @@ pub(crate) fn recover_some(
     Ok((looked_at, done))
 }
 
+/// The rows of files among them.
+pub(crate) fn files_of(survivors: &[Survivor]) -> Vec<Key> {
+    let of_files = survivors.iter().filter(|survivor| survivor.table.as_str() == FILES_TABLE);
+    of_files.map(|survivor| survivor.key.clone()).collect()
+}
+
 /// The authority's op that does it, if there is something to do.
 fn own_op(
     recovery: Recovery,
@@ -407,8 +413,8 @@ fn own_op(
     let record = || {
         let mut record = lost.record.clone();
         if table.as_str() == FILES_TABLE {
-            // The bytes may be lost with the row. Devices that have them bring them again, and the
-            // server says so then.
+            // The bytes may be lost with the row. If they are not, the server says so at once; else
+            // devices that have them bring them again.
             STORAGE_FIELDS.iter().for_each(|name| record.remove(name));
         }
         record

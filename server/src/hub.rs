@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::http::{HeaderMap, header};
 use lastword::core::id::{DeviceId, WorkspaceName};
 use lastword::core::protocol::AttachRefusal;
 use lastword::core::protocol::authority::Input;
@@ -12,6 +13,7 @@ use lastword::{Attachments, Authority, Claim, Error, Fenced, MemberChange};
 use tokio::sync::{mpsc, watch};
 
 use crate::members::{Members, MembersError, Tokens};
+use crate::signed::Signer;
 
 /// What reaches a connection from outside its socket.
 pub enum Event {
@@ -68,6 +70,8 @@ pub struct Hub {
     connected: Mutex<Connected>,
     /// One reads the file of members at a time.
     reloading: Mutex<()>,
+    /// Signs URLs of files.
+    pub signer: Signer,
 }
 
 /// Who may connect, and who has. Under one lock: no token is checked against members of before and
@@ -92,8 +96,16 @@ impl Hub {
         let (failed, _) = watch::channel(None);
         let (attachments, reloading) = Default::default();
         let connected = Mutex::new(Connected { members, connections: HashMap::new() });
-        let hub =
-            Arc::new(Self { authority, published, failed, attachments, connected, reloading });
+        let signer = Signer::new(lastword::random_key());
+        let hub = Arc::new(Self {
+            authority,
+            published,
+            failed,
+            attachments,
+            connected,
+            reloading,
+            signer,
+        });
         let told = Arc::downgrade(&hub);
         hub.authority.on_publish(move |view| {
             if let Some(hub) = told.upgrade() {
@@ -169,6 +181,13 @@ impl Hub {
     #[must_use]
     pub fn user_of(&self, token: &str) -> Option<String> {
         lock(&self.connected).members.authenticate(token).ok()
+    }
+
+    /// The user behind the bearer token of a request.
+    #[must_use]
+    pub fn user_of_request(&self, headers: &HeaderMap) -> Option<String> {
+        let token = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        self.user_of(token.strip_prefix("Bearer ")?)
     }
 
     /// Whether any token is taken.

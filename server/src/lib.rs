@@ -2,6 +2,7 @@
 //! command line.
 
 pub mod members;
+pub mod signed;
 pub mod hub;
 pub mod connection;
 pub mod file_connection;
@@ -9,6 +10,7 @@ pub mod listener;
 pub mod schema_file;
 pub mod control;
 pub(crate) mod storage_api;
+pub(crate) mod signed_files;
 pub mod serve;
 pub mod demo;
 pub mod cli;

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use lastword::core::limits::MAX_MESSAGE_BYTES;
@@ -25,6 +26,7 @@ use crate::hub::{Hub, Served};
 use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
 use crate::schema_file::{Preset, SchemaFileError, SchemaSource};
+use crate::signed_files;
 use crate::storage_api;
 
 /// How a server is started.
@@ -215,6 +217,10 @@ async fn serve(listener: Listener, hub: Arc<Hub>, signals: &mut Signals) -> Resu
         .route("/sync/files", get(files))
         .route("/healthz", get(healthz))
         .route("/api/storage/gc/run", post(storage_api::run_gc))
+        .route("/api/storage/presign-download", post(signed_files::presign_download))
+        .route("/api/storage/presign-upload", post(signed_files::presign_upload))
+        .route("/files/{workspace}/{hash}", get(signed_files::get).put(signed_files::put))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&hub), only_from_here))
         .with_state(Served { hub: Arc::clone(&hub), stopping })
         .into_make_service_with_connect_info::<Upgraded>();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
@@ -267,10 +273,9 @@ fn announce(options: &ServeOptions, tables: &str, address: SocketAddr) -> std::i
 async fn sync(
     State(served): State<Served>,
     ConnectInfo(upgraded): ConnectInfo<Upgraded>,
-    headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    upgraded_to(SUBPROTOCOL, &served.hub, &headers, upgrade, move |socket, hub| {
+    upgraded_to(SUBPROTOCOL, &served.hub, upgrade, move |socket, hub| {
         upgraded.set();
         connection::serve(socket, hub, served.stopping)
     })
@@ -279,27 +284,30 @@ async fn sync(
 async fn files(
     State(served): State<Served>,
     ConnectInfo(upgraded): ConnectInfo<Upgraded>,
-    headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
-    upgraded_to(FILES_SUBPROTOCOL, &served.hub, &headers, upgrade, move |socket, hub| {
+    upgraded_to(FILES_SUBPROTOCOL, &served.hub, upgrade, move |socket, hub| {
         upgraded.set();
         file_connection::serve(socket, hub, served.stopping)
     })
+}
+
+/// Refuses requests from pages of other sites, whatever they ask for.
+async fn only_from_here(State(hub): State<Arc<Hub>>, request: Request, next: Next) -> Response {
+    if !is_from_here(request.headers(), hub.is_dev()) {
+        let message = "pages of other sites may not connect here\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
+    next.run(request).await
 }
 
 /// Makes the request a WebSocket, within the limits of the protocol.
 fn upgraded_to<F: Future<Output = ()> + Send + 'static>(
     subprotocol: &'static str,
     hub: &Arc<Hub>,
-    headers: &HeaderMap,
     upgrade: WebSocketUpgrade,
     serve: impl FnOnce(WebSocket, Arc<Hub>) -> F + Send + 'static,
 ) -> Response {
-    if !is_from_here(headers, hub.is_dev()) {
-        let message = "pages of other sites may not connect here\n";
-        return (StatusCode::FORBIDDEN, message).into_response();
-    }
     let hub = Arc::clone(hub);
     upgrade
         .protocols([subprotocol])

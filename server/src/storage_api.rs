@@ -66,7 +66,7 @@ pub async fn run_gc(
                 "freed_bytes": totals.freed_bytes, "condemned_count": totals.condemned_files,
                 "dry_run": dry_run,
             });
-            Json(answer).into_response()
+            ([(header::CONNECTION, "close")], Json(answer)).into_response()
         }
         Ok(Err(error)) => {
             let status = match error {
@@ -81,9 +81,8 @@ pub async fn run_gc(
 
 /// Whether the token of the request is that of an owner of the workspace.
 fn is_owner(hub: &Arc<Hub>, headers: &HeaderMap, workspace: &str) -> bool {
-    let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(token) = token.and_then(|value| value.strip_prefix("Bearer ")) else { return false };
-    let (Some(user), Ok(workspace)) = (hub.user_of(token), WorkspaceName::new(workspace)) else {
+    let workspace = WorkspaceName::new(workspace);
+    let (Some(user), Ok(workspace)) = (hub.user_of_request(headers), workspace) else {
         return false;
     };
     let role = hub.authority.role(&hub.authority.view(), &workspace, &user);

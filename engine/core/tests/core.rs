@@ -16,6 +16,8 @@ mod world;
 mod authority;
 #[path = "core/codec.rs"]
 mod codec;
+#[path = "core/file_messages.rs"]
+mod file_messages;
 #[path = "core/golden.rs"]
 mod golden;
 #[path = "core/hash.rs"]

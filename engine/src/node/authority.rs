@@ -604,6 +604,8 @@ impl AuthorityNode {
             let (store, batch_id) = (&mut self.store, batch_ids());
             let (looked_at, done) =
                 survivors::recover_some(store, workspace, left, batch_id, wall_ms)?;
+            let keys = survivors::files_of(&done);
+            owned::set_stored_of(store, workspace, &keys, wall_ms);
             self.store.commit()?;
             left = left.get(looked_at..).unwrap_or_default();
             all.extend(done);

@@ -198,10 +198,10 @@ impl Shared {
                     if let Err(error) = self.run(&claimed, &mut line, &runtime, &stopped) {
                         tracing::warn!(%error, "a transfer cannot be noted");
                         drop(claimed);
-                        self.db
-                            .inner
-                            .transfers
-                            .wait_after(self.db.inner.transfers.rung(), FAILED_WAIT);
+                        if !*stopped.borrow() {
+                            let board = &self.db.inner.transfers;
+                            board.wait_after(board.rung(), FAILED_WAIT);
+                        }
                     }
                     used = Instant::now();
                 }
@@ -235,9 +235,12 @@ impl Shared {
         let mut due = Vec::new();
         let mut wait_ms = i64::try_from(IDLE_LIMIT.as_millis()).unwrap_or(i64::MAX);
         let attached: Vec<WorkspaceName> = lock(&self.attached).keys().cloned().collect();
-        for name in attached.iter().filter(|name| self.is_reached(name)) {
+        for name in &attached {
             let files = Workspace::new(self.db.clone(), name.clone()).files();
             self.look_for_missing(name, &files)?;
+            if !self.is_reached(name) {
+                continue;
+            }
             for transfer in files.transfers()?.into_iter().filter(Transfer::is_pending) {
                 match transfer.retry_ms.saturating_sub(now_ms) {
                     // A clock that was set back must not put it off for ever.
@@ -267,14 +270,23 @@ impl Shared {
     /// Once for each time that a workspace is attached and caught up: what is here, and not at the
     /// server although its row is, is uploaded.
     fn look_for_missing(&self, name: &WorkspaceName, files: &Files) -> Result<()> {
-        if !matches!(self.board.status(name), SyncStatus::Live { .. }) {
-            return Ok(());
+        let is_live = matches!(self.board.status(name), SyncStatus::Live { .. });
+        let is_due = match lock(&self.attached).get_mut(name) {
+            // Whatever it is after a time without the server, a restored one maybe.
+            Some(is_done) if !is_live => {
+                *is_done = false;
+                false
+            }
+            Some(is_done) => !std::mem::replace(is_done, true),
+            None => false,
+        };
+        if is_due && let Err(error) = files.upload_missing() {
+            if let Some(is_done) = lock(&self.attached).get_mut(name) {
+                *is_done = false;
+            }
+            return Err(error);
         }
-        match lock(&self.attached).get_mut(name) {
-            Some(is_done) if !*is_done => *is_done = true,
-            _ => return Ok(()),
-        }
-        files.upload_missing()
+        Ok(())
     }
 
     /// Carries one file, and notes what became of it.
@@ -297,7 +309,9 @@ impl Shared {
         }
         let was_open = line.is_some();
         let mut carried = self.carry_one(claimed, line, runtime, stopped);
-        if was_open && matches!(carried, Err(Ending::Cut { .. })) && !*stopped.borrow() {
+        let is_attached = lock(&self.attached).contains_key(claimed.files.workspace().name());
+        let goes_on = is_attached && !*stopped.borrow();
+        if was_open && goes_on && matches!(carried, Err(Ending::Cut { .. })) {
             // It may have been closed while nothing was carried.
             *line = None;
             carried = self.carry_one(claimed, line, runtime, stopped);

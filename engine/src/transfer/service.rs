@@ -11,6 +11,7 @@ use super::receiving::Receiving;
 use crate::authority::Authority;
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
+use crate::file_access;
 use crate::file_frames;
 use crate::owned;
 use crate::quota::Reservation;
@@ -190,16 +191,7 @@ impl FileService {
     }
 
     fn member(&self, workspace: &WorkspaceName) -> Result<Role> {
-        let view = self.authority.view();
-        let role = self.authority.role(&view, workspace, &self.user)?;
-        let meta = read::meta(&*view, workspace)?;
-        let is_there = !workspace.is_reserved() && meta.epoch.is_some();
-        let is_there = is_there && read::deleted_ms(&*view, workspace)?.is_none();
-        // A stranger learns nothing about what there is.
-        role.filter(|_| is_there).ok_or_else(|| Error::NoMember {
-            workspace: workspace.clone(),
-            user: self.user.clone(),
-        })
+        self.authority.member(workspace, &self.user)
     }
 
     fn writer(&self, workspace: &WorkspaceName) -> Result<()> {
@@ -267,17 +259,8 @@ impl FileService {
     }
 
     fn chunk(&self, workspace: &WorkspaceName, sha256: &[u8; 32], id: &ChunkId) -> Result<Vec<u8>> {
-        let writer = self.authority.writer();
         self.authority.blobs()?.read_newest(workspace, id).map_err(|error| {
-            file_frames::set_apart(writer, workspace, &error);
-            if !matches!(error, BlobError::Store(_)) {
-                let (workspace, sha256, now_ms) = (workspace.clone(), *sha256, now_ms());
-                let cleared = writer
-                    .run(move |store| owned::clear_stored(store, &workspace, &sha256, now_ms));
-                if let Err(error) = cleared {
-                    tracing::warn!(%error, "the row of a damaged file still says that it is here");
-                }
-            }
+            file_access::note_damage(&self.authority, (workspace, sha256), Some(id), &error);
             error.into()
         })
     }

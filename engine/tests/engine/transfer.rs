@@ -724,3 +724,50 @@ fn a_preview_comes_with_the_row_and_before_the_file() {
     let refused = ws.write(|tx| tx.attach_with(&photo, "image/png", &long));
     assert!(refused.unwrap_err().to_string().contains("the limit is 2048"));
 }
+
+/// Found in review: whoever asked for a chunk that the file does not have made the server take back
+/// that it has the file, on every device.
+#[test]
+fn asking_for_what_a_file_does_not_have_changes_nothing() {
+    let (server, phone) = (Server::new(), Phone::new());
+    let hash = phone.attach("main", &noise(1, 300_000));
+    let record = Record::new(&[("hash".into(), Value::Text(hash.to_string()))]).unwrap();
+    server.put_row(1, &hash, Action::Create { record, replace: false });
+    up(&phone.files("main"), &hash, &mut server.wire("ann")).unwrap();
+    let before = server.storage_id(&hash);
+    assert!(before.is_some());
+    let mut wire = server.wire("vic");
+    let fetch = FileMessage::Fetch { transfer: 1, workspace: name("main"), sha256: sha256(&hash) };
+    wire.send(fetch).unwrap();
+    let chunks = vec![ChunkId([9; 32])];
+    wire.send(FileMessage::Want { transfer: 1, stored: 0, chunks }).unwrap();
+    assert!(matches!(wire.waiting.pop_back(), Some(FileMessage::Refused { .. })));
+    assert_eq!(server.storage_id(&hash), before);
+}
+
+/// Found in review: a purge while another workspace stored a file left the bytes and said that they
+/// were gone.
+#[test]
+fn a_purge_says_if_files_are_in_use_and_ends_when_it_is_called_again() {
+    let phone = Phone::new();
+    let (ws, other) = (phone.db.workspace("main").unwrap(), phone.files("other"));
+    phone.attach("main", &noise(1, 300_000));
+    /// Purges another workspace in the middle of being stored.
+    struct Purging(lastword::Workspace, Option<Result<lastword::Purged, Error>>, usize);
+    impl Read for Purging {
+        fn read(&mut self, out: &mut [u8]) -> std::io::Result<usize> {
+            if self.1.is_none() {
+                self.1 = Some(self.0.purge(lastword::Consent::Everything));
+            }
+            let taken = out.len().min(self.2);
+            self.2 -= taken;
+            Ok(taken)
+        }
+    }
+    let mut from = Purging(ws.clone(), None, 100_000);
+    other.stage_from(&mut from, "zeros", &mut |_| {}).unwrap();
+    assert!(matches!(from.1, Some(Err(Error::FilesInUse { bytes: 300_000, .. }))), "{:?}", from.1);
+    ws.purge(lastword::Consent::Everything).unwrap();
+    assert_eq!(ws.files().usage().unwrap().packs, 0);
+    assert_eq!(other.usage().unwrap().files, 1);
+}

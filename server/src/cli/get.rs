@@ -98,7 +98,7 @@ fn tell(args: &FilesGet, line: serde_json::Value, path: &Path, size: u64) -> Res
     Ok(())
 }
 
-/// Where a file goes by its name, which somebody else may have chosen: into `dir`, whatever it says.
+/// Where a file goes by its name, which somebody else may have chosen: into `dir`, whatever it is.
 fn path_of(name: &str, dir: &Path) -> Option<PathBuf> {
     let parts = Path::new(name).components().filter_map(|part| match part {
         Component::Normal(part) => Some(part),

@@ -259,6 +259,11 @@ impl Connection {
         Ok(status)
     }
 
+    /// Whether the server serves the workspace now.
+    pub(super) fn is_reached_now(&mut self, session: &Session) -> Result<bool, Failure> {
+        self.look(session).map(|status| is_reached(&status))
+    }
+
     /// Waits until everything written before is decided and everything of the server is here.
     /// A server that was never reached ends it at once, or after `timeout`; one that is lost on the
     /// way has [`OUTAGE`], or `timeout`, to come back; one that takes no writes of this device has

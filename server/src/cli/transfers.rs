@@ -83,12 +83,13 @@ fn wait(
         let now: u64 = pending.iter().map(|one| one.bytes_done).sum();
         bar.set_length(total);
         bar.set_position(now);
-        connection.look(session)?;
+        let is_reached = connection.is_reached_now(session)?;
         if done != Some((now, pending.len())) {
             (alive, done) = (Instant::now(), Some((now, pending.len())));
         }
         // Comparing a large file with its name takes a while in which nothing moves.
-        let is_running = pending.iter().any(|one| one.state == TransferState::Running);
+        let is_running =
+            is_reached && pending.iter().any(|one| one.state == TransferState::Running);
         if alive.elapsed() >= patience && !(is_running && timeout.is_none()) {
             bar.finish_and_clear();
             let why = pending.iter().find_map(|one| one.last_error.clone());

@@ -162,7 +162,7 @@ fn a_damaged_file_keeps_no_other_from_being_written() {
     assert_eq!(fs::read_dir(dir.join("back")).expect("it lists").count(), 1);
 }
 
-/// R4.2, R7: what one device has put in with one command, another gets with one, fetched on the way.
+/// R4.2, R7: what one device has put in with one command, another gets with one, fetching it.
 #[test]
 fn another_device_gets_all_files() {
     let dir = tempfile::tempdir().expect("a folder");

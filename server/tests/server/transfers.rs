@@ -300,3 +300,90 @@ fn owners_may_collect_and_nobody_else() {
     let told = lastword(dir, &["gc", "--dry-run", "--data", "srv"]).ok();
     assert!(told.contains("1 file of 5 B"), "{told}");
 }
+
+/// One HTTP request with whatever headers and body; status, head and body of its answer.
+fn http(address: &str, request: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    let head = format!("{request}Host: {address}\r\nConnection: close\r\n\r\n");
+    socket.write_all(head.as_bytes()).expect("sent");
+    // A server that refuses at once may close before all of it is taken.
+    let _ = socket.write_all(body);
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+    let head = String::from_utf8(answer[..end].to_vec()).expect("text");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    (status, head, answer.split_off(end + 4))
+}
+
+/// R3.3, R8.1, R8.2: a member gets a URL by which a file is read, in ranges too, or brought. What
+/// was signed cannot be changed, and whoever is no member any more reads nothing by an older one.
+#[test]
+fn files_are_read_and_brought_by_signed_urls() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path();
+    let members = |text: &str| fs::write(dir.join("members"), text).expect("written");
+    members("t1, ann, main, owner\nt2, bob, main, viewer\n");
+    let access = ["--tokens".to_owned(), dir.join("members").display().to_string()];
+    let server = Server::start_with(&dir.join("srv"), &access, "127.0.0.1:0");
+    let (address, content) = (server.address(), noise(1, 3_000_000));
+    fs::write(dir.join("doc"), &content).expect("it writes");
+    let link = ["--server", &server.url, "--token", "t1"];
+    let put = [&["files", "put", "doc", "--data", "a"][..], &link].concat();
+    let hash = hash_of(&lastword(dir, &put).ok());
+    let ask = |what: &str, token, body: &str| {
+        let (status, answer) = post(&address, &format!("/api/storage/presign-{what}"), token, body);
+        (status, serde_json::from_str::<serde_json::Value>(&answer).unwrap_or_default())
+    };
+    let wanted = format!(r#"{{"workspace_id":"main","hash":"{hash}","mime_type":"image/png"}}"#);
+    assert_eq!(ask("download", Some("t3"), &wanted).0, 403);
+    let path = |answer: &serde_json::Value| {
+        let url = answer["url"].as_str().expect("a URL").to_owned();
+        url.trim_start_matches(&format!("http://{address}")).to_owned()
+    };
+    let (status, answer) = ask("download", Some("t2"), &wanted);
+    assert_eq!(status, 200, "{answer}");
+    let get =
+        |path: &str, range: &str| http(&address, &format!("GET {path} HTTP/1.1\r\n{range}"), b"");
+    let by_viewer = path(&answer);
+    let (status, head, body) = get(&by_viewer, "");
+    assert_eq!((status, body == content), (200, true), "{head}");
+    assert!(head.to_lowercase().contains("content-type: image/png"), "{head}");
+    let (status, head, body) = get(&by_viewer, "Range: bytes=1000000-1000009\r\n");
+    assert_eq!((status, &body[..]), (206, &content[1_000_000..1_000_010]), "{head}");
+    assert!(head.contains("bytes 1000000-1000009/3000000"), "{head}");
+    assert_eq!(get(&by_viewer, "Range: bytes=3000000-\r\n").0, 416);
+    assert_eq!(get(&by_viewer.replace("image%2Fpng", "text%2Fhtml"), "").0, 403);
+    let unknown = wanted.replace(&hash[10..20], "0000000000");
+    assert_eq!(ask("download", Some("t1"), &unknown).0, 404);
+
+    // Bringing one.
+    let fresh = noise(2, 500_000);
+    fs::write(dir.join("fresh"), &fresh).expect("it writes");
+    let name = hash_of(&lastword(dir, &["files", "put", "fresh", "--data", "elsewhere"]).ok());
+    let offered = format!(
+        r#"{{"workspace_id":"main","hash":"{name}","mime_type":"image/png","size_bytes":500000}}"#
+    );
+    assert_eq!(ask("upload", Some("t2"), &offered).0, 403, "a viewer brings none");
+    let (status, answer) = ask("upload", Some("t1"), &offered);
+    assert_eq!((status, &answer["method"]), (200, &"PUT".into()), "{answer}");
+    let to = path(&answer);
+    let bring = |to: &str, mime: &str, body: &[u8]| {
+        let len = body.len();
+        let head =
+            format!("PUT {to} HTTP/1.1\r\nContent-Type: {mime}\r\nContent-Length: {len}\r\n");
+        http(&address, &head, body).0
+    };
+    assert_eq!(bring(&to, "text/html", &fresh), 422, "another type than was signed");
+    assert_eq!(bring(&to, "image/png", &fresh[1..]), 422, "another length");
+    assert_eq!(bring(&to, "image/png", &noise(3, 500_000)), 422, "another file");
+    assert_eq!(bring(&by_viewer, "image/png", &fresh), 403, "a URL to read by");
+    assert_eq!(bring(&to, "image/png", &fresh), 200);
+    let get_args = ["files", "get", &name, "--data", "b", "--out", "fresh.b"];
+    lastword(dir, &[&get_args[..], &link].concat()).ok();
+    assert!(fs::read(dir.join("fresh.b")).expect("it is there") == fresh);
+
+    members("t1, ann, main, owner\n");
+    lastword(dir, &["admin", "members", "--data", "srv"]).ok();
+    assert_eq!(get(&by_viewer, "").0, 403, "bob is no member any more");
+}

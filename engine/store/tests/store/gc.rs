@@ -84,7 +84,7 @@ impl World {
             staged_ms: DAY,
             grace_ms: DAY,
             force: true,
-            forgets: false,
+            forgotten_at: None,
         }
     }
 

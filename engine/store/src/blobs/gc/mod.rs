@@ -45,8 +45,9 @@ pub struct GcSettings {
     pub grace_ms: i64,
     /// Go on also if more than a tenth of everything would go.
     pub force: bool,
-    /// The workspace is forgotten: whatever names its files does not count.
-    pub forgets: bool,
+    /// The workspace was forgotten at this position of the log: whatever names its files does not
+    /// count, and those that were stored before go.
+    pub forgotten_at: Option<u64>,
 }
 
 /// What becomes of a file, and why.
@@ -151,7 +152,8 @@ impl GcRun {
     /// of chunks cannot be read, since nobody knows then what is needed, [`BlobError::Folded`],
     /// [`BlobError::TooMuchGarbage`].
     pub fn mark(self) -> Result<GcPlan, BlobError> {
-        let named = if self.settings.forgets { BTreeSet::new() } else { self.named()? };
+        let forgets = self.settings.forgotten_at.is_some();
+        let named = if forgets { BTreeSet::new() } else { self.named()? };
         let (files, totals) = (Vec::new(), GcTotals::default());
         let force = self.settings.force;
         let mut plan = GcPlan {
@@ -216,7 +218,10 @@ impl GcPlan {
             Ok(())
         })?;
         for (stored, condemned) in found {
-            let is_named = named.contains(&stored.blob.sha256);
+            let is_named = match settings.forgotten_at {
+                Some(position) => stored.touched >= position,
+                None => named.contains(&stored.blob.sha256),
+            };
             let fate = match condemned {
                 None if is_named => Fate::Named,
                 None if !is_over(stored.time_ms, staged_ms) => Fate::JustStored,
@@ -319,7 +324,7 @@ impl GcPlan {
 
     /// Takes in a frame that came since.
     pub(crate) fn look_at(&mut self, payload: &[u8]) {
-        if !self.run.settings.forgets {
+        if self.run.settings.forgotten_at.is_none() {
             mentions::gather(payload, &mut self.named_since);
         }
     }
