@@ -102,7 +102,7 @@ pub(crate) fn clear_stored(
     let generation = read::meta(newest, workspace)?.generation;
     let row = read::row(newest, &keys::row_key(workspace, generation, &table, &key))?;
     let schema = read::schema(newest, workspace)?.unwrap_or_default();
-    if !files::says_storage(&schema) || !row.is_some_and(|stored| !stored.row.deleted) {
+    if !files::says_storage(&schema) || row.is_none_or(|stored| stored.row.deleted) {
         return Ok(());
     }
     let remove = STORAGE_FIELDS.map(String::from).into();

@@ -1,6 +1,6 @@
 //! `files put`: one file, several, or all that are in directories.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Component, Path, PathBuf};
@@ -132,7 +132,7 @@ fn store_all(args: &FilesPut, session: &Session) -> Result<Stored, Failure> {
                 left.extend(found);
                 continue;
             }
-            Ok(None) => match known.find(&path, &name) {
+            Ok(None) => match known.find(&path) {
                 Ok(Some((hash, size))) => {
                     stored.files += 1;
                     print(args, (&hash, &name), (size, 0), None)?;
@@ -245,10 +245,12 @@ fn print(
     Ok(())
 }
 
-/// Files that are here and have a record, by name and length: one that is the same still needs no
-/// more than its hash.
+/// Files that are here and have a record: one that is the same needs no more than its hash.
 #[derive(Debug, Default)]
-struct Known(BTreeMap<(String, u64), Vec<BlobHash>>);
+struct Known {
+    sizes: BTreeSet<u64>,
+    hashes: BTreeSet<String>,
+}
 
 impl Known {
     /// None if anything of what is stored is damaged: storing files again makes it whole.
@@ -259,22 +261,23 @@ impl Known {
             return Ok(known);
         }
         for file in files.list()? {
-            if let (true, false, Ok(hash)) =
-                (file.is_here, file.is_deleted, BlobHash::read(&file.hash))
-            {
-                known.0.entry((file.name, file.size_bytes)).or_default().push(hash);
+            if file.is_here && !file.is_deleted {
+                known.sizes.insert(file.size_bytes);
+                known.hashes.insert(file.hash);
             }
         }
         Ok(known)
     }
 
-    /// The file at a path and its length, if all of it is here under that name.
-    fn find(&self, path: &Path, name: &str) -> Result<Option<(BlobHash, u64)>, Failure> {
-        if self.0.is_empty() {
+    /// The file at a path and its length, if all of it is here.
+    fn find(&self, path: &Path) -> Result<Option<(BlobHash, u64)>, Failure> {
+        if self.sizes.is_empty() {
             return Ok(None);
         }
         let (mut file, len) = open(path)?;
-        let Some(hashes) = self.0.get(&(name.to_owned(), len)) else { return Ok(None) };
+        if !self.sizes.contains(&len) {
+            return Ok(None);
+        }
         let (mut sha256, mut buffer) = (Sha256::new(), vec![0; READ_BYTES.min(len as usize + 1)]);
         loop {
             match file.read(&mut buffer).map_err(|error| at(path, &error))? {
@@ -283,7 +286,7 @@ impl Known {
             }
         }
         let hash = BlobHash::Sha256(sha256.finalize().into());
-        Ok(hashes.contains(&hash).then_some((hash, len)))
+        Ok(self.hashes.contains(&hash.to_string()).then_some((hash, len)))
     }
 }
 

@@ -23,8 +23,8 @@ pub(crate) struct Round {
     pub(crate) restored_bytes: f64,
 }
 
-/// One tool, with its store in `dir`. What it writes back goes into `out`, which should be in memory:
-/// what ext4 takes for a new file is more the more files were deleted in the minutes before.
+/// One tool, with its store in `dir`. What it writes back goes into `out`, which should be in
+/// memory: ext4 takes longer for a new file after others were deleted.
 pub(crate) fn play(tool: Tool, data: &Data, dir: &Path, out: &Path) -> Result<Round> {
     let repo = dir.join("repo");
     fs::create_dir_all(dir)?;

@@ -2,6 +2,7 @@
 //! decided it, beside the same with nothing else to do. The slices take turns, so the disk is the
 //! same for both.
 
+use std::io::Write;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -69,7 +70,7 @@ pub(crate) fn files(args: &FilesArgs) -> Result<()> {
             busy.push(loaded);
         }
     }
-    print!("{}", report(&idle, &busy, args).text());
+    write!(std::io::stdout(), "{}", report(&idle, &busy, args).text())?;
     Ok(())
 }
 

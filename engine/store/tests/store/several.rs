@@ -103,7 +103,8 @@ fn a_file_that_fails_takes_no_other_with_it() {
     assert_eq!(get(&store, &again).unwrap(), bad);
 }
 
-/// I31. Once the disk has failed, nothing more is said of what was read: its chunks are in no frame.
+/// I31. Once the disk has failed, nothing more is said of what was read: its chunks are in no
+/// frame.
 #[test]
 fn a_disk_that_fails_ends_all() {
     let disk = MemoryDisk::new(4 << 10);
