@@ -253,10 +253,11 @@ impl World {
             }),
         };
         // Open: a row that a restore lost may have been folded into a base before.
-        let folded = |error: &Error| match error {
-            Error::DeadLetterGone { .. } => true,
-            Error::Store(StoreError::OutOfRange { .. }) => true,
-            _ => false,
+        let folded = |error: &Error| {
+            matches!(
+                error,
+                Error::DeadLetterGone { .. } | Error::Store(StoreError::OutOfRange { .. })
+            )
         };
         if wrote.as_ref().is_err_and(folded) {
             self.reach.count("dead letters whose rows were folded away", 1);
