@@ -65,11 +65,11 @@ mod tests {
         assert_eq!(pace.wait(20, 1 << 30, at(2)), Duration::ZERO);
         // A record: from here on 16 MiB a second.
         assert_eq!(pace.wait(21, 1 << 30, at(3)), Duration::ZERO);
-        let came = (1 << 30) + BESIDE_RECORDS / 10;
-        assert_eq!(pace.wait(21, came, at(23)), Duration::from_millis(80));
-        assert_eq!(pace.wait(22, came, at(103)), Duration::ZERO);
+        let came = (1 << 30) + BESIDE_RECORDS / 8;
+        assert_eq!(pace.wait(21, came, at(23)), Duration::from_millis(105));
+        assert_eq!(pace.wait(22, came, at(128)), Duration::ZERO);
         let much = came + BESIDE_RECORDS;
-        assert_eq!(pace.wait(22, much, at(104)), LONGEST_WAIT);
-        assert_eq!(pace.wait(22, much, at(1104)), Duration::ZERO, "a second after the last");
+        assert_eq!(pace.wait(22, much, at(129)), LONGEST_WAIT);
+        assert_eq!(pace.wait(22, much, at(1129)), Duration::ZERO, "a second after the last");
     }
 }
