@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::{Key, TableName, WorkspaceName};
+#[cfg(feature = "net")]
 use lastword_core::protocol::Role;
 use lastword_core::row::Row;
 use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS, Schema};

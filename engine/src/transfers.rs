@@ -67,6 +67,7 @@ impl Transfer {
     }
 
     /// True while it is to be carried.
+    #[cfg(feature = "net")]
     pub(crate) fn is_pending(&self) -> bool {
         matches!(self.state, TransferState::Queued | TransferState::Running)
     }

@@ -164,7 +164,7 @@ mod tests {
     /// All promises, over as many seeds as a test has time for.
     #[test]
     fn seeds_pass() {
-        assert!(seeds((0, 120), 2, Failures::Name));
+        assert!(seeds((0, 300), 2, Failures::Name));
     }
 
     /// What was found once stays fixed.
