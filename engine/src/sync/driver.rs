@@ -428,8 +428,13 @@ impl Driver {
                 }
                 Output::Status { workspace, status } => {
                     self.unable.tell(&self.db.inner.hooks, &workspace, &status);
+                    // Carriers look at the kind of it alone, and it moves with every change.
+                    let kind = std::mem::discriminant(&status);
+                    let is_other = kind != std::mem::discriminant(&self.board.status(&workspace));
                     self.board.set(&workspace, status);
-                    self.db.inner.transfers.ring();
+                    if is_other {
+                        self.db.inner.transfers.ring();
+                    }
                 }
                 Output::ReadOutbox { workspace, after, max } => {
                     let batches = replicator::read_outbox(
