@@ -70,6 +70,8 @@ struct Inner {
     max_records: Arc<AtomicU64>,
     policy: Arc<Mutex<Option<Arc<PushPolicy>>>>,
     files: Arc<FileQuota>,
+    /// Batches that came to be decided since it was opened: transfers give way to them.
+    records: Arc<AtomicU64>,
     uploads: Mutex<Option<Arc<UploadPolicy>>>,
 }
 
@@ -116,6 +118,7 @@ impl Authority {
             max_records,
             policy,
             files,
+            records: Arc::default(),
             uploads,
         };
         Ok(Self { inner: Arc::new(inner) })
@@ -219,6 +222,10 @@ impl Authority {
     pub(crate) fn may_upload(&self, request: &UploadRequest<'_>) -> Result<()> {
         let policy = self.inner.uploads.lock().unwrap_or_else(PoisonError::into_inner).clone();
         policy.map_or(Ok(()), |policy| upload_policy::ruled(&*policy, request))
+    }
+
+    pub(crate) fn records(&self) -> &Arc<AtomicU64> {
+        &self.inner.records
     }
 
     pub(crate) fn file_quota(&self) -> &Arc<FileQuota> {
@@ -369,6 +376,7 @@ impl Authority {
         done: impl FnOnce(Result<PushAnswer>) + Send + 'static,
     ) -> Result<()> {
         let bytes = batch.ops.iter().map(Op::size_bytes).sum();
+        self.inner.records.fetch_add(1, Ordering::Relaxed);
         let queued = Queued::new(user, batch, gate);
         let members = Arc::clone(&self.inner.members);
         let max_records = Arc::clone(&self.inner.max_records);

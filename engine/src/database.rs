@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,6 +61,8 @@ pub(crate) struct DatabaseInner {
     pub(crate) last_hlc: Arc<Mutex<Hlc>>,
     pub(crate) environment: Arc<dyn Environment>,
     pub(crate) transfers: TransferBoard,
+    /// Writes of the app in this process: transfers give way to them.
+    pub(crate) records: Arc<AtomicU64>,
     /// Drawn when it first connects: every connection of this process is of one store.
     #[cfg(feature = "net")]
     pub(crate) nonce: Mutex<Option<[u8; 16]>>,
@@ -241,6 +244,7 @@ impl Builder {
                 last_hlc: Arc::default(),
                 environment,
                 transfers: TransferBoard::default(),
+                records: Arc::default(),
                 #[cfg(feature = "net")]
                 nonce: Mutex::default(),
                 #[cfg(feature = "net")]

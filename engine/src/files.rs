@@ -7,6 +7,7 @@
 
 use std::io::{self, Read};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::{Key, TableName, WorkspaceName};
@@ -217,7 +218,9 @@ impl Files {
     #[cfg(feature = "net")]
     pub(crate) fn upload_missing(&self) -> Result<()> {
         let meta = read::meta(&*self.ws.database().view(), self.ws.name())?;
-        if meta.role == Some(Role::Viewer) {
+        let schema = schema_of(&*self.ws.database().view(), self.ws.name())?;
+        // Where the server does not say what it has, everything would seem to be missing.
+        if meta.role == Some(Role::Viewer) || !says_storage(&schema) {
             return Ok(());
         }
         for file in self.list()? {
@@ -479,6 +482,10 @@ impl Files {
 
     pub(crate) fn writer(&self) -> &Arc<Writer> {
         &self.ws.database().inner.writer
+    }
+
+    pub(crate) fn records(&self) -> &Arc<AtomicU64> {
+        &self.ws.database().inner.records
     }
 
     pub(crate) fn workspace(&self) -> &Workspace {

@@ -1,6 +1,7 @@
 //! A workspace of a database: reads and writes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
@@ -138,6 +139,9 @@ impl Workspace {
                 }
                 appended
             }))?;
+            if !options.quiet {
+                inner.records.fetch_add(1, Ordering::Relaxed);
+            }
             let workspace = self.name.clone();
             if queues && !matches!(appended, Appended::Moved) {
                 inner.transfers.ring();

@@ -6,7 +6,7 @@ use lastword_core::hash::BlobHash;
 use lastword_core::protocol::{FileMessage, FileRefusal};
 use lastword_store::{BlobError, read};
 
-use super::receiving::{Receiving, Records};
+use super::receiving::Receiving;
 use crate::error::Error;
 use crate::file_frames;
 use crate::files::Files;
@@ -206,10 +206,7 @@ pub fn download(
         return Err(unexpected());
     }
     files.check_size(blob.size)?;
-    // Not the end of the log: how far the transfer is stands there, too.
-    let records: Records =
-        |view, workspace| read::meta(view, workspace).map_or(0, |meta| meta.written);
-    let (blobs, writer) = (files.blobs()?, files.writer());
+    let (blobs, writer, records) = (files.blobs()?, files.writer(), files.records());
     let mut receiving = Receiving::new(&blobs, writer, &workspace, blob, records);
     talk.progress.total_bytes = blob.size;
     if let Err(ending) = receive_all(&mut talk, &mut receiving) {

@@ -1,6 +1,7 @@
 //! The receiving side, the same on a device that downloads and on the server of an upload.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Instant;
 
 use lastword_core::hash::ChunkId;
@@ -9,7 +10,7 @@ use lastword_core::limits::MAX_WANTED_CHUNKS;
 use lastword_core::manifest::Blob;
 use lastword_store::blobs::{Blobs, Receive, Received};
 use lastword_store::payload::BlobsFrame;
-use lastword_store::{BlobError, Store, View, read};
+use lastword_store::{BlobError, Store, read};
 
 use super::pace::Pace;
 use crate::error::Result;
@@ -33,12 +34,8 @@ pub(super) struct Receiving {
     receive: Receive,
     writer: Arc<Writer>,
     workspace: WorkspaceName,
-    records: Records,
     pace: Pace,
 }
-
-/// A number that changes whenever records are written.
-pub(super) type Records = fn(&View, &WorkspaceName) -> u64;
 
 impl Receiving {
     pub(super) fn new(
@@ -46,11 +43,11 @@ impl Receiving {
         writer: &Arc<Writer>,
         workspace: &WorkspaceName,
         blob: Blob,
-        records: Records,
+        records: &Arc<AtomicU64>,
     ) -> Self {
         let receive = Receive::new(blobs, workspace, blob);
-        let pace = Pace::new(records(&writer.view(), workspace), Instant::now());
-        Self { receive, writer: Arc::clone(writer), workspace: workspace.clone(), records, pace }
+        let pace = Pace::new(Arc::clone(records), Instant::now());
+        Self { receive, writer: Arc::clone(writer), workspace: workspace.clone(), pace }
     }
 
     pub(super) fn here_bytes(&self) -> u64 {
@@ -85,9 +82,8 @@ impl Receiving {
         if self.receive.is_due() {
             self.save()?;
         }
-        let records = (self.records)(&self.writer.view(), &self.workspace);
-        let came = self.receive.received_bytes();
-        std::thread::sleep(self.pace.wait(records, came, Instant::now()));
+        // This thread has nothing else to do: what else comes waits in the socket.
+        std::thread::sleep(self.pace.wait(self.receive.received_bytes(), Instant::now()));
         Ok(is_wanted)
     }
 
@@ -130,9 +126,7 @@ impl Receiving {
     /// Makes durable what came, so that it need not come again.
     pub(super) fn save(&mut self) -> Result<()> {
         let received = self.receive.take()?;
-        file_frames::append(&self.writer, received.frames.clone())?;
-        self.pace.wrote((self.records)(&self.writer.view(), &self.workspace));
-        Ok(())
+        file_frames::append(&self.writer, received.frames.clone())
     }
 
     /// A chunk that is here and not what was written is noted, so that the next attempt asks for

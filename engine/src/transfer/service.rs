@@ -223,7 +223,7 @@ impl FileService {
             UploadRequest { workspace: workspace_name, user, hash, size_bytes, mime_type, name };
         self.authority.may_upload(&request)?;
         let (blobs, writer) = (self.authority.blobs()?, self.authority.writer());
-        let receiving = Receiving::new(&blobs, writer, &workspace, blob, |view, _| view.position());
+        let receiving = Receiving::new(&blobs, writer, &workspace, blob, self.authority.records());
         Ok(Upload { workspace, blob, receiving, _room: room })
     }
 
