@@ -9,9 +9,9 @@ use std::process::Stdio;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Instant;
 
-use lastword::{BlobHash, Direction, TransferState, Workspace};
+use lastword::{BlobHash, Direction, TransferState, Workspace, hook};
 
-use crate::common::{Device, PATIENCE, Server, command, lastword};
+use crate::common::{Device, LIMIT, PATIENCE, Server, command, lastword};
 
 /// Length of the file that goes through kills, in MiB.
 fn size_mib() -> usize {
@@ -387,4 +387,51 @@ fn files_are_read_and_brought_by_signed_urls() {
     members("t1, ann, main, owner\n");
     lastword(dir, &["admin", "members", "--data", "srv"]).ok();
     assert_eq!(get(&by_viewer, "").0, 403, "bob is no member any more");
+}
+
+/// R9.1, R9.2: an app hears of a file before it goes and once it is there, and what it says against
+/// one is the error of the transfer, before any byte of it goes.
+#[test]
+fn an_app_judges_uploads_and_hears_of_transfers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = Server::start(&folder.path().join("srv"));
+    let mut device = Device::open(&folder.path().join("a"));
+    let stage = |content: &[u8], name| {
+        device.ws.files().stage_from(content, name, &mut |_| {}).expect("it is stored")
+    };
+    let (good, bad) = (stage(b"good", "good.txt"), stage(b"bad", "bad.txt"));
+    let hooks = device.db.hooks();
+    hooks.filter(hook::UPLOAD_POLICY, |file: &hook::Carrying| match file.name.as_str() {
+        "bad.txt" => Err(format!("no {} here", file.name)),
+        _ => Ok(()),
+    });
+    let (told, heard) = std::sync::mpsc::channel();
+    let told = Mutex::new(told);
+    let tell =
+        Arc::new(move |what: String| told.lock().expect("no panic").send(what).expect("heard"));
+    let (before, after) = (Arc::clone(&tell), tell);
+    let begun = move |file: &hook::Carrying| before(format!("before {}", file.name));
+    hooks.action(hook::UPLOAD_BEFORE, begun).expect("a thread");
+    let ended = move |file: &hook::Carried| after(format!("after {}", file.size_bytes));
+    hooks.action(hook::UPLOAD_AFTER, ended).expect("a thread");
+    for staged in [&bad, &good] {
+        device.ws.write(|tx| tx.attach(staged, "text/plain")).expect("the write is durable");
+    }
+    device.connect(&server.url, "ann");
+    wait_for_end(&device.ws, Direction::Upload, &good.hash());
+    let next = || heard.recv_timeout(LIMIT).expect("an event");
+    assert_eq!([next(), next()], ["before good.txt", "after 4"]);
+    let until = Instant::now() + LIMIT;
+    loop {
+        let view = device.ws.read().expect("the store reads");
+        let row = device.ws.files().transfer(Direction::Upload, &bad.hash()).expect("it reads");
+        let row = row.expect("it has not ended well");
+        if row.state == TransferState::Failed {
+            assert_eq!(row.last_error.as_deref(), Some("no bad.txt here"));
+            break;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        assert!(device.ws.wait_after(&view, Some(left)), "stuck: {row:?}");
+    }
+    assert!(heard.try_recv().is_err(), "nothing is told of what was refused");
 }
