@@ -326,7 +326,7 @@ impl Database {
         self.inner.hooks.close();
         let closed = self.inner.writer.close();
         self.inner.watchers.close();
-        self.inner.transfers.ring();
+        self.inner.transfers.ask();
         self.inner.receipts.close();
         closed
     }

@@ -219,16 +219,27 @@ impl Change {
 /// on: each transfer has one carrier, however many connections there are.
 #[derive(Debug, Default)]
 pub(crate) struct TransferBoard {
-    rung: Mutex<u64>,
+    bell: Mutex<Bell>,
     changed: Condvar,
     #[cfg(feature = "net")]
     claimed: Mutex<BTreeSet<(WorkspaceName, Key)>>,
 }
 
+/// How often those who carry were woken.
+#[derive(Debug, Default, Clone, Copy)]
+struct Bell {
+    rung: u64,
+    /// Of those: because rows are others, or can be carried now.
+    asked: u64,
+}
+
 impl TransferBoard {
-    /// Those who carry look again.
-    pub(crate) fn ring(&self) {
-        *lock(&self.rung) += 1;
+    /// Those who carry look at the rows again.
+    pub(crate) fn ask(&self) {
+        let mut bell = lock(&self.bell);
+        bell.rung += 1;
+        bell.asked += 1;
+        drop(bell);
         self.changed.notify_all();
     }
 }
@@ -237,13 +248,18 @@ impl TransferBoard {
 impl TransferBoard {
     /// How often it was rung.
     pub(crate) fn rung(&self) -> u64 {
-        *lock(&self.rung)
+        lock(&self.bell).rung
+    }
+
+    /// How often somebody has asked for a look at the rows.
+    pub(crate) fn asked(&self) -> u64 {
+        lock(&self.bell).asked
     }
 
     /// Waits until it is rung after `heard`, or for `timeout`.
     pub(crate) fn wait_after(&self, heard: u64, timeout: Duration) {
-        let rung = lock(&self.rung);
-        let waited = self.changed.wait_timeout_while(rung, timeout, |rung| *rung == heard);
+        let bell = lock(&self.bell);
+        let waited = self.changed.wait_timeout_while(bell, timeout, |bell| bell.rung == heard);
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -255,6 +271,7 @@ impl TransferBoard {
     /// Lets a transfer go.
     pub(crate) fn release(&self, workspace: &WorkspaceName, key: &Key) {
         lock(&self.claimed).remove(&(workspace.clone(), key.clone()));
-        self.ring();
+        lock(&self.bell).rung += 1;
+        self.changed.notify_all();
     }
 }

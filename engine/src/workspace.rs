@@ -144,7 +144,7 @@ impl Workspace {
             }
             let workspace = self.name.clone();
             if queues && !matches!(appended, Appended::Moved) {
-                inner.transfers.ring();
+                inner.transfers.ask();
             }
             return Ok(match appended {
                 Appended::Moved => continue,

@@ -5,7 +5,7 @@
 //! looks into it whether to go on, and deletes it at the end. So whatever ends this process, the
 //! next one finds what is left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -41,7 +41,6 @@ const IDLE_LIMIT: Duration = Duration::from_secs(30);
 const FAILED_WAIT: Duration = Duration::from_secs(5);
 /// Shortest and longest wait before a transfer is tried again, in milliseconds.
 const RETRY_MS: (u64, u64) = (500, 60_000);
-const LONGEST_RETRY_MS: i64 = 60_000;
 
 /// The carriers of one connection to a server. They begin once a workspace is attached.
 pub(super) struct Carriers {
@@ -59,13 +58,25 @@ struct Shared {
     /// Workspaces whose files are carried, and whether it was looked for what the server lacks.
     attached: Mutex<BTreeMap<WorkspaceName, bool>>,
     stop: watch::Sender<bool>,
+    queue: Mutex<Queue>,
+}
+
+/// What was due when the rows were looked at.
+#[derive(Default)]
+struct Queue {
+    /// How often a look had been asked for.
+    asked: Option<u64>,
+    due: VecDeque<(Files, Transfer)>,
+    /// When the next row is due, if nobody asks before.
+    wait: Duration,
 }
 
 impl Carriers {
     pub(super) fn new(db: Database, remote: Remote, board: Arc<Board>) -> Self {
         let (attached, carried) = (Mutex::default(), Mutex::default());
         let (stop, _) = watch::channel(false);
-        let shared = Arc::new(Shared { db, remote, board, attached, carried, stop });
+        let queue = Mutex::default();
+        let shared = Arc::new(Shared { db, remote, board, attached, carried, stop, queue });
         Self { shared, threads: Mutex::default() }
     }
 
@@ -82,7 +93,7 @@ impl Carriers {
             threads.push(thread);
         }
         drop(threads);
-        self.shared.db.inner.transfers.ring();
+        self.shared.db.inner.transfers.ask();
         Ok(())
     }
 
@@ -102,7 +113,7 @@ impl Carriers {
     /// Ends what is under way; rows stay, and the next connection goes on with them.
     pub(super) fn stop(&self) {
         self.shared.stop.send_replace(true);
-        self.shared.db.inner.transfers.ring();
+        self.shared.db.inner.transfers.ask();
         for thread in std::mem::take(&mut *lock(&self.threads)) {
             if thread.join().is_err() {
                 tracing::error!("a thread that carries files panicked");
@@ -157,8 +168,9 @@ impl<'a> Claimed<'a> {
 
     /// Takes the row away.
     fn end(&self) -> Result<()> {
-        let table = transfers::table();
-        let gone = self.files.workspace().write(|tx| tx.delete_record(&table, &self.key));
+        let (table, quiet) = (transfers::table(), WriteOptions { quiet: true, ..<_>::default() });
+        let workspace = self.files.workspace();
+        let gone = workspace.write_with(quiet, |tx| tx.delete_record(&table, &self.key));
         match gone {
             Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(error),
@@ -229,28 +241,15 @@ impl Shared {
         )
     }
 
-    /// Takes on the first transfer that is due and that nobody has.
+    /// Takes on the next transfer that is due and that nobody has. The rows are looked at when
+    /// somebody asked for it or all that were due are taken on, not for each transfer.
     fn next(&self) -> Result<Next<'_>> {
-        let now_ms = self.db.inner.environment.now_ms();
-        let mut due = Vec::new();
-        let mut wait_ms = i64::try_from(IDLE_LIMIT.as_millis()).unwrap_or(i64::MAX);
-        let attached: Vec<WorkspaceName> = lock(&self.attached).keys().cloned().collect();
-        for name in &attached {
-            let files = Workspace::new(self.db.clone(), name.clone()).files();
-            self.look_for_missing(name, &files)?;
-            if !self.is_reached(name) {
-                continue;
-            }
-            for transfer in files.transfers()?.into_iter().filter(Transfer::is_pending) {
-                match transfer.retry_ms.saturating_sub(now_ms) {
-                    // A clock that was set back must not put it off for ever.
-                    left if (1..=LONGEST_RETRY_MS).contains(&left) => wait_ms = wait_ms.min(left),
-                    _ => due.push((transfer.rank, transfer.queued_ms, files.clone(), transfer)),
-                }
-            }
+        let asked = self.db.inner.transfers.asked();
+        let mut queue = lock(&self.queue);
+        if queue.asked != Some(asked) || queue.due.is_empty() {
+            *queue = self.look(asked)?;
         }
-        due.sort_by_key(|(rank, queued_ms, ..)| (*rank, *queued_ms));
-        for (_, _, files, transfer) in due {
+        while let Some((files, transfer)) = queue.due.pop_front() {
             let Ok(hash @ BlobHash::Sha256(sha256)) = BlobHash::read(&transfer.hash) else {
                 continue;
             };
@@ -264,7 +263,32 @@ impl Shared {
                 }
             }
         }
-        Ok(Next::Wait(Duration::from_millis(u64::try_from(wait_ms).unwrap_or(0))))
+        Ok(Next::Wait(queue.wait))
+    }
+
+    /// What is due in the rows of every workspace that the server serves.
+    fn look(&self, asked: u64) -> Result<Queue> {
+        let now_ms = self.db.inner.environment.now_ms();
+        let (mut due, mut wait) = (Vec::new(), IDLE_LIMIT);
+        let attached: Vec<WorkspaceName> = lock(&self.attached).keys().cloned().collect();
+        for name in &attached {
+            let files = Workspace::new(self.db.clone(), name.clone()).files();
+            self.look_for_missing(name, &files)?;
+            if !self.is_reached(name) {
+                continue;
+            }
+            for transfer in files.transfers()?.into_iter().filter(Transfer::is_pending) {
+                match u64::try_from(transfer.retry_ms.saturating_sub(now_ms)).unwrap_or(0) {
+                    // A clock that was set back must not put it off for ever.
+                    left if (1..=RETRY_MS.1).contains(&left) => {
+                        wait = wait.min(Duration::from_millis(left));
+                    }
+                    _ => due.push((files.clone(), transfer)),
+                }
+            }
+        }
+        due.sort_by_key(|(_, transfer)| (transfer.rank, transfer.queued_ms));
+        Ok(Queue { asked: Some(asked), due: due.into(), wait })
     }
 
     /// Once for each time that a workspace is attached and caught up: what is here, and not at the

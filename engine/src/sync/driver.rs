@@ -433,7 +433,7 @@ impl Driver {
                     let is_other = kind != std::mem::discriminant(&self.board.status(&workspace));
                     self.board.set(&workspace, status);
                     if is_other {
-                        self.db.inner.transfers.ring();
+                        self.db.inner.transfers.ask();
                     }
                 }
                 Output::ReadOutbox { workspace, after, max } => {
