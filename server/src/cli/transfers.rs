@@ -11,6 +11,8 @@ use super::session::{Connection, Session};
 
 /// How long a transfer that cannot go on is waited for, unless the user said otherwise.
 const OUTAGE: Duration = Duration::from_secs(60);
+/// How long rows are waited for that say what the server has.
+const ROWS_WAIT: Duration = Duration::from_secs(1);
 /// How often the wait looks up to show its progress.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -36,7 +38,24 @@ pub(super) fn wait_uploads(
     for transfer in session.ws.files().transfers()? {
         uploaded.remove(&transfer.hash);
     }
+    wait_rows(session, &uploaded)?;
     Ok(uploaded.len() as u64)
+}
+
+/// Waits a moment for the rows to say what is at the server: that comes in the stream of records,
+/// and whoever lists the files next should read it.
+fn wait_rows(session: &Session, uploaded: &BTreeSet<String>) -> Result<(), Failure> {
+    let begun = Instant::now();
+    while begun.elapsed() < ROWS_WAIT {
+        let view = session.ws.read()?;
+        let files = session.ws.files().list()?;
+        if files.iter().all(|file| file.is_uploaded || !uploaded.contains(&file.hash)) {
+            break;
+        }
+        // A page is a write, so it wakes.
+        let _ = session.ws.wait_after(&view, Some(LOOK));
+    }
+    Ok(())
 }
 
 /// Downloads a file, or what of it is damaged, and waits until it is here.

@@ -195,9 +195,17 @@ fn an_upload_survives_a_server_that_is_killed() {
     let up = counter.passed().up;
     // A killed server has what it said was stored: 8 MiB may be lost, 4 MiB were on their way.
     assert!(up <= size + (16 << 20), "{up} bytes went up for a file of {size}");
-    device.caught_up();
-    let listed = device.ws.files().list().expect("the store reads");
-    assert!(listed[0].is_uploaded, "{listed:?}");
+    // The server says so in the row, which comes in the stream.
+    let until = Instant::now() + LIMIT;
+    loop {
+        let view = device.ws.read().expect("the store reads");
+        let listed = device.ws.files().list().expect("the store reads");
+        if listed[0].is_uploaded {
+            break;
+        }
+        let left = until.saturating_duration_since(Instant::now());
+        assert!(device.ws.wait_after(&view, Some(left)), "{listed:?}");
+    }
     // Evicted, its room is free, and it comes back on demand.
     device.ws.files().evict(&staged.hash()).expect("the server has it");
     assert!(device.ws.files().open(&staged.hash()).is_err());
