@@ -11,7 +11,7 @@ use lastword::store::keys::{self, StoredRow};
 use lastword::store::read;
 use lastword::store::{KeyRange, StoreError, View};
 
-use crate::act::LOCAL;
+use crate::act::stays_here;
 use crate::oracle::{Folded, Kept, Mix, Name, Sums, place};
 
 /// One row.
@@ -108,7 +108,7 @@ impl Known {
 fn seen(row_key: &[u8], value: &[u8], folded: &Folded) -> Result<Option<Seen>, StoreError> {
     let damaged = |what: &str| StoreError::StateDamaged { file: 0, reason: what.to_owned() };
     let name = keys::name_of(row_key).ok_or_else(|| damaged("a key names no record"))?;
-    if name.0.is_reserved() || name.0.as_str() == LOCAL {
+    if name.0.is_reserved() || stays_here(name.0.as_str()) {
         return Ok(None);
     }
     let stored: StoredRow =
