@@ -2,6 +2,8 @@
 
 #[path = "server/common.rs"]
 mod common;
+#[path = "server/archive.rs"]
+mod archive;
 #[path = "server/cli.rs"]
 mod cli;
 #[path = "server/bad_input.rs"]

@@ -416,7 +416,8 @@ pub(super) struct Sync {
 #[derive(Debug, Args)]
 pub(super) struct Import {
     /// File of JSON lines, `-` for stdin. A line is {"table":..,"key":..,"value":{..}}, or with
-    /// "op": "patch" ("set", "remove"), "delete" or "undelete". Bytes are {"$bytes":"<base64>"}
+    /// "op": "patch" ("set", "remove"), "delete" or "undelete". Bytes are {"$bytes":"<base64>"}.
+    /// Also an archive that `lastword export --files` wrote
     pub(super) file: PathBuf,
     /// Most records in one atomic batch
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = batch_size)]
@@ -446,6 +447,13 @@ pub(super) struct Export {
     /// Also print the tables that belong to Lastword
     #[arg(long)]
     pub(super) system: bool,
+    /// Write one archive of records and the files they name, a tar, instead of printing; files that
+    /// are not here are fetched. `lastword import FILE` takes it
+    #[arg(long, value_name = "FILE", conflicts_with = "system")]
+    pub(super) files: Option<PathBuf>,
+    /// Leave files out that are not on this device
+    #[arg(long, requires = "files")]
+    pub(super) only_here: bool,
     #[command(flatten)]
     pub(super) store: Store,
     #[command(flatten)]

@@ -13,6 +13,8 @@ mod get;
 mod files;
 mod gc;
 mod recover;
+mod archive;
+mod unpack;
 mod import;
 mod export;
 mod sync;

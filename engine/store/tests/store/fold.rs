@@ -469,8 +469,8 @@ fn used_bytes(dir: &std::path::Path) -> u64 {
 
 /// B6: endless updates of the same records: the log is folded and redb's file does not grow, so the
 /// disk holds less than three times what is live, and less than four times while a fold runs. Of
-/// `LASTWORD_DISK_RECORDS` records with the sizes of a device, or of few with small sizes. Records of
-/// 310 bytes are written anew by checkpoints, of 1,010 bytes in place.
+/// `LASTWORD_DISK_RECORDS` records with the sizes of a device, or of few with small sizes. Records
+/// of 310 bytes are written anew by checkpoints, of 1,010 bytes in place.
 #[cfg(unix)]
 #[test]
 fn endless_updates_take_a_bounded_disk() {
@@ -478,8 +478,8 @@ fn endless_updates_take_a_bounded_disk() {
 }
 
 /// B6: the same in place. Each checkpoint copied a quarter of all pages, which took room for two
-/// checkpoints more; and redb doubles the length of its file, which was taken for growth, so that the
-/// state was made anew after every checkpoint.
+/// checkpoints more; and redb doubles the length of its file, which was taken for growth, so that
+/// the state was made anew after every checkpoint.
 #[cfg(unix)]
 #[test]
 fn endless_updates_in_place_take_a_bounded_disk() {
