@@ -185,12 +185,12 @@ impl FileService {
                 say(reply, found)
             }
             (FileMessage::Object { message, .. }, Some(Current::ToStore(..))) => {
-                self.to_store(message, reply)
+                self.bringing(message, reply)
             }
             (FileMessage::Object { message, .. }, Some(Current::Download(workspace, sha256))) => {
                 let (workspace, sha256) = (workspace.clone(), *sha256);
                 let file = self.at_store(&workspace, sha256)?;
-                self.from_store(&file, message, reply)
+                self.reading(&file, message, reply)
             }
             (
                 FileMessage::Want { transfer, chunks, .. },
@@ -287,7 +287,7 @@ impl FileService {
     }
 
     /// Answers a device that brings a file to an object store.
-    fn to_store(&mut self, message: ObjectMessage, reply: Reply<'_>) -> Answered {
+    fn bringing(&mut self, message: ObjectMessage, reply: Reply<'_>) -> Answered {
         let transfer = self.newest;
         let Some(Current::ToStore(workspace, coming)) = &mut self.current else { return Ok(()) };
         // A device may take long for each part, and its user may go meanwhile.
@@ -321,7 +321,7 @@ impl FileService {
     }
 
     /// Answers a device that reads a file from an object store.
-    fn from_store(&self, file: &ObjectFile, message: ObjectMessage, reply: Reply<'_>) -> Answered {
+    fn reading(&self, file: &ObjectFile, message: ObjectMessage, reply: Reply<'_>) -> Answered {
         let transfer = self.newest;
         match message {
             ObjectMessage::AskUrl { .. } => {

@@ -146,10 +146,11 @@ fn server(args: &Status, authority: &Authority) -> Result<(), Failure> {
             })
             .collect();
         let device = DeviceId::AUTHORITY.to_string();
+        let mut line = json!({ "role": "server", "device": device, "workspaces": list });
         let objects = Kept::all(authority)?;
-        let line = json!({
-            "role": "server", "device": device, "workspaces": list, "objects": objects,
-        });
+        if !objects.is_empty() {
+            line["objects"] = json!(objects);
+        }
         writeln!(out, "{line}")?;
         return Ok(());
     }

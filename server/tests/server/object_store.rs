@@ -79,7 +79,7 @@ fn wrong_bytes_at_a_store_are_found() {
     store.meet("PUT /lastword/ws/main", Way::Spoil);
     let told = linked(dir, &server, "ann", &["files", "put", "doc", "--data", "a"]).ok();
     let hash = hash_of(&told);
-    assert_eq!(store.requests(&["PUT /lastword/ws/main"]).len(), 2, "once more");
+    assert!(store.requests(&["PUT /lastword/ws/main"]).len() >= 2, "it was brought again");
     assert!(fs::read(store.path("main", &hash)).expect("the object") == content);
 
     let mut rotten = content.clone();
