@@ -34,6 +34,7 @@ use crate::history::{self, RecordHistory};
 use crate::judge::House;
 use crate::log::{self, LogLine};
 use crate::members::{self, MemberChange, MemberList};
+use crate::object_stores::ObjectStores;
 use crate::open::{self, OpenOptions, OpenedStore};
 use crate::owned::{self, OwnedFields};
 use crate::push_gate::{PushGate, Queued};
@@ -73,6 +74,7 @@ struct Inner {
     /// Batches that came to be decided since it was opened: transfers give way to them.
     records: Arc<AtomicU64>,
     uploads: Mutex<Option<Arc<UploadPolicy>>>,
+    objects: Arc<ObjectStores>,
 }
 
 /// As many records as anybody wants.
@@ -120,6 +122,7 @@ impl Authority {
             files,
             records: Arc::default(),
             uploads,
+            objects: Arc::default(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -187,7 +190,8 @@ impl Authority {
     /// # Errors
     /// As [`crate::Files::collect`].
     pub fn collect(&self, workspace: &WorkspaceName, options: CollectOptions) -> Result<Collected> {
-        collect::collect(&self.blobs()?, self.writer(), workspace, options, now_ms())
+        let stores = (self.objects(), self.file_quota());
+        collect::collect_all(&self.blobs()?, self.writer(), workspace, stores, options, now_ms())
     }
 
     /// The role of a user in a workspace that is there.
@@ -226,6 +230,10 @@ impl Authority {
 
     pub(crate) fn records(&self) -> &Arc<AtomicU64> {
         &self.inner.records
+    }
+
+    pub(crate) fn objects(&self) -> &Arc<ObjectStores> {
+        &self.inner.objects
     }
 
     pub(crate) fn file_quota(&self) -> &Arc<FileQuota> {

@@ -34,6 +34,12 @@ mod kills;
 mod maintenance;
 #[path = "server/members.rs"]
 mod members;
+#[cfg(unix)]
+#[path = "server/object_store.rs"]
+mod object_store;
+#[cfg(unix)]
+#[path = "server/store_support.rs"]
+mod store_support;
 #[path = "server/origin.rs"]
 mod origin;
 #[path = "server/private.rs"]

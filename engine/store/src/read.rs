@@ -27,7 +27,10 @@ use crate::state::{Direction, KeyRange, Space, StateTxn, View};
 mod blobs;
 mod ended;
 
-pub use blobs::{blob, blob_workspaces, chunk, condemned, pack, packs, visit_blobs, visit_chunks};
+pub use blobs::{
+    blob, blob_workspaces, chunk, condemned, object, pack, packs, visit_blobs, visit_chunks,
+    visit_objects,
+};
 pub use ended::{count_local, deleted_ms};
 
 /// One key and its value.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use super::store_args::StoreArgs;
 use crate::schema_file::Preset;
 
 /// The embedded sync database in which the server has the last word.
@@ -223,6 +224,8 @@ pub(super) enum Admin {
     Backup(Backup),
     /// Have a running server read its file of members again, and tell the devices at once
     Members(Running),
+    /// Ask a running server where it keeps files and how many devices are attached
+    Status(Running),
     /// Have a running server delete a workspace, for everybody and for good
     DeleteWorkspace(DeleteWorkspace),
     /// Have a running server collect what no file needs any more; it does so by itself every day
@@ -339,6 +342,8 @@ pub(super) struct Serve {
     /// Collect what no file needs any more this often, like 6h; 24h by default, 0h never
     #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) gc_every: Option<Duration>,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,
