@@ -8,8 +8,8 @@ use lastword::core::rules::Policy;
 use lastword::core::schema::{Schema, TableSchema};
 use lastword::core::stamp::Decision;
 use lastword::core::value::{Record, Value};
-use lastword::store::Survival;
 use lastword::store::read;
+use lastword::store::{StoreError, Survival};
 use lastword::{Error, MemberList};
 
 use crate::act::{LOCAL, table_name};
@@ -141,17 +141,22 @@ impl World {
         Some(Schema::new(self.wanted.min_app, tables).expect("invariant: a schema"))
     }
 
-    /// Gives the authority its schema and members, as a server does when it starts.
+    /// Gives the authority its schema and members, as a server does when it starts. One that has to
+    /// write a checkpoint first is asked again; one that fails is started again, which comes here.
     pub fn set_up(&mut self) -> Done {
-        let (schema, Some(authority)) = (self.schema(), self.authority.as_mut()) else {
-            return Ok(());
-        };
-        let adopted = schema.map_or(Ok(()), |schema| authority.adopt(schema));
-        match adopted {
-            Ok(()) => self.admit(),
-            Err(error) => self.authority_failed(&error)?,
+        loop {
+            let (schema, Some(authority)) = (self.schema(), self.authority.as_mut()) else {
+                return Ok(());
+            };
+            let Err(error) = schema.map_or(Ok(()), |schema| authority.adopt(schema)) else {
+                self.admit();
+                return Ok(());
+            };
+            self.authority_failed(&error)?;
+            if !matches!(error, Error::Store(StoreError::StateBehind { .. })) || self.full > 0 {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// The authority gets another schema.
