@@ -26,7 +26,7 @@ use crate::read;
 use crate::state::{Apply, PutRow, Space, StateTxn, View};
 
 /// Bytes that most rows fit in, so that the buffer they are encoded in need not grow.
-const ROW_BYTES: usize = 1024;
+const ROW_BYTES: usize = 512;
 
 /// Applies the payloads of [`crate::payload`], and keeps the entries of a replica's indexes.
 #[derive(Debug, Default)]
