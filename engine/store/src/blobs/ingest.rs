@@ -284,9 +284,10 @@ pub(super) fn file_time(
     }
 }
 
-/// Up to when what was stored of a file goes when it is dropped.
+/// Up to when what was stored of a file goes when it is dropped: before it was condemned. Whoever
+/// began to store it since may have begun in that very millisecond.
 pub(super) fn drop_time(stored_ms: i64, condemned: Condemned) -> i64 {
-    stored_ms.max(condemned.time_ms)
+    stored_ms.max(condemned.time_ms.saturating_sub(1))
 }
 
 impl Step {
