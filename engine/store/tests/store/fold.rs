@@ -538,11 +538,9 @@ fn update_endlessly(records: u64, value: usize) {
         }
     }
     let rate = |bytes: u64| bytes as f64 / live as f64;
-    println!(
-        "{records} records: {:.2} of what is live, {:.2} while folding; {folds} folds, {rebuilds} rebuilds",
-        rate(calm),
-        rate(folding)
-    );
+    let (now, then) = (rate(calm), rate(folding));
+    println!("{records} records: {now:.2} of what is live, {then:.2} while folding");
+    println!("{folds} folds, {rebuilds} rebuilds");
     assert!(folds > 5, "{folds}");
     assert!(rebuilds < 5, "{rebuilds}: the file is made anew again and again");
     assert!(calm < 3 * live, "{calm} bytes for {live} live");
