@@ -34,6 +34,7 @@ use crate::history::{self, RecordHistory};
 use crate::judge::House;
 use crate::log::{self, LogLine};
 use crate::members::{self, MemberChange, MemberList};
+use crate::object_stores::ObjectStores;
 use crate::open::{self, OpenOptions, OpenedStore};
 use crate::owned::{self, OwnedFields};
 use crate::push_gate::{PushGate, Queued};
@@ -48,7 +49,7 @@ use crate::view::WorkspaceView;
 use crate::writer::Writer;
 
 /// Called with the new view whenever something was published.
-type Listener = Box<dyn Fn(&Arc<View>) + Send>;
+type Listeners = Arc<Mutex<Vec<Box<dyn Fn(&Arc<View>) + Send>>>>;
 
 /// A store in the role of the authority. Cheap to clone; all clones are the same store. The last
 /// clone that goes closes it.
@@ -60,7 +61,7 @@ pub struct Authority {
 struct Inner {
     opened: OpenedStore,
     writer: Arc<Writer>,
-    listeners: Arc<Mutex<Vec<Listener>>>,
+    listeners: Listeners,
     /// What a new workspace gets.
     schema: Mutex<Option<Arc<Schema>>>,
     /// Who may do what; without it everybody owns everything. The writer replaces and reads it, so
@@ -73,6 +74,7 @@ struct Inner {
     /// Batches that came to be decided since it was opened: transfers give way to them.
     records: Arc<AtomicU64>,
     uploads: Mutex<Option<Arc<UploadPolicy>>>,
+    objects: Arc<ObjectStores>,
 }
 
 /// As many records as anybody wants.
@@ -94,7 +96,7 @@ impl Authority {
     /// As [`Authority::open`].
     pub fn open_with(dir: &Path, keep: Keep) -> Result<Self> {
         let (opened, store) = open::open(dir, &OpenOptions::authority(keep))?;
-        let listeners: Arc<Mutex<Vec<Listener>>> = Arc::default();
+        let listeners: Listeners = Arc::default();
         let told = Arc::clone(&listeners);
         let writer = Writer::start(
             store,
@@ -109,13 +111,8 @@ impl Authority {
     }
 
     /// The authority of a store that `writer` changes.
-    pub(crate) fn over(
-        opened: OpenedStore,
-        writer: Writer,
-        listeners: Arc<Mutex<Vec<Listener>>>,
-    ) -> Self {
-        let (schema, members) = Default::default();
-        let (policy, files, uploads) = Default::default();
+    pub(crate) fn over(opened: OpenedStore, writer: Writer, listeners: Listeners) -> Self {
+        let (schema, members, policy, files, uploads) = Default::default();
         let inner = Inner {
             opened,
             writer: Arc::new(writer),
@@ -127,6 +124,7 @@ impl Authority {
             files,
             records: Arc::default(),
             uploads,
+            objects: Arc::default(),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -194,7 +192,8 @@ impl Authority {
     /// # Errors
     /// As [`crate::Files::collect`].
     pub fn collect(&self, workspace: &WorkspaceName, options: CollectOptions) -> Result<Collected> {
-        collect::collect(&self.blobs()?, self.writer(), workspace, options, now_ms())
+        let stores = (self.objects(), self.file_quota());
+        collect::collect_all(&self.blobs()?, self.writer(), workspace, stores, options, now_ms())
     }
 
     /// The role of a user in a workspace that is there.
@@ -233,6 +232,10 @@ impl Authority {
 
     pub(crate) fn records(&self) -> &Arc<AtomicU64> {
         &self.inner.records
+    }
+
+    pub(crate) fn objects(&self) -> &Arc<ObjectStores> {
+        &self.inner.objects
     }
 
     pub(crate) fn file_quota(&self) -> &Arc<FileQuota> {

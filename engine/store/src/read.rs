@@ -1,9 +1,6 @@
 //! Typed reads of the state: the same functions over a published view, over the writer's newest
 //! state, and inside the application of a frame.
 
-use std::ops::Bound;
-use std::sync::Arc;
-
 use lastword_core::codec::{Decode, DecodeError, from_bytes};
 use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::{MAX_PAGE_ENTRIES, PAGE_BYTES};
@@ -22,119 +19,19 @@ use crate::keys::{
     StoredReset, StoredRow, StoredSurvivor, WorkspaceMeta,
 };
 use crate::payload::{Identity, LocalTables};
-use crate::state::{Direction, KeyRange, Space, StateTxn, View};
+use crate::state::Space;
 
+mod rows;
 mod blobs;
 mod ended;
 
-pub use blobs::{blob, blob_workspaces, chunk, condemned, pack, packs, visit_blobs, visit_chunks};
+pub use blobs::{
+    blob, blob_workspaces, chunk, condemned, object, pack, packs, visit_blobs, visit_chunks,
+    visit_objects,
+};
 pub use ended::{count_local, deleted_ms};
-
-/// One key and its value.
-pub type Pair = (Vec<u8>, Arc<[u8]>);
-
-/// Anything that the state can be read from.
-pub trait ReadState {
-    /// The newest value of one key.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the disk fails or the value is damaged.
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError>;
-
-    /// At most `limit` pairs with keys in `from..to`, ascending, or descending if `reverse`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if the disk fails or a value is damaged.
-    fn range(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError>;
-}
-
-fn collect(scan: crate::state::Scan, limit: usize) -> Result<Vec<Pair>, StoreError> {
-    scan.take(limit).map(|row| row.map(|(key, value)| (key.to_vec(), value))).collect()
-}
-
-fn key_range(from: &[u8], to: &[u8]) -> KeyRange {
-    KeyRange::between(Bound::Included(from), Bound::Excluded(to))
-}
-
-fn direction(reverse: bool) -> Direction {
-    if reverse { Direction::Reverse } else { Direction::Forward }
-}
-
-impl ReadState for View {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
-        View::get(self, space, key)
-    }
-
-    fn range(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
-        collect(self.scan(space, &key_range(from, to), direction(reverse))?, limit)
-    }
-}
-
-impl ReadState for StateTxn<'_> {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Arc<[u8]>>, StoreError> {
-        StateTxn::get(self, space, key)
-    }
-
-    fn range(
-        &self,
-        space: Space,
-        from: &[u8],
-        to: &[u8],
-        reverse: bool,
-        limit: usize,
-    ) -> Result<Vec<Pair>, StoreError> {
-        collect(self.scan(space, &key_range(from, to), direction(reverse))?, limit)
-    }
-}
-
-/// How many pairs one call of [`ReadState::range`] brings where everything is wanted.
-const CHUNK: usize = 512;
-
-/// Gets a key and its value; false ends the visit.
-pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'a;
-
-/// Calls `visit` for every pair with a key in `from..to`, ascending, until it returns false.
-///
-/// # Errors
-/// Those of the state and of `visit`.
-pub fn visit_range<S: ReadState + ?Sized>(
-    state: &S,
-    space: Space,
-    from: &[u8],
-    to: &[u8],
-    visit: &mut Visit<'_>,
-) -> Result<(), StoreError> {
-    let mut from = from.to_vec();
-    loop {
-        let pairs = state.range(space, &from, to, false, CHUNK)?;
-        for (key, value) in &pairs {
-            if !visit(key, value)? {
-                return Ok(());
-            }
-        }
-        match pairs.last() {
-            Some((last, _)) if pairs.len() == CHUNK => {
-                from.clone_from(last);
-                from.push(0);
-            }
-            _ => return Ok(()),
-        }
-    }
-}
+use rows::CHUNK;
+pub use rows::{Pair, ReadState, Visit, visit_range};
 
 /// A stored value that does not decode is damage, with its space and key in the error.
 fn decoded<T: Decode>(space: Space, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
@@ -577,7 +474,8 @@ pub fn changes<S: ReadState + ?Sized>(
     let meta = meta(state, workspace)?;
     let (to, consistent_at, horizon) = (meta.head, Some(meta.head), meta.horizon);
     let mut page = ChangesPage { to, consistent_at, entries: Vec::new(), horizon };
-    let schema = schema(state, workspace)?.unwrap_or_default();
+    // Read when there is a row to judge: most who ask have everything.
+    let mut known: Option<Schema> = None;
     let from = keys::numbered(workspace, after.saturating_add(1));
     let end = keys::prefix_end(&keys::workspace_prefix(workspace));
     let (mut size_bytes, mut visited) = (0, 0);
@@ -600,6 +498,10 @@ pub fn changes<S: ReadState + ?Sized>(
         let stored = state.get(ROWS, &row_key)?;
         let Some(bytes) = stored else { return Ok(true) };
         let StoredRow { row, .. } = decoded(ROWS, &row_key, &bytes)?;
+        let schema = match &mut known {
+            Some(schema) => schema,
+            unread => unread.insert(schema(state, workspace)?.unwrap_or_default()),
+        };
         // The index is insert-only: an entry whose row has moved on counts at the newer seq.
         let is_shown = sees(user, &table, &row.record, schema.rules_of(&table))
             || planted(Plant::PrivateRowShown)

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check;
 use crate::fault::Violation;
+use crate::known::Waiting;
 use crate::oracle::Written;
 use crate::world::{Device, Done, World, broken};
 
@@ -299,17 +300,18 @@ impl World {
     /// The oracle knows what was written from the device's own log.
     pub fn remember_written(&mut self, at: usize, workspace: &WorkspaceName) -> Done {
         let user = self.devices[at].user.clone();
+        let before = self.devices[at].remembered.remove(workspace);
         let Some(app) = &self.devices[at].app else { return Ok(()) };
         let twice = self.copied;
         let written = &mut self.oracle.written;
         let found = app.with(|node| {
-            let view = node.view();
-            for (_, entry) in read::outbox(&*view, workspace, 0, usize::MAX)? {
-                let known = written.entry(entry.batch_id).or_default();
+            let (waiting, new) = Waiting::look(before, &node.view(), workspace)?;
+            for (batch_id, position) in new {
+                let known = written.entry(batch_id).or_default();
                 if known.iter().any(|written| written.user == user) && !twice {
                     continue;
                 }
-                let frame = node.store().view_handle().read_frame(entry.position)?;
+                let frame = node.store().view_handle().read_frame(position)?;
                 let payload = Payload::from_frame(frame.kind, &frame.payload).ok();
                 if let Some(batch) = payload.and_then(Payload::into_own).and_then(|own| own.batch) {
                     let (device, user, ops) = (batch.device, user.clone(), batch.ops);
@@ -319,11 +321,14 @@ impl World {
                     }
                 }
             }
-            Ok(())
+            Ok(waiting)
         });
         match found {
             Err(error) => self.device_failed(at, &error),
-            Ok(()) => Ok(()),
+            Ok(waiting) => {
+                self.devices[at].remembered.insert(workspace.clone(), waiting);
+                Ok(())
+            }
         }
     }
 

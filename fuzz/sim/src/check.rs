@@ -9,7 +9,7 @@ use lastword::store::{StoreError, View, read};
 
 use crate::act::stays_here;
 use crate::fault::Violation;
-use crate::known::Known;
+use crate::known::{Known, Waiting};
 use crate::live;
 use crate::oracle::{Folded, Kept, Name, Sums, place};
 use crate::world::{Done, World};
@@ -145,9 +145,11 @@ fn look(
         let passed = world.devices[at].passed.entry((workspace.clone(), epoch)).or_default();
         *passed = meta.cursor.max(*passed);
     }
-    let waiting = read::outbox(view, workspace, 0, usize::MAX)?;
-    let waiting: Vec<BatchId> = waiting.into_iter().map(|(_, entry)| entry.batch_id).collect();
-    if let Err(violation) = outbox(world, at, workspace, waiting) {
+    let before = world.devices[at].waiting.remove(workspace).filter(|_| id == "I12");
+    let (waiting, _) = Waiting::look(before, view, workspace)?;
+    let batches = waiting.batches();
+    world.devices[at].waiting.insert(workspace.clone(), waiting);
+    if let Err(violation) = outbox(world, at, workspace, batches) {
         return Ok(Err(violation));
     }
     let empty = Folded::default();

@@ -94,6 +94,8 @@ impl World {
         let job = self.beside(begun);
         self.devices[at].watches.clear();
         self.devices[at].known_rows.clear();
+        self.devices[at].waiting.clear();
+        self.devices[at].remembered.clear();
         self.devices[at].receipts.clear();
         let twin = self.twin(Some(at));
         for attempt in 0..MAX_OPENINGS {

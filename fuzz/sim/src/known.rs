@@ -1,13 +1,13 @@
-//! The rows of one workspace of a device as they were looked at last, kept up with what frames have
-//! set since. A row that no frame sets can change only by upkeep: after a checkpoint, and where
+//! The rows and the outbox of one workspace of a device as they were looked at last, kept up with
+//! what frames have set since. A row that no frame sets can change only by upkeep: after a checkpoint, and where
 //! somebody asks for it, all rows are read and decoded again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lastword::core::codec;
-use lastword::core::id::WorkspaceName;
-use lastword::store::keys::{self, StoredRow};
+use lastword::core::id::{BatchId, WorkspaceName};
+use lastword::store::keys::{self, OutboxEntry, StoredRow};
 use lastword::store::read;
 use lastword::store::{KeyRange, StoreError, View};
 
@@ -104,15 +104,76 @@ impl Known {
     }
 }
 
+/// The outbox of one workspace of a device as it was looked at last, kept up in the same way.
+#[derive(Debug)]
+pub struct Waiting {
+    position: u64,
+    checkpointed: u64,
+    /// By outbox key, which is in the order of the counters: the batch, and where its frame is.
+    entries: BTreeMap<Arc<[u8]>, (BatchId, u64)>,
+}
+
+impl Waiting {
+    /// What a view holds, worked out from what an earlier one held where that is possible, and
+    /// which batches came since, with the positions of their frames.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the store has to be opened again before it can be read.
+    pub fn look(
+        before: Option<Self>,
+        view: &View,
+        workspace: &WorkspaceName,
+    ) -> Result<(Self, Vec<(BatchId, u64)>), StoreError> {
+        let (position, checkpointed) = (view.position(), view.checkpointed());
+        let (prefix, mut new) = (keys::workspace_prefix(workspace), Vec::new());
+        let same = before.filter(|known| known.checkpointed == checkpointed);
+        if let Some(mut known) = same
+            && let Some(changed) =
+                view.changed_since(keys::OUTBOX, &KeyRange::prefix(&prefix), known.position)
+        {
+            for key in changed {
+                match view.get(keys::OUTBOX, &key)? {
+                    Some(value) => new.extend(known.set(key, &value)?),
+                    None => drop(known.entries.remove(&key)),
+                }
+            }
+            known.position = position;
+            return Ok((known, new));
+        }
+        let mut known = Self { position, checkpointed, entries: BTreeMap::new() };
+        let end = keys::prefix_end(&prefix);
+        read::visit_range(view, keys::OUTBOX, &prefix, &end, &mut |key, value| {
+            new.extend(known.set(Arc::from(key), value)?);
+            Ok(true)
+        })?;
+        Ok((known, new))
+    }
+
+    /// The batch, if it was not there.
+    fn set(&mut self, key: Arc<[u8]>, value: &[u8]) -> Result<Option<(BatchId, u64)>, StoreError> {
+        let entry: OutboxEntry = codec::from_bytes(value).map_err(|error| damaged(&error))?;
+        let batch = (entry.batch_id, entry.position);
+        Ok(Some(batch).filter(|_| self.entries.insert(key, batch) != Some(batch)))
+    }
+
+    /// All batches, in order.
+    #[must_use]
+    pub fn batches(&self) -> Vec<BatchId> {
+        self.entries.values().map(|(batch, _)| *batch).collect()
+    }
+}
+
+fn damaged(reason: &dyn std::fmt::Display) -> StoreError {
+    StoreError::StateDamaged { file: 0, reason: reason.to_string() }
+}
+
 /// A row of a table that syncs.
 fn seen(row_key: &[u8], value: &[u8], folded: &Folded) -> Result<Option<Seen>, StoreError> {
-    let damaged = |what: &str| StoreError::StateDamaged { file: 0, reason: what.to_owned() };
-    let name = keys::name_of(row_key).ok_or_else(|| damaged("a key names no record"))?;
+    let name = keys::name_of(row_key).ok_or_else(|| damaged(&"a key names no record"))?;
     if name.0.is_reserved() || stays_here(name.0.as_str()) {
         return Ok(None);
     }
-    let stored: StoredRow =
-        codec::from_bytes(value).map_err(|error| damaged(&error.to_string()))?;
+    let stored: StoredRow = codec::from_bytes(value).map_err(|error| damaged(&error))?;
     let name: Name = (name.0.as_str().to_owned(), name.1.as_str().to_owned());
     let kept = Kept::of(&stored.row);
     let live = (!kept.deleted).then(|| {

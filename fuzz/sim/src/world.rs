@@ -15,7 +15,7 @@ use crate::check;
 use crate::fault::Violation;
 use crate::files::FileState;
 use crate::jobs::Job;
-use crate::known::Known;
+use crate::known::{Known, Waiting};
 use crate::live::Watch;
 use crate::net::Net;
 use crate::oracle::{Mix, Oracle};
@@ -98,6 +98,11 @@ pub struct Device {
     pub shown: BTreeMap<WorkspaceName, (WorkspaceMeta, u64)>,
     /// Its rows as they were looked at last.
     pub known_rows: BTreeMap<WorkspaceName, Known>,
+    /// Its outbox as it was looked at last.
+    pub waiting: BTreeMap<WorkspaceName, Waiting>,
+    /// The same, as it was when what is in it was remembered. It is kept by itself, since the run
+    /// in which nothing is looked at has it too.
+    pub remembered: BTreeMap<WorkspaceName, Waiting>,
     pub watches: BTreeMap<WorkspaceName, Watch>,
     /// Faults since it was last in step.
     pub faults: BTreeSet<Act>,
@@ -131,6 +136,8 @@ impl Device {
             outbox,
             shown,
             known_rows: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            remembered: BTreeMap::new(),
             watches,
             faults,
             beside,
@@ -242,11 +249,13 @@ pub fn options(random: &mut Random, setting: &Setting) -> Options {
         0 => usize::try_from(setting.delta_kib << 10).unwrap_or(usize::MAX),
         _ => 4 << 20,
     };
+    // Where checkpoints come often they write a new file each time, elsewhere into the one there is.
+    let anew_from_bytes = if setting.delta_kib == 64 { 64 << 10 } else { 4 << 20 };
     Options {
         segment_size: 8 << 10,
         zero_step: 4 << 10,
         delta_cap_bytes,
-        anew_from_bytes: 64 << 10,
+        anew_from_bytes,
         cache_bytes: 1 << 20,
         replay_bytes: 1 << 20,
         pack_size: 128 << 10,

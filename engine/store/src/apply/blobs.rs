@@ -8,7 +8,7 @@ use super::put;
 use crate::error::StoreError;
 use crate::keys::{self, BLOBS, CHUNKS, ChunkMark, Condemned, StoredBlob, StoredChunk, StoredPack};
 use crate::oplog::frame_len;
-use crate::payload::{BlobsFrame, BlobsPart, PackChunks};
+use crate::payload::{BlobsFrame, BlobsPart, ObjectFrame, ObjectPart, PackChunks};
 use crate::read;
 use crate::state::StateTxn;
 
@@ -64,6 +64,19 @@ pub(super) fn blobs(
         }
         BlobsPart::PackGone { pack } => {
             state.delete(BLOBS, &keys::pack_key(workspace, *pack));
+            Ok(())
+        }
+    }
+}
+
+pub(super) fn object(state: &mut StateTxn<'_>, frame: &ObjectFrame) -> Result<(), StoreError> {
+    let workspace = &frame.workspace;
+    match &frame.part {
+        ObjectPart::Stands(object) => {
+            put(state, BLOBS, &keys::object_key(workspace, &object.sha256), object)
+        }
+        ObjectPart::Gone { sha256 } => {
+            state.delete(BLOBS, &keys::object_key(workspace, sha256));
             Ok(())
         }
     }

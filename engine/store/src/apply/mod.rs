@@ -26,7 +26,7 @@ use crate::read;
 use crate::state::{Apply, PutRow, Space, StateTxn, View};
 
 /// Bytes that most rows fit in, so that the buffer they are encoded in need not grow.
-const ROW_BYTES: usize = 1024;
+const ROW_BYTES: usize = 512;
 
 /// Applies the payloads of [`crate::payload`], and keeps the entries of a replica's indexes.
 #[derive(Debug, Default)]
@@ -75,6 +75,7 @@ impl Apply for ApplyPayload {
                 state.put(META, &keys::cover_key(&frame.workspace), &frame.cover)
             }
             Payload::Blobs(frame) => blobs::blobs(state, position, &frame),
+            Payload::Object(frame) => blobs::object(state, &frame),
             Payload::SetAside(frame) => reset::set_aside(state, indexes, position, &frame),
         }?;
         Ok(())

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::disk::classify;
+use crate::disk::image::Image;
 use crate::disk::traits::{Disk, File, FileInfo, FileKind};
 use crate::error::DiskError;
 use crate::limits::SPARES;
@@ -85,8 +86,8 @@ struct MemoryFile {
 
 #[derive(Debug, Default, Clone)]
 struct Content {
-    current: Vec<u8>,
-    durable: Vec<u8>,
+    current: Image,
+    durable: Image,
     unsynced: Vec<Change>,
 }
 
@@ -127,11 +128,7 @@ impl MemoryDisk {
     pub fn flip(&self, number: u64, bit: usize) {
         if let Some(file) = lock(&self.files).by_number.get(&number) {
             let Content { current, durable, .. } = &mut *lock(&file.content);
-            for image in [current, durable] {
-                if let Some(byte) = image.get_mut(bit / 8) {
-                    *byte ^= 1 << (bit % 8);
-                }
-            }
+            [current, durable].into_iter().for_each(|image| image.flip(bit));
         }
     }
 
@@ -189,14 +186,16 @@ impl MemoryDisk {
     /// The bytes of a file as a reader sees them now.
     pub fn bytes(&self, number: u64) -> Option<Vec<u8>> {
         let file = lock(&self.files).by_number.get(&number)?.clone();
-        let bytes = lock(&file.content).current.clone();
+        let bytes = lock(&file.content).current.to_vec();
         Some(bytes)
     }
 
     /// Replaces the durable bytes of a file: damage, a cut tail, an old copy.
     pub fn replace(&self, number: u64, bytes: Vec<u8>) {
         if let Some(file) = lock(&self.files).by_number.get(&number) {
-            let content = Content { current: bytes.clone(), durable: bytes, unsynced: Vec::new() };
+            let mut durable = Image::default();
+            durable.write(0, &bytes);
+            let content = Content { current: durable.clone(), durable, unsynced: Vec::new() };
             *lock(&file.content) = content;
         }
     }
@@ -205,8 +204,8 @@ impl MemoryDisk {
         let mut files = lock(&self.files);
         let number = files.next_number;
         files.next_number += 1;
-        let content =
-            Content { current: vec![0; zeros], durable: vec![0; zeros], unsynced: Vec::new() };
+        let durable = Image::zeros(zeros);
+        let content = Content { current: durable.clone(), durable, unsynced: Vec::new() };
         let faults = self.faults.clone();
         let file = MemoryFile { number, state, faults, content: Mutex::new(content) };
         files.by_number.insert(number, Arc::new(file));
@@ -348,11 +347,9 @@ impl File for MemoryFile {
             Some(ReadFault::Short) => return failed(io::ErrorKind::UnexpectedEof),
             Some(ReadFault::Flipped(_)) | None => {}
         }
-        let content = lock(&self.content);
-        let start = usize::try_from(offset).ok();
-        let bytes = start.and_then(|start| content.current.get(start..start + buf.len()));
-        let Some(bytes) = bytes else { return failed(io::ErrorKind::UnexpectedEof) };
-        buf.copy_from_slice(bytes);
+        if !lock(&self.content).current.read(offset, buf) {
+            return failed(io::ErrorKind::UnexpectedEof);
+        }
         if let Some(ReadFault::Flipped(bit)) = fault
             && let Some(byte) = buf.get_mut(bit / 8)
         {
@@ -392,7 +389,7 @@ impl File for MemoryFile {
     fn sync(&self) -> Result<(), DiskError> {
         let operated = lock(&self.faults).operate("sync", self.number, 0);
         let mut content = lock(&self.content);
-        let Content { durable, unsynced, .. } = &mut *content;
+        let Content { current, durable, unsynced } = &mut *content;
         if let Err(error) = operated {
             if !lock(&self.faults).power_is_cut() {
                 unsynced.clear();
@@ -400,7 +397,11 @@ impl File for MemoryFile {
             return Err(error);
         }
         for change in unsynced.drain(..) {
-            change.apply(durable);
+            match change {
+                // All that came to these bytes since is unsynced too, and follows.
+                Change::Write { offset, bytes } => durable.write_as(current, offset, &bytes),
+                Change::SetLen(len) => durable.resize(len),
+            }
         }
         Ok(())
     }
@@ -412,7 +413,7 @@ impl Content {
         self.unsynced.push(change);
     }
 
-    fn survivor(&self, survival: Survival, random: &mut u64) -> Vec<u8> {
+    fn survivor(&self, survival: Survival, random: &mut u64) -> Image {
         match survival {
             Survival::Dropped => self.durable.clone(),
             Survival::Kept => self.current.clone(),
@@ -428,14 +429,14 @@ impl Content {
 }
 
 impl Change {
-    fn apply(&self, image: &mut Vec<u8>) {
+    fn apply(&self, image: &mut Image) {
         match self {
-            Change::Write { offset, bytes } => write(image, *offset, bytes),
-            Change::SetLen(len) => image.resize(*len, 0),
+            Change::Write { offset, bytes } => image.write(*offset, bytes),
+            Change::SetLen(len) => image.resize(*len),
         }
     }
 
-    fn tear(&self, image: &mut Vec<u8>, random: &mut u64) {
+    fn tear(&self, image: &mut Image, random: &mut u64) {
         match self {
             Change::Write { offset, bytes } => {
                 // Sectors are those of the medium, so the first piece may be shorter.
@@ -443,23 +444,15 @@ impl Change {
                 while at < bytes.len() {
                     let end = bytes.len().min(at + SECTOR - (offset + at) % SECTOR);
                     if coin(random) {
-                        write(image, offset + at, &bytes[at..end]);
+                        image.write(offset + at, &bytes[at..end]);
                     }
                     at = end;
                 }
             }
-            Change::SetLen(len) if coin(random) => image.resize(*len, 0),
+            Change::SetLen(len) if coin(random) => image.resize(*len),
             Change::SetLen(_) => {}
         }
     }
-}
-
-fn write(image: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if image.len() < end {
-        image.resize(end, 0);
-    }
-    image[offset..end].copy_from_slice(bytes);
 }
 
 /// One bit of a xorshift generator.

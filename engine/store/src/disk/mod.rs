@@ -3,6 +3,7 @@
 mod traits;
 mod unkept;
 mod classify;
+mod image;
 mod memory;
 mod overlay;
 #[cfg(any(unix, windows))]

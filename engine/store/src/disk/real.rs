@@ -272,10 +272,23 @@ impl RealFile {
     }
 }
 
+/// What `st_blocks` counts in, whatever the file system's own blocks are (POSIX leaves it open;
+/// Linux, macOS and the BSDs use 512 bytes).
+#[cfg(unix)]
+const UNIX_BLOCK: u64 = 512;
+
 impl File for RealFile {
     fn len(&self) -> Result<u64, DiskError> {
         let meta = self.file.metadata();
         Ok(meta.map_err(|error| DiskError::io("read", self.number, 0, error))?.len())
+    }
+
+    #[cfg(unix)]
+    fn allocated(&self) -> Result<u64, DiskError> {
+        use std::os::unix::fs::MetadataExt;
+        let meta = self.file.metadata();
+        let meta = meta.map_err(|error| DiskError::io("read", self.number, 0, error))?;
+        Ok(meta.blocks() * UNIX_BLOCK)
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<(), DiskError> {

@@ -66,6 +66,12 @@ pub trait File: fmt::Debug + Send + Sync {
     /// Length in bytes.
     fn len(&self) -> Result<u64, DiskError>;
 
+    /// Bytes that it takes on the disk: less than its length where it has holes and the system
+    /// says so.
+    fn allocated(&self) -> Result<u64, DiskError> {
+        self.len()
+    }
+
     /// Whether the file has no bytes.
     fn is_empty(&self) -> Result<bool, DiskError> {
         Ok(self.len()? == 0)

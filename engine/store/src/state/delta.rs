@@ -87,13 +87,13 @@ impl Delta {
         self.bytes.store(0, Ordering::Relaxed);
     }
 
-    /// Up to `SCAN_ROWS` rows of `range` below `limit`; what was passed is taken off the range.
+    /// Up to so many rows of `range` below `limit`; what was passed is taken off the range.
     /// Returns whether the range is exhausted.
     pub(crate) fn chunk(
         &self,
         space: Space,
         range: &mut KeyRange,
-        direction: Direction,
+        (direction, rows): (Direction, usize),
         limit: u64,
         out: &mut VecDeque<Row>,
     ) -> bool {
@@ -101,7 +101,7 @@ impl Delta {
             return true;
         }
         let spaces = self.sorted(space);
-        let passed = collect(spaces[space.index()].range(range, direction), limit, out);
+        let passed = collect(spaces[space.index()].range(range, direction), rows, limit, out);
         drop(spaces);
         match passed {
             Some(key) => range.pass(key, direction),
@@ -165,6 +165,7 @@ impl Delta {
 /// Collects a chunk; returns the last key passed, or `None` if the rows ran out.
 fn collect<'a>(
     rows: impl Iterator<Item = (&'a Key, &'a Versions)>,
+    most: usize,
     limit: u64,
     out: &mut VecDeque<Row>,
 ) -> Option<Key> {
@@ -172,7 +173,7 @@ fn collect<'a>(
         if let Some(value) = versions.visible(limit) {
             out.push_back((key.clone(), value.clone()));
         }
-        if passed + 1 == SCAN_ROWS {
+        if passed + 1 == most {
             return Some(key.clone());
         }
     }

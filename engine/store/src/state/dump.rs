@@ -7,7 +7,7 @@ use std::sync::Arc;
 use lastword_core::plant::{Plant, planted};
 
 use crate::error::StoreError;
-use crate::limits::{COPY_BYTES, MAX_SPACES};
+use crate::limits::{COPY_BYTES, MAX_SPACES, SCAN_ROWS};
 use crate::state::delta::{Delta, Row};
 use crate::state::space::{Direction, KeyRange, Space};
 use crate::state::sums::StateSums;
@@ -144,8 +144,8 @@ impl Merged {
     fn load_changes(&mut self) {
         while self.changes.is_empty() && self.at.0 < MAX_SPACES {
             let (space, rest) = (Space::new(self.at.0 as u8), &mut self.at.1);
-            let forward = Direction::Forward;
-            let last = self.frozen.chunk(space, rest, forward, u64::MAX, &mut self.changes);
+            let order = (Direction::Forward, SCAN_ROWS);
+            let last = self.frozen.chunk(space, rest, order, u64::MAX, &mut self.changes);
             if last && self.changes.is_empty() {
                 self.at = (self.at.0 + 1, KeyRange::all());
             } else if last {

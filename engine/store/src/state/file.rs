@@ -126,9 +126,10 @@ impl StateFile {
         self.cache_bytes
     }
 
-    /// Bytes it takes on the disk.
-    pub(crate) fn len(&self) -> Result<u64, DiskError> {
-        self.file.len()
+    /// Bytes it takes on the disk. Its length may be twice as much: redb doubles it, which leaves a
+    /// hole.
+    pub(crate) fn allocated(&self) -> Result<u64, DiskError> {
+        self.file.allocated()
     }
 
     /// `Ok(None)` if the file is not this log's or has failed too often.

@@ -25,6 +25,9 @@ use crate::state::view::View;
 /// that is less.
 const IN_PLACE_COST: u64 = 2 * 4096;
 
+/// A checkpoint in place is due early once the pages that it copies are this part of the state.
+const COPIED_PART: u64 = 4;
+
 /// A state of more bytes than so many full deltas is not written anew: the next delta would be full
 /// long before it ends, and writers would wait for it.
 const ANEW_MOST_DELTAS: u64 = 10;
@@ -56,8 +59,8 @@ pub(crate) struct LiveState {
     /// bytes of rows.
     anew: Option<(Arc<dyn Disk>, Range<u64>)>,
     met_damage: bool,
-    /// Length of the file when it was last made anew.
-    fresh_len: u64,
+    /// Bytes that the file took on the disk when it was last made anew.
+    fresh_bytes: u64,
 }
 
 impl std::fmt::Debug for LiveState {
@@ -87,7 +90,7 @@ impl LiveState {
             old_views: None,
             anew: None,
             met_damage: false,
-            fresh_len: 0,
+            fresh_bytes: 0,
         }
     }
 
@@ -212,12 +215,8 @@ impl LiveState {
             return Ok(None);
         };
         let base = &self.newest.base;
-        let anew = self.anew.as_ref().filter(|anew| {
-            let is_less = base.sums.bytes() <= frozen.rows().saturating_mul(IN_PLACE_COST);
-            let is_small = base.sums.bytes() < anew.1.end && self.file_len() >= anew.1.start;
-            base.watermark.is_some() && is_less && is_small && !self.anew_failed
-        });
         let mut rows = frozen.rows();
+        let anew = self.anew.as_ref().filter(|_| self.is_better_anew(rows) && !self.anew_failed);
         let way = match anew {
             Some((disk, _)) => {
                 rows += base.sums.rows();
@@ -250,13 +249,37 @@ impl LiveState {
         self.anew = Some((disk.clone(), from_bytes..most));
     }
 
-    /// Length of the state file when it was last made anew, in bytes; 0 if it was not.
-    pub(crate) fn fresh_len(&self) -> u64 {
-        self.fresh_len
+    /// Whether a checkpoint of so many rows should write a new file.
+    fn is_better_anew(&self, rows: u64) -> bool {
+        let base = &self.newest.base;
+        let held = base.sums.bytes();
+        base.watermark.is_some()
+            && held <= rows.saturating_mul(IN_PLACE_COST)
+            && self
+                .anew
+                .as_ref()
+                .is_some_and(|(_, range)| held < range.end && self.file_bytes() >= range.start)
     }
 
-    fn file_len(&self) -> u64 {
-        self.file.len().unwrap_or(0)
+    /// Whether the delta, which will be written in place when it has `full` bytes, changes so many
+    /// pages already that their copies are a large part of the file.
+    pub(crate) fn copies_much(&self, full: usize) -> bool {
+        let (rows, bytes) = (self.newest.active.rows(), self.active_bytes() as u64);
+        let held = self.newest.base.sums.bytes();
+        let when_full = (rows.saturating_mul(full as u64)).checked_div(bytes).unwrap_or(0);
+        let is_large = self.anew.as_ref().is_some_and(|(_, range)| held >= range.start);
+        is_large
+            && rows.saturating_mul(IN_PLACE_COST) >= held / COPIED_PART
+            && !self.is_better_anew(when_full)
+    }
+
+    /// Bytes that the state file took on the disk when it was last made anew; 0 if it was not.
+    pub(crate) fn fresh_bytes(&self) -> u64 {
+        self.fresh_bytes
+    }
+
+    fn file_bytes(&self) -> u64 {
+        self.file.allocated().unwrap_or(0)
     }
 
     /// Whether a checkpoint has met rows that are not what was written.
@@ -306,7 +329,7 @@ impl LiveState {
         let old = std::mem::replace(&mut self.newest.base, base);
         self.old_views = Some(OldViews::of(&old));
         let old = std::mem::replace(&mut self.file, file);
-        self.fresh_len = self.file_len();
+        self.fresh_bytes = self.file_bytes();
         Some(old)
     }
 
@@ -326,7 +349,7 @@ impl LiveState {
                 let retired =
                     Retired { _tables: self.tables.replace(tables), _delta: self.settle(base) };
                 let old = std::mem::replace(&mut self.file, file);
-                self.fresh_len = self.file_len();
+                self.fresh_bytes = self.file_bytes();
                 if let Some((disk, _)) = &self.anew {
                     disk.remove(old.number())?;
                 }

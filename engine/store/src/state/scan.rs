@@ -4,9 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::error::StoreError;
+use crate::limits::SCAN_ROWS;
 use crate::state::delta::{Delta, Row};
 use crate::state::space::{Direction, KeyRange, Space};
 use crate::state::tables::BaseRows;
+
+/// Rows of the first chunk that a scan takes from a delta.
+const FIRST_ROWS: usize = 4;
 
 /// A row: its key and its value.
 pub type KeyValue = (Arc<[u8]>, Arc<[u8]>);
@@ -30,7 +34,15 @@ struct Layer {
 
 #[derive(Debug)]
 enum Source {
-    Delta { delta: Arc<Delta>, space: Space, range: KeyRange, limit: u64, rows: VecDeque<Row> },
+    Delta {
+        delta: Arc<Delta>,
+        space: Space,
+        range: KeyRange,
+        limit: u64,
+        rows: VecDeque<Row>,
+        /// How many rows the next chunk has at most: many scans want the first row only.
+        chunk: usize,
+    },
     Base(Box<BaseRows>),
 }
 
@@ -48,7 +60,8 @@ impl Scan {
         limit: u64,
     ) {
         let (delta, range) = (delta.clone(), range.clone());
-        let source = Source::Delta { delta, space, range, limit, rows: VecDeque::new() };
+        let rows = VecDeque::new();
+        let source = Source::Delta { delta, space, range, limit, rows, chunk: FIRST_ROWS };
         self.layers.push(Layer { source, head: None, exhausted: false });
     }
 
@@ -112,10 +125,11 @@ impl Layer {
                     self.head = rows.next(direction)?;
                     self.exhausted = self.head.is_none();
                 }
-                Source::Delta { delta, space, range, limit, rows } => {
+                Source::Delta { delta, space, range, limit, rows, chunk } => {
                     let mut last = false;
                     if rows.is_empty() {
-                        last = delta.chunk(*space, range, direction, *limit, rows);
+                        last = delta.chunk(*space, range, (direction, *chunk), *limit, rows);
+                        *chunk = SCAN_ROWS.min(*chunk * 4);
                     }
                     if last {
                         // Nothing is left behind this chunk: the range is made empty.

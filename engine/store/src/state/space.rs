@@ -72,7 +72,7 @@ impl KeyRange {
 
     /// No key.
     pub(crate) fn none() -> Self {
-        Self::between(Bound::Excluded(&[]), Bound::Excluded(&[]))
+        KeyRange { lower: Bound::Excluded(Arc::default()), upper: Bound::Excluded(Arc::default()) }
     }
 
     /// Whether no key can be in the range; ordered maps panic on such bounds.

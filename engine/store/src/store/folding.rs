@@ -14,7 +14,7 @@ use super::Store;
 /// Hundredths of what it holds that a state file may take before it is made anew: rows that came in
 /// no order fill two thirds of redb's pages.
 const SLACK_PERCENT: u64 = 150;
-/// Hundredths of its first length that a file which was made anew may take before it is again.
+/// Hundredths of what it took first that a file which was made anew may take before it is again.
 const GROWTH_PERCENT: u64 = 120;
 /// Bytes of a state file that never count as slack: redb grows in large steps.
 const SLACK_FROM: u64 = 2 * 1024 * 1024;
@@ -189,9 +189,9 @@ impl Store {
     /// Whether the state file has grown far beyond what it holds, or has lost rows.
     pub fn wants_rebuild(&self) -> bool {
         let held = self.state.newest().base.sums.bytes();
-        let len = self.state.file().len().unwrap_or(0).saturating_sub(SLACK_FROM);
-        let beyond = |percent: u64, of: u64| len > of / 100 * percent;
-        let grown = beyond(SLACK_PERCENT, held) && beyond(GROWTH_PERCENT, self.state.fresh_len());
+        let taken = self.state.file().allocated().unwrap_or(0).saturating_sub(SLACK_FROM);
+        let beyond = |percent: u64, of: u64| taken > of / 100 * percent;
+        let grown = beyond(SLACK_PERCENT, held) && beyond(GROWTH_PERCENT, self.state.fresh_bytes());
         self.is_distrusted() || grown
     }
 

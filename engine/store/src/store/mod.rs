@@ -30,6 +30,8 @@ pub use options::{Durability, OpenReport, Options};
 
 /// Hundredths of the delta from which on writes keep step with the running checkpoint.
 const PACED_FROM: u64 = 50;
+/// No checkpoint is due before the delta has this part of what makes one due anyway.
+const EARLY_PART: usize = 4;
 
 /// Whether a group may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -266,11 +268,15 @@ impl Store {
         self.state.take_old_views()
     }
 
-    /// Whether the delta or the log since the last checkpoint has grown enough for one.
+    /// Whether the delta or the log since the last checkpoint has grown enough for one. Where its
+    /// rows will be written in place and lie far apart, a smaller delta is enough: copied pages are
+    /// free one checkpoint later only, so smaller checkpoints keep the state file small.
     pub fn wants_checkpoint(&self) -> bool {
         let log = self.writer.durable().end.saturating_sub(self.state.reached());
-        self.state.active_bytes() >= self.options.delta_cap_bytes / 2
+        let (delta, full) = (self.state.active_bytes(), self.options.delta_cap_bytes / 2);
+        delta >= full
             || log >= self.options.checkpoint_log_bytes
+            || delta >= full / EARLY_PART && self.state.copies_much(full)
     }
 
     /// Freezes the delta for a checkpoint, to be run on any thread. To be called between commits:

@@ -109,6 +109,8 @@ pub struct GcPlan {
     condemn_chunks: Vec<(ChunkId, StoredChunk)>,
     spare_chunks: Vec<(ChunkId, StoredChunk)>,
     drop_chunks: Vec<(ChunkId, StoredChunk)>,
+    /// Files that were named when the run looked.
+    named: BTreeSet<[u8; 32]>,
     /// Files that are named by what came since the run looked.
     named_since: BTreeSet<[u8; 32]>,
     /// What packs say by now of files that come and go.
@@ -166,12 +168,14 @@ impl GcRun {
             condemn_chunks: Vec::new(),
             spare_chunks: Vec::new(),
             drop_chunks: Vec::new(),
+            named: BTreeSet::new(),
             named_since: BTreeSet::new(),
             said: None,
             leaving: BTreeSet::new(),
         };
         let kept = plan.judge_files(&named)?;
         plan.judge_chunks(&kept)?;
+        plan.named = named;
         let GcTotals { dropped_bytes, all_bytes, freed_bytes, stored_bytes, .. } = plan.totals;
         for (bytes, all) in [(dropped_bytes, all_bytes), (freed_bytes, stored_bytes)] {
             if bytes > GC_BREAKER_FROM_BYTES && bytes > all / GC_BREAKER_PART && !force {
@@ -317,6 +321,18 @@ impl GcPlan {
         let packs = vec![written.sync(Vec::new()).map_err(StoreError::from)?];
         self.said = Some(Said { packs, _held: vec![written] });
         Ok(())
+    }
+
+    /// Whether something names a file, as far as the run has looked.
+    #[must_use]
+    pub fn names(&self, sha256: &[u8; 32]) -> bool {
+        self.named.contains(sha256) || self.named_since.contains(sha256)
+    }
+
+    /// The view that the run has looked at.
+    #[must_use]
+    pub fn view(&self) -> &Arc<View> {
+        &self.run.view
     }
 
     /// Position behind everything that the run has looked at.
