@@ -107,24 +107,31 @@ impl Authority {
                 listeners.iter().for_each(|listener| listener(view));
             }),
         )?;
+        Ok(Self::over(opened, writer, listeners))
+    }
+
+    /// The authority of a store that `writer` changes.
+    pub(crate) fn over(
+        opened: OpenedStore,
+        writer: Writer,
+        listeners: Arc<Mutex<Vec<Listener>>>,
+    ) -> Self {
         let (schema, members) = Default::default();
-        let max_records = Arc::new(AtomicU64::new(NO_LIMIT));
-        let (policy, files, uploads, writer) =
-            (Arc::default(), Arc::default(), Mutex::default(), Arc::new(writer));
+        let (policy, files, uploads) = Default::default();
         let inner = Inner {
             opened,
-            writer,
+            writer: Arc::new(writer),
             listeners,
             schema,
             members,
-            max_records,
+            max_records: Arc::new(AtomicU64::new(NO_LIMIT)),
             policy,
             files,
             records: Arc::default(),
             uploads,
             objects: Arc::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// Gives every workspace this schema, those to come too; a workspace keeps it from then on,
@@ -272,6 +279,11 @@ impl Authority {
             *members.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(list));
             Ok(changes)
         })
+    }
+
+    /// As [`Authority::admit`], where the rows say it already.
+    pub(crate) fn admitted(&self, list: MemberList) {
+        *self.inner.members.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(list));
     }
 
     /// The role of a user in a workspace, as `view` has it; none for a stranger, whether it exists

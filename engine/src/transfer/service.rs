@@ -29,6 +29,8 @@ pub struct FileService {
     /// Number of the newest transfer.
     newest: u64,
     current: Option<Current>,
+    /// When the message came that is answered.
+    now_ms: i64,
 }
 
 /// The transfer that is under way.
@@ -96,7 +98,7 @@ impl FileService {
     /// Serves a user who has proved to be that.
     #[must_use]
     pub fn new(authority: Authority, user: String) -> Self {
-        Self { authority, user, version: VERSION, newest: 0, current: None }
+        Self { authority, user, version: VERSION, newest: 0, current: None, now_ms: 0 }
     }
 
     /// As this, where the connection speaks that version.
@@ -111,6 +113,17 @@ impl FileService {
     /// # Errors
     /// [`ServiceError`]: the connection is to be closed.
     pub fn take(&mut self, message: FileMessage, reply: Reply<'_>) -> Result<(), ServiceError> {
+        self.take_at(now_ms(), message, reply)
+    }
+
+    /// As [`FileService::take`], at another time than this machine's.
+    pub(crate) fn take_at(
+        &mut self,
+        now_ms: i64,
+        message: FileMessage,
+        reply: Reply<'_>,
+    ) -> Result<(), ServiceError> {
+        self.now_ms = now_ms;
         let transfer = match &message {
             FileMessage::Offer { transfer, .. } | FileMessage::Fetch { transfer, .. } => {
                 if *transfer <= self.newest {
@@ -381,7 +394,7 @@ impl FileService {
         }
         let Some(Current::Upload(upload)) = self.current.take() else { return Ok(()) };
         let Upload { workspace, blob, receiving, _room } = *upload;
-        let (sha256, now_ms) = (blob.sha256, now_ms());
+        let (sha256, now_ms) = (blob.sha256, self.now_ms);
         // Comparing takes a while: nobody who lost the right to in between adds a file.
         let may_write = self.authority.may_write(workspace.clone(), self.user.clone());
         let commit = Box::new(move |store: &mut Store, frames| {

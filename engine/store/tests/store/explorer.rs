@@ -1,5 +1,6 @@
-//! Schedules of everything that can happen at once to files, explored: staging, attaching, deleting,
-//! undeleting, uploads, marking, condemning, sweeping, folding and crashing, in any order.
+//! Schedules of everything that can happen at once to files, explored: staging, attaching,
+//! deleting, undeleting, uploads, marking, condemning, sweeping, folding and crashing, in any
+//! order.
 
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
@@ -248,8 +249,8 @@ impl World {
 }
 
 /// I31, I32, I35, line 4 of the promises about files: schedules of at most 20 steps, in any order;
-/// no file that is named is lost, and after quiet nothing else is left. `LASTWORD_GC_SCHEDULES` says
-/// how many, `LASTWORD_GC_START` which is the first, `LASTWORD_GC_THREADS` on how many cores.
+/// no file that is named is lost, and after quiet nothing else is left. `LASTWORD_GC_SCHEDULES`
+/// says how many, `LASTWORD_GC_START` which is the first, `LASTWORD_GC_THREADS` on how many cores.
 #[test]
 fn explored_schedules_lose_and_leak_nothing() {
     let number = |name, other| std::env::var(name).map_or(other, |n| n.parse().unwrap());

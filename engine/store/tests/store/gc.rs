@@ -407,6 +407,19 @@ fn known_loss_bytes_removed_before_the_index() {
     assert!(cuts >= 3, "{cuts}");
 }
 
+/// I37: what was stored a short while ago, and is about to be named, is no garbage yet.
+#[test]
+fn what_is_staged_stays_for_its_time() {
+    let mut world = World::new();
+    world.begin_storing(0);
+    world.end_storing();
+    for (passes, fate) in [(DAY - 1, Fate::JustStored), (1, Fate::Condemned)] {
+        world.clock_ms += passes;
+        world.mark();
+        assert_eq!(world.plan.take().unwrap().files[0].2, fate);
+    }
+}
+
 /// iroh 247: roots were read in two steps, and what moved from one to the other in between was
 /// seen in neither. Here a file becomes named between the look and the decision.
 #[test]

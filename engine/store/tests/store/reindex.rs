@@ -75,9 +75,9 @@ fn what_a_pack_says_of_files_stays_when_it_goes() {
     assert_eq!(report.files, 2);
 }
 
-/// I31. A file was condemned, somebody began to store it in the same millisecond, and it was dropped
-/// before that had ended: the pack said of both that they were of that time, and a reindex took the
-/// file for dropped.
+/// I31. A file was condemned, somebody began to store it in the same millisecond, and it was
+/// dropped before that had ended: the pack said of both that they were of that time, and a reindex
+/// took the file for dropped.
 #[test]
 fn a_file_that_was_condemned_in_that_very_millisecond_is_here() {
     let mut world = named(2, 0);

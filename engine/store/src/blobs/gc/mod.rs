@@ -228,6 +228,7 @@ impl GcPlan {
             };
             let fate = match condemned {
                 None if is_named => Fate::Named,
+                None if planted(Plant::CollectStaged) => Fate::Condemned,
                 None if !is_over(stored.time_ms, staged_ms) => Fate::JustStored,
                 None => Fate::Condemned,
                 Some(_) if is_named => Fate::Spared,
@@ -283,6 +284,7 @@ impl GcPlan {
                         push(&mut go, (id, chunk));
                     }
                 }
+                _ if !is_needed && planted(Plant::KeepDeadChunks) => {}
                 _ if !is_needed && chunk.touched < *floor => {
                     totals.condemned_chunks += 1;
                     push(&mut condemn, (id, chunk));
@@ -340,7 +342,7 @@ impl GcPlan {
 
     /// Takes in a frame that came since.
     pub(crate) fn look_at(&mut self, payload: &[u8]) {
-        if self.run.settings.forgotten_at.is_none() {
+        if self.run.settings.forgotten_at.is_none() && !planted(Plant::OverlookNamesSince) {
             mentions::gather(payload, &mut self.named_since);
         }
     }
