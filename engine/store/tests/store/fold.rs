@@ -539,8 +539,8 @@ fn update_endlessly(records: u64, value: usize) {
     }
     let rate = |bytes: u64| bytes as f64 / live as f64;
     let (now, then) = (rate(calm), rate(folding));
-    println!("{records} records: {now:.2} of what is live, {then:.2} while folding");
-    println!("{folds} folds, {rebuilds} rebuilds");
+    eprintln!("{records} records: {now:.2} of what is live, {then:.2} while folding");
+    eprintln!("{folds} folds, {rebuilds} rebuilds");
     assert!(folds > 5, "{folds}");
     assert!(rebuilds < 5, "{rebuilds}: the file is made anew again and again");
     assert!(calm < 3 * live, "{calm} bytes for {live} live");
