@@ -2,7 +2,7 @@
 //! server signs itself. So it is held to what every store of files is held to.
 //!
 //! Devices do not use it: they carry chunks, so that nothing is sent twice. Browsers do, by the
-//! URLs of [`crate::signed_files`], which are these.
+//! URLs of `signed_files`, which are these.
 
 use std::io::{self, Read};
 use std::sync::Arc;
