@@ -19,10 +19,11 @@ test: deps ## Run every test (at most 5 minutes after the build)
 
 check: deps lint no-std deny slow ## Everything that must pass before a change lands, beyond `make test`
 
-soak: ## Kill the store in the middle of writes, ROUNDS times, flip every bit of a redb file, fill a disk (hours)
+soak: ## Kill the store in the middle of writes, ROUNDS times, flip every bit of a redb file, explore a million schedules of GC, fill a disk (hours)
 	LASTWORD_KILL_ROUNDS=$(ROUNDS) cargo test --release -p lastword-store --test store -- kills --nocapture
 	LASTWORD_FLIP_STRIDE=1 cargo test --release -p lastword-store --test flips -- --nocapture --test-threads 1
 	LASTWORD_KILL_ROUNDS=20 cargo test --release --workspace -- kills
+	LASTWORD_GC_SCHEDULES=1000000 cargo test --release -p lastword-store --test store -- explored_schedules --nocapture
 	LASTWORD_DISK_RECORDS=500000 cargo test --release -p lastword-store --test store -- endless_updates
 
 bench: ## Measure speed (about 2 minutes after the build)
@@ -80,6 +81,7 @@ slow: ## What `make test` does in part, in full: kills, crash points, flipped bi
 	LASTWORD_FLIP_STRIDE=1 cargo test -p lastword-store --test flips log
 	LASTWORD_FLIP_STRIDE=16 cargo test -p lastword-store --test flips redb
 	PROPTEST_CASES=2000 cargo test -p lastword-core -- model
+	LASTWORD_GC_SCHEDULES=20000 cargo test -p lastword-store --test store -- explored_schedules
 	cargo run --release -p lastword-sim -- --seeds 2000
 	$(MAKE) plants
 

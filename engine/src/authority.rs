@@ -34,6 +34,7 @@ use crate::history::{self, RecordHistory};
 use crate::judge::House;
 use crate::log::{self, LogLine};
 use crate::members::{self, MemberChange, MemberList};
+use crate::object_stores::ObjectStores;
 use crate::open::{self, OpenOptions, OpenedStore};
 use crate::owned::{self, OwnedFields};
 use crate::push_gate::{PushGate, Queued};
@@ -73,6 +74,7 @@ struct Inner {
     /// Batches that came to be decided since it was opened: transfers give way to them.
     records: Arc<AtomicU64>,
     uploads: Mutex<Option<Arc<UploadPolicy>>>,
+    objects: Arc<ObjectStores>,
 }
 
 /// As many records as anybody wants.
@@ -105,23 +107,31 @@ impl Authority {
                 listeners.iter().for_each(|listener| listener(view));
             }),
         )?;
+        Ok(Self::over(opened, writer, listeners))
+    }
+
+    /// The authority of a store that `writer` changes.
+    pub(crate) fn over(
+        opened: OpenedStore,
+        writer: Writer,
+        listeners: Arc<Mutex<Vec<Listener>>>,
+    ) -> Self {
         let (schema, members) = Default::default();
-        let max_records = Arc::new(AtomicU64::new(NO_LIMIT));
-        let (policy, files, uploads, writer) =
-            (Arc::default(), Arc::default(), Mutex::default(), Arc::new(writer));
+        let (policy, files, uploads) = Default::default();
         let inner = Inner {
             opened,
-            writer,
+            writer: Arc::new(writer),
             listeners,
             schema,
             members,
-            max_records,
+            max_records: Arc::new(AtomicU64::new(NO_LIMIT)),
             policy,
             files,
             records: Arc::default(),
             uploads,
+            objects: Arc::default(),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        Self { inner: Arc::new(inner) }
     }
 
     /// Gives every workspace this schema, those to come too; a workspace keeps it from then on,
@@ -187,7 +197,8 @@ impl Authority {
     /// # Errors
     /// As [`crate::Files::collect`].
     pub fn collect(&self, workspace: &WorkspaceName, options: CollectOptions) -> Result<Collected> {
-        collect::collect(&self.blobs()?, self.writer(), workspace, options, now_ms())
+        let stores = (self.objects(), self.file_quota());
+        collect::collect_all(&self.blobs()?, self.writer(), workspace, stores, options, now_ms())
     }
 
     /// The role of a user in a workspace that is there.
@@ -228,6 +239,10 @@ impl Authority {
         &self.inner.records
     }
 
+    pub(crate) fn objects(&self) -> &Arc<ObjectStores> {
+        &self.inner.objects
+    }
+
     pub(crate) fn file_quota(&self) -> &Arc<FileQuota> {
         &self.inner.files
     }
@@ -264,6 +279,11 @@ impl Authority {
             *members.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(list));
             Ok(changes)
         })
+    }
+
+    /// As [`Authority::admit`], where the rows say it already.
+    pub(crate) fn admitted(&self, list: MemberList) {
+        *self.inner.members.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(list));
     }
 
     /// The role of a user in a workspace, as `view` has it; none for a stranger, whether it exists

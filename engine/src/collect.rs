@@ -9,6 +9,9 @@ use lastword_store::blobs::{Blobs, Fate, GcRun, GcSettings, GcTotals};
 
 use crate::error::Result;
 use crate::file_frames;
+use crate::object_garbage::{ObjectFate, ObjectGarbage};
+use crate::object_stores::ObjectStores;
+use crate::quota::FileQuota;
 use crate::writer::Writer;
 
 /// How garbage is collected.
@@ -52,6 +55,10 @@ pub struct Collected {
     pub totals: GcTotals,
     /// Packs whose files were removed.
     pub removed_packs: u64,
+    /// What becomes of each file that an object store keeps, in order of its hash.
+    pub objects: Vec<ObjectFate>,
+    /// Those that are deleted by now, and those that are about to be in a dry run.
+    pub deleted_objects: Vec<BlobHash>,
 }
 
 /// One run; see [`crate::Files::collect`].
@@ -62,7 +69,23 @@ pub(crate) fn collect(
     options: CollectOptions,
     now_ms: i64,
 ) -> Result<Collected> {
-    run(blobs, writer, workspace, (options, None), now_ms)
+    run(blobs, writer, (workspace, None), (options, None), now_ms)
+}
+
+/// As [`collect`], with what object stores keep for the workspace.
+pub(crate) fn collect_all(
+    blobs: &Arc<Blobs>,
+    writer: &Writer,
+    workspace: &WorkspaceName,
+    (stores, quota): (&Arc<ObjectStores>, &Arc<FileQuota>),
+    options: CollectOptions,
+    now_ms: i64,
+) -> Result<Collected> {
+    let (stores, quota) = (Arc::clone(stores), Arc::clone(quota));
+    let (staged_ms, grace_ms) = (ms(options.staged), ms(options.grace));
+    let (workspace, force) = (workspace.clone(), options.force || options.dry_run);
+    let objects = ObjectGarbage { stores, quota, workspace, now_ms, staged_ms, grace_ms, force };
+    run(blobs, writer, (&objects.workspace.clone(), Some(objects)), (options, None), now_ms)
 }
 
 /// One run over a workspace that was forgotten at that position of the log: files that were stored
@@ -76,17 +99,20 @@ pub(crate) fn forget(
 ) -> Result<Collected> {
     let (staged, grace) = (Duration::ZERO, Duration::ZERO);
     let options = CollectOptions { staged, grace, dry_run: false, force: true };
-    run(blobs, writer, workspace, (options, Some(forgotten_at)), now_ms)
+    run(blobs, writer, (workspace, None), (options, Some(forgotten_at)), now_ms)
+}
+
+fn ms(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 fn run(
     blobs: &Arc<Blobs>,
     writer: &Writer,
-    workspace: &WorkspaceName,
+    (workspace, garbage): (&WorkspaceName, Option<ObjectGarbage>),
     (options, forgotten_at): (CollectOptions, Option<u64>),
     now_ms: i64,
 ) -> Result<Collected> {
-    let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
     let settings = GcSettings {
         now_ms,
         staged_ms: ms(options.staged),
@@ -96,13 +122,19 @@ fn run(
     };
     let mut plan = GcRun::begin(blobs, workspace, settings)?.mark()?;
     let (files, totals) = (std::mem::take(&mut plan.files), plan.totals);
+    let look = |garbage: &ObjectGarbage| garbage.look(&plan);
+    let (objects, due) = garbage.as_ref().map(look).transpose()?.unwrap_or_default();
     if options.dry_run {
-        return Ok(Collected { files, totals, removed_packs: 0 });
+        let goes = objects.iter().filter(|object| object.fate == Fate::Dropped);
+        let deleted_objects = goes.map(|object| object.hash).collect();
+        return Ok(Collected { files, totals, removed_packs: 0, objects, deleted_objects });
     }
     plan.write_marks()?;
-    let mut plan = writer.run(move |store| {
+    let decides = garbage.clone();
+    let (mut plan, leaving) = writer.run(move |store| {
         store.collect(&mut plan)?;
-        Ok(plan)
+        let decided = decides.map(|garbage| garbage.decide(store, &plan, &due));
+        Ok((plan, decided.transpose()?.unwrap_or_default()))
     })?;
     let (moved, held) = plan.move_chunks()?;
     file_frames::append(writer, moved)?;
@@ -112,5 +144,8 @@ fn run(
         store.drop_packs(&plan)?;
         Ok(plan)
     })?;
-    Ok(Collected { files, totals, removed_packs: plan.remove_packs()? })
+    let removed_packs = plan.remove_packs()?;
+    let delete = |garbage: ObjectGarbage| garbage.delete(writer, leaving);
+    let deleted_objects = garbage.map(delete).transpose()?.unwrap_or_default();
+    Ok(Collected { files, totals, removed_packs, objects, deleted_objects })
 }

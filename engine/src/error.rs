@@ -90,6 +90,51 @@ pub enum Error {
         /// Why, for people.
         message: String,
     },
+    /// An object store did not do what it was asked to.
+    #[error("the store of files {provider:?} did not answer as it should: {reason}; try again")]
+    ObjectStore {
+        /// Its id.
+        provider: String,
+        /// What happened.
+        reason: String,
+    },
+    /// A file is kept by a store that this server was started without.
+    #[error(
+        "{hash} is kept by the store {provider:?}, which this server was not started with: give \
+         its settings when it is started"
+    )]
+    ObjectElsewhere {
+        /// The file.
+        hash: BlobHash,
+        /// Id of the store.
+        provider: String,
+    },
+    /// Somebody compares, commits or deletes a file at its store.
+    #[error("somebody is busy with {hash} at its store: try again in a moment")]
+    ObjectBusy {
+        /// The file.
+        hash: BlobHash,
+    },
+    /// A file was said to be at a store and is not.
+    #[error("the store {provider:?} does not have {hash}: upload it again")]
+    ObjectMissing {
+        /// The file.
+        hash: BlobHash,
+        /// Id of the store.
+        provider: String,
+    },
+    /// What a store has is not the file.
+    #[error(
+        "what the store {provider:?} had was not {hash} ({reason}); it was deleted: upload it again"
+    )]
+    ObjectWrong {
+        /// The file.
+        hash: BlobHash,
+        /// Id of the store.
+        provider: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// Text is not the hash of a file.
     #[error(transparent)]
     Hash(#[from] HashError),

@@ -7,13 +7,16 @@ use lastword_core::hash::ChunkId;
 use lastword_core::id::WorkspaceName;
 use lastword_core::manifest::{Blob, PROFILE};
 use lastword_core::protocol::Role;
-use lastword_store::blobs::{BlobReader, Ingest, visit_pieces};
+use lastword_core::value::Value;
+use lastword_store::blobs::{BlobReader, Ingest, say_dropped, visit_pieces};
+use lastword_store::payload::{BlobsFrame, BlobsPart, cut_text};
 use lastword_store::{BlobError, read};
 
 use crate::authority::Authority;
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
 use crate::file_frames;
+use crate::files;
 use crate::owned;
 use crate::upload_policy::UploadRequest;
 
@@ -107,6 +110,43 @@ impl Authority {
         Ok(MemberFile { reader, authority, workspace, user, sha256 })
     }
 
+    /// Media type and name of a file, as far as its row says.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or the row is damaged.
+    pub fn described(
+        &self,
+        workspace: &WorkspaceName,
+        hash: &BlobHash,
+    ) -> Result<(String, String)> {
+        let row = self.read(workspace)?.get_record(&files::table(), &files::key_of(hash))?;
+        let text = |name: &str| match row.as_ref().and_then(|row| row.record.get(name)) {
+            Some(Value::Text(text)) => cut_text(&text),
+            _ => String::new(),
+        };
+        Ok((text("mime_type"), text("name")))
+    }
+
+    /// Lets go of a file at once, whatever names it; the next collection frees its room. Nothing if
+    /// it is not here.
+    ///
+    /// # Errors
+    /// [`Error::Blob`] or [`Error::Store`] if the disk fails.
+    pub fn drop_file(&self, workspace: &WorkspaceName, sha256: &[u8; 32]) -> Result<()> {
+        let Some((said, held)) = say_dropped(&*self.blobs()?, workspace, sha256)? else {
+            return Ok(());
+        };
+        let part = BlobsPart::Drop { blobs: vec![*sha256], chunks: Vec::new() };
+        let (workspace, sha256, now_ms) = (workspace.clone(), *sha256, now_ms());
+        self.writer().run(move |store| {
+            let dropped = BlobsFrame { workspace: workspace.clone(), part };
+            file_frames::append_now(store, vec![said, dropped])?;
+            owned::clear_stored(store, &workspace, &sha256, now_ms)
+        })?;
+        drop(held);
+        Ok(())
+    }
+
     /// Whether a file may be brought: by the role of its user, by room and length, and by the rules
     /// of the server's software.
     ///
@@ -116,7 +156,10 @@ impl Authority {
         self.reserve_upload(request).map(drop)
     }
 
-    fn reserve_upload(&self, request: &UploadRequest<'_>) -> Result<crate::quota::Reservation> {
+    pub(crate) fn reserve_upload(
+        &self,
+        request: &UploadRequest<'_>,
+    ) -> Result<crate::quota::Reservation> {
         let UploadRequest { workspace, user, hash, size_bytes, .. } = *request;
         let BlobHash::Sha256(sha256) = hash else {
             return Err(BlobError::Missing { hash }.into());
@@ -141,7 +184,11 @@ impl Authority {
     pub fn store_file(&self, request: &UploadRequest<'_>, from: impl Read) -> Result<()> {
         let UploadRequest { workspace, user, hash, size_bytes, .. } = *request;
         let _room = self.reserve_upload(request)?;
-        let mut ingest = Ingest::new(&self.blobs()?, workspace, from, size_bytes, now_ms());
+        let BlobHash::Sha256(expected) = hash else {
+            return Err(BlobError::Missing { hash }.into());
+        };
+        let ingest = Ingest::new(&self.blobs()?, workspace, from, size_bytes, now_ms());
+        let mut ingest = ingest.expecting(expected);
         let writer = self.writer();
         loop {
             let mut done = ingest.step()?;
@@ -149,9 +196,6 @@ impl Authority {
                 file_frames::append(writer, std::mem::take(&mut done.frames))?;
                 continue;
             };
-            if BlobHash::Sha256(blob.sha256) != hash {
-                return Err(BlobError::Manifest { hash }.into());
-            }
             let frames = std::mem::take(&mut done.frames);
             let may_write = self.may_write(workspace.clone(), user.to_owned());
             let (workspace, now_ms) = (workspace.clone(), now_ms());

@@ -31,7 +31,7 @@ use crate::hook;
 use crate::receipt::Receipt;
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
 use crate::workspace::Workspace;
-use crate::write::Tx;
+use crate::write::{Tx, WriteOptions};
 use crate::writer::Writer;
 
 /// The table that has a row for each file, its hash the key.
@@ -500,6 +500,64 @@ impl Files {
     pub(crate) fn check_size(&self, size: u64) -> Result<()> {
         let limit = self.ws.database().inner.max_file_bytes;
         if size > limit { Err(BlobError::TooLarge { limit }.into()) } else { Ok(()) }
+    }
+
+    /// Notes which parts of a file have come from an object store, if its download has a row.
+    pub(crate) fn note_parts(&self, sha256: &[u8; 32], parts: Vec<[u8; 32]>) -> Result<()> {
+        let key = transfers::key_of(Direction::Download, &BlobHash::Sha256(*sha256));
+        let names = parts.into_iter().map(|part| BlobHash::Sha256(part).to_string()).collect();
+        let change = Change { parts: Some(names), ..Change::default() };
+        let quiet = WriteOptions { quiet: true, ..WriteOptions::default() };
+        self.ws.write_with(quiet, |tx| change.apply_to_pending(tx, &key).map(drop)).map(drop)
+    }
+
+    /// The parts that have come of a file of `size` bytes that comes in parts of `part_bytes`, as
+    /// far as they are here.
+    pub(crate) fn noted_parts(
+        &self,
+        sha256: &[u8; 32],
+        part_bytes: u64,
+        size: u64,
+    ) -> Result<Vec<[u8; 32]>> {
+        let row = self.transfer(Direction::Download, &BlobHash::Sha256(*sha256))?;
+        let (mut parts, mut at) = (Vec::new(), 0u64);
+        for name in row.map(|row| row.parts).unwrap_or_default() {
+            let Ok(BlobHash::Sha256(part)) = BlobHash::read(&name) else { break };
+            let stored = read::blob(&*self.ws.database().view(), self.ws.name(), &part)?;
+            let len = part_bytes.min(size.saturating_sub(at));
+            if len == 0 || stored.is_none_or(|stored| stored.blob.size != len) {
+                break;
+            }
+            parts.push(part);
+            at += len;
+        }
+        Ok(parts)
+    }
+
+    /// Forgets that a file is here, unless it has a row: a part that is in another file by now.
+    pub(crate) fn let_go_unnamed(&self, sha256: &[u8; 32]) -> Result<()> {
+        let (workspace, sha256) = (self.ws.name().clone(), *sha256);
+        let has_row = move |state: &View, workspace: &WorkspaceName| -> Result<bool> {
+            let generation = read::meta(state, workspace)?.generation;
+            let key = key_of(&BlobHash::Sha256(sha256));
+            let row_key = keys::row_key(workspace, generation, &table(), &key);
+            Ok(read::row(state, &row_key)?.is_some())
+        };
+        if has_row(&self.ws.database().view(), &workspace)? {
+            return Ok(());
+        }
+        let said = say_dropped(&*self.blobs()?, &workspace, &sha256)?;
+        let Some((said, held)) = said else { return Ok(()) };
+        self.writer().run(move |store| {
+            let mut frames = vec![said];
+            if !has_row(store.newest(), &workspace)? {
+                let part = BlobsPart::Drop { blobs: vec![sha256], chunks: Vec::new() };
+                frames.push(BlobsFrame { workspace, part });
+            }
+            append_now(store, frames)
+        })?;
+        drop(held);
+        Ok(())
     }
 
     /// Media type and name of a file, as far as its row says.

@@ -100,6 +100,8 @@ mod push_policy;
 mod upload_policy;
 mod quota;
 mod file_frames;
+mod object_stores;
+mod object_garbage;
 mod collect;
 mod files;
 mod staging;
@@ -112,6 +114,7 @@ mod owned;
 mod push_gate;
 mod authority;
 mod file_access;
+mod objects;
 mod transfer;
 mod attachments;
 mod replicator;
@@ -130,6 +133,7 @@ mod sync;
 mod plants;
 
 pub use lastword_core as core;
+pub use lastword_providers as providers;
 pub use lastword_store as store;
 
 pub use attach::{MAX_PLACEHOLDER_BYTES, Preview};
@@ -160,6 +164,8 @@ pub use lastword_store::blobs::{Fate, GcTotals, LostPack, Reindexed, Scrubbed};
 pub use log::LogLine;
 pub use lost::Hooks;
 pub use members::{MemberChange, MemberList};
+pub use object_garbage::ObjectFate;
+pub use objects::{KeptObjects, ObjectCommit, ObjectFile, ObjectOffer, ObjectUpload};
 pub use purge::DEFAULT_TOMBSTONES;
 pub use push_gate::PushGate;
 pub use push_policy::{PushRequest, PushRuling};
@@ -177,7 +183,9 @@ pub use survivors::{Recovery, Survivor};
 #[cfg(feature = "net")]
 pub use sync::{Remote, Sync, SyncFailure, SyncReport};
 pub use tables::{CONFLICTS, Conflict, ConflictField, DEAD_LETTERS, MEMBERS, Member, RefusedBatch};
-pub use transfer::{Ended, Ending, FileService, Progress, ServiceError, Wire, download, upload};
+pub use transfer::{
+    Ended, Ending, FileService, Got, Pieces, Progress, ServiceError, Wire, download, upload,
+};
 pub use transfers::{Direction, FILE_TRANSFERS, Transfer, TransferState};
 pub use typed::Row;
 pub use undo::{RowHistory, RowVersion};

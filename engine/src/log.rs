@@ -9,8 +9,8 @@ use lastword_core::protocol::{Decided, Entry};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::payload::{
-    BlobsPart, DecidedBatch, Identity, LocalBatch, Payload, PurgePart, RemotePage, Reset, Restored,
-    Retry, Squash, StoreRole, Sums, kind,
+    BlobsPart, DecidedBatch, Identity, LocalBatch, Object, ObjectPart, Payload, PurgePart,
+    RemotePage, Reset, Restored, Retry, Squash, StoreRole, Sums, kind,
 };
 use lastword_store::{StoreError, ViewHandle};
 
@@ -140,6 +140,7 @@ fn line(position: u64, payload: Payload) -> LogLine {
         }
         Payload::Fork(identity) => ("fork", None, fork_text(&identity)),
         Payload::Blobs(frame) => ("files", Some(frame.workspace), files_text(&frame.part)),
+        Payload::Object(frame) => ("object", Some(frame.workspace), object_text(&frame.part)),
         Payload::Cover(frame) => ("cover", Some(frame.workspace), cover_text(frame.cover)),
         Payload::SetAside(frame) => {
             ("set aside", Some(frame.workspace), left_text(&frame.counters, &frame.renumbered))
@@ -179,6 +180,16 @@ fn files_text(part: &BlobsPart) -> String {
         BlobsPart::Spare { chunks } => of("needed again", 0, chunks.len()),
         BlobsPart::Drop { blobs, chunks } => of("dropped", blobs.len(), chunks.len()),
         BlobsPart::PackGone { pack } => format!("pack {pack} holds nothing any more"),
+    }
+}
+
+fn object_text(part: &ObjectPart) -> String {
+    match part {
+        ObjectPart::Stands(object) => {
+            let Object { size, provider, state, .. } = object;
+            format!("{}, {size} bytes at {provider}: {}", object.hash(), state.as_str())
+        }
+        ObjectPart::Gone { sha256 } => format!("{} is gone", BlobHash::Sha256(*sha256)),
     }
 }
 

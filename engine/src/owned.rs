@@ -10,16 +10,14 @@ use lastword_core::op::{Action, Op};
 use lastword_core::rules::{self, At};
 use lastword_core::schema::STORAGE_FIELDS;
 use lastword_core::value::{Record, Value};
-use lastword_store::payload::Payload;
+use lastword_providers::registry::EMBEDDED;
+use lastword_store::payload::{Object, ObjectState, Payload};
 use lastword_store::read;
-use lastword_store::{Store, keys};
+use lastword_store::{Store, View, keys};
 
 use crate::error::{Error, Result};
 use crate::files;
 use crate::own;
-
-/// What the server itself is called as a home of files.
-const EMBEDDED: &str = "embedded";
 
 /// What a set does to the fields of one record.
 pub(crate) struct OwnedFields {
@@ -54,7 +52,7 @@ pub(crate) fn set_now(
     append(store, workspace, (table, key), OwnedFields { set, remove }, now_ms)
 }
 
-/// Says in the row of a file that its bytes are stored here, if it has a live one that does not say
+/// Says in the row of a file where its bytes are stored, if it has a live one that does not say
 /// so yet, and the schema leaves that to the server.
 pub(crate) fn set_stored(
     store: &mut Store,
@@ -65,9 +63,7 @@ pub(crate) fn set_stored(
     let hash = BlobHash::Sha256(*sha256);
     let (table, key) = (files::table(), files::key_of(&hash));
     let newest = store.newest();
-    if read::blob(newest, workspace, sha256)?.is_none() {
-        return Ok(());
-    }
+    let Some(home) = home(newest, workspace, sha256)? else { return Ok(()) };
     let generation = read::meta(newest, workspace)?.generation;
     let row = read::row(newest, &keys::row_key(workspace, generation, &table, &key))?;
     let is_live = row.is_some_and(|stored| !stored.row.deleted);
@@ -75,7 +71,7 @@ pub(crate) fn set_stored(
     if !is_live || !files::says_storage(&schema) {
         return Ok(());
     }
-    let values = [hash.to_string(), EMBEDDED.into()].map(Value::Text);
+    let values = [hash.to_string(), home].map(Value::Text);
     let set =
         Record::new(&Vec::from_iter(STORAGE_FIELDS.map(String::from).into_iter().zip(values)))?;
     let fields = OwnedFields { set, remove: Vec::new() };
@@ -87,6 +83,17 @@ pub(crate) fn set_stored(
         }
         done => done.map(drop),
     }
+}
+
+/// What has a file: this server itself, or the object store of that id.
+fn home(state: &View, workspace: &WorkspaceName, sha256: &[u8; 32]) -> Result<Option<String>> {
+    if read::blob(state, workspace, sha256)?.is_some() {
+        return Ok(Some(EMBEDDED.into()));
+    }
+    let object = read::object(state, workspace, sha256)?;
+    let is_there =
+        |object: &Object| matches!(object.state, ObjectState::Stored | ObjectState::Condemned);
+    Ok(object.filter(is_there).map(|object| object.provider))
 }
 
 /// Takes back what [`set_stored`] said: nobody gets the file from here until somebody uploads it

@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use lastword_core::id::WorkspaceName;
 use lastword_core::limits::MAX_BLOB_BYTES;
 use lastword_core::manifest::Blob;
+use lastword_store::payload::{Object, ObjectState};
 use lastword_store::{BlobError, View, read};
 
 use crate::error::{Error, Result};
@@ -53,6 +54,11 @@ impl FileQuota {
     pub(crate) fn limit(&self, max_file_bytes: u64, max_bytes: u64) {
         self.max_file_bytes.store(max_file_bytes.min(MAX_BLOB_BYTES), Ordering::SeqCst);
         self.max_bytes.store(max_bytes, Ordering::SeqCst);
+    }
+
+    /// Whether somebody uploads a file now.
+    pub(crate) fn is_reserved(&self, workspace: &WorkspaceName, sha256: &[u8; 32]) -> bool {
+        lock(&self.reserved).contains_key(&(workspace.clone(), *sha256))
     }
 
     /// Reserves room for a file. `view` gives the newest state. Errors: [`BlobError::TooLarge`],
@@ -112,18 +118,46 @@ fn used(view: &View, reserved: &BTreeMap<Name, Reserved>, name: &Name) -> Result
         }
         Ok(())
     })?;
+    visit_objects(view, workspace, &mut |object| {
+        if object.state != ObjectState::Coming && object.sha256 != *sha256 {
+            used.stored = used.stored.saturating_add(object.size);
+        }
+    })?;
     for (other, held) in reserved.iter().filter(|(other, _)| other.0 == *workspace) {
-        if other != name && read::blob(view, workspace, &other.1)?.is_none() {
+        if other != name && !is_stored(view, workspace, &other.1)? {
             used.coming = used.coming.saturating_add(held.size);
         }
     }
     Ok(used)
 }
 
-/// Bytes that the chunks of the workspace take on the disk, those of uploads that never ended too.
+/// Every object of the workspace whose file is not stored here, too.
+fn visit_objects(
+    view: &View,
+    workspace: &WorkspaceName,
+    each: &mut dyn FnMut(&Object),
+) -> Result<()> {
+    Ok(read::visit_objects(view, workspace, &mut |object| {
+        if read::blob(view, workspace, &object.sha256)?.is_none() {
+            each(&object);
+        }
+        Ok(())
+    })?)
+}
+
+fn is_stored(view: &View, workspace: &WorkspaceName, sha256: &[u8; 32]) -> Result<bool> {
+    let object = read::object(view, workspace, sha256)?;
+    Ok(object.is_some_and(|object| object.state != ObjectState::Coming)
+        || read::blob(view, workspace, sha256)?.is_some())
+}
+
+/// Bytes that the chunks of the workspace take on the disk, those of uploads that never ended too,
+/// at object stores as well.
 fn taken(view: &View, workspace: &WorkspaceName) -> Result<u64> {
     let packs = read::packs(view, workspace)?;
-    Ok(packs.iter().fold(0, |sum, (_, pack)| sum.saturating_add(pack.live)))
+    let mut taken = packs.iter().fold(0u64, |sum, (_, pack)| sum.saturating_add(pack.live));
+    visit_objects(view, workspace, &mut |object| taken = taken.saturating_add(object.size))?;
+    Ok(taken)
 }
 
 /// Room for one file that is being uploaded; given back when it goes.

@@ -56,6 +56,9 @@ pub struct Transfer {
     /// Those of a lower number go first: 0 for thumbnails, else 1.
     #[serde(default)]
     pub rank: u64,
+    /// Hashes of the parts that have come, in order, of a file that comes from an object store.
+    #[serde(default)]
+    pub parts: Vec<String>,
 }
 
 impl Transfer {
@@ -67,7 +70,6 @@ impl Transfer {
     }
 
     /// True while it is to be carried.
-    #[cfg(feature = "net")]
     pub(crate) fn is_pending(&self) -> bool {
         matches!(self.state, TransferState::Queued | TransferState::Running)
     }
@@ -176,12 +178,12 @@ pub(crate) struct Change {
     pub(crate) attempts: Option<u64>,
     pub(crate) last_error: Option<String>,
     pub(crate) retry_ms: Option<i64>,
+    pub(crate) parts: Option<Vec<String>>,
 }
 
 impl Change {
     /// Changes the row of a transfer that is to be carried: whoever has paused it, or taken it
     /// away, meanwhile is right. False then.
-    #[cfg(feature = "net")]
     pub(crate) fn apply_to_pending(&self, tx: &mut Tx, key: &Key) -> Result<bool> {
         let known = tx.get_record(&table(), key)?.and_then(|record| Transfer::of(key, &record));
         let is_pending = known.is_some_and(|known| known.is_pending());
@@ -210,6 +212,9 @@ impl Change {
         }
         if let Some(retry_ms) = self.retry_ms {
             field("retry_ms", Value::Int(retry_ms));
+        }
+        if let Some(parts) = &self.parts {
+            field("parts", Value::List(parts.iter().cloned().map(Value::Text).collect()));
         }
         tx.patch_record(&table(), key, set, Vec::new())
     }

@@ -40,6 +40,8 @@ mod salvage;
 mod schema;
 #[path = "engine/squash.rs"]
 mod squash;
+#[path = "engine/objects.rs"]
+mod objects;
 #[path = "engine/system.rs"]
 mod system;
 #[path = "engine/transfer.rs"]

@@ -19,6 +19,8 @@ pub enum Ask {
         /// Absolute path of the directory for it.
         out: PathBuf,
     },
+    /// Say where files are kept and who is attached.
+    Status,
     /// Read the file of members again.
     Members,
     /// Erase a record.
@@ -106,12 +108,33 @@ pub struct FileFate {
     pub stays: bool,
     /// Why, for people.
     pub why: String,
+    /// Id of the object store that keeps it; none if the server itself does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
 }
 
 impl FileFate {
-    /// What a run says of a file.
+    /// What a run says of each file.
     #[must_use]
-    pub fn of((hash, size_bytes, fate): &(lastword::BlobHash, u64, lastword::Fate)) -> Self {
+    pub fn all(collected: &lastword::Collected) -> Vec<Self> {
+        let here = |(hash, size, fate): &_| Self::of((*hash, *size), *fate, None);
+        let mut all: Vec<Self> = collected.files.iter().map(here).collect();
+        for object in &collected.objects {
+            let (file, provider) = ((object.hash, object.size), object.provider.clone());
+            let mut fate = Self::of(file, object.fate, Some(provider));
+            if !object.is_known {
+                fate.why = format!("{}, but this server does not know its store", fate.why);
+            }
+            all.push(fate);
+        }
+        all
+    }
+
+    fn of(
+        (hash, size_bytes): (lastword::BlobHash, u64),
+        fate: lastword::Fate,
+        provider: Option<String>,
+    ) -> Self {
         use lastword::Fate;
         let why = match fate {
             Fate::Named => "stays, something names it",
@@ -121,8 +144,8 @@ impl FileFate {
             Fate::Spared => "stays, something names it again",
             Fate::Dropped => "goes, nothing has named it since it was condemned",
         };
-        let (hash, stays) = (hash.to_string(), *fate != Fate::Dropped);
-        Self { hash, size_bytes: *size_bytes, stays, why: why.into() }
+        let (hash, stays) = (hash.to_string(), fate != Fate::Dropped);
+        Self { hash, size_bytes, stays, why: why.into(), provider }
     }
 }
 
@@ -151,6 +174,15 @@ pub struct GcTotals {
     pub condemned_files: u64,
     /// Chunks that are condemned now.
     pub condemned_chunks: u64,
+    /// Files that object stores keep.
+    #[serde(default)]
+    pub objects: u64,
+    /// Those that were deleted.
+    #[serde(default)]
+    pub deleted_objects: u64,
+    /// Those that are condemned now.
+    #[serde(default)]
+    pub condemned_objects: u64,
 }
 
 impl GcTotals {
@@ -172,6 +204,13 @@ impl GcTotals {
             removed_packs: collected.removed_packs,
             condemned_files: count(Fate::Condemned),
             condemned_chunks: totals.condemned_chunks,
+            objects: collected.objects.len() as u64,
+            deleted_objects: collected.deleted_objects.len() as u64,
+            condemned_objects: collected
+                .objects
+                .iter()
+                .filter(|object| object.fate == Fate::Condemned)
+                .count() as u64,
         }
     }
 }
@@ -189,6 +228,8 @@ pub enum Answer {
     },
     /// A backup is made.
     Done(Made),
+    /// Where files are kept and who is attached.
+    Status(Standing),
     /// One member's role is another now.
     Member(Changed),
     /// All of them are told.
@@ -226,6 +267,49 @@ pub enum Answer {
         /// What happened and what to do next.
         message: String,
     },
+}
+
+/// How a running server stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Id of what keeps new files.
+    pub files_provider: String,
+    /// Devices that are attached, once for each workspace.
+    pub attached: usize,
+    /// What object stores keep.
+    pub objects: Vec<Kept>,
+}
+
+/// What an object store keeps of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    /// The workspace.
+    pub workspace: String,
+    /// Id of the store.
+    pub provider: String,
+    /// Files that are there.
+    pub files: u64,
+    /// Their lengths together.
+    pub bytes: u64,
+    /// Uploads that have not ended.
+    pub coming: u64,
+}
+
+impl Kept {
+    /// What object stores keep for a server.
+    ///
+    /// # Errors
+    /// As [`lastword::Authority::kept_objects`].
+    pub fn all(authority: &lastword::Authority) -> lastword::Result<Vec<Self>> {
+        let kept = authority.kept_objects()?.into_iter().map(|kept| Self {
+            workspace: kept.workspace.as_str().to_owned(),
+            provider: kept.provider,
+            files: kept.files,
+            bytes: kept.bytes,
+            coming: kept.coming,
+        });
+        Ok(kept.collect())
+    }
 }
 
 /// A record that a restore lost.
@@ -352,7 +436,10 @@ mod with_sockets {
     use tokio::net::{UnixListener, UnixStream};
     use tokio::sync::{Mutex, mpsc};
 
-    use super::{Answer, Ask, Changed, ControlError, FileFate, Gc, GcTotals, NAME, Path, PathBuf};
+    use super::{
+        Answer, Ask, Changed, ControlError, FileFate, Gc, GcTotals, Kept, NAME, Path, PathBuf,
+        Standing,
+    };
     use crate::hub::Hub;
 
     /// Longest line on the socket in bytes.
@@ -452,6 +539,9 @@ mod with_sockets {
         match ask {
             Ask::Backup { out } => back_up(out, &hub.authority, busy, tell),
             Ask::Members => reload(hub, tell),
+            Ask::Status => {
+                standing(hub).unwrap_or_else(|error| Answer::Error { message: error.to_string() })
+            }
             Ask::Erase { workspace, table, key } => erase(&hub.authority, workspace, table, key)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
             Ask::DeleteWorkspace { workspace } => delete_workspace(hub, workspace)
@@ -469,11 +559,17 @@ mod with_sockets {
         }
     }
 
+    fn standing(hub: &Hub) -> Result<Answer, lastword::Error> {
+        let (files_provider, attached) = (hub.authority.files_provider(), hub.attached());
+        let objects = Kept::all(&hub.authority)?;
+        Ok(Answer::Status(Standing { files_provider, attached, objects }))
+    }
+
     fn collect(gc: &Gc, hub: &Hub, tell: &dyn Fn(Answer)) -> Result<Answer, lastword::Error> {
         let collected = gc.run(&hub.authority);
         let collected = collected.inspect_err(|error| hub.end_if_poisoned(error))?;
         if gc.dry_run {
-            collected.files.iter().for_each(|file| tell(Answer::File(FileFate::of(file))));
+            FileFate::all(&collected).into_iter().for_each(|file| tell(Answer::File(file)));
         }
         Ok(Answer::Collected(GcTotals::of(&collected, gc.dry_run)))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use lastword::core::codec::{from_bytes, to_bytes};
-use lastword::core::protocol::{ErrorCode, FileMessage, VERSION};
+use lastword::core::protocol::{ErrorCode, FILES_VERSION, FileMessage, VERSION};
 use lastword::{FileService, ServiceError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -106,9 +106,9 @@ async fn talk(
     id: u64,
     mut outside: Outside,
 ) -> Result<(), End> {
-    let user = greeted(socket, hub, id).await?;
-    send(socket, FileMessage::Welcome { version: VERSION }).await?;
-    let mut service = Some(FileService::new(hub.authority.clone(), user));
+    let (user, version) = greeted(socket, hub, id).await?;
+    send(socket, FileMessage::Welcome { version }).await?;
+    let mut service = Some(FileService::new(hub.authority.clone(), user).speaking(version));
     let ended = converse(socket, hub, &mut service, &mut outside).await;
     // What came of an upload is made durable, which takes a while.
     let dropping = tokio::task::spawn_blocking(move || drop(service));
@@ -166,8 +166,8 @@ async fn converse(
     }
 }
 
-/// Takes the first message; the user behind its token.
-async fn greeted(socket: &mut WebSocket, hub: &Hub, id: u64) -> Result<String, End> {
+/// Takes the first message; the user behind its token, and the newest version that both speak.
+async fn greeted(socket: &mut WebSocket, hub: &Hub, id: u64) -> Result<(String, u64), End> {
     let unknown = |message: &str| (ErrorCode::Unauthenticated, message.to_owned());
     let hello = match timeout(HELLO_TIMEOUT, socket.recv()).await {
         Ok(Some(Ok(Message::Binary(bytes)))) if bytes.first() == Some(&0) => decoded(&bytes)?,
@@ -177,11 +177,13 @@ async fn greeted(socket: &mut WebSocket, hub: &Hub, id: u64) -> Result<String, E
     let FileMessage::Hello(hello) = hello else {
         return Err(unknown("the first message must be a Hello"));
     };
-    if !(hello.min_version..=hello.max_version).contains(&VERSION) {
-        let message = format!("this server speaks version {VERSION}");
+    let version = hello.max_version.min(FILES_VERSION);
+    if version < hello.min_version.max(VERSION) {
+        let message = format!("this server speaks versions {VERSION} to {FILES_VERSION}");
         return Err((ErrorCode::Version, message));
     }
-    hub.authenticate(id, &hello.token).map_err(|message| unknown(&message))
+    let user = hub.authenticate(id, &hello.token).map_err(|message| unknown(&message))?;
+    Ok((user, version))
 }
 
 /// Lets the service answer on a thread that may block, and sends what it says as it says it.

@@ -17,11 +17,13 @@ use axum::routing::{get, post};
 use lastword::core::limits::MAX_MESSAGE_BYTES;
 use lastword::core::protocol::{FILES_SUBPROTOCOL, SUBPROTOCOL};
 use lastword::{Authority, CollectOptions, Keep};
+use lastword_providers::registry::EMBEDDED;
 use tokio::sync::watch;
 
 use crate::connection;
 use crate::control::Control;
 use crate::file_connection;
+use crate::file_stores::{self, FileStores, FilesError, FilesOptions};
 use crate::hub::{Hub, Served};
 use crate::listener::{Listener, Upgraded};
 use crate::members::{Members, MembersError, Tokens};
@@ -48,6 +50,8 @@ pub struct ServeOptions {
     pub max_file_bytes: Option<u64>,
     /// Most bytes of the files of a workspace.
     pub max_files_bytes: Option<u64>,
+    /// Where files are kept.
+    pub files: FilesOptions,
     /// How often what no file needs is collected; never if it is zero.
     pub gc_every: Duration,
     /// Print the address as a JSON line.
@@ -78,6 +82,9 @@ pub enum ServeError {
     /// The schema file.
     #[error(transparent)]
     Schema(#[from] SchemaFileError),
+    /// Where files are to be kept.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The store, or a schema that a workspace cannot have.
     #[error(transparent)]
     Engine(#[from] lastword::Error),
@@ -118,6 +125,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         Access::Tokens(path) => Members::Tokens(Tokens::read(path)?),
     };
     let schema = options.schema.read()?;
+    let FileStores { selected, others } = file_stores::open(&options.files)?;
     let authority = Authority::open_with(&options.data, options.keep)?;
     if let Some(schema) = schema {
         authority.adopt(schema)?;
@@ -132,6 +140,7 @@ pub fn run(options: &ServeOptions) -> Result<(), ServeError> {
         options.max_file_bytes.unwrap_or(u64::MAX),
         options.max_files_bytes.unwrap_or(u64::MAX),
     );
+    authority.keep_files_at(selected, others);
     let tables = tables_taken(options, &authority)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let hub = Hub::new(authority.clone(), members);
@@ -177,7 +186,8 @@ fn collect_all(hub: &Hub) {
         match hub.authority.collect(&workspace, CollectOptions::default()) {
             Ok(collected) => {
                 let (freed, files) = (collected.totals.freed_bytes, collected.totals.dropped_bytes);
-                tracing::info!(%workspace, freed, files, "collected garbage");
+                let objects = collected.deleted_objects.len();
+                tracing::info!(%workspace, freed, files, objects, "collected garbage");
             }
             Err(error) => {
                 hub.end_if_poisoned(&error);
@@ -208,21 +218,26 @@ async fn listen(options: &ServeOptions, tables: &str) -> Result<Listener, ServeE
     Ok(Listener(listener))
 }
 
-/// Serves until a signal comes or the store fails, and then for at most [`GRACE`].
-async fn serve(listener: Listener, hub: Arc<Hub>, signals: &mut Signals) -> Result<(), ServeError> {
-    let (stop, stopping) = watch::channel(false);
-    let mut stopped = stopping.clone();
-    let app = Router::new()
+/// Everything that is served.
+pub(crate) fn router(hub: &Arc<Hub>, stopping: watch::Receiver<bool>) -> Router {
+    Router::new()
         .route("/sync", get(sync))
         .route("/sync/files", get(files))
         .route("/healthz", get(healthz))
         .route("/api/storage/gc/run", post(storage_api::run_gc))
         .route("/api/storage/presign-download", post(signed_files::presign_download))
+        .route("/api/storage/commit", post(signed_files::commit))
         .route("/api/storage/presign-upload", post(signed_files::presign_upload))
-        .route("/files/{workspace}/{hash}", get(signed_files::get).put(signed_files::put))
-        .layer(axum::middleware::from_fn_with_state(Arc::clone(&hub), only_from_here))
-        .with_state(Served { hub: Arc::clone(&hub), stopping })
-        .into_make_service_with_connect_info::<Upgraded>();
+        .route("/files/{*key}", get(signed_files::get).put(signed_files::put))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(hub), only_from_here))
+        .with_state(Served { hub: Arc::clone(hub), stopping })
+}
+
+/// Serves until a signal comes or the store fails, and then for at most [`GRACE`].
+async fn serve(listener: Listener, hub: Arc<Hub>, signals: &mut Signals) -> Result<(), ServeError> {
+    let (stop, stopping) = watch::channel(false);
+    let mut stopped = stopping.clone();
+    let app = router(&hub, stopping).into_make_service_with_connect_info::<Upgraded>();
     let server = axum::serve(listener, app).with_graceful_shutdown(async move {
         // A sender that is gone stops it, too.
         let _ = stopped.wait_for(|stop| *stop).await;
@@ -265,7 +280,11 @@ fn announce(options: &ServeOptions, tables: &str, address: SocketAddr) -> std::i
             Access::Dev => "any token is accepted (--dev)".to_owned(),
             Access::Tokens(path) => format!("members from {}", path.display()),
         };
-        writeln!(out, "data in {}; {access}; {tables}", options.data.display())?;
+        let files = match &*options.files.provider {
+            EMBEDDED => String::new(),
+            id => format!("; files at {id}"),
+        };
+        writeln!(out, "data in {}; {access}; {tables}{files}", options.data.display())?;
     }
     out.flush()
 }

@@ -4,15 +4,10 @@
 //! so: method, workspace, file, length, media type, disposition and the time until which it holds.
 //! The key is drawn when the server starts, so no URL outlives the process, and none is on a disk.
 
-use std::time::Duration;
-
 use lastword::BlobHash;
 use lastword::core::id::WorkspaceName;
-
-/// How long a URL holds unless its asker says otherwise.
-pub const DEFAULT_EXPIRY: Duration = Duration::from_secs(15 * 60);
-/// How long a URL holds at most.
-pub const MAX_EXPIRY: Duration = Duration::from_secs(60 * 60);
+use lastword_providers::key::ObjectKey;
+use lastword_providers::upload::{Disposition, Download};
 
 /// Signs URLs and knows its own signatures.
 pub struct Signer {
@@ -40,6 +35,8 @@ pub struct Grant {
     pub mime_type: String,
     /// `inline` or `attachment`.
     pub disposition: String,
+    /// What it is called when it is saved; empty if it has no name.
+    pub file_name: String,
     /// Who asked for it.
     pub user: String,
     /// Until when it holds, milliseconds since 1970 UTC.
@@ -55,6 +52,37 @@ pub enum GrantError {
     /// Its time is over.
     #[error("this URL has expired: ask for another")]
     Expired,
+}
+
+impl Grant {
+    /// What such a URL allows, for a file that is still to be said.
+    #[must_use]
+    pub fn asked(method: &str, size_bytes: u64, mime_type: String, download: &Download) -> Self {
+        let inline = download.disposition == Disposition::Inline;
+        let workspace = WorkspaceName::new("main").expect("invariant: the name is valid");
+        Self {
+            method: method.into(),
+            workspace,
+            hash: BlobHash::Sha256([0; 32]),
+            size_bytes,
+            mime_type,
+            disposition: if inline { "inline" } else { "attachment" }.into(),
+            file_name: download.file_name.clone().unwrap_or_default(),
+            user: String::new(),
+            expires_ms: 0,
+        }
+    }
+
+    /// How a download by it comes.
+    #[must_use]
+    pub fn download(&self) -> Download {
+        let disposition = match &*self.disposition {
+            "inline" => Disposition::Inline,
+            _ => Disposition::Attachment,
+        };
+        let file_name = Some(self.file_name.clone()).filter(|name| !name.is_empty());
+        Download { disposition, file_name }
+    }
 }
 
 impl Signer {
@@ -75,6 +103,7 @@ impl Signer {
             &size,
             &grant.mime_type,
             &grant.disposition,
+            &grant.file_name,
             &grant.user,
             &expires,
         ];
@@ -86,17 +115,16 @@ impl Signer {
         hasher.finalize()
     }
 
-    /// The path and query of a URL that allows this.
+    /// The path and query of a URL that allows this for the file with that key.
     #[must_use]
-    pub fn path(&self, grant: &Grant) -> String {
-        let Grant { workspace, hash, size_bytes, mime_type, disposition, user, expires_ms, .. } =
-            grant;
+    pub fn path(&self, key: &ObjectKey, grant: &Grant) -> String {
+        let Grant { size_bytes, mime_type, disposition, file_name, user, expires_ms, .. } = grant;
         let signature = self.signature(grant).to_hex();
         format!(
-            "/files/{workspace}/{}?size={size_bytes}&type={}&disposition={}&user={}&expires={expires_ms}&signature={signature}",
-            escaped(&hash.to_string()),
+            "/files/{key}?size={size_bytes}&type={}&disposition={}&name={}&user={}&expires={expires_ms}&signature={signature}",
             escaped(mime_type),
             escaped(disposition),
+            escaped(file_name),
             escaped(user),
         )
     }
@@ -116,12 +144,6 @@ impl Signer {
         }
         Ok(())
     }
-}
-
-/// How long a URL holds that was asked for with this many milliseconds.
-#[must_use]
-pub fn expiry(asked_ms: Option<u64>) -> Duration {
-    asked_ms.map_or(DEFAULT_EXPIRY, Duration::from_millis).min(MAX_EXPIRY)
 }
 
 /// Text as a query value: everything but letters, digits and `-._~` is escaped.
@@ -150,6 +172,7 @@ mod tests {
             size_bytes: 5,
             mime_type: "image/png".into(),
             disposition: "inline".into(),
+            file_name: "a.png".into(),
             user: "ann".into(),
             expires_ms: 1000,
         }
@@ -166,13 +189,14 @@ mod tests {
         let other = Signer::new([2; 32]);
         assert_eq!(other.check(&grant(), &signature, 0), Err(GrantError::Signature));
         assert_eq!(signer.check(&grant(), "no hash", 0), Err(GrantError::Signature));
-        let changes: [fn(&mut Grant); 8] = [
+        let changes: [fn(&mut Grant); 9] = [
             |grant| grant.method = "PUT".into(),
             |grant| grant.workspace = WorkspaceName::new("other").expect("a name"),
             |grant| grant.hash = BlobHash::Sha256([8; 32]),
             |grant| grant.size_bytes = 6,
             |grant| grant.mime_type = "text/html".into(),
             |grant| grant.disposition = "attachment".into(),
+            |grant| grant.file_name = "b.html".into(),
             |grant| grant.user = "bob".into(),
             |grant| grant.expires_ms = 2000,
         ];
@@ -186,13 +210,5 @@ mod tests {
         let mut shifted = grant();
         (shifted.mime_type, shifted.disposition) = ("image/pn".into(), "ginline".into());
         assert_eq!(signer.check(&shifted, &signature, 0), Err(GrantError::Signature));
-    }
-
-    /// R8.2: nobody gets a URL for longer than an hour.
-    #[test]
-    fn an_expiry_is_capped() {
-        assert_eq!(expiry(None), DEFAULT_EXPIRY);
-        assert_eq!(expiry(Some(1000)), Duration::from_secs(1));
-        assert_eq!(expiry(Some(u64::MAX)), MAX_EXPIRY);
     }
 }

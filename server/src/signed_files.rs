@@ -1,6 +1,7 @@
 //! Files over plain HTTP: URLs that are signed for a member, and the requests that come with them.
 //! A browser can show a file by such a URL, and bring one.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,16 +13,20 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use lastword::core::id::WorkspaceName;
+use lastword::core::protocol::SignedUrl;
 use lastword::store::BlobError;
-use lastword::{BlobHash, Error, MemberFile, UploadRequest};
+use lastword::{BlobHash, Error, MemberFile, ObjectCommit, ObjectOffer, UploadRequest};
+use lastword_providers::expiry::Expiry;
+use lastword_providers::key::ObjectKey;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::embedded::ANY_TYPE;
 use crate::hub::{Hub, Served};
 use crate::listener::Upgraded;
-use crate::signed::{self, Grant};
+use crate::signed::Grant;
 
 /// Pieces of a body that wait for the other side.
 const WAITING_PIECES: usize = 4;
@@ -62,10 +67,12 @@ pub struct Asked {
 
 /// What a signed URL says.
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Said {
     size: u64,
     r#type: String,
     disposition: String,
+    name: String,
     user: String,
     expires: i64,
     signature: String,
@@ -92,6 +99,11 @@ fn failed(hub: &Hub, error: &Error) -> (StatusCode, String) {
         | Error::UnfinishedUploads { .. } => StatusCode::INSUFFICIENT_STORAGE,
         Error::Blob(BlobError::Missing { .. }) => StatusCode::NOT_FOUND,
         Error::Blob(BlobError::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::ObjectBusy { .. } => StatusCode::CONFLICT,
+        Error::ObjectMissing { .. } | Error::ObjectWrong { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::ObjectStore { .. } | Error::ObjectElsewhere { .. } => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Error::Blob(BlobError::Manifest { .. } | BlobError::Source { .. }) => {
             StatusCode::UNPROCESSABLE_ENTITY
         }
@@ -115,11 +127,11 @@ fn grant(
     if !["inline", "attachment"].contains(&disposition.as_str()) {
         return Err(bad("disposition is inline or attachment".into()));
     }
-    let mime_type = asked.mime_type.clone().unwrap_or_else(|| "application/octet-stream".into());
+    let mime_type = asked.mime_type.clone().unwrap_or_else(|| ANY_TYPE.into());
     if header::HeaderValue::from_str(&mime_type).is_err() {
         return Err(bad("mime_type is no media type".into()));
     }
-    let holds = i64::try_from(signed::expiry(asked.expires_in_ms).as_millis()).unwrap_or(0);
+    let holds = i64::try_from(expiry(asked).as_secs() * 1000).unwrap_or(0);
     Ok(Grant {
         method: method.into(),
         workspace,
@@ -127,19 +139,22 @@ fn grant(
         size_bytes: asked.size_bytes.unwrap_or(0),
         mime_type,
         disposition,
+        file_name: String::new(),
         user,
         expires_ms: lastword::now_ms().saturating_add(holds),
     })
 }
 
-fn url(hub: &Hub, headers: &HeaderMap, grant: &Grant) -> Response {
+fn url(hub: &Hub, headers: &HeaderMap, grant: &Grant) -> Answer {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-    let url = format!("http://{host}{}", hub.signer.path(grant));
+    let key = ObjectKey::new(&grant.workspace, grant.hash)
+        .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, error.to_string()))?;
+    let url = format!("http://{host}{}", hub.signer.path(&key, grant));
     let answer = json!({
         "url": url, "method": grant.method, "expiresAt": grant.expires_ms,
         "disposition": grant.disposition, "storageId": grant.hash.to_string(),
     });
-    Json(answer).into_response()
+    Ok(Json(answer).into_response())
 }
 
 /// `POST /api/storage/presign-download`: a URL by which anybody reads one file for a while.
@@ -151,11 +166,41 @@ pub async fn presign_download(
     let hub = served.hub;
     aside(move || -> Answer {
         let mut grant = grant(&hub, &headers, &asked, "GET")?;
-        let opened = hub.authority.open_file(&grant.workspace, &grant.user, &grant.hash);
-        grant.size_bytes = opened.map_err(|error| failed(&hub, &error))?.size_bytes();
-        Ok(url(&hub, &headers, &grant))
+        let described = hub.authority.described(&grant.workspace, &grant.hash);
+        let (mime_type, file_name) = described.map_err(|error| failed(&hub, &error))?;
+        grant.file_name = file_name;
+        if asked.mime_type.is_none() && header::HeaderValue::from_str(&mime_type).is_ok() {
+            grant.mime_type = if mime_type.is_empty() { ANY_TYPE.into() } else { mime_type };
+        }
+        let found = hub.authority.find_object(&grant.workspace, &grant.user, &grant.hash);
+        let opened = match hub.authority.open_file(&grant.workspace, &grant.user, &grant.hash) {
+            Err(Error::Blob(BlobError::Missing { hash })) => {
+                let file = found.map_err(|error| failed(&hub, &error))?;
+                let missing = || failed(&hub, &BlobError::Missing { hash }.into());
+                let signed = file.ok_or_else(missing)?.url(&grant.download(), expiry(&asked));
+                return Ok(store_url(&grant, signed.map_err(|error| failed(&hub, &error))?));
+            }
+            opened => opened.map_err(|error| failed(&hub, &error))?,
+        };
+        grant.size_bytes = opened.size_bytes();
+        url(&hub, &headers, &grant)
     })
     .await
+}
+
+fn expiry(asked: &Asked) -> Expiry {
+    asked.expires_in_ms.map_or_else(Expiry::default, |ms| Expiry::within(Duration::from_millis(ms)))
+}
+
+/// A URL of an object store, with the headers that go with it.
+fn store_url(grant: &Grant, signed: SignedUrl) -> Response {
+    let headers: BTreeMap<String, String> = signed.headers.into_iter().collect();
+    let answer = json!({
+        "url": signed.url, "method": grant.method, "expiresAt": signed.expires_ms,
+        "headers": headers, "disposition": grant.disposition,
+        "storageId": grant.hash.to_string(),
+    });
+    Json(answer).into_response()
 }
 
 /// Answers on a thread that may block.
@@ -180,9 +225,55 @@ pub async fn presign_upload(
         }
         let checked = hub.authority.check_upload(&request(&grant));
         checked.map_err(|error| failed(&hub, &error))?;
-        Ok(url(&hub, &headers, &grant))
+        let goes = hub.authority.goes_to_store(&grant.workspace, &grant.hash);
+        if !goes.map_err(|error| failed(&hub, &error))? {
+            return url(&hub, &headers, &grant);
+        }
+        let signed = match hub.authority.offer_object(&request(&grant), false) {
+            Ok(ObjectOffer::Stored) => {
+                let storage_id = grant.hash.to_string();
+                return Ok(Json(json!({ "stored": true, "storageId": storage_id })).into_response());
+            }
+            Ok(ObjectOffer::Coming(coming)) => coming.url(0, [0; 32], expiry(&asked)),
+            Err(error) => Err(error),
+        };
+        Ok(store_url(&grant, signed.map_err(|error| failed(&hub, &error))?))
     })
     .await
+}
+
+/// `POST /api/storage/commit`: says that a file was brought by a URL of an object store. It is
+/// compared with its name, and only then is it there. What this server keeps itself is there once
+/// it was brought.
+pub async fn commit(
+    State(served): State<Served>,
+    ConnectInfo(upgraded): ConnectInfo<Upgraded>,
+    headers: HeaderMap,
+    Json(asked): Json<Asked>,
+) -> Response {
+    let hub = served.hub;
+    let answer = aside(move || -> Answer {
+        let grant = grant(&hub, &headers, &asked, "PUT")?;
+        let failed = |error| failed(&hub, &error);
+        if hub.authority.open_file(&grant.workspace, &grant.user, &grant.hash).is_ok() {
+            return Ok(Json(json!({ "ok": true })).into_response());
+        }
+        // Comparing takes as long as the file does; whoever asks for it is known by now.
+        upgraded.set();
+        match hub.authority.offer_object(&request(&grant), false).map_err(failed)? {
+            ObjectOffer::Stored => {}
+            ObjectOffer::Coming(mut coming) => {
+                let committed = hub.authority.commit_object(&mut coming, &mut || {});
+                if committed.map_err(failed)? == ObjectCommit::Incomplete {
+                    return Err((StatusCode::CONFLICT, "parts of the file are missing".into()));
+                }
+            }
+        }
+        Ok(Json(json!({ "ok": true })).into_response())
+    })
+    .await;
+    // The connection has no other limit of time any more.
+    ([(header::CONNECTION, "close")], answer).into_response()
 }
 
 fn request(grant: &Grant) -> UploadRequest<'_> {
@@ -200,17 +291,19 @@ fn request(grant: &Grant) -> UploadRequest<'_> {
 fn checked(
     hub: &Hub,
     method: &Method,
-    (workspace, hash): (String, String),
+    key: &str,
     said: Said,
 ) -> Result<Grant, (StatusCode, String)> {
-    let Said { size, r#type, disposition, user, expires, signature } = said;
+    let Said { size, r#type, disposition, name, user, expires, signature } = said;
+    let key = ObjectKey::read(key).ok_or_else(forbidden)?;
     let grant = Grant {
         method: method.as_str().into(),
-        workspace: WorkspaceName::new(&workspace).map_err(|_| forbidden())?,
-        hash: BlobHash::new(&hash).map_err(|_| forbidden())?,
+        workspace: key.workspace().clone(),
+        hash: BlobHash::Sha256(*key.sha256()),
         size_bytes: size,
         mime_type: r#type,
         disposition,
+        file_name: name,
         user,
         expires_ms: expires,
     };
@@ -219,17 +312,17 @@ fn checked(
     Ok(grant)
 }
 
-/// `GET /files/{workspace}/{hash}`: the bytes of a file, or a range of them. Its user must still be
+/// `GET /files/{key}`: the bytes of a file, or a range of them. Its user must still be
 /// a member.
 pub async fn get(
     State(served): State<Served>,
     ConnectInfo(upgraded): ConnectInfo<Upgraded>,
-    Path(path): Path<(String, String)>,
+    Path(key): Path<String>,
     Query(said): Query<Said>,
     headers: HeaderMap,
 ) -> Response {
     let hub = served.hub;
-    let grant = match checked(&hub, &Method::GET, path, said) {
+    let grant = match checked(&hub, &Method::GET, &key, said) {
         Ok(grant) => grant,
         Err(no) => return told(no),
     };
@@ -251,7 +344,7 @@ pub async fn get(
         .status(status)
         .header(header::CONTENT_TYPE, &grant.mime_type)
         .header(header::CONTENT_LENGTH, to - from)
-        .header(header::CONTENT_DISPOSITION, &grant.disposition)
+        .header(header::CONTENT_DISPOSITION, grant.download().header())
         .header(header::CACHE_CONTROL, "private")
         // The connection has no other limit of time any more.
         .header(header::CONNECTION, "close")
@@ -323,18 +416,18 @@ fn pieces(mut reader: MemberFile, place: SemaphorePermit<'static>, from: u64, to
     Body::from_stream(stream)
 }
 
-/// `PUT /files/{workspace}/{hash}`: brings a file as a whole. Length and media type must be those
+/// `PUT /files/{key}`: brings a file as a whole. Length and media type must be those
 /// that were signed, and the bytes those that the hash names.
 pub async fn put(
     State(served): State<Served>,
     ConnectInfo(upgraded): ConnectInfo<Upgraded>,
-    Path(path): Path<(String, String)>,
+    Path(key): Path<String>,
     Query(said): Query<Said>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
     let hub = served.hub;
-    let grant = match checked(&hub, &Method::PUT, path, said) {
+    let grant = match checked(&hub, &Method::PUT, &key, said) {
         Ok(grant) => grant,
         Err(no) => return told(no),
     };

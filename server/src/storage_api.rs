@@ -62,7 +62,7 @@ pub async fn run_gc(
         Ok(Ok(collected)) => {
             let totals = GcTotals::of(&collected, dry_run);
             let answer = json!({
-                "deleted_count": totals.dropped_files, "deleted_bytes": totals.dropped_bytes,
+                "deleted_count": totals.dropped_files + totals.deleted_objects, "deleted_bytes": totals.dropped_bytes,
                 "freed_bytes": totals.freed_bytes, "condemned_count": totals.condemned_files,
                 "dry_run": dry_run,
             });

@@ -2,6 +2,8 @@
 
 #[path = "server/common.rs"]
 mod common;
+#[path = "server/archive.rs"]
+mod archive;
 #[path = "server/cli.rs"]
 mod cli;
 #[path = "server/bad_input.rs"]
@@ -32,6 +34,12 @@ mod kills;
 mod maintenance;
 #[path = "server/members.rs"]
 mod members;
+#[cfg(unix)]
+#[path = "server/object_store.rs"]
+mod object_store;
+#[cfg(unix)]
+#[path = "server/store_support.rs"]
+mod store_support;
 #[path = "server/origin.rs"]
 mod origin;
 #[path = "server/private.rs"]

@@ -71,6 +71,12 @@ pub const MAX_MANIFEST_DEPTH: u64 = 3;
 pub const MAX_BLOB_BYTES: u64 = 1 << 44;
 /// Most chunks that the receiver of a file asks for at a time.
 pub const MAX_WANTED_CHUNKS: usize = 256;
+/// Longest signed URL.
+pub const MAX_URL_BYTES: usize = 32 * 1024;
+/// Most headers that go with one.
+pub const MAX_URL_HEADERS: usize = 32;
+/// Most parts in which a file goes to an object store.
+pub const MAX_FILE_PARTS: usize = 10_000;
 /// How long decisions, losing values and conflict rows are kept: 30 days in milliseconds.
 pub const HISTORY_WINDOW_MS: i64 = 30 * 24 * 3600 * 1000;
 /// Most versions that one history answer lists.

@@ -289,6 +289,18 @@ plants! {
         store "reindex::an_index_of_packs_alone_has_what_was_there_and_nothing_else";
     /// A chunk counts as here although its pack is lost.
     BelieveLostPack: "I31", store "packs::chunks_of_a_lost_pack_do_not_count_as_here";
+    /// What comes of a file is taken for what was asked for, and compared with nothing.
+    KeepWhatComes: "I34", 30 seeds;
+    /// What is stored and not yet named is garbage at once.
+    CollectStaged: "I37", store "gc::what_is_staged_stays_for_its_time";
+    /// A file that is named while a collection looks is not seen to be named.
+    OverlookNamesSince: "I32", store "gc::known_loss_roots_read_in_two_steps";
+    /// The log names chunks of a pack that is not synced.
+    LogBeforePack: "I31", 30 seeds;
+    /// The chunks of a file that went stay for ever.
+    KeepDeadChunks: "I35", 30 seeds, store "explorer::explored_schedules_lose_and_leak_nothing";
+    /// A pack is said to hold what has moved to another one.
+    CountMovedTwice: "I33", 30 seeds;
 }
 
 /// Names the bug of this process.

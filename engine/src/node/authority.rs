@@ -7,13 +7,14 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName}
 use lastword_core::op::Batch;
 use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
-use lastword_core::protocol::{Attach, AttachRefusal, Attached, ReadHistory, Role};
+use lastword_core::protocol::{Attach, AttachRefusal, Attached, FileMessage, ReadHistory, Role};
 use lastword_core::schema::Schema;
 use lastword_core::value::Record;
 use lastword_store::apply::ApplyPayload;
 use lastword_store::payload::StoreRole;
 use lastword_store::{Disk, OpenReport, Options, Store, StoreError, View, read};
 
+use super::lent::{Own, PartyFiles};
 use crate::adopt;
 use crate::attachments::{Attachments, Claim};
 use crate::authority::{AttachRequest, Given, attach_now, delete_now};
@@ -27,6 +28,7 @@ use crate::owned::{self, OwnedFields};
 use crate::push_gate::{PushGate, Queued};
 use crate::renew::{self, RestoredWorkspace};
 use crate::survivors::{self, Offered, Survivor};
+use crate::transfer::ServiceError;
 use crate::versions;
 
 /// A batch that could not be decided comes again after this, in milliseconds.
@@ -57,7 +59,8 @@ pub enum Outgoing {
 
 /// A store in the role of the authority, with its connections.
 pub struct AuthorityNode {
-    store: Store,
+    store: Own,
+    files: PartyFiles,
     attachments: Attachments,
     connections: BTreeMap<u64, Connection>,
     jobs: VecDeque<Job>,
@@ -121,9 +124,13 @@ impl AuthorityNode {
         if read::identity(store.newest())?.is_none() {
             open::introduce(&mut store, StoreRole::Authority, DeviceId::AUTHORITY, wall_ms)?;
         }
+        let identity = read::identity(store.newest())?.ok_or(Error::Closed)?;
+        let files = PartyFiles::new(&mut store, identity, report.clone());
         let (attachments, connections, jobs) = Default::default();
         let (schema, members, max_records) = Default::default();
-        let node = Self { store, attachments, connections, jobs, schema, members, max_records };
+        let store = Own::new(store);
+        let node =
+            Self { store, files, attachments, connections, jobs, schema, members, max_records };
         Ok((node, report))
     }
 
@@ -148,6 +155,32 @@ impl AuthorityNode {
     /// See [`crate::Authority::limit_records`].
     pub fn limit_records(&mut self, max_records: u64) {
         self.max_records = Some(max_records);
+    }
+
+    /// See [`crate::Authority::limit_files`].
+    pub fn limit_files(&self, max_file_bytes: u64, max_bytes: u64) {
+        self.files.authority().limit_files(max_file_bytes, max_bytes);
+    }
+
+    /// Answers a message on a connection of `user` that carries files, as a server does; `reply` is
+    /// false if nobody takes what it is given. Everyone hears of what it made durable with the next
+    /// step.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: the connection is to be closed.
+    pub fn file_message(
+        &mut self,
+        connection: (u64, &str),
+        message: FileMessage,
+        reply: &mut dyn FnMut(FileMessage) -> bool,
+        wall_ms: i64,
+    ) -> std::result::Result<(), ServiceError> {
+        self.files.take(&mut self.store, connection, (message, wall_ms), reply)
+    }
+
+    /// A connection that carried files is gone.
+    pub fn end_files(&mut self, connection: u64) {
+        self.files.end(&mut self.store, connection);
     }
 
     /// Sets fields that the server owns, durable with the next [`Self::step`]; see
@@ -278,6 +311,7 @@ impl AuthorityNode {
         Ok(Some(match job {
             Job::Admit(list) => {
                 members::admit_now(&mut self.store, &list, wall_ms)?;
+                self.files.authority().admitted(list.clone());
                 self.members = Some(list);
                 return Ok(None);
             }
@@ -633,6 +667,6 @@ impl AuthorityNode {
     /// # Errors
     /// [`StoreError`] if the last sync fails.
     pub fn close(self) -> std::result::Result<(), StoreError> {
-        self.store.close()
+        self.store.give().map_or(Ok(()), Store::close)
     }
 }

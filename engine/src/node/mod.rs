@@ -5,9 +5,10 @@
 //! [`crate::Authority`]; a simulator drives them deterministically, a worker loop one event at a
 //! time.
 
-mod authority;
 mod device;
 mod app;
+mod lent;
+mod authority;
 
 pub use app::AppNode;
 pub(crate) use app::make_room;

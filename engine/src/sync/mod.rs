@@ -8,6 +8,7 @@ mod remote;
 mod socket;
 mod driver;
 mod history;
+mod http;
 mod line;
 mod carriers;
 

@@ -1,11 +1,13 @@
 //! The device's side of one transfer: a conversation from its first message to its end.
 
+use std::io::Read;
 use std::ops::ControlFlow;
 
 use lastword_core::hash::BlobHash;
-use lastword_core::protocol::{FileMessage, FileRefusal};
+use lastword_core::protocol::{FileMessage, FileRefusal, ObjectMessage, SignedUrl};
 use lastword_store::{BlobError, read};
 
+use super::by_url;
 use super::receiving::Receiving;
 use crate::error::Error;
 use crate::file_frames;
@@ -24,6 +26,44 @@ pub trait Wire {
     /// # Errors
     /// Why there is none, for people; the connection is over then.
     fn receive(&mut self) -> Result<FileMessage, String>;
+
+    /// Sends `len` bytes to a signed URL, as `pieces` gives them; answers the status. What brings
+    /// no requests to object stores leaves this as it is.
+    ///
+    /// # Errors
+    /// [`Ending::Cut`] if there is no answer, and what `pieces` fails with.
+    fn put(&mut self, url: &SignedUrl, len: u64, pieces: Pieces<'_>) -> Result<u16, Ending> {
+        let _ = (url, len, pieces);
+        Err(Ending::Cut { why: NO_STORES.into() })
+    }
+
+    /// Reads from a signed URL, from byte `begin` of the file to before byte `end`.
+    ///
+    /// # Errors
+    /// Why there is no answer, for people.
+    fn get(&mut self, url: &SignedUrl, begin: u64, end: u64) -> Result<Got<'_>, String> {
+        let _ = (url, begin, end);
+        Err(NO_STORES.into())
+    }
+}
+
+const NO_STORES: &str = "this connection reaches no object store";
+
+/// Gives the next piece of what is sent; nothing at the end.
+pub type Pieces<'a> = &'a mut dyn FnMut() -> Result<Option<Vec<u8>>, Ending>;
+
+/// What an object store answered.
+pub struct Got<'a> {
+    /// 200, 206, 404, ..
+    pub status: u16,
+    /// The body as it comes.
+    pub body: Box<dyn Read + 'a>,
+}
+
+impl std::fmt::Debug for Got<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Got({})", self.status)
+    }
 }
 
 /// How far a transfer is.
@@ -76,20 +116,24 @@ pub enum Ending {
 pub type Watch<'a> = &'a mut dyn FnMut(Progress) -> ControlFlow<()>;
 
 /// A transfer of one file on a connection.
-struct Talk<'a> {
-    wire: &'a mut dyn Wire,
-    transfer: u64,
-    watch: Watch<'a>,
-    progress: Progress,
+pub(super) struct Talk<'a> {
+    pub(super) wire: &'a mut dyn Wire,
+    pub(super) transfer: u64,
+    pub(super) watch: Watch<'a>,
+    pub(super) progress: Progress,
 }
 
 impl Talk<'_> {
-    fn send(&mut self, message: FileMessage) -> Result<(), Ending> {
+    pub(super) fn send(&mut self, message: FileMessage) -> Result<(), Ending> {
         self.wire.send(message).map_err(|why| Ending::Cut { why })
     }
 
+    pub(super) fn say(&mut self, message: ObjectMessage) -> Result<(), Ending> {
+        self.send(FileMessage::Object { transfer: self.transfer, message })
+    }
+
     /// The next message about this transfer that is no refusal.
-    fn receive(&mut self) -> Result<FileMessage, Ending> {
+    pub(super) fn receive(&mut self) -> Result<FileMessage, Ending> {
         loop {
             let message = self.wire.receive().map_err(|why| Ending::Cut { why })?;
             let of = match &message {
@@ -100,6 +144,7 @@ impl Talk<'_> {
                 | FileMessage::Want { transfer, .. }
                 | FileMessage::Chunk { transfer, .. }
                 | FileMessage::Committed { transfer, .. }
+                | FileMessage::Object { transfer, .. }
                 | FileMessage::Refused { transfer, .. } => *transfer,
                 _ => return Err(unexpected()),
             };
@@ -114,7 +159,7 @@ impl Talk<'_> {
     }
 
     /// Says how far it is, and ends it if that is wanted.
-    fn told(&mut self) -> Result<(), Ending> {
+    pub(super) fn told(&mut self) -> Result<(), Ending> {
         match (self.watch)(self.progress) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => {
@@ -124,13 +169,13 @@ impl Talk<'_> {
         }
     }
 
-    fn ended(&self) -> Ended {
+    pub(super) fn ended(&self) -> Ended {
         let Progress { total_bytes, moved_bytes, .. } = self.progress;
         Ended { total_bytes, moved_bytes }
     }
 }
 
-fn unexpected() -> Ending {
+pub(super) fn unexpected() -> Ending {
     Ending::Cut { why: "the server sent what does not belong here".into() }
 }
 
@@ -157,8 +202,18 @@ pub fn upload(
     talk.told()?;
     let of = workspace.clone();
     talk.send(FileMessage::Offer { transfer, workspace: of, blob, mime_type, name })?;
+    let mut rounds = 0;
     loop {
         match talk.receive()? {
+            FileMessage::Object {
+                message: ObjectMessage::Place { part_bytes, stored }, ..
+            } => {
+                rounds += 1;
+                if rounds > by_url::MAX_ROUNDS {
+                    return Err(Ending::Cut { why: "the store of files loses parts".into() });
+                }
+                by_url::send(&mut talk, files, &blob, (part_bytes, &stored))?;
+            }
             FileMessage::Want { stored, chunks, .. } => {
                 talk.progress.done_bytes = stored;
                 for id in chunks {
@@ -201,7 +256,13 @@ pub fn download(
     talk.told()?;
     let workspace = files.workspace().name().clone();
     talk.send(FileMessage::Fetch { transfer, workspace: workspace.clone(), sha256 })?;
-    let FileMessage::Found { blob, .. } = talk.receive()? else { return Err(unexpected()) };
+    let blob = match talk.receive()? {
+        FileMessage::Found { blob, .. } => blob,
+        FileMessage::Object { message: ObjectMessage::FoundAt { size, url }, .. } => {
+            return by_url::fetch(&mut talk, files, sha256, (size, url));
+        }
+        _ => return Err(unexpected()),
+    };
     if blob.sha256 != sha256 {
         return Err(unexpected());
     }

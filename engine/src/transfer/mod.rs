@@ -5,7 +5,8 @@
 mod pace;
 mod receiving;
 mod device;
+mod by_url;
 mod service;
 
-pub use device::{Ended, Ending, Progress, Wire, download, upload};
+pub use device::{Ended, Ending, Got, Pieces, Progress, Wire, download, upload};
 pub use service::{FileService, ServiceError};

@@ -3,7 +3,9 @@
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::WorkspaceName;
 use lastword_core::manifest::{Blob, PROFILE};
-use lastword_core::protocol::{FileMessage, FileRefusal, Role};
+use lastword_core::protocol::{FileMessage, FileRefusal, ObjectMessage, Role, SignedUrl, VERSION};
+use lastword_providers::expiry::Expiry;
+use lastword_providers::upload::Download;
 use lastword_store::payload::cut_text;
 use lastword_store::{BlobError, Store, read};
 
@@ -13,6 +15,7 @@ use crate::environment::now_ms;
 use crate::error::{Error, Result};
 use crate::file_access;
 use crate::file_frames;
+use crate::objects::{ObjectCommit, ObjectFile, ObjectOffer, ObjectUpload};
 use crate::owned;
 use crate::quota::Reservation;
 use crate::upload_policy::UploadRequest;
@@ -21,9 +24,13 @@ use crate::upload_policy::UploadRequest;
 pub struct FileService {
     authority: Authority,
     user: String,
+    /// What the connection speaks.
+    version: u64,
     /// Number of the newest transfer.
     newest: u64,
     current: Option<Current>,
+    /// When the message came that is answered.
+    now_ms: i64,
 }
 
 /// The transfer that is under way.
@@ -31,6 +38,8 @@ enum Current {
     Upload(Box<Upload>),
     /// A download of that file from that workspace.
     Download(WorkspaceName, [u8; 32]),
+    /// An upload to an object store.
+    ToStore(WorkspaceName, Box<ObjectUpload>),
 }
 
 struct Upload {
@@ -89,7 +98,14 @@ impl FileService {
     /// Serves a user who has proved to be that.
     #[must_use]
     pub fn new(authority: Authority, user: String) -> Self {
-        Self { authority, user, newest: 0, current: None }
+        Self { authority, user, version: VERSION, newest: 0, current: None, now_ms: 0 }
+    }
+
+    /// As this, where the connection speaks that version.
+    #[must_use]
+    pub fn speaking(mut self, version: u64) -> Self {
+        self.version = version;
+        self
     }
 
     /// Takes one message and answers it.
@@ -97,6 +113,17 @@ impl FileService {
     /// # Errors
     /// [`ServiceError`]: the connection is to be closed.
     pub fn take(&mut self, message: FileMessage, reply: Reply<'_>) -> Result<(), ServiceError> {
+        self.take_at(now_ms(), message, reply)
+    }
+
+    /// As [`FileService::take`], at another time than this machine's.
+    pub(crate) fn take_at(
+        &mut self,
+        now_ms: i64,
+        message: FileMessage,
+        reply: Reply<'_>,
+    ) -> Result<(), ServiceError> {
+        self.now_ms = now_ms;
         let transfer = match &message {
             FileMessage::Offer { transfer, .. } | FileMessage::Fetch { transfer, .. } => {
                 if *transfer <= self.newest {
@@ -108,6 +135,10 @@ impl FileService {
             }
             FileMessage::Want { transfer, .. }
             | FileMessage::Chunk { transfer, .. }
+            | FileMessage::Object {
+                transfer,
+                message: ObjectMessage::AskUrl { .. } | ObjectMessage::Sent | ObjectMessage::NotIt,
+            }
             | FileMessage::Cancel { transfer } => *transfer,
             _ => return Err(ServiceError::Protocol { what: "a device does not send this here" }),
         };
@@ -115,7 +146,8 @@ impl FileService {
             // It was under way when its transfer ended.
             return Ok(());
         }
-        let uploads = matches!(message, FileMessage::Offer { .. } | FileMessage::Chunk { .. });
+        let uploads = matches!(message, FileMessage::Offer { .. } | FileMessage::Chunk { .. })
+            || matches!(self.current, Some(Current::ToStore(..)));
         match self.answer(message, reply) {
             Ok(()) => Ok(()),
             Err(Halt::Gone) => {
@@ -137,6 +169,13 @@ impl FileService {
 
     fn answer(&mut self, message: FileMessage, reply: Reply<'_>) -> Answered {
         match (message, &mut self.current) {
+            (FileMessage::Offer { workspace, blob, mime_type, name, .. }, _)
+                if self.authority.goes_to_store(&workspace, &BlobHash::Sha256(blob.sha256))? =>
+            {
+                self.writer(&workspace)?;
+                self.speaks_of_stores()?;
+                self.offered_to_store(workspace, blob, (&mime_type, &name), reply)
+            }
             (FileMessage::Offer { workspace, blob, mime_type, name, .. }, _) => {
                 let upload = self.offered(workspace, blob, (&mime_type, &name))?;
                 self.current = Some(Current::Upload(Box::new(upload)));
@@ -145,10 +184,26 @@ impl FileService {
             (FileMessage::Fetch { transfer, workspace, sha256 }, _) => {
                 self.member(&workspace)?;
                 let stored = read::blob(&*self.authority.view(), &workspace, &sha256)?;
-                let hash = BlobHash::Sha256(sha256);
-                let blob = stored.ok_or(BlobError::Missing { hash })?.blob;
+                let found = match stored {
+                    Some(stored) => FileMessage::Found { transfer, blob: stored.blob },
+                    None => {
+                        let file = self.at_store(&workspace, sha256)?;
+                        self.speaks_of_stores()?;
+                        let (size, url) = (file.size_bytes(), read_url(&file)?);
+                        let message = ObjectMessage::FoundAt { size, url };
+                        FileMessage::Object { transfer, message }
+                    }
+                };
                 self.current = Some(Current::Download(workspace, sha256));
-                say(reply, FileMessage::Found { transfer, blob })
+                say(reply, found)
+            }
+            (FileMessage::Object { message, .. }, Some(Current::ToStore(..))) => {
+                self.bringing(message, reply)
+            }
+            (FileMessage::Object { message, .. }, Some(Current::Download(workspace, sha256))) => {
+                let (workspace, sha256) = (workspace.clone(), *sha256);
+                let file = self.at_store(&workspace, sha256)?;
+                self.reading(&file, message, reply)
             }
             (
                 FileMessage::Want { transfer, chunks, .. },
@@ -203,6 +258,104 @@ impl FileService {
         }
     }
 
+    /// Refuses devices that do not know that there are object stores.
+    fn speaks_of_stores(&self) -> Result<()> {
+        match self.version {
+            VERSION => Err(Error::UploadRefused {
+                message: "this server keeps files in an object store, which this version of the \
+                          app cannot reach: update the app"
+                    .into(),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn at_store(&self, workspace: &WorkspaceName, sha256: [u8; 32]) -> Result<ObjectFile> {
+        let hash = BlobHash::Sha256(sha256);
+        let file = self.authority.find_object(workspace, &self.user, &hash)?;
+        file.ok_or_else(|| BlobError::Missing { hash }.into())
+    }
+
+    fn offered_to_store(
+        &mut self,
+        workspace: WorkspaceName,
+        blob: Blob,
+        (mime_type, name): (&str, &str),
+        reply: Reply<'_>,
+    ) -> Answered {
+        let (hash, size_bytes, user) = (BlobHash::Sha256(blob.sha256), blob.size, &*self.user);
+        let request =
+            UploadRequest { workspace: &workspace, user, hash, size_bytes, mime_type, name };
+        let transfer = self.newest;
+        match self.authority.offer_object(&request, true)? {
+            ObjectOffer::Stored => {
+                say(reply, FileMessage::Committed { transfer, storage_id: hash.to_string() })
+            }
+            ObjectOffer::Coming(mut coming) => {
+                let message = self.authority.object_place(&mut coming)?;
+                self.current = Some(Current::ToStore(workspace, coming));
+                say(reply, FileMessage::Object { transfer, message })
+            }
+        }
+    }
+
+    /// Answers a device that brings a file to an object store.
+    fn bringing(&mut self, message: ObjectMessage, reply: Reply<'_>) -> Answered {
+        let transfer = self.newest;
+        let Some(Current::ToStore(workspace, coming)) = &mut self.current else { return Ok(()) };
+        // A device may take long for each part, and its user may go meanwhile.
+        let may_write = self.authority.member(workspace, &self.user)? != Role::Viewer;
+        let message = match message {
+            _ if !may_write => {
+                let message = format!("a viewer of {workspace} uploads no files");
+                return Err(Error::UploadRefused { message }.into());
+            }
+            ObjectMessage::AskUrl { part, sha256 } => {
+                ObjectMessage::Url(coming.url(part, sha256, Expiry::default())?)
+            }
+            ObjectMessage::Sent => {
+                let stored = coming.size_bytes();
+                let mut goes_on = || {
+                    // Whoever is gone hears nothing, and finds it committed later.
+                    let _ = reply(FileMessage::Want { transfer, stored, chunks: Vec::new() });
+                };
+                match self.authority.commit_object(coming, &mut goes_on)? {
+                    ObjectCommit::Incomplete => self.authority.object_place(coming)?,
+                    ObjectCommit::Stored => {
+                        let storage_id = coming.hash().to_string();
+                        self.current = None;
+                        return say(reply, FileMessage::Committed { transfer, storage_id });
+                    }
+                }
+            }
+            _ => return Ok(()),
+        };
+        say(reply, FileMessage::Object { transfer, message })
+    }
+
+    /// Answers a device that reads a file from an object store.
+    fn reading(&self, file: &ObjectFile, message: ObjectMessage, reply: Reply<'_>) -> Answered {
+        let transfer = self.newest;
+        match message {
+            ObjectMessage::AskUrl { .. } => {
+                let message = ObjectMessage::Url(read_url(file)?);
+                say(reply, FileMessage::Object { transfer, message })
+            }
+            ObjectMessage::NotIt => {
+                let stored = file.size_bytes();
+                let mut goes_on = || {
+                    let _ = reply(FileMessage::Want { transfer, stored, chunks: Vec::new() });
+                };
+                self.authority.recheck_object(file, &mut goes_on)?;
+                // It is what it should be: the way there was at fault, or somebody has mended it.
+                let reason = "it was read again and is whole".into();
+                let provider = file.provider_id().to_owned();
+                Err(Error::ObjectStore { provider, reason }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn offered(
         &self,
         workspace: WorkspaceName,
@@ -241,7 +394,7 @@ impl FileService {
         }
         let Some(Current::Upload(upload)) = self.current.take() else { return Ok(()) };
         let Upload { workspace, blob, receiving, _room } = *upload;
-        let (sha256, now_ms) = (blob.sha256, now_ms());
+        let (sha256, now_ms) = (blob.sha256, self.now_ms);
         // Comparing takes a while: nobody who lost the right to in between adds a file.
         let may_write = self.authority.may_write(workspace.clone(), self.user.clone());
         let commit = Box::new(move |store: &mut Store, frames| {
@@ -278,6 +431,10 @@ impl Drop for FileService {
     }
 }
 
+fn read_url(file: &ObjectFile) -> Result<SignedUrl> {
+    file.url(&Download::default(), Expiry::default())
+}
+
 /// What a device hears of an error.
 fn refusal(error: &Error, uploads: bool) -> FileRefusal {
     match error {
@@ -286,6 +443,8 @@ fn refusal(error: &Error, uploads: bool) -> FileRefusal {
         Error::FilesOverQuota { .. } => FileRefusal::OverQuota,
         // Others may give their room back.
         Error::RoomReserved { .. } | Error::UnfinishedUploads { .. } => FileRefusal::Unavailable,
+        // It is brought again, or read once somebody has brought it again.
+        Error::ObjectMissing { .. } | Error::ObjectWrong { .. } => FileRefusal::Damaged,
         Error::Blob(BlobError::TooLarge { .. }) => FileRefusal::TooLarge,
         Error::Blob(BlobError::Missing { .. }) => FileRefusal::NotStored,
         Error::Blob(BlobError::Manifest { .. }) if uploads => FileRefusal::NotThatFile,

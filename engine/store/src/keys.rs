@@ -18,6 +18,7 @@
 //! | `CHUNKS` | workspace 00 chunk id | [`StoredChunk`] | both |
 //! | `BLOBS` | workspace 00 `b` sha256 | [`StoredBlob`] | both |
 //! | `BLOBS` | workspace 00 `c` sha256 | [`Condemned`] | both |
+//! | `BLOBS` | workspace 00 `o` sha256 | [`crate::payload::Object`] | authority |
 //! | `BLOBS` | workspace 00 `p` number | [`StoredPack`] | both |
 //!
 //! A row key is `workspace 00 generation table 00 key` with the generation as four bytes
@@ -48,7 +49,8 @@ mod blobs;
 
 pub use blobs::{
     BLOBS, CHUNKS, ChunkMark, Condemned, StoredBlob, StoredChunk, StoredPack, blob_key,
-    blobs_prefix, chunk_key, chunk_of, condemned_key, pack_key, pack_of, packs_prefix,
+    blobs_prefix, chunk_key, chunk_of, condemned_key, object_key, objects_prefix, pack_key,
+    pack_of, packs_prefix,
 };
 
 /// Facts about each workspace and about the store.

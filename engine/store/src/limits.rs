@@ -38,6 +38,10 @@ pub const MAX_PURGED_ROWS: usize = 1024;
 pub const MAX_MARKS: usize = 128;
 /// Most chunks that one frame of the log names.
 pub const MAX_FRAME_CHUNKS: usize = 65_536;
+/// Longest id of an object store.
+pub const MAX_PROVIDER_ID_BYTES: usize = 32;
+/// Longest id of an upload in parts.
+pub const MAX_UPLOAD_ID_BYTES: usize = 4096;
 /// Most packs that one frame of the log names.
 pub const MAX_FRAME_PACKS: usize = 1024;
 /// Most files that one frame of a pack says were dropped.

@@ -13,6 +13,7 @@ use lastword_core::schema::Schema;
 mod blobs;
 mod decided;
 mod ended;
+mod objects;
 mod reset;
 mod squash;
 mod survivors;
@@ -21,6 +22,7 @@ pub(crate) use blobs::pack_position;
 pub use blobs::{BlobsFrame, BlobsPart, DamagedChunk, NewChunk, PackChunks};
 pub use decided::DecidedBatch;
 pub use ended::{Forgotten, WorkspaceDeleted};
+pub use objects::{Object, ObjectFrame, ObjectPart, ObjectState};
 pub use reset::{Carried, Cover, Reset, SetAside};
 pub use squash::Squash;
 pub use survivors::SurvivorFrame;
@@ -73,6 +75,8 @@ pub mod kind {
     pub const DECIDED_VALUES: u8 = 39;
     /// [`super::BlobsFrame`].
     pub const BLOBS: u8 = 40;
+    /// [`super::ObjectFrame`].
+    pub const OBJECT: u8 = 41;
     /// [`super::WorkspaceDeleted`].
     pub const WORKSPACE_DELETED: u8 = 48;
     /// [`super::Forgotten`].
@@ -342,6 +346,8 @@ pub enum Payload {
     Squash(Squash),
     /// Something about files.
     Blobs(BlobsFrame),
+    /// Something about a file that an object store keeps.
+    Object(ObjectFrame),
     /// A workspace is no more.
     WorkspaceDeleted(WorkspaceDeleted),
     /// A device forgot its copy.
@@ -375,6 +381,7 @@ impl Payload {
             Payload::Cover(_) => kind::COVER,
             Payload::Squash(_) => kind::SQUASH,
             Payload::Blobs(_) => kind::BLOBS,
+            Payload::Object(_) => kind::OBJECT,
             Payload::WorkspaceDeleted(_) => kind::WORKSPACE_DELETED,
             Payload::Forgotten(_) => kind::FORGOTTEN,
         }
@@ -417,6 +424,7 @@ impl Payload {
             Payload::Cover(body) => to_bytes(body),
             Payload::Squash(body) => to_bytes(body),
             Payload::Blobs(body) => to_bytes(body),
+            Payload::Object(body) => to_bytes(body),
             Payload::WorkspaceDeleted(body) => to_bytes(body),
             Payload::Forgotten(body) => to_bytes(body),
         }
@@ -451,6 +459,7 @@ impl Payload {
             kind::COVER => Payload::Cover(from_bytes(bytes)?),
             kind::SQUASH => Payload::Squash(from_bytes(bytes)?),
             kind::BLOBS => Payload::Blobs(from_bytes(bytes)?),
+            kind::OBJECT => Payload::Object(from_bytes(bytes)?),
             kind::WORKSPACE_DELETED => Payload::WorkspaceDeleted(from_bytes(bytes)?),
             kind::FORGOTTEN => Payload::Forgotten(from_bytes(bytes)?),
             _ => return Err(DecodeError::Invalid { what: "frame kind", offset: 0 }),

@@ -25,7 +25,10 @@ mod rows;
 mod blobs;
 mod ended;
 
-pub use blobs::{blob, blob_workspaces, chunk, condemned, pack, packs, visit_blobs, visit_chunks};
+pub use blobs::{
+    blob, blob_workspaces, chunk, condemned, object, pack, packs, visit_blobs, visit_chunks,
+    visit_objects,
+};
 pub use ended::{count_local, deleted_ms};
 use rows::CHUNK;
 pub use rows::{Pair, ReadState, Visit, visit_range};

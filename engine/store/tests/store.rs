@@ -23,6 +23,8 @@ mod count;
 mod crash;
 #[path = "store/damage.rs"]
 mod damage;
+#[path = "store/explorer.rs"]
+mod explorer;
 #[path = "store/fold.rs"]
 mod fold;
 #[path = "store/format.rs"]

@@ -13,7 +13,7 @@ use lastword::core::hlc::Hlc;
 use lastword::core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword::core::manifest::{Blob, ManifestEntry, ManifestPage};
 use lastword::core::op::{Action, Batch, Op};
-use lastword::core::protocol::{FileMessage, FileRefusal, Role};
+use lastword::core::protocol::{FileMessage, FileRefusal, ObjectMessage, Role};
 use lastword::core::value::{Record, Value};
 use lastword::store::{BlobError, keys, read};
 use lastword::{
@@ -24,11 +24,11 @@ use lastword::{
 
 const ANN: DeviceId = DeviceId([1; 16]);
 
-fn name(text: &str) -> WorkspaceName {
+pub(crate) fn name(text: &str) -> WorkspaceName {
     WorkspaceName::new(text).unwrap()
 }
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, len: usize) -> Vec<u8> {
     // xorshift64 (Marsaglia, 2003).
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
@@ -41,13 +41,13 @@ fn noise(seed: u64, len: usize) -> Vec<u8> {
 }
 
 /// An authority with workspaces `main` and `other`.
-struct Server {
-    authority: Authority,
+pub(crate) struct Server {
+    pub(crate) authority: Authority,
     dir: tempfile::TempDir,
 }
 
 impl Server {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let server = Self { authority: Authority::open(dir.path()).unwrap(), dir };
         for workspace in ["main", "other"] {
@@ -70,7 +70,7 @@ impl Server {
         server
     }
 
-    fn wire(&self, user: &str) -> Local {
+    pub(crate) fn wire(&self, user: &str) -> Local {
         Local {
             service: FileService::new(self.authority.clone(), user.into()),
             waiting: VecDeque::new(),
@@ -80,7 +80,7 @@ impl Server {
     }
 
     /// A device writes the row of a file.
-    fn put_row(&self, counter: u64, hash: &BlobHash, action: Action) {
+    pub(crate) fn put_row(&self, counter: u64, hash: &BlobHash, action: Action) {
         let (table, key) =
             (TableName::new("file_meta").unwrap(), Key::new(&hash.to_string()).unwrap());
         let op = Op { table, key, base: 0, revision: 1, hlc: Hlc(1), action };
@@ -102,12 +102,16 @@ impl Server {
         told.recv().unwrap();
     }
 
-    fn storage_id(&self, hash: &BlobHash) -> Option<Value> {
+    pub(crate) fn storage_id(&self, hash: &BlobHash) -> Option<Value> {
+        self.field(hash, "storage_id")
+    }
+
+    pub(crate) fn field(&self, hash: &BlobHash, name_of_field: &str) -> Option<Value> {
         let view = self.authority.view();
         let generation = read::meta(&*view, &name("main")).unwrap().generation;
         let (table, key) = (TableName::new("file_meta").unwrap(), hash.to_string());
         let key = keys::row_key(&name("main"), generation, &table, &Key::new(&key).unwrap());
-        read::row(&*view, &key).unwrap()?.row.record.get("storage_id")
+        read::row(&*view, &key).unwrap()?.row.record.get(name_of_field)
     }
 
     fn blob(&self, workspace: &str, hash: &BlobHash) -> Option<Blob> {
@@ -118,13 +122,13 @@ impl Server {
 }
 
 /// Whatever a device sends is answered at once, on the same thread.
-struct Local {
-    service: FileService,
+pub(crate) struct Local {
+    pub(crate) service: FileService,
     waiting: VecDeque<FileMessage>,
     /// What kind of message went which way, and how many bytes it has.
-    said: Vec<(&'static str, usize)>,
+    pub(crate) said: Vec<(&'static str, usize)>,
     /// The connection is cut after so many messages of the device.
-    left: usize,
+    pub(crate) left: usize,
 }
 
 fn kind(message: &FileMessage) -> (&'static str, usize) {
@@ -136,6 +140,14 @@ fn kind(message: &FileMessage) -> (&'static str, usize) {
         FileMessage::Chunk { bytes, .. } => ("chunk", bytes.len()),
         FileMessage::Committed { .. } => ("committed", 0),
         FileMessage::Refused { .. } => ("refused", 0),
+        FileMessage::Object { message, .. } => match message {
+            ObjectMessage::Place { stored, .. } => ("place", stored.len()),
+            ObjectMessage::AskUrl { part, .. } => ("ask", usize::try_from(*part).unwrap()),
+            ObjectMessage::Url(_) => ("url", 0),
+            ObjectMessage::Sent => ("sent", 0),
+            ObjectMessage::FoundAt { .. } => ("found at", 0),
+            ObjectMessage::NotIt => ("not it", 0),
+        },
         _ => ("other", 0),
     }
 }
@@ -162,22 +174,22 @@ impl Wire for Local {
 }
 
 /// A device with a database of its own.
-struct Phone {
+pub(crate) struct Phone {
     db: Database,
     _dir: tempfile::TempDir,
 }
 
 impl Phone {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         Self { db: Database::open(dir.path().join("db")).unwrap(), _dir: dir }
     }
 
-    fn files(&self, workspace: &str) -> Files {
+    pub(crate) fn files(&self, workspace: &str) -> Files {
         self.db.workspace(workspace).unwrap().files()
     }
 
-    fn attach(&self, workspace: &str, content: &[u8]) -> BlobHash {
+    pub(crate) fn attach(&self, workspace: &str, content: &[u8]) -> BlobHash {
         let ws = self.db.workspace(workspace).unwrap();
         let staged = ws.files().stage_from(content, "photo.png", &mut |_| {}).unwrap();
         ws.write(|tx| tx.attach(&staged, "image/png")).unwrap();
@@ -185,14 +197,14 @@ impl Phone {
     }
 }
 
-fn sha256(hash: &BlobHash) -> [u8; 32] {
+pub(crate) fn sha256(hash: &BlobHash) -> [u8; 32] {
     match hash {
         BlobHash::Sha256(sha256) => *sha256,
         BlobHash::Md5(_) => panic!("an old hash"),
     }
 }
 
-fn go_on(_: Progress) -> ControlFlow<()> {
+pub(crate) fn go_on(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -204,13 +216,13 @@ fn down(files: &Files, hash: &BlobHash, wire: &mut Local) -> Result<Ended, Endin
     download(files, sha256(hash), wire, 1, &mut go_on)
 }
 
-fn bytes(files: &Files, hash: &BlobHash) -> Vec<u8> {
+pub(crate) fn bytes(files: &Files, hash: &BlobHash) -> Vec<u8> {
     let mut out = Vec::new();
     files.open(hash).unwrap().read_to_end(&mut out).unwrap();
     out
 }
 
-fn code(ending: &Ending) -> FileRefusal {
+pub(crate) fn code(ending: &Ending) -> FileRefusal {
     match ending {
         Ending::Refused { code, .. } => *code,
         other => panic!("not refused: {other}"),

@@ -17,6 +17,8 @@ use crate::world::{Device, Done, World, broken};
 pub const TABLES: [&str; 6] = ["notes", "revs", "inbox", "files", "extra", "drafts"];
 /// The one that never leaves its device.
 pub const LOCAL: &str = "drafts";
+/// The table of the product that says which files wait to be carried; it never leaves either.
+const CARRIED: &str = "file_transfers";
 /// Writes whose receipts an app keeps.
 const RECEIPTS: usize = 8;
 /// Bytes of a large value.
@@ -46,6 +48,11 @@ struct Edit {
     value: Value,
     number: i64,
     user: String,
+}
+
+/// Whether a table stays on its device.
+pub fn stays_here(table: &str) -> bool {
+    [LOCAL, CARRIED].contains(&table)
 }
 
 pub fn table_name(name: &str) -> TableName {
@@ -178,7 +185,7 @@ impl World {
     }
 
     /// What follows a call that may have written: batches it was told of are remembered.
-    fn wrote(
+    pub fn wrote(
         &mut self,
         at: usize,
         workspace: &WorkspaceName,

@@ -7,7 +7,7 @@ use lastword::core::stamp::{Decision, RefusalCode};
 use lastword::store::keys::{self, WorkspaceMeta};
 use lastword::store::{StoreError, View, read};
 
-use crate::act::LOCAL;
+use crate::act::stays_here;
 use crate::fault::Violation;
 use crate::known::{Known, Waiting};
 use crate::live;
@@ -41,7 +41,7 @@ pub fn rows(view: &View, workspace: &WorkspaceName) -> Result<Rows, StoreError> 
     let prefix = keys::rows_prefix(workspace, meta.generation);
     let mut found = Rows::default();
     read::visit_stored(view, &prefix, &keys::prefix_end(&prefix), &mut |table, key, stored| {
-        if !table.is_reserved() && table.as_str() != LOCAL {
+        if !table.is_reserved() && !stays_here(table.as_str()) {
             let name = (table.as_str().to_owned(), key.as_str().to_owned());
             found.rows.insert(name, Kept::of(&stored.row));
         }

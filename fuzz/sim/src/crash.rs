@@ -22,6 +22,8 @@ use crate::world::{Done, World, broken, options};
 const MAX_OPENINGS: usize = 4;
 /// Stores that fail while another is opened again because it failed.
 const MAX_FAILURES: u64 = 12;
+/// Bytes of all files that an authority takes which has little room for them.
+pub const ROOM_FOR_FILES: u64 = 200_000;
 /// I11: disk operations and reads of an opening, beside those for each frame that is folded again.
 const OPENING: u64 = 1000;
 const PER_FRAME: u64 = 12;
@@ -60,6 +62,7 @@ impl World {
 
     pub fn start_authority(&mut self) -> Done {
         let begun = self.job.take().map_or("nothing", |job| job.name());
+        self.files.forget(None);
         let job = self.beside(begun);
         let twin = self.twin(None);
         for attempt in 0..MAX_OPENINGS {
@@ -69,11 +72,15 @@ impl World {
             match AuthorityNode::open(disk, options(&mut self.random, &self.setting), wall) {
                 Ok((authority, report)) => {
                     self.disk.set_fault(None);
+                    if self.setting.files == 2 {
+                        authority.limit_files(u64::MAX, ROOM_FOR_FILES);
+                    }
                     self.authority = Some(authority);
                     let cost = self.disk.operations() + self.disk.reads() - before;
                     self.opened_again(None, (&report, cost), attempt, job)?;
                     self.same_as_twin(None, twin)?;
-                    return check::authority(self, "I12");
+                    check::authority(self, "I12")?;
+                    return self.files_after_opening(None);
                 }
                 Err(error) => self.not_opened(None, attempt, &error)?,
             }
@@ -83,6 +90,7 @@ impl World {
 
     pub fn open_device(&mut self, at: usize) -> Done {
         let begun = self.devices[at].job.take().map_or("nothing", |job| job.name());
+        self.files.forget(Some(at));
         let job = self.beside(begun);
         self.devices[at].watches.clear();
         self.devices[at].known_rows.clear();
@@ -111,7 +119,8 @@ impl World {
                         self.remember_written(at, &workspace)?;
                     }
                     self.link(at);
-                    return check::device(self, at);
+                    check::device(self, at)?;
+                    return self.files_after_opening(Some(at));
                 }
                 Err(error) => self.not_opened(Some(at), attempt, &error)?,
             }
@@ -249,6 +258,11 @@ impl World {
 
     /// A device's store failed: its process ends, with the power or without, and begins again.
     pub fn device_failed(&mut self, at: usize, error: &Error) -> Done {
+        if self.files.carrying == Some(at) {
+            // Once the call that carries or stores a file has returned.
+            self.files.failed.get_or_insert_with(|| error.clone());
+            return Ok(());
+        }
         if !matches!(error, Error::Store(_)) {
             return Err(broken("a device refuses what it has to do", error));
         }

@@ -57,6 +57,25 @@ pub const INVARIANTS: &[(&str, &str, &str)] = &[
     ("I29", "a live query that takes each change in shows what a new one shows", "live.rs"),
     ("I30", "fields that an older app does not know survive its edits", "judge.rs"),
     (
+        "I31",
+        "a file that a record names, and that was stored or uploaded, is there with its bytes",
+        "whole.rs",
+    ),
+    ("I32", "a collection takes no file that a record or a tombstone names", "whole.rs"),
+    ("I33", "what a pack is said to hold is what its chunks take", "whole.rs"),
+    ("I34", "bytes that are not what they are called are never read", "whole.rs"),
+    ("I35", "when all is quiet nothing is kept that nothing names", "rest.rs"),
+    (
+        "I36",
+        "what goes on after a transfer was cut off makes up the file that was named",
+        "carry.rs",
+    ),
+    (
+        "I37",
+        "no file goes before it was staged and condemned for as long as it has to be",
+        "whole.rs",
+    ),
+    (
         "I38",
         "nothing of a workspace or of another user's private records goes to who may not see it",
         "taint.rs",

@@ -174,7 +174,7 @@ impl World {
         }
     }
 
-    fn publish(&self, at: usize) {
+    pub fn publish(&self, at: usize) {
         if let Some(app) = &self.devices[at].app
             && let Ok(view) = app.with(|node| Ok(node.view()))
         {

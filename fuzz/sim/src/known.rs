@@ -11,7 +11,7 @@ use lastword::store::keys::{self, OutboxEntry, StoredRow};
 use lastword::store::read;
 use lastword::store::{KeyRange, StoreError, View};
 
-use crate::act::LOCAL;
+use crate::act::stays_here;
 use crate::oracle::{Folded, Kept, Mix, Name, Sums, place};
 
 /// One row.
@@ -170,7 +170,7 @@ fn damaged(reason: &dyn std::fmt::Display) -> StoreError {
 /// A row of a table that syncs.
 fn seen(row_key: &[u8], value: &[u8], folded: &Folded) -> Result<Option<Seen>, StoreError> {
     let name = keys::name_of(row_key).ok_or_else(|| damaged(&"a key names no record"))?;
-    if name.0.is_reserved() || name.0.as_str() == LOCAL {
+    if name.0.is_reserved() || stays_here(name.0.as_str()) {
         return Ok(None);
     }
     let stored: StoredRow = codec::from_bytes(value).map_err(|error| damaged(&error))?;

@@ -30,6 +30,12 @@ mod known;
 
 mod live;
 
+mod garbage;
+
+mod carry;
+
+mod files;
+
 mod world;
 
 mod check;
@@ -45,6 +51,10 @@ mod moves;
 mod crash;
 
 mod storm;
+
+mod whole;
+
+mod rest;
 
 mod quiet;
 

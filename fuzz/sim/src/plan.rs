@@ -59,6 +59,11 @@ acts! {
     Copy = 2, true, "A device's directory is copied, and both are used.";
     Wipe = 1, true, "A device loses all it has and begins anew.";
     Forge = 1, true, "A batch comes again under its id with other content.";
+    Attach = 10, false, "A device stores a file, and a record names it.";
+    Detach = 4, false, "A device deletes the record of a file, or undeletes it.";
+    Carry = 14, false, "A device uploads or downloads a file.";
+    Collect = 10, false, "A collection of files goes a step on.";
+    Evict = 2, false, "A device forgets the bytes of a file that the authority has.";
 }
 
 /// Faults after which a device has to get in step again.
@@ -132,6 +137,9 @@ pub struct Setting {
     pub outbox: u64,
     /// KiB of rows in memory after which a store writes a checkpoint by itself.
     pub delta_kib: u64,
+    /// Whether there are files: 0 = none, 1 = as many as one likes, 2 = the authority has little
+    /// room for them.
+    pub files: u64,
 }
 
 /// What one seed plays.
@@ -157,7 +165,12 @@ impl Plan {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed ^ 0x706c_616e);
-        let setting = Setting::random(random);
+        let mut setting = Setting::random(random);
+        // Of its own, so that the other plans are as they were before there were files.
+        if setting.schema != 0 {
+            let drawn = Random::new(seed ^ 0x66_696c_6573).below(12);
+            setting.files = [1, 1, 1, 2].get(drawn as usize).copied().unwrap_or(0);
+        }
         let acts = Act::ALL.iter().filter(|(act, ..)| setting.knows(*act));
         let weights: Vec<(Act, u64)> =
             acts.map(|(act, weight, _)| (*act, scaled(random, *act, *weight))).collect();
@@ -248,6 +261,7 @@ impl Setting {
             large: if random.once_in(24) { 4 } else { 0 },
             outbox: if random.once_in(4) { 6 } else { 64 },
             delta_kib: [64, 256, 256, 1024][random.below(4) as usize],
+            files: 0,
         }
     }
 
@@ -256,6 +270,7 @@ impl Setting {
         match act {
             Act::Own | Act::Schema | Act::App => self.schema != 0,
             Act::Role => self.members != 0,
+            Act::Attach | Act::Detach | Act::Carry | Act::Collect | Act::Evict => self.files != 0,
             _ => true,
         }
     }

@@ -68,7 +68,7 @@ impl World {
         Ok(())
     }
 
-    fn is_done(&self) -> bool {
+    pub fn is_done(&self) -> bool {
         self.devices.iter().all(|device| {
             device.app.as_ref().is_none_or(|app| {
                 self.workspaces.iter().all(|workspace| self.is_in_step(app, workspace))
@@ -114,6 +114,7 @@ impl World {
             // What is not right is told by what is looked at next.
             return Ok(());
         }
+        self.files_at_rest()?;
         let (until, mut moves) = (self.now + REST_MS, 0);
         while self.now < until && self.any_move()? {
             moves += 1;

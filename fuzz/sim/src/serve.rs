@@ -135,6 +135,12 @@ impl World {
             }),
             table(LOCAL, &|table| table.local = true),
         ];
+        if self.setting.files != 0 {
+            tables.push(table("file_meta", &|table| {
+                table.content_keyed = true;
+                table.server_owned = vec!["storage_id".into(), "storage_provider_id".into()];
+            }));
+        }
         if self.wanted.extra {
             tables.push(table("extra", &|_| {}));
         }
@@ -182,7 +188,8 @@ impl World {
             return Ok(false);
         }
         let disk = self.disk.after_power_cut(Survival::Kept);
-        self.backup = Some(Backup { disk, oracle: self.oracle.without_writes() });
+        let uploaded = self.files.uploaded.clone();
+        self.backup = Some(Backup { disk, oracle: self.oracle.without_writes(), uploaded });
         Ok(true)
     }
 
@@ -203,6 +210,7 @@ impl World {
         let written = std::mem::take(&mut self.oracle.written);
         self.oracle = backup.oracle.clone();
         self.oracle.written = written;
+        self.files.uploaded = backup.uploaded.clone();
         self.backup = Some(backup);
         self.epochs.clear();
         self.renew()?;

@@ -176,6 +176,7 @@ impl World {
 
     /// A clock jumps.
     pub fn jump(&mut self, at: usize, act: Act) -> bool {
+        self.files.jumped = true;
         let far = if self.random.once_in(2) { JUMP_MS } else { 3600 * 1000 };
         let by = self.random.below(2 * far) as i64 - far as i64;
         match act {
@@ -198,6 +199,9 @@ impl World {
         }
         self.copied = true;
         let copy = self.devices[at].copied(&self.source);
+        if let Some(held) = self.files.held.get(&at).cloned() {
+            self.files.held.insert(self.devices.len(), held);
+        }
         self.devices[at].faults.insert(Act::Copy);
         self.devices.push(copy);
         self.open_device(self.devices.len() - 1)?;
@@ -210,6 +214,8 @@ impl World {
             app.kill();
         }
         self.hang_up(at);
+        self.files.held.remove(&at);
+        self.files.stored_at.retain(|(who, _), _| *who != Some(at));
         let Device { clock, user, app_schema, .. } = &self.devices[at];
         let skew_ms = clock.skew_ms.load(Ordering::SeqCst);
         let fresh = Device::new(&self.source, user.clone(), skew_ms);

@@ -42,7 +42,7 @@ pub fn sent_down(world: &World, number: u64, bytes: &[u8]) -> Done {
     // What was sent before a Resume is not looked at.
     let sent = line.up.iter().rev().take_while(|(_, bytes)| !is(bytes, RESUME));
     let pushes = sent.filter(|(_, bytes)| is(bytes, PUSH)).map(|(_, bytes)| bytes.as_slice());
-    let pushes = under_way(pushes, MAX_BATCHES_IN_FLIGHT * attachments);
+    let pushes = under_way(world, pushes, MAX_BATCHES_IN_FLIGHT * attachments);
     let pages = line.down.iter().filter(|(_, bytes)| is(bytes, CHANGES)).count();
     if pushes > MAX_BATCHES_IN_FLIGHT * attachments
         || pages > MAX_PAGES_IN_FLIGHT as usize * attachments
@@ -74,8 +74,13 @@ pub fn sent_down(world: &World, number: u64, bytes: &[u8]) -> Done {
 }
 
 /// How many batches these pushes are. What is offered again meanwhile, as a server asks that puts
-/// it off, is one batch still; only where they seem too many it is looked who is who.
-fn under_way<'a>(pushes: impl Iterator<Item = &'a [u8]> + Clone, most: usize) -> usize {
+/// it off, is one batch still, and none once the server has decided an earlier offer of it; only
+/// where they seem too many it is looked who is who.
+fn under_way<'a>(
+    world: &World,
+    pushes: impl Iterator<Item = &'a [u8]> + Clone,
+    most: usize,
+) -> usize {
     let count = pushes.clone().count();
     if count <= most {
         return count;
@@ -84,7 +89,10 @@ fn under_way<'a>(pushes: impl Iterator<Item = &'a [u8]> + Clone, most: usize) ->
         Ok(Message::Push { batch, .. }) => Some(batch.batch_id),
         _ => None,
     });
-    ids.collect::<BTreeSet<BatchId>>().len()
+    let decided = |id: &BatchId| {
+        world.oracle.workspaces.values().any(|folded| folded.decided.contains_key(id))
+    };
+    ids.filter(|id| !decided(id)).collect::<BTreeSet<BatchId>>().len()
 }
 
 /// Workspace and user of each tag in some bytes.

@@ -13,6 +13,7 @@ use lastword::store::{MemoryDisk, Options, Survival};
 
 use crate::check;
 use crate::fault::Violation;
+use crate::files::FileState;
 use crate::jobs::Job;
 use crate::known::{Known, Waiting};
 use crate::live::Watch;
@@ -168,6 +169,8 @@ impl Device {
 pub struct Backup {
     pub disk: MemoryDisk,
     pub oracle: Oracle,
+    /// The files that the authority was said to have.
+    pub uploaded: BTreeSet<usize>,
 }
 
 /// What the authority's schema says that can change.
@@ -220,6 +223,7 @@ pub struct World {
     pub copied: bool,
     /// Stores that failed one within the other.
     pub failures: u64,
+    pub files: FileState,
     /// Whether everything is looked at, or only what may change the run.
     pub checks: bool,
 }
@@ -252,6 +256,7 @@ pub fn options(random: &mut Random, setting: &Setting) -> Options {
         anew_from_bytes: 64 << 10,
         cache_bytes: 1 << 20,
         replay_bytes: 1 << 20,
+        pack_size: 128 << 10,
         entropy: random.bytes(),
         ..Options::default()
     }
@@ -282,6 +287,7 @@ impl World {
         }
         let (power, full, job, authority, backup) = Default::default();
         let (net, oracle, epochs, lost, reach) = Default::default();
+        let files = if setting.files == 0 { FileState::default() } else { FileState::new() };
         let mut world = World {
             setting,
             random,
@@ -310,6 +316,7 @@ impl World {
             written: 0,
             copied: false,
             failures: 0,
+            files,
             checks,
         };
         world.pass(1000);
@@ -403,6 +410,11 @@ impl World {
             Act::Copy => self.copy(device),
             Act::Wipe => self.wipe(device),
             Act::Forge => self.forge(device),
+            Act::Attach => self.attach_file(device),
+            Act::Detach => self.detach_file(device),
+            Act::Carry => self.carry_file(device),
+            Act::Collect => self.collect_step(device),
+            Act::Evict => self.evict_file(device),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
+use super::store_args::StoreArgs;
 use crate::schema_file::Preset;
 
 /// The embedded sync database in which the server has the last word.
@@ -223,6 +224,8 @@ pub(super) enum Admin {
     Backup(Backup),
     /// Have a running server read its file of members again, and tell the devices at once
     Members(Running),
+    /// Ask a running server where it keeps files and how many devices are attached
+    Status(Running),
     /// Have a running server delete a workspace, for everybody and for good
     DeleteWorkspace(DeleteWorkspace),
     /// Have a running server collect what no file needs any more; it does so by itself every day
@@ -339,6 +342,8 @@ pub(super) struct Serve {
     /// Collect what no file needs any more this often, like 6h; 24h by default, 0h never
     #[arg(long, value_name = "TIME", value_parser = period)]
     pub(super) gc_every: Option<Duration>,
+    #[command(flatten)]
+    pub(super) store: StoreArgs,
     /// Print the address as a JSON line
     #[arg(long)]
     pub(super) json: bool,
@@ -416,7 +421,8 @@ pub(super) struct Sync {
 #[derive(Debug, Args)]
 pub(super) struct Import {
     /// File of JSON lines, `-` for stdin. A line is {"table":..,"key":..,"value":{..}}, or with
-    /// "op": "patch" ("set", "remove"), "delete" or "undelete". Bytes are {"$bytes":"<base64>"}
+    /// "op": "patch" ("set", "remove"), "delete" or "undelete". Bytes are {"$bytes":"<base64>"}.
+    /// Also an archive that `lastword export --files` wrote
     pub(super) file: PathBuf,
     /// Most records in one atomic batch
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = batch_size)]
@@ -446,6 +452,13 @@ pub(super) struct Export {
     /// Also print the tables that belong to Lastword
     #[arg(long)]
     pub(super) system: bool,
+    /// Write one archive of records and the files they name, a tar, instead of printing; files that
+    /// are not here are fetched. `lastword import FILE` takes it
+    #[arg(long, value_name = "FILE", conflicts_with = "system")]
+    pub(super) files: Option<PathBuf>,
+    /// Leave files out that are not on this device
+    #[arg(long, requires = "files")]
+    pub(super) only_here: bool,
     #[command(flatten)]
     pub(super) store: Store,
     #[command(flatten)]

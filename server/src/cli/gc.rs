@@ -33,7 +33,7 @@ pub(super) fn gc(args: &Gc) -> Result<(), Failure> {
             collected
         }
     };
-    let files: Vec<FileFate> = collected.files.iter().map(FileFate::of).collect();
+    let files = FileFate::all(&collected);
     let totals = GcTotals::of(&collected, asked.dry_run);
     print(if asked.dry_run { &files } else { &[] }, &totals, args.store.json)
 }
@@ -70,7 +70,11 @@ fn print(files: &[FileFate], totals: &GcTotals, json: bool) -> Result<(), Failur
     for file in files {
         let line = match json {
             true => serde_json::to_string(file).map_err(as_json)?,
-            false => format!("{} {}: {}", file.hash, HumanBytes(file.size_bytes), file.why),
+            false => {
+                let size = HumanBytes(file.size_bytes);
+                let at = file.provider.as_ref().map_or_else(String::new, |id| format!(" at {id}"));
+                output::plain(&format!("{} {size}{at}: {}", file.hash, file.why)).into_owned()
+            }
         };
         writeln!(out, "{line}")?;
     }
@@ -96,5 +100,19 @@ fn as_text(totals: &GcTotals) -> String {
         output::counted(totals.removed_packs, "pack", "packs"),
         output::counted(totals.condemned_files, "file", "files"),
         HumanCount(totals.condemned_chunks).to_string() + " chunks",
+    ) + &objects_text(totals)
+}
+
+/// What object stores keep, if any do.
+fn objects_text(totals: &GcTotals) -> String {
+    if totals.objects == 0 {
+        return String::new();
+    }
+    let deleted = if totals.dry_run { "would be deleted" } else { "deleted" };
+    format!(
+        "; {} at object stores: {deleted} {}, condemned {}",
+        output::counted(totals.objects, "file", "files"),
+        HumanCount(totals.deleted_objects),
+        HumanCount(totals.condemned_objects),
     )
 }

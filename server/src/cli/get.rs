@@ -27,7 +27,7 @@ pub(super) fn get(args: &FilesGet) -> Result<(), Failure> {
 fn get_one(args: &FilesGet, hash: &str) -> Result<(), Failure> {
     let name = hash_of(hash)?;
     let session = Session::open_to_read(&args.store, &args.link)?;
-    let mut source = Source { session: &session, connection: None };
+    let mut source = Source::new(&session);
     match &args.out {
         None => {
             let mut file = source.open(&name)?;
@@ -50,7 +50,7 @@ fn get_all(args: &FilesGet, dir: &Path) -> Result<(), Failure> {
         return Err(Failure::failed(format!("{dir} is not empty: name a new directory")));
     }
     let session = Session::open_to_read(&args.store, &args.link)?;
-    let mut source = Source { session: &session, connection: None };
+    let mut source = Source::new(&session);
     let (mut written, mut bytes, mut worst) = (0, 0, None);
     for file in session.ws.files().list()? {
         if file.is_deleted {
@@ -109,13 +109,17 @@ fn path_of(name: &str, dir: &Path) -> Option<PathBuf> {
 }
 
 /// Files of a device, fetched from the server if they are not here or are damaged.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     session: &'a Session,
     connection: Option<Connection>,
 }
 
-impl Source<'_> {
-    fn open(&mut self, hash: &BlobHash) -> Result<FileReader, Failure> {
+impl<'a> Source<'a> {
+    pub(super) fn new(session: &'a Session) -> Self {
+        Self { session, connection: None }
+    }
+
+    pub(super) fn open(&mut self, hash: &BlobHash) -> Result<FileReader, Failure> {
         match self.session.ws.files().open(hash) {
             Err(Error::Blob(BlobError::Missing { .. })) if self.session.knows_server() => {
                 self.fetch(hash)

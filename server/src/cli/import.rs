@@ -20,6 +20,7 @@ use super::failure::Failure;
 use super::lines::{BATCH_BYTES, Edit, Input, Line};
 use super::output;
 use super::session::{Connection, Session};
+use super::{put, transfers, unpack};
 
 /// Most bad lines that are listed when nothing is written because of them.
 const MAX_LISTED: u64 = 20;
@@ -37,6 +38,11 @@ pub(super) fn import(args: &Import) -> Result<(), Failure> {
         deleted = check_edits(&mut input, &session.ws.read()?, &mut bad)?;
         bad.stop(&input.name)?;
     }
+    let name = input.name.clone();
+    let staged = match input.archive() {
+        Some(archive) => Some(unpack::stage(&session, archive, &name)?),
+        None => None,
+    };
     let connection = session.connect()?;
     let bar = output::progress(checked.lines, "writing");
     let mut writer = BatchWriter {
@@ -51,7 +57,8 @@ pub(super) fn import(args: &Import) -> Result<(), Failure> {
         done: Done::default(),
         bad,
         bar,
-        input: input.name.clone(),
+        brings_files: staged.is_some(),
+        input: name,
     };
     let begun = Instant::now();
     input.visit(&mut |number, line| match line {
@@ -62,10 +69,16 @@ pub(super) fn import(args: &Import) -> Result<(), Failure> {
     writer.bar.finish_and_clear();
     let (done, skipped, connection) = (writer.done, writer.bad.count, writer.connection);
     let written = begun.elapsed();
+    let files = staged.map(|staged| unpack::attach(&session, &staged)).transpose()?;
+    let before = transfers::uploads(&session)?;
     let settled = settle(args, &session, connection, begun)?;
-    let told = tell(args, &session, &Told { done, skipped, written, settled });
+    let must_upload = files.is_some() && matches!(settled, Outcome::Settled(_));
+    let told = tell(args, &session, &Told { done, skipped, written, files, settled });
+    let uploaded =
+        if must_upload { put::upload(&session, args.store.json, &before) } else { Ok(()) };
     session.close()?;
-    told
+    told?;
+    uploaded
 }
 
 #[derive(Default)]
@@ -200,11 +213,13 @@ struct BatchWriter<'a> {
     done: Done,
     bad: BadLines,
     bar: ProgressBar,
+    /// It is an archive: where the files are is not what its rows say.
+    brings_files: bool,
     input: String,
 }
 
 impl BatchWriter<'_> {
-    fn line(&mut self, number: u64, line: Line) -> Result<(), Failure> {
+    fn line(&mut self, number: u64, mut line: Line) -> Result<(), Failure> {
         if self.bad.lines.contains(&number) {
             return Ok(());
         }
@@ -215,8 +230,12 @@ impl BatchWriter<'_> {
             self.flush()?;
         }
         let live = self.view.get_record(&line.table, &line.key)?;
+        let mut live = live.map(|shown| shown.record);
+        if self.brings_files {
+            unpack::forget_storage(&mut line, live.as_mut());
+        }
         let is_over = live.is_none() && self.deleted.contains(&name);
-        if is_over || line.is_done(live.as_ref().map(|shown| &shown.record)) {
+        if is_over || line.is_done(live.as_ref()) {
             self.done.unchanged += 1;
             self.bar.inc(1);
             return Ok(());
@@ -327,11 +346,13 @@ struct Told {
     done: Done,
     skipped: u64,
     written: Duration,
+    /// Files of an archive that were stored and named.
+    files: Option<u64>,
     settled: Outcome,
 }
 
 fn tell(args: &Import, session: &Session, told: &Told) -> Result<(), Failure> {
-    let Told { done, skipped, written, settled } = told;
+    let Told { done, skipped, written, files, settled } = told;
     let waiting = session.waiting()?;
     eprintln!(
         "imported {}, in {}; {} unchanged{}",
@@ -340,10 +361,14 @@ fn tell(args: &Import, session: &Session, told: &Told) -> Result<(), Failure> {
         HumanCount(done.unchanged),
         if *skipped > 0 { format!(", {} bad", HumanCount(*skipped)) } else { String::new() },
     );
+    if let Some(files) = files {
+        eprintln!("stored {}", output::counted(*files, "file", "files"));
+    }
     let mut line = json!({
         "written": done.written, "unchanged": done.unchanged, "bad": skipped,
         "batches": done.batches, "seconds": written.as_secs_f64(),
         "records_per_second": output::rate(done.written, *written), "outbox": waiting,
+        "files": files,
     });
     let mut refused = 0;
     match settled {

@@ -93,7 +93,7 @@ fn tell(
             let refused = format!("unit {unit} refused again ({code}): {message}");
             ("refused", text, Some(Failure::failed(refused)))
         }
-        (None, Fate::Decided(_)) => ("decided", format!("{text}, and decided"), None),
+        (None, Fate::Decided(_) | Fate::Local) => ("decided", format!("{text}, and decided"), None),
         (None, Fate::Waiting(why)) => ("waiting", format!("{text}; outbox {outbox}; {why}"), None),
         (None, Fate::Unreachable(why)) => {
             let failure = Failure::unreachable(format!("{text}; outbox {outbox}; {why}"));

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
 
 use lastword::Tx;
@@ -14,6 +15,7 @@ use lastword::core::value::{Field, Record};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::archive;
 use super::failure::Failure;
 
 /// Longest record as JSON text in bytes: every byte of a record may be escaped.
@@ -27,6 +29,8 @@ const MAX_LINE_BYTES: usize = MAX_TEXT_BYTES + 64 * 1024;
 pub(super) struct Input {
     pub(super) name: String,
     file: File,
+    /// Where the lines are, if it is an archive.
+    archived: Option<Range<u64>>,
 }
 
 impl Input {
@@ -36,13 +40,23 @@ impl Input {
         if path == Path::new("-") {
             let mut file = tempfile::tempfile().map_err(failed)?;
             std::io::copy(&mut std::io::stdin().lock(), &mut file).map_err(failed)?;
-            return Ok(Self { name: "stdin".into(), file });
+            return Self::of("stdin".into(), file);
         }
         let file = File::open(path).map_err(failed)?;
         if file.metadata().map_err(failed)?.is_dir() {
             return Err(Failure::failed(format!("{name} is a directory, not a file")));
         }
-        Ok(Self { name, file })
+        Self::of(name, file)
+    }
+
+    fn of(name: String, mut file: File) -> Result<Self, Failure> {
+        let archived = archive::records_in(&mut file, &name)?;
+        Ok(Self { name, file, archived })
+    }
+
+    /// The archive, if it is one.
+    pub(super) fn archive(&mut self) -> Option<&mut File> {
+        self.archived.is_some().then_some(&mut self.file)
     }
 
     /// Calls `visit` for every line that is not blank, with its number from 1.
@@ -51,8 +65,10 @@ impl Input {
         visit: &mut dyn FnMut(u64, Result<Line, String>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", self.name));
-        self.file.seek(SeekFrom::Start(0)).map_err(failed)?;
-        let mut reader = BufReader::with_capacity(256 * 1024, &self.file);
+        let range = self.archived.clone().unwrap_or(0..u64::MAX);
+        self.file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
+        let len = range.end.saturating_sub(range.start);
+        let mut reader = BufReader::with_capacity(256 * 1024, (&self.file).take(len));
         let (mut bytes, mut number) = (Vec::new(), 0);
         loop {
             bytes.clear();

@@ -1,7 +1,8 @@
 //! The command line: one module per command, or per family of commands.
 
-mod args;
 mod failure;
+mod store_args;
+mod args;
 mod output;
 mod remote;
 mod session;
@@ -13,6 +14,8 @@ mod get;
 mod files;
 mod gc;
 mod recover;
+mod archive;
+mod unpack;
 mod import;
 mod export;
 mod sync;
@@ -80,7 +83,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Status(args) => args.store.json,
         Command::Log(args) => args.store.json,
         Command::Backup(args) | Command::Admin(Admin::Backup(args)) => args.json,
-        Command::Admin(Admin::Members(args)) => args.json,
+        Command::Admin(Admin::Members(args) | Admin::Status(args)) => args.json,
         Command::Admin(Admin::DeleteWorkspace(args)) => args.server.json,
         Command::Admin(Admin::SetOwned(args)) => args.server.json,
         Command::Admin(Admin::Gc(args)) => args.server.json,
@@ -123,6 +126,7 @@ fn obey(command: &Command) -> Result<(), Failure> {
         Command::Backup(args) => backup::backup(args),
         Command::Admin(Admin::Backup(args)) => backup::of_running(args),
         Command::Admin(Admin::Members(args)) => members::reload(args),
+        Command::Admin(Admin::Status(args)) => status::of_running(args),
         Command::Admin(Admin::DeleteWorkspace(args)) => workspace::delete(args),
         Command::Admin(Admin::SetOwned(args)) => workspace::set_owned(args),
         Command::Admin(Admin::Gc(args)) => gc::admin(args),
@@ -164,6 +168,7 @@ fn run_server(args: &Serve) -> Result<(), Failure> {
         max_records: args.max_records,
         max_file_bytes: args.max_file_bytes,
         max_files_bytes: args.max_files_bytes,
+        files: args.store.options()?,
         gc_every: args.gc_every.unwrap_or(Duration::from_secs(24 * 3600)),
         json,
     };

@@ -62,7 +62,7 @@ fn put_one(args: &FilesPut, file: &Path) -> Result<(), Failure> {
     let name = name("file_meta", &staged.hash().to_string())?;
     let told = tell(&session.ws, args.store.json, &name, &fate, begun.elapsed());
     let uploaded = match fate {
-        Fate::Decided(_) => upload(&session, args.store.json, &before),
+        Fate::Decided(_) | Fate::Local => upload(&session, args.store.json, &before),
         _ => Ok(()),
     };
     session.close()?;
@@ -89,7 +89,7 @@ fn put_several(args: &FilesPut) -> Result<(), Failure> {
     if let Some(last) = stored.receipts.last() {
         let fate = session.fate(session.connect()?, last)?;
         told = tell_all(args, &session, &stored, &fate, begun.elapsed());
-        if let Fate::Decided(_) = fate {
+        if let Fate::Decided(_) | Fate::Local = fate {
             uploaded = upload(&session, args.store.json, &before);
         }
     } else if stored.files > 0 {
@@ -306,6 +306,7 @@ fn tell_all(
     let (state, why) = match fate {
         Fate::Decided(_) if refused > 0 => ("refused", Value::Null),
         Fate::Decided(_) => ("applied", Value::Null),
+        Fate::Local => ("local", Value::Null),
         Fate::Waiting(why) | Fate::Unreachable(why) | Fate::Held(why) => ("waiting", json!(why)),
     };
     if args.store.json {
@@ -326,6 +327,7 @@ fn tell_all(
             )));
         }
         Fate::Decided(_) => format!("{files} applied ({})", output::took(elapsed)),
+        Fate::Local => format!("saved {files}; nothing of it is for the server"),
         Fate::Waiting(why) => format!("saved {files}; outbox {outbox}; {why}"),
         Fate::Unreachable(why) => {
             return Err(Failure::unreachable(format!("saved {files}; outbox {outbox}; {why}")));
@@ -363,7 +365,11 @@ fn tell_known(
 }
 
 /// Uploads what waits, where there is a server.
-fn upload(session: &Session, json: bool, before: &BTreeSet<String>) -> Result<(), Failure> {
+pub(super) fn upload(
+    session: &Session,
+    json: bool,
+    before: &BTreeSet<String>,
+) -> Result<(), Failure> {
     let Some(mut connection) = session.connect()? else { return Ok(()) };
     let timeout = session.link.timeout;
     let uploaded = transfers::wait_uploads(session, &mut connection, timeout, before)?;

@@ -168,6 +168,7 @@ pub(super) fn tell(
                     }
                 }
             }
+            Fate::Local => line["state"] = json!("local"),
             Fate::Waiting(why) | Fate::Unreachable(why) | Fate::Held(why) => {
                 line["why"] = json!(why);
             }
@@ -176,6 +177,7 @@ pub(super) fn tell(
     }
     // A reader that went away must not hide what became of the write.
     let text = match fate {
+        Fate::Local => format!("saved {full}; nothing of it is for the server"),
         Fate::Waiting(why) => format!("saved {full}; outbox {}; {why}", output::batches(waiting)),
         Fate::Unreachable(why) => {
             let saved = format!("saved {full}; outbox {}; {why}", output::batches(waiting));

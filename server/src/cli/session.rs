@@ -39,6 +39,8 @@ pub(super) enum Opened {
 /// What became of a write as far as this command waited.
 pub(super) enum Fate {
     Decided(Decision),
+    /// Nothing of it is for the server.
+    Local,
     /// It waits in the outbox; the text says why.
     Waiting(String),
     /// As `Waiting`, where the user asked to wait for the server.
@@ -163,6 +165,9 @@ impl Session {
         connection: Option<Connection>,
         receipt: &Receipt,
     ) -> Result<Fate, Failure> {
+        if let Some(Settled::Local) = receipt.verdict() {
+            return Ok(Fate::Local);
+        }
         let Some(mut connection) = connection else {
             let why = match (&self.known, self.link.offline) {
                 (_, true) => "offline",

@@ -8,10 +8,12 @@ use lastword::core::protocol::Role;
 use lastword::{Authority, LogLine, WorkspaceStatus};
 use serde_json::{Value, json};
 
-use super::args::{Log, Status};
+use super::args::{Log, Running, Status};
+use super::backup::unexpected;
 use super::failure::Failure;
 use super::output;
 use super::session::{Opened, Session, open_any, open_as_it_is};
+use crate::control::{self, Answer, Ask, Kept, Standing};
 
 pub(super) fn status(args: &Status) -> Result<(), Failure> {
     match open_as_it_is(&args.store, &args.link)? {
@@ -144,7 +146,12 @@ fn server(args: &Status, authority: &Authority) -> Result<(), Failure> {
             })
             .collect();
         let device = DeviceId::AUTHORITY.to_string();
-        writeln!(out, "{}", json!({ "role": "server", "device": device, "workspaces": list }))?;
+        let mut line = json!({ "role": "server", "device": device, "workspaces": list });
+        let objects = Kept::all(authority)?;
+        if !objects.is_empty() {
+            line["objects"] = json!(objects);
+        }
+        writeln!(out, "{line}")?;
         return Ok(());
     }
     writeln!(out, "server's data in {}", authority.dir().display())?;
@@ -162,6 +169,37 @@ fn server(args: &Status, authority: &Authority) -> Result<(), Failure> {
             status.digest,
             status.epoch
         )?;
+    }
+    for kept in &Kept::all(authority)? {
+        writeln!(out, "{}", output::plain(&kept_text(kept)))?;
+    }
+    Ok(())
+}
+
+fn kept_text(kept: &Kept) -> String {
+    let Kept { workspace, provider, files, bytes, coming } = kept;
+    let coming = match coming {
+        0 => String::new(),
+        coming => format!(", {} under way", output::counted(*coming, "upload", "uploads")),
+    };
+    let files = output::counted(*files, "file", "files");
+    format!("workspace {workspace}: {files} of {} at {provider}{coming}", HumanBytes(*bytes))
+}
+
+/// Says how a running server stands.
+pub(super) fn of_running(args: &Running) -> Result<(), Failure> {
+    let last = control::ask(&args.data, &Ask::Status, &mut |_| {})?;
+    let Answer::Status(standing) = last else { return Err(unexpected(&last)) };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", json!(standing))?;
+        return Ok(());
+    }
+    let Standing { files_provider, attached, objects } = &standing;
+    let attached = output::counted(*attached as u64, "attachment", "attachments");
+    writeln!(out, "{}", output::plain(&format!("new files: {files_provider}; {attached}")))?;
+    for kept in objects {
+        writeln!(out, "{}", output::plain(&kept_text(kept)))?;
     }
     Ok(())
 }

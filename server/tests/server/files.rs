@@ -108,3 +108,18 @@ fn gc_says_why_and_takes_what_nothing_names() {
     assert_eq!((&ran["files"], &ran["dropped_files"]), (&1.into(), &0.into()), "{ran}");
     lastword(dir, &["gc", "--data", "nowhere"]).fails(1);
 }
+
+/// R3.1: a file that is stored again, and that the server has, is no write to wait for: the command
+/// said that the server had not answered.
+#[test]
+fn a_file_that_the_server_has_is_put_again_at_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    fs::write(dir.join("doc"), b"hello").expect("it writes");
+    let server = Server::start_with(&dir.join("srv"), &["--dev".to_owned()], "127.0.0.1:0");
+    let link = ["--server", &server.url, "--token", "me"];
+    let put = [&["files", "put", "doc", "--data", "phone", "--wait"][..], &link].concat();
+    assert!(lastword(dir, &put).ok().contains("applied, seq 1"));
+    let told = lastword(dir, &put).ok();
+    assert!(told.contains("nothing of it is for the server"), "{told}");
+}

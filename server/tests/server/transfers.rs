@@ -18,7 +18,7 @@ fn size_mib() -> usize {
     std::env::var("LASTWORD_FILE_MIB").map_or(48, |text| text.parse().expect("a number"))
 }
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub fn noise(seed: u64, len: usize) -> Vec<u8> {
     // xorshift64 (Marsaglia, 2003).
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut out = Vec::with_capacity(len + 8);
@@ -97,7 +97,7 @@ fn pass(
     let _ = to.shutdown(Shutdown::Write);
 }
 
-fn hash_of(told: &str) -> String {
+pub fn hash_of(told: &str) -> String {
     told.split_whitespace().next().expect("a hash").to_owned()
 }
 
@@ -261,7 +261,7 @@ fn a_transfer_that_cannot_go_on_says_why() {
 }
 
 /// One HTTP request; status and body of its answer.
-fn post(address: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
+pub fn post(address: &str, path: &str, token: Option<&str>, body: &str) -> (u16, String) {
     let mut socket = TcpStream::connect(address).expect("it listens");
     let bearer = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
     let len = body.len();
@@ -311,7 +311,7 @@ fn owners_may_collect_and_nobody_else() {
 }
 
 /// One HTTP request with whatever headers and body; status, head and body of its answer.
-fn http(address: &str, request: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
+pub fn http(address: &str, request: &str, body: &[u8]) -> (u16, String, Vec<u8>) {
     let mut socket = TcpStream::connect(address).expect("it listens");
     let head = format!("{request}Host: {address}\r\nConnection: close\r\n\r\n");
     socket.write_all(head.as_bytes()).expect("sent");

@@ -5,11 +5,15 @@
 //! a transfer that was cut goes on by beginning again, and what is there already is never sent.
 //! One transfer runs on a connection at a time; its number is in every message, so that what was
 //! under way when it ended is recognised.
+//!
+//! Where an object store keeps the files, the server answers with [`ObjectMessage`]s instead, if
+//! the connection speaks version 2: bytes then go between device and store.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::message::{ErrorCode, Hello};
+use super::objects::ObjectMessage;
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use crate::hash::ChunkId;
 use crate::id::WorkspaceName;
@@ -92,6 +96,13 @@ pub enum FileMessage {
     Cancel {
         /// Number of the transfer.
         transfer: u64,
+    },
+    /// Either side, in version 2: about a file that an object store keeps.
+    Object {
+        /// Number of the transfer.
+        transfer: u64,
+        /// What.
+        message: ObjectMessage,
     },
     /// Either side, last on a connection: why it closes.
     Error {
@@ -203,6 +214,7 @@ impl Encode for FileMessage {
                 out.str(message);
             }
             FileMessage::Cancel { transfer } => begin(out, tag::CANCEL, *transfer),
+            FileMessage::Object { transfer, message } => message.encode(*transfer, out),
             FileMessage::Error { code, message } => {
                 out.u64(tag::ERROR);
                 code.encode(out);
@@ -262,7 +274,10 @@ impl Decode for FileMessage {
                 code: ErrorCode::decode(from)?,
                 message: text(from, "message")?,
             },
-            _ => return Err(DecodeError::Invalid { what: "file message tag", offset }),
+            tag => match ObjectMessage::decode(tag, from)? {
+                Some((transfer, message)) => FileMessage::Object { transfer, message },
+                None => return Err(DecodeError::Invalid { what: "file message tag", offset }),
+            },
         })
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod history;
 pub mod message;
+pub mod objects;
 pub mod files;
 mod retry;
 pub mod authority;
@@ -16,6 +17,7 @@ pub use message::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
     ResetReason, Role, Survivors, Welcome,
 };
+pub use objects::{ObjectMessage, SignedUrl};
 
 /// The WebSocket subprotocol of this version.
 pub const SUBPROTOCOL: &str = "lastword.v1";
@@ -23,3 +25,6 @@ pub const SUBPROTOCOL: &str = "lastword.v1";
 pub const FILES_SUBPROTOCOL: &str = "lastword.files.v1";
 /// The protocol version that this build speaks.
 pub const VERSION: u64 = 1;
+/// The newest version of what is said where files are carried; every one since 1 is understood.
+/// With 2, files may be kept by an object store.
+pub const FILES_VERSION: u64 = 2;

@@ -75,6 +75,7 @@ impl Apply for ApplyPayload {
                 state.put(META, &keys::cover_key(&frame.workspace), &frame.cover)
             }
             Payload::Blobs(frame) => blobs::blobs(state, position, &frame),
+            Payload::Object(frame) => blobs::object(state, &frame),
             Payload::SetAside(frame) => reset::set_aside(state, indexes, position, &frame),
         }?;
         Ok(())

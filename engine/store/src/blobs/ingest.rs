@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::sync::Arc;
 
-use lastword_core::hash::ChunkId;
+use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::WorkspaceName;
 use lastword_core::limits::MAX_BLOB_BYTES;
 use lastword_core::manifest::{Blob, ManifestEntry, PROFILE};
@@ -32,6 +32,8 @@ pub struct Ingest<R> {
     workspace: WorkspaceName,
     file: Option<Source<R>>,
     limit: u64,
+    /// What a file must be, if that is known.
+    expected: Option<[u8; 32]>,
     time_ms: i64,
     /// That of the first read since the last take.
     view: Option<Arc<View>>,
@@ -111,6 +113,7 @@ impl<R: Read> Ingest<R> {
             workspace: workspace.clone(),
             file: None,
             limit: limit.min(MAX_BLOB_BYTES),
+            expected: None,
             time_ms,
             view: None,
             step: Step::default(),
@@ -120,6 +123,13 @@ impl<R: Read> Ingest<R> {
             has_failed: false,
             _lease: blobs.lease(),
         }
+    }
+
+    /// Stores a file only if this is its SHA-256: of another one nothing says in a pack that it is
+    /// here, so that no reindex brings it back.
+    #[must_use]
+    pub fn expecting(self, sha256: [u8; 32]) -> Self {
+        Ingest { expected: Some(sha256), ..self }
     }
 
     /// Goes on with the file that `from` gives. One that has not ended is given up: its chunks stay
@@ -132,9 +142,10 @@ impl<R: Read> Ingest<R> {
     /// Reads on until the file ends, and returns it, or until [`Ingest::is_due`].
     ///
     /// # Errors
-    /// [`BlobError::Source`] if the bytes cannot be read and [`BlobError::TooLarge`] end the file
-    /// only. [`BlobError::Store`] if the disk fails ends all. [`BlobError::Ended`] after that, or
-    /// if no file was begun. What was stored so far is found again when it is stored once more.
+    /// [`BlobError::Source`] if the bytes cannot be read, [`BlobError::TooLarge`], and
+    /// [`BlobError::Manifest`] of a file that is not the expected one end the file only.
+    /// [`BlobError::Store`] if the disk fails ends all. [`BlobError::Ended`] after that, or if no
+    /// file was begun. What was stored so far is found again when it is stored once more.
     pub fn read(&mut self) -> Result<Option<Blob>, BlobError> {
         if self.has_failed {
             return Err(BlobError::Ended);
@@ -247,6 +258,9 @@ impl<R: Read> Ingest<R> {
         }
         let (depth, root) = pages.finish(&mut keep)?;
         let sha256 = chunker.into_sha256();
+        if let Some(expected) = self.expected.filter(|expected| *expected != sha256) {
+            return Err(BlobError::Manifest { hash: BlobHash::Sha256(expected) });
+        }
         let blob = Blob { sha256, size, profile: PROFILE, depth, root };
         if !self.files.contains_key(&sha256) {
             let stored = step.end_file(blobs, state, workspace, blob, self.time_ms)?;
@@ -270,9 +284,10 @@ pub(super) fn file_time(
     }
 }
 
-/// Up to when what was stored of a file goes when it is dropped.
+/// Up to when what was stored of a file goes when it is dropped: before it was condemned. Whoever
+/// began to store it since may have begun in that very millisecond.
 pub(super) fn drop_time(stored_ms: i64, condemned: Condemned) -> i64 {
-    stored_ms.max(condemned.time_ms)
+    stored_ms.max(condemned.time_ms.saturating_sub(1))
 }
 
 impl Step {

@@ -9,6 +9,7 @@ use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::WorkspaceName;
 use lastword_core::limits::MIN_CHUNK_BYTES;
 use lastword_core::manifest::{Blob, ManifestPage, PROFILE};
+use lastword_core::plant::{Plant, planted};
 use sha2::{Digest as _, Sha256};
 
 use super::ingest::Step;
@@ -211,7 +212,10 @@ impl Receive {
     /// [`BlobError::Manifest`] if they do not make up a file of that size, [`BlobError::Store`] if
     /// the disk fails.
     pub fn put(&mut self, bytes: &[u8]) -> Result<bool, BlobError> {
-        let id = ChunkId::of(bytes);
+        let id = match self.wanted.keys().next() {
+            Some(id) if planted(Plant::KeepWhatComes) && self.wanted.len() == 1 => *id,
+            _ => ChunkId::of(bytes),
+        };
         let Some(Wanted { level, len, times }) = self.wanted.remove(&id) else { return Ok(false) };
         let came = bytes.len() as u64;
         if level == 0 && came != len {
@@ -274,7 +278,8 @@ impl Receive {
         while at - begun < budget.max(1) {
             let bytes = reader.read_from(at)?;
             if bytes.is_empty() {
-                let is_it = <[u8; 32]>::from(sha256.finalize()) == self.blob.sha256;
+                let is_it = <[u8; 32]>::from(sha256.finalize()) == self.blob.sha256
+                    || planted(Plant::KeepWhatComes);
                 return match is_it && at == self.blob.size {
                     true => Ok((at, Some(self.end(time_ms)?))),
                     false => Err(self.not_that_file()),

@@ -17,6 +17,7 @@ pub const BLOBS: Space = Space::new(15);
 
 const BLOB: u8 = b'b';
 const CONDEMNED: u8 = b'c';
+const OBJECT: u8 = b'o';
 const PACK: u8 = b'p';
 
 /// `workspace 00 chunk id`.
@@ -55,6 +56,22 @@ pub fn condemned_key(workspace: &WorkspaceName, sha256: &[u8; 32]) -> Vec<u8> {
     let mut out = workspace_prefix(workspace);
     out.push(CONDEMNED);
     out.extend_from_slice(sha256);
+    out
+}
+
+/// `workspace 00 6f sha256`: what is known of a file that an object store keeps.
+#[must_use]
+pub fn object_key(workspace: &WorkspaceName, sha256: &[u8; 32]) -> Vec<u8> {
+    let mut out = objects_prefix(workspace);
+    out.extend_from_slice(sha256);
+    out
+}
+
+/// The part of an [`object_key`] that all objects of a workspace share.
+#[must_use]
+pub fn objects_prefix(workspace: &WorkspaceName) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.push(OBJECT);
     out
 }
 

@@ -7,6 +7,7 @@ use lastword_core::id::WorkspaceName;
 use super::{ReadState, damaged, state_damaged, typed, visit_range};
 use crate::error::StoreError;
 use crate::keys::{self, BLOBS, CHUNKS, Condemned, StoredBlob, StoredChunk, StoredPack};
+use crate::payload::Object;
 
 /// Where a chunk is.
 pub fn chunk<S: ReadState + ?Sized>(
@@ -24,6 +25,28 @@ pub fn blob<S: ReadState + ?Sized>(
     sha256: &[u8; 32],
 ) -> Result<Option<StoredBlob>, StoreError> {
     typed(state, BLOBS, &keys::blob_key(workspace, sha256))
+}
+
+/// What is known of a file that an object store keeps.
+pub fn object<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    sha256: &[u8; 32],
+) -> Result<Option<Object>, StoreError> {
+    typed(state, BLOBS, &keys::object_key(workspace, sha256))
+}
+
+/// Hands every file of a workspace that an object store keeps to `each`, in order of its hash.
+pub fn visit_objects<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+    each: &mut dyn FnMut(Object) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let from = keys::objects_prefix(workspace);
+    visit_range(state, BLOBS, &from, &keys::prefix_end(&from), &mut |key, value| {
+        each(from_bytes(value).map_err(|error| damaged(BLOBS, key, &error))?)?;
+        Ok(true)
+    })
 }
 
 /// Since when nothing names a file, if that was found.

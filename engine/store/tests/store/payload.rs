@@ -23,9 +23,10 @@ use lastword_store::keys::{
 };
 use lastword_store::payload::{
     Attachment, BlobsFrame, BlobsPart, Carried, Cover, DamagedChunk, DeadLetters, DecidedBatch,
-    Erasure, Forgotten, Identity, LocalBatch, LocalTables, NewChunk, PackChunks, Payload, Purge,
-    PurgePart, RemotePage, Reset, Restored, Retry, SetAside, Squash, StoreRole, Sums,
-    SurvivorFrame, Verdicts, WorkspaceDeleted, WorkspaceSchema,
+    Erasure, Forgotten, Identity, LocalBatch, LocalTables, NewChunk, Object, ObjectFrame,
+    ObjectPart, ObjectState, PackChunks, Payload, Purge, PurgePart, RemotePage, Reset, Restored,
+    Retry, SetAside, Squash, StoreRole, Sums, SurvivorFrame, Verdicts, WorkspaceDeleted,
+    WorkspaceSchema,
 };
 
 fn hex(bytes: &[u8]) -> String {
@@ -220,6 +221,12 @@ fn blob() -> Blob {
     Blob { sha256, size: 131_072, profile: 1, depth: 1, root }
 }
 
+fn object() -> Object {
+    let (provider, upload) = ("s3".into(), "u-1".into());
+    let (state, time_ms) = (ObjectState::Condemned, 1_700_000_000_008);
+    Object { sha256: [6; 32], size: 131_072, provider, upload, state, time_ms }
+}
+
 /// What is said of files.
 fn file_payloads() -> Vec<(&'static str, Payload)> {
     let chunk = NewChunk { id: ChunkId([8; 32]), position: 48, len: 300, raw: 65_536 };
@@ -238,7 +245,14 @@ fn file_payloads() -> Vec<(&'static str, Payload)> {
         ("blobs.pack_gone", BlobsPart::PackGone { pack: 300 }),
     ];
     let payload = |part| Payload::Blobs(BlobsFrame { workspace: workspace(), part });
-    parts.map(|(name, part)| (name, payload(part))).to_vec()
+    let mut all = parts.map(|(name, part)| (name, payload(part))).to_vec();
+    let stands = ObjectPart::Stands(object());
+    for (name, part) in
+        [("object.stands", stands), ("object.gone", ObjectPart::Gone { sha256: [6; 32] })]
+    {
+        all.push((name, Payload::Object(ObjectFrame { workspace: workspace(), part })));
+    }
+    all
 }
 
 /// Rows of files, chunks and packs.
@@ -253,6 +267,7 @@ fn file_rows(golden: &mut BTreeMap<&str, &str>) {
     value(golden, "state.condemned", &condemned);
     let (blob, time_ms) = (blob(), 1_700_000_000_006);
     value(golden, "state.blob", &StoredBlob { blob, touched, time_ms });
+    value(golden, "state.object", &object());
     value(golden, "state.pack", &StoredPack { salt: [5; 16], end: 376, live: 328 });
 }
 

@@ -75,6 +75,27 @@ fn what_a_pack_says_of_files_stays_when_it_goes() {
     assert_eq!(report.files, 2);
 }
 
+/// I31. A file was condemned, somebody began to store it in the same millisecond, and it was
+/// dropped before that had ended: the pack said of both that they were of that time, and a reindex
+/// took the file for dropped.
+#[test]
+fn a_file_that_was_condemned_in_that_very_millisecond_is_here() {
+    let mut world = named(2, 0);
+    world.write(0, None);
+    world.fold();
+    world.clock_ms += 2 * 24 * 3600 * 1000;
+    world.mark();
+    world.decide();
+    world.begin_storing(2);
+    world.clock_ms += 2 * 24 * 3600 * 1000;
+    world.mark();
+    world.decide();
+    assert!(world.kept().is_empty(), "it was not dropped: the test proves nothing");
+    world.end_storing();
+    assert!(world.write(1, Some(2)));
+    world.check_packs_alone("stored in the millisecond in which it was condemned");
+}
+
 /// I32. A log was begun beside packs that it knew nothing of, and the first collection took them
 /// for garbage.
 #[test]

@@ -109,6 +109,8 @@ pub struct GcPlan {
     condemn_chunks: Vec<(ChunkId, StoredChunk)>,
     spare_chunks: Vec<(ChunkId, StoredChunk)>,
     drop_chunks: Vec<(ChunkId, StoredChunk)>,
+    /// Files that were named when the run looked.
+    named: BTreeSet<[u8; 32]>,
     /// Files that are named by what came since the run looked.
     named_since: BTreeSet<[u8; 32]>,
     /// What packs say by now of files that come and go.
@@ -166,12 +168,14 @@ impl GcRun {
             condemn_chunks: Vec::new(),
             spare_chunks: Vec::new(),
             drop_chunks: Vec::new(),
+            named: BTreeSet::new(),
             named_since: BTreeSet::new(),
             said: None,
             leaving: BTreeSet::new(),
         };
         let kept = plan.judge_files(&named)?;
         plan.judge_chunks(&kept)?;
+        plan.named = named;
         let GcTotals { dropped_bytes, all_bytes, freed_bytes, stored_bytes, .. } = plan.totals;
         for (bytes, all) in [(dropped_bytes, all_bytes), (freed_bytes, stored_bytes)] {
             if bytes > GC_BREAKER_FROM_BYTES && bytes > all / GC_BREAKER_PART && !force {
@@ -224,6 +228,7 @@ impl GcPlan {
             };
             let fate = match condemned {
                 None if is_named => Fate::Named,
+                None if planted(Plant::CollectStaged) => Fate::Condemned,
                 None if !is_over(stored.time_ms, staged_ms) => Fate::JustStored,
                 None => Fate::Condemned,
                 Some(_) if is_named => Fate::Spared,
@@ -279,6 +284,7 @@ impl GcPlan {
                         push(&mut go, (id, chunk));
                     }
                 }
+                _ if !is_needed && planted(Plant::KeepDeadChunks) => {}
                 _ if !is_needed && chunk.touched < *floor => {
                     totals.condemned_chunks += 1;
                     push(&mut condemn, (id, chunk));
@@ -317,6 +323,18 @@ impl GcPlan {
         Ok(())
     }
 
+    /// Whether something names a file, as far as the run has looked.
+    #[must_use]
+    pub fn names(&self, sha256: &[u8; 32]) -> bool {
+        self.named.contains(sha256) || self.named_since.contains(sha256)
+    }
+
+    /// The view that the run has looked at.
+    #[must_use]
+    pub fn view(&self) -> &Arc<View> {
+        &self.run.view
+    }
+
     /// Position behind everything that the run has looked at.
     pub(crate) fn seen_to(&self) -> u64 {
         self.run.view.position()
@@ -324,7 +342,7 @@ impl GcPlan {
 
     /// Takes in a frame that came since.
     pub(crate) fn look_at(&mut self, payload: &[u8]) {
-        if self.run.settings.forgotten_at.is_none() {
+        if self.run.settings.forgotten_at.is_none() && !planted(Plant::OverlookNamesSince) {
             mentions::gather(payload, &mut self.named_since);
         }
     }

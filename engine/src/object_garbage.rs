@@ -1,0 +1,170 @@
+//! Garbage at object stores: what becomes of each object in a run of the collection.
+//!
+//! Candidates come from the rows of this store, never from a list of the object store: a list may
+//! be stale, and shows what is not ours. An object goes in three steps. A run finds that nothing
+//! names it and condemns it; a later one, a grace later, looks again and says in the log that it
+//! leaves; then the store is asked to delete it, and the log says that it is gone. Whatever ends
+//! the process in between, the next run goes on there.
+
+use std::sync::Arc;
+
+use lastword_core::hash::BlobHash;
+use lastword_core::id::WorkspaceName;
+use lastword_store::blobs::{Fate, GcPlan};
+use lastword_store::limits::{GC_BREAKER_FROM_BYTES, GC_BREAKER_PART};
+use lastword_store::payload::{Object, ObjectPart, ObjectState};
+use lastword_store::{BlobError, Store, read};
+
+use crate::error::Result;
+use crate::object_stores::{self, ObjectStores, append, clock_ms, failed};
+use crate::quota::FileQuota;
+use crate::writer::Writer;
+
+/// Objects that one run condemns, spares or deletes at most.
+const MAX_OBJECTS: usize = 1000;
+
+/// What becomes of an object, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ObjectFate {
+    /// The file.
+    pub hash: BlobHash,
+    /// Its length.
+    pub size: u64,
+    /// The store that has it.
+    pub provider: String,
+    /// What becomes of it.
+    pub fate: Fate,
+    /// Whether this server knows the store; if not, nothing of it is deleted.
+    pub is_known: bool,
+}
+
+/// One run over the objects of a workspace.
+#[derive(Debug, Clone)]
+pub(crate) struct ObjectGarbage {
+    pub(crate) stores: Arc<ObjectStores>,
+    pub(crate) quota: Arc<FileQuota>,
+    pub(crate) workspace: WorkspaceName,
+    pub(crate) now_ms: i64,
+    /// How long what nothing names yet stays, and what is condemned.
+    pub(crate) staged_ms: i64,
+    pub(crate) grace_ms: i64,
+    pub(crate) force: bool,
+}
+
+impl ObjectGarbage {
+    fn fate(&self, object: &Object, is_named: bool) -> Fate {
+        let is_over = |time: i64| self.now_ms.saturating_sub(object.time_ms) >= time;
+        let is_coming = self.quota.is_reserved(&self.workspace, &object.sha256);
+        match object.state {
+            // No row says that it is there: what came of it goes, however its file is named.
+            ObjectState::Coming if is_coming || !is_over(self.staged_ms) => Fate::JustStored,
+            ObjectState::Coming | ObjectState::Leaving => Fate::Dropped,
+            ObjectState::Stored if is_named => Fate::Named,
+            ObjectState::Stored if !is_over(self.staged_ms) => Fate::JustStored,
+            ObjectState::Stored => Fate::Condemned,
+            ObjectState::Condemned if is_named => Fate::Spared,
+            ObjectState::Condemned if is_over(self.grace_ms) => Fate::Dropped,
+            ObjectState::Condemned => Fate::InGrace,
+        }
+    }
+
+    /// What would become of each object; changes nothing. Errors: [`BlobError::TooMuchGarbage`].
+    pub(crate) fn look(&self, plan: &GcPlan) -> Result<(Vec<ObjectFate>, Vec<Object>)> {
+        let (mut fates, mut due, mut all, mut goes) = (Vec::new(), Vec::new(), 0u64, 0u64);
+        read::visit_objects(&**plan.view(), &self.workspace, &mut |object| {
+            let is_known = self.stores.known(&object.provider).is_some();
+            let fate = match self.fate(&object, plan.names(&object.sha256)) {
+                Fate::Dropped if !is_known => Fate::InGrace,
+                fate => fate,
+            };
+            let (hash, size, provider) = (object.hash(), object.size, object.provider.clone());
+            fates.push(ObjectFate { hash, size, provider, fate, is_known });
+            if object.state != ObjectState::Coming {
+                all = all.saturating_add(size);
+            }
+            if matches!(fate, Fate::Condemned | Fate::Spared | Fate::Dropped)
+                && due.len() < MAX_OBJECTS
+            {
+                if fate == Fate::Dropped && object.state == ObjectState::Condemned {
+                    goes = goes.saturating_add(size);
+                }
+                due.push(object);
+            }
+            Ok(())
+        })?;
+        if goes > GC_BREAKER_FROM_BYTES && goes > all / GC_BREAKER_PART && !self.force {
+            return Err(BlobError::TooMuchGarbage { bytes: goes, all }.into());
+        }
+        Ok((fates, due))
+    }
+
+    /// Decides on the writer thread, once the run has looked at everything that came since, and
+    /// appends that; answers what leaves. What has changed meanwhile is left for the next run.
+    pub(crate) fn decide(
+        &self,
+        store: &mut Store,
+        plan: &GcPlan,
+        due: &[Object],
+    ) -> Result<Vec<Object>> {
+        let mut leaving = Vec::new();
+        for looked in due {
+            let newest = read::object(store.newest(), &self.workspace, &looked.sha256)?;
+            if newest.as_ref() != Some(looked) {
+                continue;
+            }
+            let state = match self.fate(looked, plan.names(&looked.sha256)) {
+                Fate::Condemned => ObjectState::Condemned,
+                Fate::Spared => ObjectState::Stored,
+                Fate::Dropped => ObjectState::Leaving,
+                _ => continue,
+            };
+            let object = Object { state, time_ms: self.now_ms, ..looked.clone() };
+            if state != looked.state {
+                append(store, &self.workspace, ObjectPart::Stands(object.clone()))?;
+            }
+            if state == ObjectState::Leaving {
+                leaving.push(object);
+            }
+        }
+        Ok(leaving)
+    }
+
+    /// Has the stores delete what leaves, and says so in the log; answers which are gone. One that
+    /// a store does not delete now leaves in a later run.
+    pub(crate) fn delete(&self, writer: &Writer, leaving: Vec<Object>) -> Result<Vec<BlobHash>> {
+        let (mut gone, mut held) = (Vec::new(), Vec::new());
+        for object in leaving {
+            // Whoever compares it has it in another state by then.
+            let Ok(busy) = self.stores.busy_with(&self.workspace, object.sha256) else { continue };
+            match self.delete_one(&object) {
+                Ok(()) => {
+                    held.push(busy);
+                    gone.push(object.sha256);
+                }
+                Err(error) => {
+                    let (workspace, hash) = (&self.workspace, object.hash());
+                    tracing::warn!(%workspace, %hash, %error, "an object is not deleted yet");
+                }
+            }
+        }
+        let (workspace, parts) = (self.workspace.clone(), gone.clone());
+        if !parts.is_empty() {
+            writer.run(move |store| {
+                let gone = |sha256| ObjectPart::Gone { sha256 };
+                parts.into_iter().try_for_each(|sha256| append(store, &workspace, gone(sha256)))
+            })?;
+        }
+        drop(held);
+        Ok(gone.into_iter().map(BlobHash::Sha256).collect())
+    }
+
+    fn delete_one(&self, object: &Object) -> Result<()> {
+        let provider = self.stores.of(object)?;
+        let key = object_stores::key(&self.workspace, object.hash())?;
+        let failed = |error| failed(&object.provider, &error);
+        if let Some(id) = object_stores::upload_id(object)? {
+            provider.abort_multipart(&key, &id, clock_ms()).map_err(failed)?;
+        }
+        provider.delete(&key, clock_ms()).map_err(failed)
+    }
+}

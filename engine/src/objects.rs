@@ -1,0 +1,475 @@
+//! Files that an object store keeps for an authority: how one is brought, compared, read.
+//!
+//! A device with a signed URL brings bytes straight to the store. No row says that they are there
+//! before they were compared with their name. What was not the file is deleted while no row names
+//! it: it would lie in the way of the right bytes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lastword_core::hash::BlobHash;
+use lastword_core::id::WorkspaceName;
+use lastword_core::protocol::{ObjectMessage, SignedUrl};
+use lastword_providers::commit::{CommitError, verify, verify_bytes};
+use lastword_providers::expiry::{Expiry, Grant};
+use lastword_providers::provider::{ObjectStorageProvider, PartToSend, Presigned, ProviderError};
+use lastword_providers::registry::EMBEDDED;
+use lastword_providers::upload::{Download, MultipartId, Upload};
+use lastword_store::payload::{Object, ObjectPart, ObjectState};
+use lastword_store::{BlobError, read};
+
+use crate::authority::Authority;
+use crate::environment::now_ms;
+use crate::error::{Error, Result};
+use crate::object_stores::{self, Provider, append, clock_ms, failed, object, upload_id};
+use crate::owned;
+use crate::quota::Reservation;
+use crate::upload_policy::UploadRequest;
+
+/// A file that somebody brings to an object store. Its room is held until it goes.
+#[derive(Debug)]
+pub struct ObjectUpload {
+    provider: Provider,
+    upload: Upload,
+    /// The upload in parts, if it goes in parts.
+    id: Option<MultipartId>,
+    user: String,
+    _room: Reservation,
+}
+
+/// What becomes of a file that somebody wants to bring.
+#[derive(Debug)]
+pub enum ObjectOffer {
+    /// It is there; its row says so by now.
+    Stored,
+    /// It is to be brought.
+    Coming(Box<ObjectUpload>),
+}
+
+/// How a commit ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ObjectCommit {
+    /// The file is there, and its row says so.
+    Stored,
+    /// Parts are missing; see [`Authority::object_place`].
+    Incomplete,
+}
+
+/// What an object store keeps of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptObjects {
+    /// The workspace.
+    pub workspace: WorkspaceName,
+    /// Id of the store.
+    pub provider: String,
+    /// Files that are there, those about to go too.
+    pub files: u64,
+    /// Their lengths together.
+    pub bytes: u64,
+    /// Uploads that have not ended.
+    pub coming: u64,
+}
+
+/// A file that an object store has, to be read by one of its members.
+#[derive(Debug)]
+pub struct ObjectFile {
+    provider: Provider,
+    object: Object,
+    workspace: WorkspaceName,
+}
+
+impl ObjectFile {
+    /// Its length in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.object.size
+    }
+
+    /// Id of the store that has it.
+    #[must_use]
+    pub fn provider_id(&self) -> &str {
+        self.provider.id()
+    }
+
+    /// A URL from which it is read.
+    ///
+    /// # Errors
+    /// [`Error::ObjectStore`].
+    pub fn url(&self, download: &Download, expiry: Expiry) -> Result<SignedUrl> {
+        let key = object_stores::key(&self.workspace, self.object.hash())?;
+        let signed = self.provider.presign_download(&key, download, granted(expiry));
+        Ok(signed_url(signed.map_err(|error| failed(self.provider.id(), &error))?))
+    }
+}
+
+fn granted(expiry: Expiry) -> Grant {
+    Grant { now_ms: clock_ms(), expiry }
+}
+
+fn signed_url(signed: Presigned) -> SignedUrl {
+    SignedUrl { url: signed.url, headers: signed.headers, expires_ms: signed.expires_at_ms }
+}
+
+impl ObjectUpload {
+    /// The file.
+    #[must_use]
+    pub fn hash(&self) -> BlobHash {
+        BlobHash::Sha256(*self.upload.key().sha256())
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.upload.size_bytes()
+    }
+
+    fn workspace(&self) -> &WorkspaceName {
+        self.upload.key().workspace()
+    }
+
+    fn failed(&self, error: &ProviderError) -> Error {
+        failed(self.provider.id(), error)
+    }
+
+    fn stands(&self, state: ObjectState) -> Object {
+        Object {
+            sha256: *self.upload.key().sha256(),
+            size: self.upload.size_bytes(),
+            provider: self.provider.id().to_owned(),
+            upload: self.id.as_ref().map_or_else(String::new, |id| id.as_str().to_owned()),
+            state,
+            time_ms: now_ms(),
+        }
+    }
+
+    /// A URL to which part `number` is sent, or, if that is 0, the file as a whole.
+    ///
+    /// # Errors
+    /// [`Error::ObjectStore`]; [`Error::UploadRefused`] for a part that the file does not have.
+    pub fn url(&self, number: u64, sha256: [u8; 32], expiry: Expiry) -> Result<SignedUrl> {
+        let grant = granted(expiry);
+        let signed = match (&self.id, u32::try_from(number)) {
+            (None, Ok(0)) => self.provider.presign_upload(&self.upload, grant),
+            (Some(id), Ok(number)) => {
+                let part = PartToSend { number, sha256 };
+                self.provider.presign_part(&self.upload, id, part, grant)
+            }
+            _ => {
+                let message = format!("{} has no part {number}", self.hash());
+                return Err(Error::UploadRefused { message });
+            }
+        };
+        Ok(signed_url(signed.map_err(|error| self.failed(&error))?))
+    }
+}
+
+impl Authority {
+    /// From here on `selected` keeps new files, or this store itself if there is none; what
+    /// `others` have stays readable. It is not stored.
+    pub fn keep_files_at(
+        &self,
+        selected: Option<Arc<dyn ObjectStorageProvider>>,
+        others: Vec<Arc<dyn ObjectStorageProvider>>,
+    ) {
+        self.objects().keep_at(selected, others);
+    }
+
+    /// Id of what keeps new files.
+    #[must_use]
+    pub fn files_provider(&self) -> String {
+        let selected = self.objects().selected();
+        selected.map_or_else(|| EMBEDDED.to_owned(), |provider| provider.id().to_owned())
+    }
+
+    /// What object stores keep, by workspace and store.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a row is damaged.
+    pub fn kept_objects(&self) -> Result<Vec<KeptObjects>> {
+        let (view, mut all) = (self.view(), BTreeMap::new());
+        for workspace in read::blob_workspaces(&*view)? {
+            read::visit_objects(&*view, &workspace, &mut |object| {
+                let provider = object.provider.clone();
+                let (files, bytes, coming): &mut (u64, u64, u64) =
+                    all.entry((workspace.clone(), provider)).or_default();
+                match object.state {
+                    ObjectState::Coming => *coming += 1,
+                    _ => (*files, *bytes) = (*files + 1, bytes.saturating_add(object.size)),
+                }
+                Ok(())
+            })?;
+        }
+        let kept = |((workspace, provider), (files, bytes, coming))| KeptObjects {
+            workspace,
+            provider,
+            files,
+            bytes,
+            coming,
+        };
+        Ok(all.into_iter().map(kept).collect())
+    }
+
+    /// Whether a file that somebody wants to bring goes to an object store: one does that is there
+    /// already, and any that is not here if a store is selected.
+    ///
+    /// # Errors
+    /// [`Error::Store`] if the disk fails or a row is damaged.
+    pub fn goes_to_store(&self, workspace: &WorkspaceName, hash: &BlobHash) -> Result<bool> {
+        let BlobHash::Sha256(sha256) = hash else { return Ok(false) };
+        let view = self.view();
+        if read::blob(&*view, workspace, sha256)?.is_some() {
+            return Ok(false);
+        }
+        let object = read::object(&*view, workspace, sha256)?;
+        Ok(object.is_some() || self.objects().selected().is_some())
+    }
+
+    /// Begins, or goes on with, the upload of a file to an object store, in parts if the file is
+    /// large and `may_part`. Blocks while the store is asked.
+    ///
+    /// # Errors
+    /// Those of [`Authority::check_upload`]; [`Error::ObjectStore`], [`Error::ObjectElsewhere`],
+    /// [`Error::ObjectBusy`].
+    pub fn offer_object(&self, request: &UploadRequest<'_>, may_part: bool) -> Result<ObjectOffer> {
+        let UploadRequest { workspace, user, hash, size_bytes, mime_type, .. } = *request;
+        let room = self.reserve_upload(request)?;
+        let key = object_stores::key(workspace, hash)?;
+        let _busy = self.objects().busy_with(workspace, *key.sha256())?;
+        let known = object(&self.view(), workspace, &hash)?;
+        let provider = match &known {
+            Some(object) => self.objects().of(object)?,
+            None => self.objects().selected().ok_or(BlobError::Missing { hash })?,
+        };
+        let refused = |message: String| Error::UploadRefused { message };
+        // What the app calls it need not be a type that a header can have.
+        let upload = Upload::new(key.clone(), size_bytes, mime_type)
+            .or_else(|_| Upload::new(key, size_bytes, "application/octet-stream"));
+        let upload = upload.map_err(|error| refused(error.to_string()))?;
+        let (id, user) = (known.as_ref().map(upload_id).transpose()?.flatten(), user.to_owned());
+        let mut coming = ObjectUpload { provider, upload, id, user, _room: room };
+        match known {
+            Some(object) if object.state == ObjectState::Leaving => {
+                return Err(Error::ObjectBusy { hash });
+            }
+            Some(object) if object.state != ObjectState::Coming => {
+                if object.size != size_bytes {
+                    let message = format!("{hash} has {} bytes, not {size_bytes}", object.size);
+                    return Err(refused(message));
+                }
+                self.say_stored(&coming)?;
+                return Ok(ObjectOffer::Stored);
+            }
+            _ => {}
+        }
+        let in_parts = coming.upload.goes_in_parts(coming.provider.capabilities());
+        if may_part && in_parts && coming.id.is_none() {
+            self.begin_parts(&mut coming)?;
+        }
+        self.say(&coming, ObjectState::Coming)?;
+        if !may_part || !in_parts {
+            // The parts of somebody else stay as they are.
+            coming.id = None;
+        }
+        Ok(ObjectOffer::Coming(Box::new(coming)))
+    }
+
+    fn begin_parts(&self, coming: &mut ObjectUpload) -> Result<()> {
+        let begun = coming.provider.begin_multipart(&coming.upload, clock_ms());
+        coming.id = Some(begun.map_err(|error| coming.failed(&error))?);
+        Ok(())
+    }
+
+    /// Notes how an object stands, once its user was seen to be allowed to.
+    fn say(&self, coming: &ObjectUpload, state: ObjectState) -> Result<()> {
+        let (workspace, object) = (coming.workspace().clone(), coming.stands(state));
+        let may_write = self.may_write(workspace.clone(), coming.user.clone());
+        self.writer().run(move |store| {
+            may_write(store)?;
+            append(store, &workspace, ObjectPart::Stands(object))
+        })
+    }
+
+    /// Notes that a file is at its store and was compared, and says so in its row, in one group.
+    fn say_stored(&self, coming: &ObjectUpload) -> Result<()> {
+        let mut object = coming.stands(ObjectState::Stored);
+        object.upload.clear();
+        let workspace = coming.workspace().clone();
+        // Comparing takes a while: nobody who lost the right to in between adds a file.
+        let may_write = self.may_write(workspace.clone(), coming.user.clone());
+        self.writer().run(move |store| {
+            may_write(store)?;
+            let sha256 = object.sha256;
+            append(store, &workspace, ObjectPart::Stands(object))?;
+            owned::set_stored(store, &workspace, &sha256, now_ms())
+        })
+    }
+
+    /// How a file goes to its store, and which parts the store has. Blocks while it is asked.
+    ///
+    /// # Errors
+    /// [`Error::ObjectStore`], [`Error::ObjectBusy`].
+    pub fn object_place(&self, coming: &mut ObjectUpload) -> Result<ObjectMessage> {
+        let Some(id) = &coming.id else {
+            return Ok(ObjectMessage::Place { part_bytes: 0, stored: Vec::new() });
+        };
+        let part_bytes = coming.upload.part_bytes();
+        let stored = match coming.provider.stored_parts(&coming.upload, id, clock_ms()) {
+            Ok(stored) => stored,
+            Err(ProviderError::NoSuchUpload { .. }) => return self.begin_again(coming),
+            Err(error) => return Err(coming.failed(&error)),
+        };
+        let is_whole = |number, size| coming.upload.part(number).is_ok_and(|(_, len)| len == size);
+        let whole = stored.iter().filter(|part| is_whole(part.number, part.size_bytes));
+        let mut stored: Vec<u64> = whole.map(|part| u64::from(part.number)).collect();
+        stored.sort_unstable();
+        stored.dedup();
+        Ok(ObjectMessage::Place { part_bytes, stored })
+    }
+
+    /// An upload in parts that its store does not know was completed, and the answer was lost, or
+    /// thrown away: then it begins anew.
+    fn begin_again(&self, coming: &mut ObjectUpload) -> Result<ObjectMessage> {
+        let _busy = self.objects().busy_with(coming.workspace(), *coming.upload.key().sha256())?;
+        let part_bytes = coming.upload.part_bytes();
+        let head = coming.provider.head(coming.upload.key(), clock_ms());
+        if head.map_err(|error| coming.failed(&error))?.is_some() {
+            let stored = (1..=u64::from(coming.upload.parts())).collect();
+            return Ok(ObjectMessage::Place { part_bytes, stored });
+        }
+        self.begin_parts(coming)?;
+        self.say(coming, ObjectState::Coming)?;
+        Ok(ObjectMessage::Place { part_bytes, stored: Vec::new() })
+    }
+
+    /// Compares what arrived with its name, and says in the row of the file that it is there. What
+    /// is not the file is deleted. `goes_on` is called now and then while the store is asked or
+    /// read, which blocks.
+    ///
+    /// # Errors
+    /// [`Error::ObjectMissing`], [`Error::ObjectWrong`]: it is to be brought again;
+    /// [`Error::ObjectStore`], [`Error::ObjectBusy`]: later; [`Error::NoMember`] if its user may
+    /// not write any more.
+    pub fn commit_object(
+        &self,
+        coming: &mut ObjectUpload,
+        goes_on: &mut dyn FnMut(),
+    ) -> Result<ObjectCommit> {
+        let (hash, workspace) = (coming.hash(), coming.workspace().clone());
+        let _busy = self.objects().busy_with(&workspace, *coming.upload.key().sha256())?;
+        let state = object(&self.view(), &workspace, &hash)?.map(|object| object.state);
+        if state.is_none_or(|state| state == ObjectState::Leaving) {
+            return Err(Error::ObjectBusy { hash });
+        }
+        let check = || {
+            complete(coming).and_then(|is_complete| match is_complete {
+                true => verify(&*coming.provider, &coming.upload, clock_ms()).map(|_| true),
+                false => Ok(false),
+            })
+        };
+        match self.objects().aside(goes_on, check)? {
+            Ok(true) => {
+                self.say_stored(coming)?;
+                Ok(ObjectCommit::Stored)
+            }
+            Ok(false) => Ok(ObjectCommit::Incomplete),
+            Err(error) => {
+                let is_ours = state == Some(ObjectState::Coming);
+                Err(self.left(coming, is_ours, &error)?)
+            }
+        }
+    }
+
+    /// What a failed check leaves behind: nothing, and no upload to go on with, if what is there is
+    /// not the file and no row names it. Answers what whoever brought it hears.
+    fn left(&self, coming: &mut ObjectUpload, is_ours: bool, error: &CommitError) -> Result<Error> {
+        let (hash, provider) = (coming.hash(), coming.provider.id().to_owned());
+        let told = match error {
+            CommitError::Missing { .. } => Error::ObjectMissing { hash, provider },
+            CommitError::Size { .. } | CommitError::Checksum { .. } if is_ours => {
+                let deleted = coming.provider.delete(coming.upload.key(), clock_ms());
+                deleted.map_err(|error| coming.failed(&error))?;
+                Error::ObjectWrong { hash, provider, reason: error.to_string() }
+            }
+            error => return Ok(failed(&provider, error)),
+        };
+        if is_ours {
+            coming.id = None;
+            self.say(coming, ObjectState::Coming)?;
+        }
+        Ok(told)
+    }
+
+    /// A file of a workspace that an object store has, to be read by one of its members; `None` if
+    /// none has it.
+    ///
+    /// # Errors
+    /// [`Error::NoMember`], [`Error::ObjectElsewhere`].
+    pub fn find_object(
+        &self,
+        workspace: &WorkspaceName,
+        user: &str,
+        hash: &BlobHash,
+    ) -> Result<Option<ObjectFile>> {
+        self.member(workspace, user)?;
+        let known = object(&self.view(), workspace, hash)?;
+        let is_there =
+            |object: &Object| matches!(object.state, ObjectState::Stored | ObjectState::Condemned);
+        let Some(object) = known.filter(is_there) else { return Ok(None) };
+        let (provider, workspace) = (self.objects().of(&object)?, workspace.clone());
+        Ok(Some(ObjectFile { provider, object, workspace }))
+    }
+
+    /// Looks again at a file of which a member says that its store gives something else, or
+    /// nothing. If that is so its row says no more that it is there, and devices that have it bring
+    /// it again.
+    ///
+    /// # Errors
+    /// [`Error::ObjectMissing`] or [`Error::ObjectWrong`] if it is so; else as
+    /// [`Authority::commit_object`].
+    pub(crate) fn recheck_object(
+        &self,
+        file: &ObjectFile,
+        goes_on: &mut dyn FnMut(),
+    ) -> Result<()> {
+        let ObjectFile { provider, object, workspace } = file;
+        let hash = object.hash();
+        let _busy = self.objects().busy_with(workspace, object.sha256)?;
+        let key = object_stores::key(workspace, hash)?;
+        let upload = Upload::new(key, object.size, "application/octet-stream");
+        let upload = upload.map_err(|error| failed(provider.id(), &error))?;
+        // Its store may have said before that it was the file, so it is read.
+        let check = || verify_bytes(&**provider, &upload, clock_ms());
+        let id = provider.id().to_owned();
+        let error = match self.objects().aside(goes_on, check)? {
+            Ok(_) => return Ok(()),
+            Err(error @ (CommitError::Provider(_) | CommitError::Read { .. })) => {
+                return Err(failed(&id, &error));
+            }
+            Err(error) => error,
+        };
+        let (workspace, sha256, now_ms) = (workspace.clone(), object.sha256, now_ms());
+        let coming = Object { state: ObjectState::Coming, time_ms: now_ms, ..object.clone() };
+        self.writer().run(move |store| {
+            owned::clear_stored(store, &workspace, &sha256, now_ms)?;
+            append(store, &workspace, ObjectPart::Stands(coming))
+        })?;
+        if matches!(error, CommitError::Missing { .. }) {
+            return Err(Error::ObjectMissing { hash, provider: id });
+        }
+        // No row names it any more.
+        let deleted = provider.delete(upload.key(), clock_ms());
+        deleted.map_err(|error| failed(&id, &error))?;
+        Err(Error::ObjectWrong { hash, provider: id, reason: error.to_string() })
+    }
+}
+
+/// Makes the object of its parts, if it goes in parts; false if some are missing.
+fn complete(coming: &ObjectUpload) -> Result<bool, CommitError> {
+    let Some(id) = &coming.id else { return Ok(true) };
+    match coming.provider.complete_multipart(&coming.upload, id, clock_ms()) {
+        // An upload that its store does not know may have been completed before.
+        Ok(_) | Err(ProviderError::NoSuchUpload { .. }) => Ok(true),
+        Err(ProviderError::Incomplete { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
