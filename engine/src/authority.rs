@@ -49,7 +49,7 @@ use crate::view::WorkspaceView;
 use crate::writer::Writer;
 
 /// Called with the new view whenever something was published.
-type Listener = Box<dyn Fn(&Arc<View>) + Send>;
+type Listeners = Arc<Mutex<Vec<Box<dyn Fn(&Arc<View>) + Send>>>>;
 
 /// A store in the role of the authority. Cheap to clone; all clones are the same store. The last
 /// clone that goes closes it.
@@ -61,7 +61,7 @@ pub struct Authority {
 struct Inner {
     opened: OpenedStore,
     writer: Arc<Writer>,
-    listeners: Arc<Mutex<Vec<Listener>>>,
+    listeners: Listeners,
     /// What a new workspace gets.
     schema: Mutex<Option<Arc<Schema>>>,
     /// Who may do what; without it everybody owns everything. The writer replaces and reads it, so
@@ -96,7 +96,7 @@ impl Authority {
     /// As [`Authority::open`].
     pub fn open_with(dir: &Path, keep: Keep) -> Result<Self> {
         let (opened, store) = open::open(dir, &OpenOptions::authority(keep))?;
-        let listeners: Arc<Mutex<Vec<Listener>>> = Arc::default();
+        let listeners: Listeners = Arc::default();
         let told = Arc::clone(&listeners);
         let writer = Writer::start(
             store,
@@ -111,13 +111,8 @@ impl Authority {
     }
 
     /// The authority of a store that `writer` changes.
-    pub(crate) fn over(
-        opened: OpenedStore,
-        writer: Writer,
-        listeners: Arc<Mutex<Vec<Listener>>>,
-    ) -> Self {
-        let (schema, members) = Default::default();
-        let (policy, files, uploads) = Default::default();
+    pub(crate) fn over(opened: OpenedStore, writer: Writer, listeners: Listeners) -> Self {
+        let (schema, members, policy, files, uploads) = Default::default();
         let inner = Inner {
             opened,
             writer: Arc::new(writer),
