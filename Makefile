@@ -43,7 +43,7 @@ fuzz: ## Fuzz one TARGET until it fails (needs nightly Rust and cargo-fuzz; targ
 	cargo +nightly fuzz run --fuzz-dir fuzz/targets $(TARGET) fuzz/targets/corpus/$(TARGET) fuzz/corpus/$(TARGET)
 
 sim: ## Play SEEDS seeds of the simulator, from START on, and say which promises they broke
-	cargo run --release -p lastword-sim -- --seeds $(SEEDS) --start $(START)
+	cargo run --profile sim -p lastword-sim -- --seeds $(SEEDS) --start $(START)
 
 plants: ## Put each planted bug in, and let the simulator or its test find it
 	cargo test -p lastword-core -p lastword-store -p lastword --features lastword/plant --lib --test core --test store --test engine --test semantics -- plants::

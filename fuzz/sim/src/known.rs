@@ -1,6 +1,6 @@
 //! The rows and the outbox of one workspace of a device as they were looked at last, kept up with
-//! what frames have set since. A row that no frame sets can change only by upkeep: after a
-//! checkpoint, and where somebody asks for it, all rows are read and decoded again.
+//! what frames have set since. What no frame sets can change only by upkeep: after a checkpoint,
+//! and where somebody asks for it, all of it is read and decoded again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

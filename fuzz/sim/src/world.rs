@@ -249,14 +249,11 @@ pub fn options(random: &mut Random, setting: &Setting) -> Options {
         0 => usize::try_from(setting.delta_kib << 10).unwrap_or(usize::MAX),
         _ => 4 << 20,
     };
-    // Where checkpoints come often they write a new file each time, elsewhere into the one there
-    // is.
-    let anew_from_bytes = if setting.delta_kib == 64 { 64 << 10 } else { 4 << 20 };
     Options {
         segment_size: 8 << 10,
         zero_step: 4 << 10,
         delta_cap_bytes,
-        anew_from_bytes,
+        anew_from_bytes: 64 << 10,
         cache_bytes: 1 << 20,
         replay_bytes: 1 << 20,
         pack_size: 128 << 10,

@@ -103,6 +103,7 @@ impl Image {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
     use proptest::prelude::*;
 
     use super::*;
@@ -112,10 +113,7 @@ mod tests {
         /// that gets the same writes later; a copy keeps what it was.
         #[test]
         fn an_image_reads_as_plain_bytes(
-            steps in proptest::collection::vec(
-                (0..3_u8, 0..6_usize, 0..3_usize, any::<u8>()),
-                1..24,
-            ),
+            steps in vec((0..3_u8, 0..6_usize, 0..3_usize, any::<u8>()), 1..24),
         ) {
             let sizes = [0, 1, 511, PAGE, PAGE + 1, 2 * PAGE];
             let (mut image, mut later) = (Image::default(), Image::default());
