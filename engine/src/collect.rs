@@ -131,7 +131,7 @@ fn run(
     }
     plan.write_marks()?;
     let decides = garbage.clone();
-    let (mut plan, leaving) = writer.run(move |store| {
+    let (mut plan, at_stores) = writer.run(move |store| {
         store.collect(&mut plan)?;
         let decided = decides.map(|garbage| garbage.decide(store, &plan, &due));
         Ok((plan, decided.transpose()?.unwrap_or_default()))
@@ -145,7 +145,12 @@ fn run(
         Ok(plan)
     })?;
     let removed_packs = plan.remove_packs()?;
-    let delete = |garbage: ObjectGarbage| garbage.delete(writer, leaving);
-    let deleted_objects = garbage.map(delete).transpose()?.unwrap_or_default();
+    // A store may take minutes for each answer, and the next run need not wait for it.
+    drop(plan);
+    let at_stores = |garbage: ObjectGarbage| {
+        garbage.look_again(writer, at_stores.doubtful)?;
+        garbage.delete(writer, at_stores.leaving)
+    };
+    let deleted_objects = garbage.map(at_stores).transpose()?.unwrap_or_default();
     Ok(Collected { files, totals, removed_packs, objects, deleted_objects })
 }

@@ -90,6 +90,15 @@ pub enum Error {
         /// Why, for people.
         message: String,
     },
+    /// A device does not know that there are object stores.
+    #[error(
+        "this server keeps files at {provider:?}, which this version of the app cannot reach: \
+         update the app, and the transfer goes on"
+    )]
+    NeedsNewerApp {
+        /// Id of the store.
+        provider: String,
+    },
     /// An object store did not do what it was asked to.
     #[error("the store of files {provider:?} did not answer as it should: {reason}; try again")]
     ObjectStore {

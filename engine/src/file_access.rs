@@ -187,8 +187,8 @@ impl Authority {
         let BlobHash::Sha256(expected) = hash else {
             return Err(BlobError::Missing { hash }.into());
         };
-        let ingest = Ingest::new(&self.blobs()?, workspace, from, size_bytes, now_ms());
-        let mut ingest = ingest.expecting(expected);
+        let mut ingest = Ingest::new(&self.blobs()?, workspace, from, size_bytes, now_ms());
+        ingest.expect(expected);
         let writer = self.writer();
         loop {
             let mut done = ingest.step()?;

@@ -10,18 +10,25 @@ use std::sync::Arc;
 
 use lastword_core::hash::BlobHash;
 use lastword_core::id::WorkspaceName;
+use lastword_providers::commit::{CommitError, verify};
+use lastword_providers::upload::Upload;
 use lastword_store::blobs::{Fate, GcPlan};
 use lastword_store::limits::{GC_BREAKER_FROM_BYTES, GC_BREAKER_PART};
 use lastword_store::payload::{Object, ObjectPart, ObjectState};
 use lastword_store::{BlobError, Store, read};
 
-use crate::error::Result;
+use crate::environment::now_ms;
+use crate::error::{Error, Result};
 use crate::object_stores::{self, ObjectStores, append, clock_ms, failed};
+use crate::owned;
 use crate::quota::FileQuota;
 use crate::writer::Writer;
 
-/// Objects that one run condemns, spares or deletes at most.
+/// Objects that one run condemns, spares, deletes or looks at again at most.
 const MAX_OBJECTS: usize = 1000;
+/// A store that fails so often in one run is asked no more: each answer may take minutes, and other
+/// runs wait.
+const MAX_FAILURES: usize = 3;
 
 /// What becomes of an object, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +43,14 @@ pub struct ObjectFate {
     pub fate: Fate,
     /// Whether this server knows the store; if not, nothing of it is deleted.
     pub is_known: bool,
+}
+
+/// What a run does at the stores, once the log says so.
+#[derive(Debug, Default)]
+pub(crate) struct AtStores {
+    pub(crate) leaving: Vec<Object>,
+    /// Named, and not known to be whole.
+    pub(crate) doubtful: Vec<Object>,
 }
 
 /// One run over the objects of a workspace.
@@ -56,8 +71,9 @@ impl ObjectGarbage {
         let is_over = |time: i64| self.now_ms.saturating_sub(object.time_ms) >= time;
         let is_coming = self.quota.is_reserved(&self.workspace, &object.sha256);
         match object.state {
-            // No row says that it is there: what came of it goes, however its file is named.
             ObjectState::Coming if is_coming || !is_over(self.staged_ms) => Fate::JustStored,
+            // It may be whole: a store may have said for a while that it is not there.
+            ObjectState::Coming if is_named => Fate::Named,
             ObjectState::Coming | ObjectState::Leaving => Fate::Dropped,
             ObjectState::Stored if is_named => Fate::Named,
             ObjectState::Stored if !is_over(self.staged_ms) => Fate::JustStored,
@@ -82,7 +98,8 @@ impl ObjectGarbage {
             if object.state != ObjectState::Coming {
                 all = all.saturating_add(size);
             }
-            if matches!(fate, Fate::Condemned | Fate::Spared | Fate::Dropped)
+            let is_doubtful = fate == Fate::Named && object.state == ObjectState::Coming;
+            if (matches!(fate, Fate::Condemned | Fate::Spared | Fate::Dropped) || is_doubtful)
                 && due.len() < MAX_OBJECTS
             {
                 if fate == Fate::Dropped && object.state == ObjectState::Condemned {
@@ -99,14 +116,15 @@ impl ObjectGarbage {
     }
 
     /// Decides on the writer thread, once the run has looked at everything that came since, and
-    /// appends that; answers what leaves. What has changed meanwhile is left for the next run.
+    /// appends that; answers what is to be done at the stores. What has changed meanwhile is left
+    /// for the next run.
     pub(crate) fn decide(
         &self,
         store: &mut Store,
         plan: &GcPlan,
         due: &[Object],
-    ) -> Result<Vec<Object>> {
-        let mut leaving = Vec::new();
+    ) -> Result<AtStores> {
+        let mut at_stores = AtStores::default();
         for looked in due {
             let newest = read::object(store.newest(), &self.workspace, &looked.sha256)?;
             if newest.as_ref() != Some(looked) {
@@ -116,6 +134,10 @@ impl ObjectGarbage {
                 Fate::Condemned => ObjectState::Condemned,
                 Fate::Spared => ObjectState::Stored,
                 Fate::Dropped => ObjectState::Leaving,
+                Fate::Named if looked.state == ObjectState::Coming => {
+                    at_stores.doubtful.push(looked.clone());
+                    continue;
+                }
                 _ => continue,
             };
             let object = Object { state, time_ms: self.now_ms, ..looked.clone() };
@@ -123,27 +145,87 @@ impl ObjectGarbage {
                 append(store, &self.workspace, ObjectPart::Stands(object.clone()))?;
             }
             if state == ObjectState::Leaving {
-                leaving.push(object);
+                at_stores.leaving.push(object);
             }
         }
-        Ok(leaving)
+        Ok(at_stores)
+    }
+
+    /// Looks at objects of which nobody knows whether they are whole although a row names their
+    /// files. One that is, is there again, and its row says so.
+    pub(crate) fn look_again(&self, writer: &Writer, doubtful: Vec<Object>) -> Result<()> {
+        let mut failures = 0;
+        for object in doubtful {
+            let Ok(_busy) = self.stores.busy_with(&self.workspace, object.sha256) else { continue };
+            let is_whole = self.is_whole(&object);
+            if let Err(error) = &is_whole {
+                self.warn(&object, error, "it is not known whether an object is there");
+                failures += 1;
+                if failures == MAX_FAILURES {
+                    break;
+                }
+            }
+            if !matches!(is_whole, Ok(true)) {
+                continue;
+            }
+            let workspace = self.workspace.clone();
+            writer.run(move |store| {
+                let sha256 = object.sha256;
+                if read::object(store.newest(), &workspace, &sha256)?.as_ref() != Some(&object) {
+                    return Ok(());
+                }
+                let (now, upload) = (now_ms(), String::new());
+                let stored = Object { state: ObjectState::Stored, time_ms: now, upload, ..object };
+                append(store, &workspace, ObjectPart::Stands(stored))?;
+                owned::set_stored(store, &workspace, &sha256, now)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn is_whole(&self, object: &Object) -> Result<bool> {
+        let provider = self.stores.of(object)?;
+        let key = object_stores::key(&self.workspace, object.hash())?;
+        let upload = Upload::new(key, object.size, "application/octet-stream");
+        let upload = upload.map_err(|error| failed(&object.provider, &error))?;
+        match verify(&*provider, &upload, clock_ms()) {
+            Ok(_) => Ok(true),
+            Err(error @ (CommitError::Provider(_) | CommitError::Read { .. })) => {
+                Err(failed(&object.provider, &error))
+            }
+            Err(_) => Ok(false),
+        }
+    }
+
+    fn warn(&self, object: &Object, error: &Error, what: &'static str) {
+        let (workspace, hash) = (&self.workspace, object.hash());
+        tracing::warn!(%workspace, %hash, %error, what);
     }
 
     /// Has the stores delete what leaves, and says so in the log; answers which are gone. One that
     /// a store does not delete now leaves in a later run.
     pub(crate) fn delete(&self, writer: &Writer, leaving: Vec<Object>) -> Result<Vec<BlobHash>> {
-        let (mut gone, mut held) = (Vec::new(), Vec::new());
+        let (mut gone, mut held, mut failures) = (Vec::new(), Vec::new(), 0);
         for object in leaving {
-            // Whoever compares it has it in another state by then.
             let Ok(busy) = self.stores.busy_with(&self.workspace, object.sha256) else { continue };
+            // What was said of it since was said before somebody was kept from being busy with it.
+            let (workspace, sha256) = (self.workspace.clone(), object.sha256);
+            let newest =
+                writer.run(move |store| Ok(read::object(store.newest(), &workspace, &sha256)?))?;
+            if newest.as_ref() != Some(&object) {
+                continue;
+            }
             match self.delete_one(&object) {
                 Ok(()) => {
                     held.push(busy);
                     gone.push(object.sha256);
                 }
                 Err(error) => {
-                    let (workspace, hash) = (&self.workspace, object.hash());
-                    tracing::warn!(%workspace, %hash, %error, "an object is not deleted yet");
+                    self.warn(&object, &error, "an object is not deleted yet");
+                    failures += 1;
+                    if failures == MAX_FAILURES {
+                        break;
+                    }
                 }
             }
         }

@@ -16,7 +16,7 @@ use lastword_providers::provider::{ObjectStorageProvider, PartToSend, Presigned,
 use lastword_providers::registry::EMBEDDED;
 use lastword_providers::upload::{Download, MultipartId, Upload};
 use lastword_store::payload::{Object, ObjectPart, ObjectState};
-use lastword_store::{BlobError, read};
+use lastword_store::{BlobError, Store, read};
 
 use crate::authority::Authority;
 use crate::environment::now_ms;
@@ -31,8 +31,13 @@ use crate::upload_policy::UploadRequest;
 pub struct ObjectUpload {
     provider: Provider,
     upload: Upload,
-    /// The upload in parts, if it goes in parts.
+    /// The upload in parts that its row names. It stays there for whoever goes on with it, also
+    /// while this one brings the file as a whole.
     id: Option<MultipartId>,
+    /// Whether this one goes in parts.
+    in_parts: bool,
+    /// The longest that anybody has said the file is: it may take that much room.
+    room_bytes: u64,
     user: String,
     _room: Reservation,
 }
@@ -131,10 +136,16 @@ impl ObjectUpload {
         failed(self.provider.id(), error)
     }
 
+    /// The upload in parts, if this one goes in parts.
+    fn parts(&self) -> Option<&MultipartId> {
+        self.id.as_ref().filter(|_| self.in_parts)
+    }
+
     fn stands(&self, state: ObjectState) -> Object {
+        let is_coming = state == ObjectState::Coming;
         Object {
             sha256: *self.upload.key().sha256(),
-            size: self.upload.size_bytes(),
+            size: if is_coming { self.room_bytes } else { self.upload.size_bytes() },
             provider: self.provider.id().to_owned(),
             upload: self.id.as_ref().map_or_else(String::new, |id| id.as_str().to_owned()),
             state,
@@ -148,7 +159,7 @@ impl ObjectUpload {
     /// [`Error::ObjectStore`]; [`Error::UploadRefused`] for a part that the file does not have.
     pub fn url(&self, number: u64, sha256: [u8; 32], expiry: Expiry) -> Result<SignedUrl> {
         let grant = granted(expiry);
-        let signed = match (&self.id, u32::try_from(number)) {
+        let signed = match (self.parts(), u32::try_from(number)) {
             (None, Ok(0)) => self.provider.presign_upload(&self.upload, grant),
             (Some(id), Ok(number)) => {
                 let part = PartToSend { number, sha256 };
@@ -221,7 +232,10 @@ impl Authority {
             return Ok(false);
         }
         let object = read::object(&*view, workspace, sha256)?;
-        Ok(object.is_some() || self.objects().selected().is_some())
+        // What lies at a store that this server does not know any more keeps nobody from bringing
+        // the file here.
+        let is_known = |object: Object| self.objects().known(&object.provider).is_some();
+        Ok(object.is_some_and(is_known) || self.objects().selected().is_some())
     }
 
     /// Begins, or goes on with, the upload of a file to an object store, in parts if the file is
@@ -232,6 +246,10 @@ impl Authority {
     /// [`Error::ObjectBusy`].
     pub fn offer_object(&self, request: &UploadRequest<'_>, may_part: bool) -> Result<ObjectOffer> {
         let UploadRequest { workspace, user, hash, size_bytes, mime_type, .. } = *request;
+        let is_under_way = match hash {
+            BlobHash::Sha256(sha256) => self.file_quota().is_reserved(workspace, &sha256),
+            BlobHash::Md5(_) => false,
+        };
         let room = self.reserve_upload(request)?;
         let key = object_stores::key(workspace, hash)?;
         let _busy = self.objects().busy_with(workspace, *key.sha256())?;
@@ -246,10 +264,20 @@ impl Authority {
             .or_else(|_| Upload::new(key, size_bytes, "application/octet-stream"));
         let upload = upload.map_err(|error| refused(error.to_string()))?;
         let (id, user) = (known.as_ref().map(upload_id).transpose()?.flatten(), user.to_owned());
-        let mut coming = ObjectUpload { provider, upload, id, user, _room: room };
+        let in_parts = may_part && upload.goes_in_parts(provider.capabilities());
+        let room_bytes = known.as_ref().map_or(0, |known| known.size).max(size_bytes);
+        let mut coming =
+            ObjectUpload { provider, upload, id, in_parts, room_bytes, user, _room: room };
         match known {
             Some(object) if object.state == ObjectState::Leaving => {
                 return Err(Error::ObjectBusy { hash });
+            }
+            Some(object) if object.state == ObjectState::Coming && object.size != size_bytes => {
+                // One of the two is wrong, and parts are cut by the length.
+                if is_under_way {
+                    return Err(Error::ObjectBusy { hash });
+                }
+                self.give_up_parts(&mut coming)?;
             }
             Some(object) if object.state != ObjectState::Coming => {
                 if object.size != size_bytes {
@@ -261,16 +289,19 @@ impl Authority {
             }
             _ => {}
         }
-        let in_parts = coming.upload.goes_in_parts(coming.provider.capabilities());
-        if may_part && in_parts && coming.id.is_none() {
+        if in_parts && coming.id.is_none() {
             self.begin_parts(&mut coming)?;
         }
         self.say(&coming, ObjectState::Coming)?;
-        if !may_part || !in_parts {
-            // The parts of somebody else stay as they are.
-            coming.id = None;
-        }
         Ok(ObjectOffer::Coming(Box::new(coming)))
+    }
+
+    fn give_up_parts(&self, coming: &mut ObjectUpload) -> Result<()> {
+        if let Some(id) = coming.id.take() {
+            let aborted = coming.provider.abort_multipart(coming.upload.key(), &id, clock_ms());
+            aborted.map_err(|error| coming.failed(&error))?;
+        }
+        Ok(())
     }
 
     fn begin_parts(&self, coming: &mut ObjectUpload) -> Result<()> {
@@ -285,6 +316,7 @@ impl Authority {
         let may_write = self.may_write(workspace.clone(), coming.user.clone());
         self.writer().run(move |store| {
             may_write(store)?;
+            must_not_leave(store, &workspace, &object.sha256)?;
             append(store, &workspace, ObjectPart::Stands(object))
         })
     }
@@ -299,6 +331,7 @@ impl Authority {
         self.writer().run(move |store| {
             may_write(store)?;
             let sha256 = object.sha256;
+            must_not_leave(store, &workspace, &sha256)?;
             append(store, &workspace, ObjectPart::Stands(object))?;
             owned::set_stored(store, &workspace, &sha256, now_ms())
         })
@@ -309,7 +342,7 @@ impl Authority {
     /// # Errors
     /// [`Error::ObjectStore`], [`Error::ObjectBusy`].
     pub fn object_place(&self, coming: &mut ObjectUpload) -> Result<ObjectMessage> {
-        let Some(id) = &coming.id else {
+        let Some(id) = coming.parts() else {
             return Ok(ObjectMessage::Place { part_bytes: 0, stored: Vec::new() });
         };
         let part_bytes = coming.upload.part_bytes();
@@ -393,7 +426,9 @@ impl Authority {
             error => return Ok(failed(&provider, error)),
         };
         if is_ours {
-            coming.id = None;
+            if coming.in_parts {
+                coming.id = None;
+            }
             self.say(coming, ObjectState::Coming)?;
         }
         Ok(told)
@@ -450,6 +485,7 @@ impl Authority {
         let (workspace, sha256, now_ms) = (workspace.clone(), object.sha256, now_ms());
         let coming = Object { state: ObjectState::Coming, time_ms: now_ms, ..object.clone() };
         self.writer().run(move |store| {
+            must_not_leave(store, &workspace, &sha256)?;
             owned::clear_stored(store, &workspace, &sha256, now_ms)?;
             append(store, &workspace, ObjectPart::Stands(coming))
         })?;
@@ -463,9 +499,19 @@ impl Authority {
     }
 }
 
+/// Nothing is said of an object that a collection, on this same thread, has given away since it was
+/// looked at: it is deleted next. Errors: [`Error::ObjectBusy`].
+fn must_not_leave(store: &Store, workspace: &WorkspaceName, sha256: &[u8; 32]) -> Result<()> {
+    let newest = read::object(store.newest(), workspace, sha256)?;
+    match newest.is_some_and(|object| object.state == ObjectState::Leaving) {
+        true => Err(Error::ObjectBusy { hash: BlobHash::Sha256(*sha256) }),
+        false => Ok(()),
+    }
+}
+
 /// Makes the object of its parts, if it goes in parts; false if some are missing.
 fn complete(coming: &ObjectUpload) -> Result<bool, CommitError> {
-    let Some(id) = &coming.id else { return Ok(true) };
+    let Some(id) = coming.parts() else { return Ok(true) };
     match coming.provider.complete_multipart(&coming.upload, id, clock_ms()) {
         // An upload that its store does not know may have been completed before.
         Ok(_) | Err(ProviderError::NoSuchUpload { .. }) => Ok(true),

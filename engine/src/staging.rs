@@ -60,8 +60,28 @@ impl<R: Read> Staging<R> {
     /// [`Error::Blob`] if `from` fails or gives more than the app allows, and the others go on;
     /// [`Error::Store`] if the disk fails, and nothing does.
     pub fn add(&mut self, from: R, name: &str, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        let before = self.ingest.new_bytes();
         self.ingest.begin(from);
+        self.read(name, progress)
+    }
+
+    /// As [`Staging::add`], of a file whose SHA-256 is known: another one is not stored.
+    ///
+    /// # Errors
+    /// Those of [`Staging::add`]; [`Error::Blob`] if it is another file, and the others go on.
+    pub fn add_expected(
+        &mut self,
+        from: R,
+        name: &str,
+        sha256: [u8; 32],
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        self.ingest.begin(from);
+        self.ingest.expect(sha256);
+        self.read(name, progress)
+    }
+
+    fn read(&mut self, name: &str, progress: &mut dyn FnMut(u64)) -> Result<()> {
+        let before = self.ingest.new_bytes();
         let blob = loop {
             if let Some(blob) = self.ingest.read()? {
                 break blob;

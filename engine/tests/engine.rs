@@ -40,6 +40,8 @@ mod salvage;
 mod schema;
 #[path = "engine/squash.rs"]
 mod squash;
+#[path = "engine/object_races.rs"]
+mod object_races;
 #[path = "engine/objects.rs"]
 mod objects;
 #[path = "engine/system.rs"]

@@ -3,6 +3,7 @@
 //! A Unix domain socket in the data directory that only its owner may use. One JSON line asks, JSON
 //! lines answer: any number of `progress`, then one `done` or `error`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -180,6 +181,9 @@ pub struct GcTotals {
     /// Those that were deleted.
     #[serde(default)]
     pub deleted_objects: u64,
+    /// Their lengths together.
+    #[serde(default)]
+    pub deleted_object_bytes: u64,
     /// Those that are condemned now.
     #[serde(default)]
     pub condemned_objects: u64,
@@ -192,6 +196,8 @@ impl GcTotals {
         use lastword::Fate;
         let count = |fate| collected.files.iter().filter(|(_, _, of)| *of == fate).count() as u64;
         let totals = &collected.totals;
+        let deleted: BTreeSet<_> = collected.deleted_objects.iter().collect();
+        let of_deleted = collected.objects.iter().filter(|object| deleted.contains(&object.hash));
         Self {
             dry_run,
             files: collected.files.len() as u64,
@@ -206,6 +212,7 @@ impl GcTotals {
             condemned_chunks: totals.condemned_chunks,
             objects: collected.objects.len() as u64,
             deleted_objects: collected.deleted_objects.len() as u64,
+            deleted_object_bytes: of_deleted.map(|object| object.size).sum(),
             condemned_objects: collected
                 .objects
                 .iter()

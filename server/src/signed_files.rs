@@ -131,12 +131,17 @@ fn grant(
     if header::HeaderValue::from_str(&mime_type).is_err() {
         return Err(bad("mime_type is no media type".into()));
     }
+    let size_bytes = match (method, asked.size_bytes) {
+        // Whatever came is compared with it.
+        ("PUT", None) => return Err(bad("size_bytes is missing".into())),
+        (_, size_bytes) => size_bytes.unwrap_or(0),
+    };
     let holds = i64::try_from(expiry(asked).as_secs() * 1000).unwrap_or(0);
     Ok(Grant {
         method: method.into(),
         workspace,
         hash,
-        size_bytes: asked.size_bytes.unwrap_or(0),
+        size_bytes,
         mime_type,
         disposition,
         file_name: String::new(),
@@ -220,9 +225,6 @@ pub async fn presign_upload(
     let hub = served.hub;
     aside(move || -> Answer {
         let grant = grant(&hub, &headers, &asked, "PUT")?;
-        if asked.size_bytes.is_none() {
-            return Err((StatusCode::UNPROCESSABLE_ENTITY, "size_bytes is missing".into()));
-        }
         let checked = hub.authority.check_upload(&request(&grant));
         checked.map_err(|error| failed(&hub, &error))?;
         let goes = hub.authority.goes_to_store(&grant.workspace, &grant.hash);
@@ -252,6 +254,7 @@ pub async fn commit(
     Json(asked): Json<Asked>,
 ) -> Response {
     let hub = served.hub;
+    let Ok(_place) = BODIES.try_acquire() else { return busy() };
     let answer = aside(move || -> Answer {
         let grant = grant(&hub, &headers, &asked, "PUT")?;
         let failed = |error| failed(&hub, &error);

@@ -62,8 +62,10 @@ pub async fn run_gc(
         Ok(Ok(collected)) => {
             let totals = GcTotals::of(&collected, dry_run);
             let answer = json!({
-                "deleted_count": totals.dropped_files + totals.deleted_objects, "deleted_bytes": totals.dropped_bytes,
-                "freed_bytes": totals.freed_bytes, "condemned_count": totals.condemned_files,
+                "deleted_count": totals.dropped_files + totals.deleted_objects,
+                "deleted_bytes": totals.dropped_bytes + totals.deleted_object_bytes,
+                "freed_bytes": totals.freed_bytes,
+                "condemned_count": totals.condemned_files + totals.condemned_objects,
                 "dry_run": dry_run,
             });
             ([(header::CONNECTION, "close")], Json(answer)).into_response()

@@ -164,8 +164,8 @@ pub(super) fn fetch(
         }
         Err(NotFetched::Other(ending)) => Err(ending),
         Err(NotFetched::NotIt) => {
-            files.note_parts(&sha256, Vec::new())?;
             talk.say(ObjectMessage::NotIt)?;
+            files.note_parts(&sha256, Vec::new())?;
             loop {
                 // It looks for itself, and then says what is so.
                 match talk.receive()? {
@@ -303,7 +303,7 @@ fn keep(
     let (blobs, name) = (files.blobs()?, files.workspace().name());
     let mut ingest = Ingest::new(&blobs, name, from, limit, files.now_ms());
     if let Some(sha256) = expected {
-        ingest = ingest.expecting(sha256);
+        ingest.expect(sha256);
     }
     loop {
         let mut done = ingest.step()?;

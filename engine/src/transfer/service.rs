@@ -258,14 +258,11 @@ impl FileService {
         }
     }
 
-    /// Refuses devices that do not know that there are object stores.
+    /// Puts devices off that do not know that there are object stores: the transfer goes on once
+    /// the app is another.
     fn speaks_of_stores(&self) -> Result<()> {
         match self.version {
-            VERSION => Err(Error::UploadRefused {
-                message: "this server keeps files in an object store, which this version of the \
-                          app cannot reach: update the app"
-                    .into(),
-            }),
+            VERSION => Err(Error::NeedsNewerApp { provider: self.authority.files_provider() }),
             _ => Ok(()),
         }
     }

@@ -22,11 +22,11 @@ use lastword::{
 use crate::transfer::{Local, Phone, Server, bytes, code, go_on, name, noise, sha256};
 
 /// A wire to a server and to a store in memory.
-struct Both {
-    local: Local,
-    store: MemoryStore,
+pub struct Both {
+    pub local: Local,
+    pub store: MemoryStore,
     /// Requests that were made: method, number of the part, first byte.
-    made: Vec<(Method, Option<String>, u64)>,
+    pub made: Vec<(Method, Option<String>, u64)>,
     /// So many requests are answered with a status of a URL that has ended.
     ended: usize,
     /// So many bodies are sent with a wrong byte.
@@ -97,13 +97,13 @@ impl Wire for Both {
 }
 
 /// A server whose files a store in memory keeps.
-struct Kept {
-    server: Server,
-    store: MemoryStore,
+pub struct Kept {
+    pub server: Server,
+    pub store: MemoryStore,
 }
 
 impl Kept {
-    fn new(capabilities: Capabilities) -> Self {
+    pub fn new(capabilities: Capabilities) -> Self {
         let now = u64::try_from(now_ms()).unwrap();
         let store = MemoryStore::promising(capabilities, b"secret", now);
         let server = Server::new();
@@ -111,7 +111,7 @@ impl Kept {
         Self { server, store }
     }
 
-    fn wire(&self, user: &str) -> Both {
+    pub fn wire(&self, user: &str) -> Both {
         let mut local = self.server.wire(user);
         local.service = lastword::FileService::new(self.server.authority.clone(), user.into())
             .speaking(FILES_VERSION);
@@ -119,30 +119,30 @@ impl Kept {
         Both { local, store, made, ended: 0, spoilt: 0, cut: 0 }
     }
 
-    fn row(&self, counter: u64, hash: &BlobHash) {
+    pub fn row(&self, counter: u64, hash: &BlobHash) {
         let record = Record::new(&[("hash".into(), Value::Text(hash.to_string()))]).unwrap();
         self.server.put_row(counter, hash, Action::Create { record, replace: false });
     }
 
-    fn object(&self, workspace: &str, hash: &BlobHash) -> Option<Arc<[u8]>> {
+    pub fn object(&self, workspace: &str, hash: &BlobHash) -> Option<Arc<[u8]>> {
         self.store.bytes(&ObjectKey::new(&name(workspace), *hash).unwrap())
     }
 
-    fn collect(&self, options: CollectOptions) -> BTreeMap<BlobHash, Fate> {
+    pub fn collect(&self, options: CollectOptions) -> BTreeMap<BlobHash, Fate> {
         let collected = self.server.authority.collect(&name("main"), options).unwrap();
         collected.objects.into_iter().map(|object| (object.hash, object.fate)).collect()
     }
 }
 
-fn up(files: &Files, hash: &BlobHash, wire: &mut Both) -> Result<Ended, Ending> {
+pub fn up(files: &Files, hash: &BlobHash, wire: &mut Both) -> Result<Ended, Ending> {
     upload(files, sha256(hash), wire, 1, &mut go_on)
 }
 
-fn down(files: &Files, hash: &BlobHash, wire: &mut Both) -> Result<Ended, Ending> {
+pub fn down(files: &Files, hash: &BlobHash, wire: &mut Both) -> Result<Ended, Ending> {
     download(files, sha256(hash), wire, 1, &mut go_on)
 }
 
-fn now() -> CollectOptions {
+pub fn now() -> CollectOptions {
     let zero = Duration::ZERO;
     CollectOptions { staged: zero, grace: zero, dry_run: false, force: true }
 }
@@ -373,7 +373,7 @@ fn an_older_device_is_told_to_be_updated() {
     let hash = phone.attach("main", &noise(1, 1000));
     let ending =
         upload(&phone.files("main"), sha256(&hash), &mut kept.server.wire("ann"), 1, &mut go_on);
-    let Err(Ending::Refused { code: FileRefusal::Policy, message }) = ending else {
+    let Err(Ending::Refused { code: FileRefusal::Unavailable, message }) = ending else {
         panic!("{ending:?}");
     };
     assert!(message.contains("update the app"), "{message}");

@@ -161,6 +161,9 @@ fn a_store_gives_and_keeps_no_more_than_it_should() {
         head.push_str(&format!("{name}: {}\r\n", value.as_str().expect("text")));
     }
     assert_eq!(http(&host, &head, &fresh).0, 200);
+    // Said to be of no size, it would have been taken for another file and deleted.
+    let sizeless = format!(r#"{{"workspace_id":"main","hash":"{name}"}}"#);
+    assert_eq!(ask("commit", Some("t1"), &sizeless).0, 422);
     assert_eq!(ask("commit", Some("t1"), &offered), (200, serde_json::json!({ "ok": true })));
     assert!(store.path("main", &name).exists());
 

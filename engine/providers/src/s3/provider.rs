@@ -217,7 +217,18 @@ impl ObjectStorageProvider for S3Provider {
         let call = Call::new(Method::Get, Some(key));
         let reply =
             expect(operation, self.send(operation, call, Vec::new(), now_ms)?, &[200, 404])?;
-        Ok((reply.status == 200).then_some(reply.body))
+        if reply.status == 200 {
+            return Ok(Some(reply.body));
+        }
+        match Answer::new(operation, reply)?.refusal(404) {
+            // It says nothing of what is in the bucket, wherever that is now.
+            ProviderError::Refused { operation, status, code, message }
+                if code == "NoSuchBucket" =>
+            {
+                Err(ProviderError::Refused { operation, status, code, message })
+            }
+            _ => Ok(None),
+        }
     }
 
     fn delete(&self, key: &ObjectKey, now_ms: u64) -> Result<(), ProviderError> {

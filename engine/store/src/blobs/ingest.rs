@@ -32,8 +32,6 @@ pub struct Ingest<R> {
     workspace: WorkspaceName,
     file: Option<Source<R>>,
     limit: u64,
-    /// What a file must be, if that is known.
-    expected: Option<[u8; 32]>,
     time_ms: i64,
     /// That of the first read since the last take.
     view: Option<Arc<View>>,
@@ -57,6 +55,8 @@ struct Source<R> {
     chunker: Chunker<R>,
     pages: Pages,
     size: u64,
+    /// What it must be, if that is known.
+    expected: Option<[u8; 32]>,
 }
 
 /// What was taken.
@@ -113,7 +113,6 @@ impl<R: Read> Ingest<R> {
             workspace: workspace.clone(),
             file: None,
             limit: limit.min(MAX_BLOB_BYTES),
-            expected: None,
             time_ms,
             view: None,
             step: Step::default(),
@@ -125,18 +124,19 @@ impl<R: Read> Ingest<R> {
         }
     }
 
-    /// Stores a file only if this is its SHA-256: of another one nothing says in a pack that it is
-    /// here, so that no reindex brings it back.
-    #[must_use]
-    pub fn expecting(self, sha256: [u8; 32]) -> Self {
-        Ingest { expected: Some(sha256), ..self }
+    /// Stores the file that is begun only if this is its SHA-256: of another one nothing says in a
+    /// pack that it is here, so that no reindex brings it back.
+    pub fn expect(&mut self, sha256: [u8; 32]) {
+        if let Some(file) = &mut self.file {
+            file.expected = Some(sha256);
+        }
     }
 
     /// Goes on with the file that `from` gives. One that has not ended is given up: its chunks stay
     /// and are found when it is stored once more.
     pub fn begin(&mut self, from: R) {
         let (chunker, pages) = (Chunker::hashing(from), Pages::default());
-        self.file = Some(Source { chunker, pages, size: 0 });
+        self.file = Some(Source { chunker, pages, size: 0, expected: None });
     }
 
     /// Reads on until the file ends, and returns it, or until [`Ingest::is_due`].
@@ -231,7 +231,7 @@ impl<R: Read> Ingest<R> {
     /// Stores the next chunk; false if there is none.
     fn next_chunk(&mut self, state: &View, file: &mut Source<R>) -> Result<bool, BlobError> {
         let Ingest { blobs, workspace, step, .. } = self;
-        let Source { chunker, pages, size } = file;
+        let Source { chunker, pages, size, .. } = file;
         let Some(chunk) = chunker.next_chunk().map_err(|error| BlobError::source(&error))? else {
             return Ok(false);
         };
@@ -250,7 +250,7 @@ impl<R: Read> Ingest<R> {
     /// Stores the last pages and says in the pack what the file consists of.
     fn finish(&mut self, state: &View, file: Source<R>) -> Result<Blob, BlobError> {
         let Ingest { blobs, workspace, step, .. } = self;
-        let Source { chunker, mut pages, size } = file;
+        let Source { chunker, mut pages, size, expected } = file;
         let mut keep = |bytes: &[u8]| step.keep(blobs, state, workspace, bytes);
         if size == 0 {
             let id = keep(&[])?;
@@ -258,7 +258,7 @@ impl<R: Read> Ingest<R> {
         }
         let (depth, root) = pages.finish(&mut keep)?;
         let sha256 = chunker.into_sha256();
-        if let Some(expected) = self.expected.filter(|expected| *expected != sha256) {
+        if let Some(expected) = expected.filter(|expected| *expected != sha256) {
             return Err(BlobError::Manifest { hash: BlobHash::Sha256(expected) });
         }
         let blob = Blob { sha256, size, profile: PROFILE, depth, root };
