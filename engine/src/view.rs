@@ -262,11 +262,11 @@ impl WorkspaceView {
             keys::ROWS,
             &prefix,
             &keys::prefix_end(&prefix),
-            &mut |row_key, _| {
+            &mut |row_key, value| {
                 let Some((table, key)) = keys::split_row_key(row_key, prefix.len()) else {
                     return Ok(true);
                 };
-                let Some(stored) = read::row(&*self.view, row_key)? else { return Ok(true) };
+                let stored = read::visited_row(row_key, value)?;
                 let deleted = stored.row.deleted;
                 stopped = visit(Shown::from_row(table, key, stored.row), deleted);
                 Ok(stopped.is_ok())

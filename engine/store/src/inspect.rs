@@ -10,7 +10,7 @@ use crate::fold::visit_rows;
 use crate::header::HeaderKind;
 use crate::keys::META;
 use crate::oplog::{self, BaseFile, FrameRef, Scan, Segment};
-use crate::read::{Pair, ReadState};
+use crate::read::{Pair, ReadState, Visit};
 use crate::state::{Space, View, peek_state};
 
 /// Cache for redb while it is looked at, in bytes.
@@ -117,6 +117,21 @@ impl ReadState for MetaRows {
             true => rows.rev().take(limit).map(pair).collect(),
             false => rows.take(limit).map(pair).collect(),
         })
+    }
+
+    fn visit(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        for (key, value) in self.range(space, from, to, false, usize::MAX)? {
+            if !visit(&key, &value)? {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

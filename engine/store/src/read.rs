@@ -30,8 +30,10 @@ pub use blobs::{
     visit_objects,
 };
 pub use ended::{count_local, deleted_ms};
-use rows::CHUNK;
 pub use rows::{Pair, ReadState, Visit, visit_range};
+
+/// Most entries of an index that are read at once: each is then compared with its row.
+const CHUNK: usize = 512;
 
 /// A stored value that does not decode is damage, with its space and key in the error.
 fn decoded<T: Decode>(space: Space, key: &[u8], value: &[u8]) -> Result<T, StoreError> {
@@ -287,6 +289,11 @@ pub fn row<S: ReadState + ?Sized>(
     row_key: &[u8],
 ) -> Result<Option<StoredRow>, StoreError> {
     typed(state, ROWS, row_key)
+}
+
+/// The visible row of a record from its value, where a visit has brought that.
+pub fn visited_row(row_key: &[u8], value: &[u8]) -> Result<StoredRow, StoreError> {
+    decoded(ROWS, row_key, value)
 }
 
 /// The authority's row of a record on a replica: the shadow if there is one, else the visible row.

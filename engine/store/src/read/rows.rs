@@ -40,24 +40,7 @@ pub trait ReadState {
         from: &[u8],
         to: &[u8],
         visit: &mut Visit<'_>,
-    ) -> Result<(), StoreError> {
-        let mut from = from.to_vec();
-        loop {
-            let pairs = self.range(space, &from, to, false, CHUNK)?;
-            for (key, value) in &pairs {
-                if !visit(key, value)? {
-                    return Ok(());
-                }
-            }
-            match pairs.last() {
-                Some((last, _)) if pairs.len() == CHUNK => {
-                    from.clone_from(last);
-                    from.push(0);
-                }
-                _ => return Ok(()),
-            }
-        }
-    }
+    ) -> Result<(), StoreError>;
 }
 
 /// Hands the rows of a scan to `visit` as they are, until it returns false.
@@ -136,9 +119,6 @@ impl ReadState for StateTxn<'_> {
         visit_scan(self.scan(space, &key_range(from, to), Direction::Forward)?, visit)
     }
 }
-
-/// How many pairs one call of [`ReadState::range`] brings where everything is wanted.
-pub(super) const CHUNK: usize = 512;
 
 /// Gets a key and its value; false ends the visit.
 pub type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, StoreError> + 'a;

@@ -270,7 +270,7 @@ impl LiveState {
         let is_large = self.anew.as_ref().is_some_and(|(_, range)| held >= range.start);
         is_large
             && rows.saturating_mul(IN_PLACE_COST) >= held / COPIED_PART
-            && !self.is_better_anew(when_full)
+            && (self.anew_failed || !self.is_better_anew(when_full))
     }
 
     /// Bytes that the state file took on the disk when it was last made anew; 0 if it was not.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lastword_core::id::{IndexName, TableName};
 use lastword_store::index::{IndexDef, push_value};
 use lastword_store::keys::{self, INDEX, ROWS};
-use lastword_store::read::{IndexRange, Pair, ReadState, count_entries, count_live};
+use lastword_store::read::{IndexRange, Pair, ReadState, Visit, count_entries, count_live};
 use lastword_store::{Space, StoreError};
 
 /// A state whose rows hold their first bytes and nothing else, and that is never asked for one.
@@ -34,6 +34,21 @@ impl ReadState for Beginnings {
         };
         let within = |pair: &&Pair| from <= pair.0.as_slice() && pair.0.as_slice() < to;
         Ok(pairs.iter().filter(within).take(limit).cloned().collect())
+    }
+
+    fn visit(
+        &self,
+        space: Space,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut Visit<'_>,
+    ) -> Result<(), StoreError> {
+        for (key, value) in self.range(space, from, to, false, usize::MAX)? {
+            if !visit(&key, &value)? {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
