@@ -1,13 +1,16 @@
 //! `export`: every record as a JSON line, sorted by table and key; or an archive with the files.
 
+use std::fs::File;
 use std::io::{BufWriter, Seek as _, SeekFrom, Write};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
-use indicatif::{HumanBytes, HumanCount};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use lastword::core::id::WorkspaceName;
-use lastword::{BlobHash, FILE_TRANSFERS, FileInfo, WorkspaceView};
+use lastword::{BlobHash, FILE_TRANSFERS, WorkspaceView};
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use super::archive;
 use super::args::Export;
@@ -102,28 +105,29 @@ fn write_archive(
     path: &Path,
 ) -> Result<(), Failure> {
     let io_failed = |error: std::io::Error| at(path, &error);
-    let mut source = Source::new(session);
-    let (files, left_out) = named_files(args, session, &mut source)?;
-    let mut lines = BufWriter::new(tempfile::tempfile().map_err(io_failed)?);
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    // First: a view does not live as long as files may take to be fetched.
+    let mut lines = BufWriter::new(tempfile::tempfile_in(folder).map_err(io_failed)?);
     let records = write_lines(args, view, &mut lines)?;
     let mut lines = lines.into_inner().map_err(|error| io_failed(error.into_error()))?;
-    let len = lines.stream_position().map_err(io_failed)?;
-    lines.seek(SeekFrom::Start(0)).map_err(io_failed)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let fresh = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new(".")));
-    let out = BufWriter::with_capacity(256 * 1024, fresh.map_err(io_failed)?);
-    let mut writer = archive::Writer::new(out, &mut lines, len).map_err(io_failed)?;
+    let mut source = Source::new(session);
+    let Named { files, left_out } = named_files(args, session, &mut source)?;
     let bar = output::bytes_progress();
     bar.set_length(files.iter().map(|(_, size)| size).sum());
     bar.set_message("writing");
-    for (hash, size) in &files {
-        let file = source.open(hash)?;
-        writer.file(hash, file).map_err(io_failed)?;
-        bar.inc(*size);
-    }
+    let fresh = loop {
+        bar.set_position(0);
+        let fresh = tempfile::NamedTempFile::new_in(folder).map_err(io_failed)?;
+        match pack(&mut lines, fresh, &files, &mut source, &bar) {
+            Ok(fresh) => break fresh,
+            // It is whole again, or that has failed.
+            Err(Unpacked::Damaged(hash)) => source.heal(&hash)?,
+            Err(Unpacked::Failed(failure)) => return Err(failure),
+            Err(Unpacked::Io(error)) => return Err(io_failed(error)),
+        }
+    };
     bar.finish_and_clear();
-    let out = writer.finish().map_err(io_failed)?;
-    let fresh = out.into_inner().map_err(|error| io_failed(error.into_error()))?;
     fresh.as_file().sync_all().map_err(io_failed)?;
     fresh.persist(path).map_err(|error| io_failed(error.error))?;
     let bytes = bar.position();
@@ -136,7 +140,7 @@ fn write_archive(
     }
     let left_out = match left_out {
         0 => String::new(),
-        some => format!("; {} not here left out", output::counted(some, "file", "files")),
+        some => format!("; {} left out", output::counted(some, "file", "files")),
     };
     let files = output::counted(files.len() as u64, "file", "files");
     let (records, bytes) = (HumanCount(records), HumanBytes(bytes));
@@ -146,38 +150,89 @@ fn write_archive(
     Ok(())
 }
 
-/// Files by their hashes, with their lengths in bytes.
-type Named = Vec<(BlobHash, u64)>;
+/// Why an archive was not written.
+enum Unpacked {
+    /// A file turned out to be damaged while it was read.
+    Damaged(BlobHash),
+    Failed(Failure),
+    Io(std::io::Error),
+}
 
-/// The files to be written, and how many are left out. What is not here is fetched
-/// first, so that an archive is not begun that cannot be whole.
+impl From<std::io::Error> for Unpacked {
+    fn from(error: std::io::Error) -> Self {
+        Unpacked::Io(error)
+    }
+}
+
+fn pack(
+    lines: &mut File,
+    into: NamedTempFile,
+    files: &[(BlobHash, u64)],
+    source: &mut Source<'_>,
+    bar: &ProgressBar,
+) -> Result<NamedTempFile, Unpacked> {
+    let len = lines.seek(SeekFrom::End(0))?;
+    lines.rewind()?;
+    let out = BufWriter::with_capacity(256 * 1024, into);
+    let mut writer = archive::Writer::new(out, lines, len)?;
+    for (hash, size) in files {
+        let file = source.open(hash).map_err(Unpacked::Failed)?;
+        writer.file(hash, file).map_err(|error| match is_damage(&error) {
+            true => Unpacked::Damaged(*hash),
+            false => Unpacked::Io(error),
+        })?;
+        bar.inc(*size);
+    }
+    let out = writer.finish()?;
+    Ok(out.into_inner().map_err(std::io::IntoInnerError::into_error)?)
+}
+
+/// Whether a file could not be read because what is stored of it is damaged.
+fn is_damage(error: &std::io::Error) -> bool {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Arc<lastword::Error>>());
+    matches!(inner.map(|error| &**error), Some(lastword::Error::Blob(_)))
+}
+
+/// The files of an archive by their hashes, with their lengths in bytes.
+#[derive(Default)]
+struct Named {
+    files: Vec<(BlobHash, u64)>,
+    left_out: u64,
+}
+
+/// What is not here is fetched first, so that an archive is not begun that cannot be whole. Files
+/// that are named by an MD5 are left out: no server has them.
 fn named_files(
     args: &Export,
     session: &Session,
     source: &mut Source<'_>,
-) -> Result<(Named, u64), Failure> {
-    let (mut files, mut missing) = (Vec::new(), Vec::new());
-    for file in session.ws.files().list()? {
-        let FileInfo { hash, size_bytes, is_deleted, is_here, .. } = &file;
-        match BlobHash::new(hash) {
-            _ if *is_deleted => {}
-            Ok(hash) if *is_here => files.push((hash, *size_bytes)),
-            Ok(hash) if !args.only_here && source.open(&hash).is_ok() => {
-                files.push((hash, *size_bytes));
-            }
-            _ => missing.push(file.hash),
+) -> Result<Named, Failure> {
+    let (mut named, mut missing) = (Named::default(), Vec::new());
+    for file in session.ws.files().list()?.into_iter().filter(|file| !file.is_deleted) {
+        match BlobHash::new(&file.hash) {
+            Ok(hash) if file.is_here => named.files.push((hash, file.size_bytes)),
+            Ok(_) if args.only_here => named.left_out += 1,
+            Ok(hash) => missing.push((hash, file.size_bytes)),
+            Err(_) => named.left_out += 1,
         }
     }
-    match missing.first() {
-        Some(first) if !args.only_here => Err(Failure::failed(format!(
-            "{} not on this device and could not be fetched ({}, ..): name the server (--server, \
-             --token), or leave them out with --only-here",
-            match missing.len() {
-                1 => "1 file is".to_owned(),
-                more => format!("{more} files are"),
-            },
-            output::plain(first),
-        ))),
-        _ => Ok((files, missing.len() as u64)),
+    if !missing.is_empty() && !session.knows_server() {
+        let are = match missing.len() {
+            1 => "1 file is".to_owned(),
+            more => format!("{more} files are"),
+        };
+        return Err(Failure::failed(format!(
+            "{are} not on this device: name the server (--server, --token), or leave them out with \
+             --only-here"
+        )));
     }
+    for (hash, size) in missing {
+        source.open(&hash).map_err(|Failure { code, message }| {
+            let next = "run it again, or leave out what is not here with --only-here";
+            Failure { code, message: format!("{hash} cannot be fetched: {message}; {next}") }
+        })?;
+        named.files.push((hash, size));
+    }
+    named.files.sort();
+    Ok(named)
 }

@@ -128,6 +128,17 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Fetches a file again that is damaged here.
+    pub(super) fn heal(&mut self, hash: &BlobHash) -> Result<(), Failure> {
+        if !self.session.knows_server() {
+            return Err(Failure::damaged(format!(
+                "{hash} is damaged: store its file again, or name a server that has it (--server, \
+                 --token)"
+            )));
+        }
+        self.fetch(hash).map(drop)
+    }
+
     fn fetch(&mut self, hash: &BlobHash) -> Result<FileReader, Failure> {
         let connection = match &mut self.connection {
             Some(connection) => connection,

@@ -70,7 +70,10 @@ pub(super) fn import(args: &Import) -> Result<(), Failure> {
     let (done, skipped, connection) = (writer.done, writer.bad.count, writer.connection);
     let written = begun.elapsed();
     let files = staged.map(|staged| unpack::attach(&session, &staged)).transpose()?;
-    let before = transfers::uploads(&session)?;
+    // Those that are on their way from now on, and those that may have gone already.
+    let mut before = transfers::uploads(&session)?;
+    before.extend(files.iter().flatten().cloned());
+    let files = files.map(|files| files.len() as u64);
     let settled = settle(args, &session, connection, begun)?;
     let must_upload = files.is_some() && matches!(settled, Outcome::Settled(_));
     let told = tell(args, &session, &Told { done, skipped, written, files, settled });
@@ -230,9 +233,9 @@ impl BatchWriter<'_> {
             self.flush()?;
         }
         let live = self.view.get_record(&line.table, &line.key)?;
-        let mut live = live.map(|shown| shown.record);
+        let live = live.map(|shown| shown.record);
         if self.brings_files {
-            unpack::forget_storage(&mut line, live.as_mut());
+            unpack::forget_storage(&mut line, live.as_ref());
         }
         let is_over = live.is_none() && self.deleted.contains(&name);
         if is_over || line.is_done(live.as_ref()) {

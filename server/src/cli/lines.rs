@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
-use std::ops::Range;
 use std::path::Path;
 
 use lastword::Tx;
@@ -15,7 +14,7 @@ use lastword::core::value::{Field, Record};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::archive;
+use super::archive::Archive;
 use super::failure::Failure;
 
 /// Longest record as JSON text in bytes: every byte of a record may be escaped.
@@ -29,8 +28,7 @@ const MAX_LINE_BYTES: usize = MAX_TEXT_BYTES + 64 * 1024;
 pub(super) struct Input {
     pub(super) name: String,
     file: File,
-    /// Where the lines are, if it is an archive.
-    archived: Option<Range<u64>>,
+    archive: Option<Archive>,
 }
 
 impl Input {
@@ -50,13 +48,13 @@ impl Input {
     }
 
     fn of(name: String, mut file: File) -> Result<Self, Failure> {
-        let archived = archive::records_in(&mut file, &name)?;
-        Ok(Self { name, file, archived })
+        let archive = Archive::open(&mut file, &name)?;
+        Ok(Self { name, file, archive })
     }
 
-    /// The archive, if it is one.
-    pub(super) fn archive(&mut self) -> Option<&mut File> {
-        self.archived.is_some().then_some(&mut self.file)
+    /// The archive, if it is one, and where it is.
+    pub(super) fn archive(&self) -> Option<(&File, &Archive)> {
+        self.archive.as_ref().map(|archive| (&self.file, archive))
     }
 
     /// Calls `visit` for every line that is not blank, with its number from 1.
@@ -65,7 +63,7 @@ impl Input {
         visit: &mut dyn FnMut(u64, Result<Line, String>) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", self.name));
-        let range = self.archived.clone().unwrap_or(0..u64::MAX);
+        let range = self.archive.as_ref().map_or(0..u64::MAX, |archive| archive.records.clone());
         self.file.seek(SeekFrom::Start(range.start)).map_err(failed)?;
         let len = range.end.saturating_sub(range.start);
         let mut reader = BufReader::with_capacity(256 * 1024, (&self.file).take(len));

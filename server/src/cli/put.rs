@@ -20,7 +20,7 @@ use super::session::{Fate, Session, held_text};
 use super::transfers;
 
 /// Files that are named by one write.
-const MAX_ATTACHED: usize = 200;
+pub(super) const MAX_ATTACHED: usize = 200;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 256 << 10;
 
@@ -59,12 +59,17 @@ fn put_one(args: &FilesPut, file: &Path) -> Result<(), Failure> {
     let fate = session.fate(connection, &receipt)?;
     let bytes = (staged.size_bytes(), staged.new_bytes);
     print(args, (&staged.hash(), &file_name), bytes, Some(begun.elapsed()))?;
-    let name = name("file_meta", &staged.hash().to_string())?;
-    let told = tell(&session.ws, args.store.json, &name, &fate, begun.elapsed());
-    let uploaded = match fate {
-        Fate::Decided(_) | Fate::Local => upload(&session, args.store.json, &before),
-        _ => Ok(()),
+    let told = match &fate {
+        Fate::Local => {
+            let stored = Stored { files: 1, new_bytes: staged.new_bytes, ..Stored::default() };
+            tell_all(args, &session, &stored, &fate, begun.elapsed())
+        }
+        fate => {
+            let name = name("file_meta", &staged.hash().to_string())?;
+            tell(&session.ws, args.store.json, &name, fate, begun.elapsed())
+        }
     };
+    let uploaded = upload_after(&session, args.store.json, &fate, &before);
     session.close()?;
     told?;
     uploaded
@@ -86,18 +91,13 @@ fn put_several(args: &FilesPut) -> Result<(), Failure> {
     let stored = store_all(args, &session)?;
     let before = transfers::uploads(&session)?;
     let (mut told, mut uploaded) = (Ok(()), Ok(()));
-    if let Some(last) = stored.receipts.last() {
-        let fate = session.fate(session.connect()?, last)?;
+    if stored.files > 0 {
+        let fate = match stored.receipts.last() {
+            Some(last) => session.fate(session.connect()?, last)?,
+            None => Fate::Local,
+        };
         told = tell_all(args, &session, &stored, &fate, begun.elapsed());
-        if let Fate::Decided(_) | Fate::Local = fate {
-            uploaded = upload(&session, args.store.json, &before);
-        }
-    } else if stored.files > 0 {
-        told = tell_known(args, &session, &stored, begun.elapsed());
-        if session.link.wait {
-            session.catch_up()?;
-            uploaded = upload(&session, args.store.json, &before);
-        }
+        uploaded = upload_after(&session, args.store.json, &fate, &before);
     }
     session.close()?;
     told?;
@@ -247,14 +247,14 @@ fn print(
 
 /// Files that are here and have a record: one that is the same needs no more than its hash.
 #[derive(Debug, Default)]
-struct Known {
+pub(super) struct Known {
     sizes: BTreeSet<u64>,
     hashes: BTreeSet<String>,
 }
 
 impl Known {
     /// None if anything of what is stored is damaged: storing files again makes it whole.
-    fn of(session: &Session) -> Result<Self, Failure> {
+    pub(super) fn of(session: &Session) -> Result<Self, Failure> {
         let files = session.ws.files();
         let mut known = Known::default();
         if files.usage()?.damaged_chunks > 0 || !files.lost_packs()?.is_empty() {
@@ -267,6 +267,10 @@ impl Known {
             }
         }
         Ok(known)
+    }
+
+    pub(super) fn has(&self, hash: &BlobHash) -> bool {
+        self.hashes.contains(&hash.to_string())
     }
 
     /// The file at a path and its length, if all of it is here.
@@ -286,11 +290,11 @@ impl Known {
             }
         }
         let hash = BlobHash::Sha256(sha256.finalize().into());
-        Ok(self.hashes.contains(&hash.to_string()).then_some((hash, len)))
+        Ok(self.has(&hash).then_some((hash, len)))
     }
 }
 
-/// What the server said to the records of several files.
+/// What the server said to the records of files, where there were any to write.
 fn tell_all(
     args: &FilesPut,
     session: &Session,
@@ -306,7 +310,7 @@ fn tell_all(
     let (state, why) = match fate {
         Fate::Decided(_) if refused > 0 => ("refused", Value::Null),
         Fate::Decided(_) => ("applied", Value::Null),
-        Fate::Local => ("local", Value::Null),
+        Fate::Local => ("here", Value::Null),
         Fate::Waiting(why) | Fate::Unreachable(why) | Fate::Held(why) => ("waiting", json!(why)),
     };
     if args.store.json {
@@ -327,7 +331,13 @@ fn tell_all(
             )));
         }
         Fate::Decided(_) => format!("{files} applied ({})", output::took(elapsed)),
-        Fate::Local => format!("saved {files}; nothing of it is for the server"),
+        Fate::Local => {
+            let waits = match transfers::uploads(session)?.len() as u64 {
+                0 => String::new(),
+                waits => format!("; {} to be uploaded", output::counted(waits, "file", "files")),
+            };
+            format!("{files} here already ({}); outbox {outbox}{waits}", output::took(elapsed))
+        }
         Fate::Waiting(why) => format!("saved {files}; outbox {outbox}; {why}"),
         Fate::Unreachable(why) => {
             return Err(Failure::unreachable(format!("saved {files}; outbox {outbox}; {why}")));
@@ -343,25 +353,22 @@ fn tell_all(
     Ok(())
 }
 
-/// As [`tell_all`], where nothing was to be written.
-fn tell_known(
-    args: &FilesPut,
+/// Uploads what waits once the server has decided; where nothing was to be written, if the user
+/// waits for it.
+fn upload_after(
     session: &Session,
-    stored: &Stored,
-    elapsed: Duration,
+    json: bool,
+    fate: &Fate,
+    before: &BTreeSet<String>,
 ) -> Result<(), Failure> {
-    let (waiting, files) = (session.waiting()?, output::counted(stored.files, "file", "files"));
-    if args.store.json {
-        let line = json!({
-            "files": stored.files, "new_bytes": 0, "unread": stored.unread, "durable": true,
-            "outbox": waiting, "state": "here", "ms": elapsed.as_secs_f64() * 1000.0,
-        });
-        writeln!(io::stdout(), "{line}")?;
-    } else {
-        let (outbox, took) = (output::batches(waiting), output::took(elapsed));
-        writeln!(io::stdout(), "{files} here already ({took}); outbox {outbox}")?;
+    match fate {
+        Fate::Decided(_) => upload(session, json, before),
+        Fate::Local if session.link.wait => {
+            session.catch_up()?;
+            upload(session, json, before)
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// Uploads what waits, where there is a server.

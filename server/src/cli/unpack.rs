@@ -3,78 +3,87 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Read;
+use std::io::Take;
 
-use lastword::Staged;
 use lastword::core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword::core::value::Record;
+use lastword::store::BlobError;
+use lastword::{BlobHash, Error, Staged, Staging};
 
-use super::archive;
+use super::archive::{Archive, bytes_at};
 use super::failure::Failure;
 use super::lines::{Edit, Line};
 use super::output;
+use super::put::{Known, MAX_ATTACHED};
+use super::records::name as record_name;
 use super::session::Session;
 
-/// Files that are named by one write.
-const MAX_ATTACHED: usize = 200;
-
-/// Stores the files that no live row of a file here names yet.
+/// Stores the files that are not here as a whole yet.
 pub(super) fn stage(
     session: &Session,
-    archive: &mut File,
+    (file, archive): (&File, &Archive),
     name: &str,
 ) -> Result<Vec<Staged>, Failure> {
-    let files = session.ws.files();
-    let known = files.list()?.into_iter().filter(|file| file.is_here && !file.is_deleted);
-    let known: BTreeSet<String> = known.map(|file| file.hash).collect();
+    let failed = |error: std::io::Error| Failure::failed(format!("{name}: {error}"));
+    let known = Known::of(session)?;
+    let mut staging: Staging<Take<&File>> = session.ws.files().staging()?;
     let mut staged = Vec::new();
     let bar = output::bytes_progress();
     bar.set_message("storing");
-    archive::visit_files(archive, name, &mut |hash, size, from| {
-        if known.contains(&hash.to_string()) {
-            return Ok(());
+    for (hash, range) in archive.files.iter().filter(|(hash, _)| !known.has(hash)) {
+        let BlobHash::Sha256(sha256) = hash else { continue };
+        let (from, before) = (bytes_at(file, range).map_err(failed)?, bar.position());
+        let mut progress = |bytes| bar.set_position(before + bytes);
+        match staging.add_expected(from, "", *sha256, &mut progress) {
+            Err(Error::Blob(BlobError::Manifest { .. })) => {
+                return Err(Failure::damaged(format!(
+                    "{name}: what it has as {hash} is something else; nothing was written: make \
+                     or copy the archive again"
+                )));
+            }
+            added => added?,
         }
-        let mut from: Box<dyn Read + '_> = Box::new(from);
-        let before = bar.position();
-        let one = files.stage_from(&mut from, "", &mut |bytes| bar.set_position(before + bytes))?;
-        if one.hash() != hash || one.size_bytes() != size {
-            return Err(Failure::damaged(format!(
-                "{name}: what it has as {hash} is {}; nothing was written: make the archive again",
-                one.hash()
-            )));
+        if staging.waiting() >= MAX_ATTACHED {
+            staged.extend(staging.finish()?);
         }
-        staged.push(one);
-        Ok(())
-    })?;
+    }
+    staged.extend(staging.finish()?);
     bar.finish_and_clear();
     Ok(staged)
 }
 
-/// Ties the stored files to the rows that name them, and queues them to be uploaded; answers how
-/// many there are. A file that no row names is collected by and by.
-pub(super) fn attach(session: &Session, staged: &[Staged]) -> Result<u64, Failure> {
-    let live = session.ws.files().list()?.into_iter().filter(|file| !file.is_deleted);
-    let live: BTreeSet<String> = live.map(|file| file.hash).collect();
-    let mut attached = 0;
+/// Ties the stored files to the rows that name them, and queues them to be uploaded; answers which
+/// they are. A file that no row names is collected by and by.
+pub(super) fn attach(session: &Session, staged: &[Staged]) -> Result<BTreeSet<String>, Failure> {
+    let mut attached = BTreeSet::new();
     for group in staged.chunks(MAX_ATTACHED) {
-        let named = || group.iter().filter(|one| live.contains(&one.hash().to_string()));
-        if named().next().is_none() {
-            continue;
-        }
-        session.ws.write(|tx| named().try_for_each(|one| tx.attach(one, "")))?;
-        attached += named().count() as u64;
+        let row = |one: &Staged| record_name(FILES_TABLE, &one.hash().to_string());
+        let rows = group.iter().map(row).collect::<Result<Vec<_>, _>>()?;
+        let mut named = BTreeSet::new();
+        session.ws.write(|tx| {
+            for (row, one) in rows.iter().zip(group) {
+                if tx.get_record(&row.table, &row.key)?.is_some() {
+                    tx.attach(one, "")?;
+                    named.insert(one.hash().to_string());
+                }
+            }
+            Ok(())
+        })?;
+        attached.extend(named);
     }
     Ok(attached)
 }
 
-/// Takes what another server said of where a file is out of its row, and out of the row that is
-/// here when the two are compared.
-pub(super) fn forget_storage(line: &mut Line, live: Option<&mut Record>) {
+/// What another server said of where a file is gives way to what the row here says.
+pub(super) fn forget_storage(line: &mut Line, live: Option<&Record>) {
     let Edit::Put(record) = &mut line.edit else { return };
     if line.table.as_str() != FILES_TABLE {
         return;
     }
-    let forget = |record: &mut Record| STORAGE_FIELDS.iter().for_each(|name| record.remove(name));
-    forget(record);
-    live.map(forget);
+    for name in STORAGE_FIELDS {
+        match live.and_then(|live| live.field(name)) {
+            Some(field) => record.set(field.clone()),
+            None => record.remove(name),
+        }
+    }
 }

@@ -350,3 +350,14 @@ impl Device {
 pub fn name(table: &str, key: &str) -> (TableName, Key) {
     (TableName::new(table).expect("a valid table"), Key::new(key).expect("a valid key"))
 }
+
+/// Flips a bit at this byte of the first pack of a store that nobody has open.
+pub fn damage_pack(dir: &Path, at: usize) {
+    let packs = std::fs::read_dir(dir).expect("it lists");
+    // Byte 10 of a header tells what a file is, and 3 is a pack.
+    let is_pack = |path: &PathBuf| std::fs::read(path).is_ok_and(|b| b.get(10) == Some(&3));
+    let pack = packs.map(|entry| entry.expect("it is").path()).find(is_pack).expect("a pack");
+    let mut bytes = std::fs::read(&pack).expect("it reads");
+    bytes[at] ^= 4;
+    std::fs::write(&pack, bytes).expect("it writes");
+}

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::common::{Server, lastword};
+use crate::common::{Server, damage_pack, lastword};
 
 fn write(path: &Path, content: &[u8]) {
     fs::create_dir_all(path.parent().expect("it has a folder")).expect("it is made");
@@ -83,12 +83,7 @@ fn what_is_here_already_is_not_stored_again() {
     lastword(dir, &["files", "rm", &hash, "--data", "phone"]).ok();
     put();
     assert!(!lastword(dir, &["files", "list", "--data", "phone"]).ok().contains(", deleted"));
-    let packs = fs::read_dir(dir.join("phone")).expect("it lists");
-    let is_pack = |path: &std::path::PathBuf| fs::read(path).is_ok_and(|b| b.get(10) == Some(&3));
-    let pack = packs.map(|entry| entry.expect("it is").path()).find(is_pack).expect("a pack");
-    let mut bytes = fs::read(&pack).expect("it reads");
-    bytes[250] ^= 4;
-    fs::write(&pack, bytes).expect("it writes");
+    damage_pack(&dir.join("phone"), 250);
     let get = ["files", "get", &hash, "--out", "copy", "--data", "phone"];
     lastword(dir, &get).fails(3);
     put();
@@ -152,12 +147,7 @@ fn a_damaged_file_keeps_no_other_from_being_written() {
     write(&dir.join("bad"), &[b'x'; 50_000]);
     write(&dir.join("good"), b"good");
     lastword(dir, &["files", "put", "bad", "good", "--data", "phone"]).ok();
-    let packs = fs::read_dir(dir.join("phone")).expect("it lists");
-    let is_pack = |path: &std::path::PathBuf| fs::read(path).is_ok_and(|b| b.get(10) == Some(&3));
-    let pack = packs.map(|entry| entry.expect("it is").path()).find(is_pack).expect("a pack");
-    let mut bytes = fs::read(&pack).expect("it reads");
-    bytes[250] ^= 4;
-    fs::write(&pack, bytes).expect("it writes");
+    damage_pack(&dir.join("phone"), 250);
     let told = lastword(dir, &["files", "get", "--all", "back", "--data", "phone"]).fails(3);
     assert!(told.contains("is damaged at byte"), "{told}");
     assert_eq!(fs::read(dir.join("back/good")).expect("it is back"), b"good");
