@@ -4,7 +4,8 @@ use lastword_core::schema::FILES_TABLE;
 use lastword_core::value::{Record, Value};
 
 use crate::error::{Error, Result};
-use crate::files::{THUMBNAIL, is_uploaded, key_of, table};
+use crate::file_row::{is_uploaded, key_of, table};
+use crate::files::THUMBNAIL;
 use crate::staging::Staged;
 use crate::transfers::{self, Direction};
 use crate::write::Tx;

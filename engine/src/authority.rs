@@ -29,7 +29,7 @@ use crate::devices;
 use crate::environment::{now_ms, random};
 use crate::erase::{self, Erased};
 use crate::error::{Error, Result};
-use crate::files;
+use crate::file_row;
 use crate::history::{self, RecordHistory};
 use crate::judge::House;
 use crate::log::{self, LogLine};
@@ -137,7 +137,7 @@ impl Authority {
     /// [`Error::Schema`] names the workspace, the table and the rule if a workspace cannot have it;
     /// then no workspace does. [`Error::Store`] if the disk fails.
     pub fn adopt(&self, schema: Schema) -> Result<()> {
-        if schema.table(&files::table()).is_some() && !files::says_storage(&schema) {
+        if schema.table(&file_row::table()).is_some() && !file_row::says_storage(&schema) {
             tracing::warn!(
                 "the schema does not give storage_id and storage_provider_id of file_meta to the \
                  server (server_owned): nobody hears which files it has"

@@ -16,7 +16,7 @@ use crate::authority::Authority;
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
 use crate::file_frames;
-use crate::files;
+use crate::file_row;
 use crate::owned;
 use crate::upload_policy::UploadRequest;
 
@@ -119,7 +119,7 @@ impl Authority {
         workspace: &WorkspaceName,
         hash: &BlobHash,
     ) -> Result<(String, String)> {
-        let row = self.read(workspace)?.get_record(&files::table(), &files::key_of(hash))?;
+        let row = self.read(workspace)?.get_record(&file_row::table(), &file_row::key_of(hash))?;
         let text = |name: &str| match row.as_ref().and_then(|row| row.record.get(name)) {
             Some(Value::Text(text)) => cut_text(&text),
             _ => String::new(),

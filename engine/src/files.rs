@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use lastword_core::hash::{BlobHash, ChunkId};
-use lastword_core::id::{Key, TableName, WorkspaceName};
+use lastword_core::id::{Key, WorkspaceName};
 #[cfg(feature = "net")]
 use lastword_core::protocol::Role;
 use lastword_core::row::Row;
-use lastword_core::schema::{FILES_TABLE, STORAGE_FIELDS, Schema};
-use lastword_core::value::{Record, Value};
+use lastword_core::schema::Schema;
+use lastword_core::value::Value;
 use lastword_store::blobs::{
     BlobReader, Blobs, LostPack, Scrubbed, broken_files, lost_packs, say_dropped, scrub,
 };
@@ -27,21 +27,13 @@ use lastword_store::{BlobError, View, read};
 use crate::collect::{self, CollectOptions, Collected};
 use crate::error::{Error, Result};
 use crate::file_frames::{append_now, note_damage, set_apart};
+use crate::file_row::{is_uploaded, key_of, says_storage, table};
 use crate::hook;
 use crate::receipt::Receipt;
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
 use crate::workspace::Workspace;
 use crate::write::{Tx, WriteOptions};
 use crate::writer::Writer;
-
-/// The table that has a row for each file, its hash the key.
-pub(crate) fn table() -> TableName {
-    TableName::new(FILES_TABLE).expect("invariant: the name is valid")
-}
-
-pub(crate) fn key_of(hash: &BlobHash) -> Key {
-    Key::new(&hash.to_string()).expect("invariant: a hash is a key")
-}
 
 /// What `kind` is of a thumbnail.
 pub(crate) const THUMBNAIL: &str = "thumbnail";
@@ -69,20 +61,6 @@ pub struct FileInfo {
     pub is_here: bool,
     /// Its bytes are at the server, so that other devices can get them.
     pub is_uploaded: bool,
-}
-
-/// Whether a row says that the server has the bytes. It does not count where the schema lets
-/// anybody say so.
-pub(crate) fn is_uploaded(record: &Record, schema: &Schema) -> bool {
-    let [storage_id, _] = STORAGE_FIELDS;
-    let is_said = matches!(record.get(storage_id), Some(Value::Text(id)) if !id.is_empty());
-    is_said && says_storage(schema)
-}
-
-/// Whether the server says in the rows of files where their bytes are.
-pub(crate) fn says_storage(schema: &Schema) -> bool {
-    let owned = schema.rules_of(&table()).server_owned;
-    STORAGE_FIELDS.iter().all(|name| owned.iter().any(|owned| owned == name))
 }
 
 fn schema_of<S: ReadState + ?Sized>(state: &S, workspace: &WorkspaceName) -> Result<Schema> {

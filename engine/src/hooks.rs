@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
+use std::io::Read;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -98,6 +99,23 @@ impl<E> std::fmt::Debug for Filter<E> {
     }
 }
 
+/// A file on its way into a database: what a transform gets, and gives back.
+pub struct Incoming<'a> {
+    /// Its name for people.
+    pub name: String,
+    /// Its bytes.
+    pub bytes: Box<dyn Read + 'a>,
+}
+
+impl std::fmt::Debug for Incoming<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Incoming").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// Makes another file of one that is about to be stored, or says why it may not be.
+type Transform =
+    Arc<dyn for<'a> Fn(Incoming<'a>) -> std::result::Result<Incoming<'a>, String> + Send + Sync>;
 type Action = Arc<dyn Fn(&dyn Any) + Send + Sync>;
 /// Agrees, or says why not.
 type Judge = Arc<dyn Fn(&dyn Any) -> std::result::Result<(), String> + Send + Sync>;
@@ -111,6 +129,7 @@ type OnPanic = Arc<dyn Fn(&'static str, String) + Send + Sync>;
 pub(crate) struct HookQueue {
     actions: Mutex<BTreeMap<&'static str, Vec<Action>>>,
     filters: Mutex<BTreeMap<&'static str, Vec<Judge>>>,
+    transforms: Mutex<Vec<Transform>>,
     waiting: Mutex<Waiting>,
     changed: Condvar,
     on_panic: Mutex<Option<OnPanic>>,
@@ -169,6 +188,29 @@ impl HookQueue {
     ) {
         let judge: Judge = Arc::new(move |event| event.downcast_ref().map_or(Ok(()), &judge));
         lock(&self.filters).entry(filter.name).or_default().push(judge);
+    }
+
+    /// Adds what makes another file of one that is stored.
+    pub(crate) fn add_transform(
+        &self,
+        transform: impl for<'a> Fn(Incoming<'a>) -> std::result::Result<Incoming<'a>, String>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        lock(&self.transforms).push(Arc::new(transform));
+    }
+
+    /// Has all make of a file what they will, on this thread, one after the other. The first that
+    /// does not want it, or panics, ends it.
+    pub(crate) fn transformed<'a>(&self, incoming: Incoming<'a>) -> Result<Incoming<'a>> {
+        let transforms = lock(&self.transforms).clone();
+        let made = transforms.iter().try_fold(incoming, |incoming, transform| {
+            catch_unwind(AssertUnwindSafe(|| transform(incoming))).unwrap_or_else(|panic| {
+                Err(format!("the transform of files panicked: {}", reason_of(&*panic)))
+            })
+        });
+        made.map_err(|message| Error::UploadRefused { message })
     }
 
     /// Asks all, on this thread; the first no counts. One that panics has not agreed.

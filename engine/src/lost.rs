@@ -22,7 +22,7 @@ use crate::convert;
 use crate::database::Database;
 use crate::error::{Error, Result};
 use crate::hook::{self, Failed, Lost};
-use crate::hooks::{Filter, Hook, HookQueue};
+use crate::hooks::{Filter, Hook, HookQueue, Incoming};
 use crate::live::lock;
 use crate::tables;
 use crate::writer::Writer;
@@ -80,6 +80,21 @@ impl Hooks {
         judge: impl Fn(&E) -> std::result::Result<(), String> + Send + Sync + 'static,
     ) {
         self.db.inner.hooks.add_filter(filter, judge);
+    }
+
+    /// Has `transform` make another file of each that is stored, before it is hashed: one without
+    /// the place in a photo, say. It runs on the thread that stores, for as long as the database is
+    /// open; the bytes may be read to the end there or be wrapped. What it says instead is the
+    /// [`Error::UploadRefused`](crate::Error::UploadRefused) of the call that stores, as is a
+    /// panic. Files whose hash is known already, from a server or an archive, come as they are.
+    pub fn transform(
+        &self,
+        transform: impl for<'a> Fn(Incoming<'a>) -> std::result::Result<Incoming<'a>, String>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        self.db.inner.hooks.add_transform(transform);
     }
 
     /// How many events were left out so far because too many waited for slow hooks. Conflicts are

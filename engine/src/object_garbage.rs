@@ -152,38 +152,57 @@ impl ObjectGarbage {
     }
 
     /// Looks at objects of which nobody knows whether they are whole although a row names their
-    /// files. One that is, is there again, and its row says so.
+    /// files. One that is, is there again, and its row says so; of one that is not, the parts go
+    /// that nobody has gone on with.
     pub(crate) fn look_again(&self, writer: &Writer, doubtful: Vec<Object>) -> Result<()> {
         let mut failures = 0;
         for object in doubtful {
             let Ok(_busy) = self.stores.busy_with(&self.workspace, object.sha256) else { continue };
-            let is_whole = self.is_whole(&object);
-            if let Err(error) = &is_whole {
-                self.warn(&object, error, "it is not known whether an object is there");
-                failures += 1;
-                if failures == MAX_FAILURES {
-                    break;
-                }
-            }
-            if !matches!(is_whole, Ok(true)) {
+            let is_coming = self.quota.is_reserved(&self.workspace, &object.sha256);
+            if is_coming || !self.still_stands(writer, &object)? {
                 continue;
             }
-            let workspace = self.workspace.clone();
-            writer.run(move |store| {
-                let sha256 = object.sha256;
-                if read::object(store.newest(), &workspace, &sha256)?.as_ref() != Some(&object) {
-                    return Ok(());
+            match self.compare(&object) {
+                Ok(is_whole) => self.note(writer, object, is_whole)?,
+                Err(error) => {
+                    self.warn(&object, &error, "it is not known whether an object is there");
+                    failures += 1;
+                    if failures == MAX_FAILURES {
+                        break;
+                    }
                 }
-                let (now, upload) = (now_ms(), String::new());
-                let stored = Object { state: ObjectState::Stored, time_ms: now, upload, ..object };
-                append(store, &workspace, ObjectPart::Stands(stored))?;
-                owned::set_stored(store, &workspace, &sha256, now)
-            })?;
+            }
         }
         Ok(())
     }
 
-    fn is_whole(&self, object: &Object) -> Result<bool> {
+    /// Whether nothing was said of an object since it was looked at. Once somebody is kept from
+    /// being busy with it, nothing will be.
+    fn still_stands(&self, writer: &Writer, object: &Object) -> Result<bool> {
+        let (workspace, sha256) = (self.workspace.clone(), object.sha256);
+        let newest =
+            writer.run(move |store| Ok(read::object(store.newest(), &workspace, &sha256)?))?;
+        Ok(newest.as_ref() == Some(object))
+    }
+
+    fn note(&self, writer: &Writer, object: Object, is_whole: bool) -> Result<()> {
+        if !is_whole && object.upload.is_empty() {
+            return Ok(());
+        }
+        let workspace = self.workspace.clone();
+        writer.run(move |store| {
+            let (now, sha256, upload) = (now_ms(), object.sha256, String::new());
+            if !is_whole {
+                return append(store, &workspace, ObjectPart::Stands(Object { upload, ..object }));
+            }
+            let stored = Object { state: ObjectState::Stored, time_ms: now, upload, ..object };
+            append(store, &workspace, ObjectPart::Stands(stored))?;
+            owned::set_stored(store, &workspace, &sha256, now)
+        })
+    }
+
+    /// Whether an object is its file. What came of its parts goes if it is not.
+    fn compare(&self, object: &Object) -> Result<bool> {
         let provider = self.stores.of(object)?;
         let key = object_stores::key(&self.workspace, object.hash())?;
         let upload = Upload::new(key, object.size, "application/octet-stream");
@@ -193,7 +212,13 @@ impl ObjectGarbage {
             Err(error @ (CommitError::Provider(_) | CommitError::Read { .. })) => {
                 Err(failed(&object.provider, &error))
             }
-            Err(_) => Ok(false),
+            Err(_) => {
+                if let Some(id) = object_stores::upload_id(object)? {
+                    let aborted = provider.abort_multipart(upload.key(), &id, clock_ms());
+                    aborted.map_err(|error| failed(&object.provider, &error))?;
+                }
+                Ok(false)
+            }
         }
     }
 
@@ -208,14 +233,10 @@ impl ObjectGarbage {
         let (mut gone, mut held, mut failures) = (Vec::new(), Vec::new(), 0);
         for object in leaving {
             let Ok(busy) = self.stores.busy_with(&self.workspace, object.sha256) else { continue };
-            // What was said of it since was said before somebody was kept from being busy with it.
-            let (workspace, sha256) = (self.workspace.clone(), object.sha256);
-            let newest =
-                writer.run(move |store| Ok(read::object(store.newest(), &workspace, &sha256)?))?;
-            if newest.as_ref() != Some(&object) {
+            if !self.still_stands(writer, &object)? {
                 continue;
             }
-            match self.delete_one(&object) {
+            match delete(&self.stores, &self.workspace, &object) {
                 Ok(()) => {
                     held.push(busy);
                     gone.push(object.sha256);
@@ -239,14 +260,19 @@ impl ObjectGarbage {
         drop(held);
         Ok(gone.into_iter().map(BlobHash::Sha256).collect())
     }
+}
 
-    fn delete_one(&self, object: &Object) -> Result<()> {
-        let provider = self.stores.of(object)?;
-        let key = object_stores::key(&self.workspace, object.hash())?;
-        let failed = |error| failed(&object.provider, &error);
-        if let Some(id) = object_stores::upload_id(object)? {
-            provider.abort_multipart(&key, &id, clock_ms()).map_err(failed)?;
-        }
-        provider.delete(&key, clock_ms()).map_err(failed)
+/// Deletes an object that leaves, and what came of its parts.
+pub(crate) fn delete(
+    stores: &ObjectStores,
+    workspace: &WorkspaceName,
+    object: &Object,
+) -> Result<()> {
+    let provider = stores.of(object)?;
+    let key = object_stores::key(workspace, object.hash())?;
+    let failed = |error| failed(&object.provider, &error);
+    if let Some(id) = object_stores::upload_id(object)? {
+        provider.abort_multipart(&key, &id, clock_ms()).map_err(failed)?;
     }
+    provider.delete(&key, clock_ms()).map_err(failed)
 }

@@ -21,6 +21,7 @@ use lastword_store::{BlobError, Store, read};
 use crate::authority::Authority;
 use crate::environment::now_ms;
 use crate::error::{Error, Result};
+use crate::object_garbage;
 use crate::object_stores::{self, Provider, append, clock_ms, failed, object, upload_id};
 use crate::owned;
 use crate::quota::Reservation;
@@ -253,7 +254,10 @@ impl Authority {
         let room = self.reserve_upload(request)?;
         let key = object_stores::key(workspace, hash)?;
         let _busy = self.objects().busy_with(workspace, *key.sha256())?;
-        let known = object(&self.view(), workspace, &hash)?;
+        let mut known = object(&self.view(), workspace, &hash)?;
+        if let Some(leaving) = known.take_if(|object| object.state == ObjectState::Leaving) {
+            self.finish_leaving(workspace, leaving)?;
+        }
         let provider = match &known {
             Some(object) => self.objects().of(object)?,
             None => self.objects().selected().ok_or(BlobError::Missing { hash })?,
@@ -269,9 +273,6 @@ impl Authority {
         let mut coming =
             ObjectUpload { provider, upload, id, in_parts, room_bytes, user, _room: room };
         match known {
-            Some(object) if object.state == ObjectState::Leaving => {
-                return Err(Error::ObjectBusy { hash });
-            }
             Some(object) if object.state == ObjectState::Coming && object.size != size_bytes => {
                 // One of the two is wrong, and parts are cut by the length.
                 if is_under_way {
@@ -294,6 +295,20 @@ impl Authority {
         }
         self.say(&coming, ObjectState::Coming)?;
         Ok(ObjectOffer::Coming(Box::new(coming)))
+    }
+
+    /// Deletes what a collection has given away and had no time, or no answer, to delete: whoever
+    /// brings the file again need not wait for the next one.
+    fn finish_leaving(&self, workspace: &WorkspaceName, leaving: Object) -> Result<()> {
+        object_garbage::delete(self.objects(), workspace, &leaving)?;
+        let workspace = workspace.clone();
+        self.writer().run(move |store| {
+            let (sha256, newest) = (leaving.sha256, store.newest());
+            if read::object(newest, &workspace, &sha256)?.as_ref() != Some(&leaving) {
+                return Ok(());
+            }
+            append(store, &workspace, ObjectPart::Gone { sha256 })
+        })
     }
 
     fn give_up_parts(&self, coming: &mut ObjectUpload) -> Result<()> {
@@ -473,7 +488,11 @@ impl Authority {
         let upload = Upload::new(key, object.size, "application/octet-stream");
         let upload = upload.map_err(|error| failed(provider.id(), &error))?;
         // Its store may have said before that it was the file, so it is read.
-        let check = || verify_bytes(&**provider, &upload, clock_ms());
+        let check = || {
+            let read = || verify_bytes(&**provider, &upload, clock_ms());
+            // What is found wrong is deleted: one bad read on the way here must not do that.
+            read().or_else(|_| read())
+        };
         let id = provider.id().to_owned();
         let error = match self.objects().aside(goes_on, check)? {
             Ok(_) => return Ok(()),

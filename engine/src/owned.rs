@@ -16,7 +16,7 @@ use lastword_store::read;
 use lastword_store::{Store, View, keys};
 
 use crate::error::{Error, Result};
-use crate::files;
+use crate::file_row;
 use crate::own;
 
 /// What a set does to the fields of one record.
@@ -61,14 +61,14 @@ pub(crate) fn set_stored(
     now_ms: i64,
 ) -> Result<()> {
     let hash = BlobHash::Sha256(*sha256);
-    let (table, key) = (files::table(), files::key_of(&hash));
+    let (table, key) = (file_row::table(), file_row::key_of(&hash));
     let newest = store.newest();
     let Some(home) = home(newest, workspace, sha256)? else { return Ok(()) };
     let generation = read::meta(newest, workspace)?.generation;
     let row = read::row(newest, &keys::row_key(workspace, generation, &table, &key))?;
     let is_live = row.is_some_and(|stored| !stored.row.deleted);
     let schema = read::schema(newest, workspace)?.unwrap_or_default();
-    if !is_live || !files::says_storage(&schema) {
+    if !is_live || !file_row::says_storage(&schema) {
         return Ok(());
     }
     let values = [hash.to_string(), home].map(Value::Text);
@@ -104,12 +104,12 @@ pub(crate) fn clear_stored(
     sha256: &[u8; 32],
     now_ms: i64,
 ) -> Result<()> {
-    let (table, key) = (files::table(), files::key_of(&BlobHash::Sha256(*sha256)));
+    let (table, key) = (file_row::table(), file_row::key_of(&BlobHash::Sha256(*sha256)));
     let newest = store.newest();
     let generation = read::meta(newest, workspace)?.generation;
     let row = read::row(newest, &keys::row_key(workspace, generation, &table, &key))?;
     let schema = read::schema(newest, workspace)?.unwrap_or_default();
-    if !files::says_storage(&schema) || row.is_none_or(|stored| stored.row.deleted) {
+    if !file_row::says_storage(&schema) || row.is_none_or(|stored| stored.row.deleted) {
         return Ok(());
     }
     let remove = STORAGE_FIELDS.map(String::from).into();

@@ -12,6 +12,7 @@ use lastword_store::blobs::Ingest;
 use crate::error::{Error, Result};
 use crate::file_frames::append;
 use crate::files::Files;
+use crate::hooks::Incoming;
 
 /// A file whose bytes are stored and durable, ready to be attached by a write.
 #[derive(Debug, Clone)]
@@ -44,38 +45,53 @@ impl Staged {
 }
 
 /// Several files that are being stored, one after the other; small ones become durable together.
-#[derive(Debug)]
-pub struct Staging<R> {
-    ingest: Ingest<R>,
+pub struct Staging<'a> {
+    ingest: Ingest<Box<dyn Read + 'a>>,
     files: Files,
     time_ms: i64,
     staged: Vec<Staged>,
 }
 
-impl<R: Read> Staging<R> {
+impl std::fmt::Debug for Staging<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Staging").field("staged", &self.staged).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Staging<'a> {
     /// Stores what `from` gives, under a name for people; `progress` gets the bytes of it that were
     /// read so far. It is durable once [`Staging::finish`] returns it.
     ///
     /// # Errors
-    /// [`Error::Blob`] if `from` fails or gives more than the app allows, and the others go on;
+    /// [`Error::Blob`] if `from` fails or gives more than the app allows, [`Error::UploadRefused`]
+    /// if a [transform](crate::Hooks::transform) does not want it, and the others go on;
     /// [`Error::Store`] if the disk fails, and nothing does.
-    pub fn add(&mut self, from: R, name: &str, progress: &mut dyn FnMut(u64)) -> Result<()> {
-        self.ingest.begin(from);
-        self.read(name, progress)
+    pub fn add(
+        &mut self,
+        from: impl Read + 'a,
+        name: &str,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<()> {
+        let incoming = Incoming { name: name.to_owned(), bytes: Box::new(from) };
+        let hooks = &self.files.workspace().database().inner.hooks;
+        let Incoming { name, bytes } = hooks.transformed(incoming)?;
+        self.ingest.begin(bytes);
+        self.read(&name, progress)
     }
 
-    /// As [`Staging::add`], of a file whose SHA-256 is known: another one is not stored.
+    /// As [`Staging::add`], of a file whose SHA-256 is known: another one is not stored, and
+    /// nothing transforms it.
     ///
     /// # Errors
     /// Those of [`Staging::add`]; [`Error::Blob`] if it is another file, and the others go on.
     pub fn add_expected(
         &mut self,
-        from: R,
+        from: impl Read + 'a,
         name: &str,
         sha256: [u8; 32],
         progress: &mut dyn FnMut(u64),
     ) -> Result<()> {
-        self.ingest.begin(from);
+        self.ingest.begin(Box::new(from));
         self.ingest.expect(sha256);
         self.read(name, progress)
     }
@@ -139,8 +155,7 @@ impl Files {
     /// again by the next.
     ///
     /// # Errors
-    /// [`Error::Blob`] if `from` fails or gives more than the app allows, [`Error::Store`] if the
-    /// disk fails.
+    /// Those of [`Staging::add`].
     pub fn stage_from(
         &self,
         from: impl Read,
@@ -156,7 +171,7 @@ impl Files {
     ///
     /// # Errors
     /// [`Error::Closed`] if the database is.
-    pub fn staging<R: Read>(&self) -> Result<Staging<R>> {
+    pub fn staging<'a>(&self) -> Result<Staging<'a>> {
         self.workspace().check_writable()?;
         let inner = &self.workspace().database().inner;
         let (time_ms, limit) = (self.now_ms(), inner.max_file_bytes);

@@ -42,6 +42,8 @@ mod schema;
 mod squash;
 #[path = "engine/object_races.rs"]
 mod object_races;
+#[path = "engine/object_schedules.rs"]
+mod object_schedules;
 #[path = "engine/objects.rs"]
 mod objects;
 #[path = "engine/system.rs"]

@@ -56,6 +56,11 @@ pub enum Ask {
         /// Fields that go.
         remove: Vec<String>,
     },
+    /// Say which files a workspace has.
+    Files {
+        /// The workspace.
+        workspace: String,
+    },
     /// Collect garbage among the files of a workspace.
     Gc(Gc),
     /// Write that back.
@@ -263,6 +268,10 @@ pub enum Answer {
     },
     /// What becomes of one file, before the last line.
     File(FileFate),
+    /// One file, before the last line.
+    Counted(FileCount),
+    /// Those were all.
+    Files {},
     /// Garbage is collected.
     Collected(GcTotals),
     /// One record that a restore lost, before the last line.
@@ -316,6 +325,28 @@ impl Kept {
             coming: kept.coming,
         });
         Ok(kept.collect())
+    }
+}
+
+/// A file of a workspace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCount {
+    /// Its hash.
+    pub hash: String,
+    /// Its length.
+    pub size_bytes: u64,
+    /// Live records that name it, its own left out.
+    pub ref_count: u64,
+    /// Id of what keeps its bytes; none while they are nowhere.
+    pub provider: Option<String>,
+    /// Whether it has a live record of its own.
+    pub has_record: bool,
+}
+
+impl From<lastword::CountedFile> for FileCount {
+    fn from(file: lastword::CountedFile) -> Self {
+        let lastword::CountedFile { hash, size_bytes, ref_count, provider, has_record } = file;
+        Self { hash: hash.to_string(), size_bytes, ref_count, provider, has_record }
     }
 }
 
@@ -557,6 +588,8 @@ mod with_sockets {
                 set_owned(&hub.authority, (workspace, table, key), set, remove)
                     .unwrap_or_else(|message| Answer::Error { message })
             }
+            Ask::Files { workspace } => count_files(&hub.authority, workspace, tell)
+                .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
             Ask::Gc(gc) => collect(gc, hub, tell)
                 .unwrap_or_else(|error| Answer::Error { message: error.to_string() }),
             Ask::Survivors { workspace } => survivors(&hub.authority, workspace, false, tell)
@@ -570,6 +603,16 @@ mod with_sockets {
         let (files_provider, attached) = (hub.authority.files_provider(), hub.attached());
         let objects = Kept::all(&hub.authority)?;
         Ok(Answer::Status(Standing { files_provider, attached, objects }))
+    }
+
+    fn count_files(
+        authority: &Authority,
+        workspace: &str,
+        tell: &dyn Fn(Answer),
+    ) -> Result<Answer, lastword::Error> {
+        let counted = authority.count_files(&WorkspaceName::new(workspace)?)?;
+        counted.into_iter().for_each(|file| tell(Answer::Counted(file.into())));
+        Ok(Answer::Files {})
     }
 
     fn collect(gc: &Gc, hub: &Hub, tell: &dyn Fn(Answer)) -> Result<Answer, lastword::Error> {
@@ -697,6 +740,7 @@ mod with_sockets {
                 answer @ (Answer::Progress { .. }
                 | Answer::Member(_)
                 | Answer::File(_)
+                | Answer::Counted(_)
                 | Answer::Survivor(_)) => each(answer),
                 Answer::Error { message } => return Err(ControlError::Refused { message }),
                 done => return Ok(done),

@@ -69,6 +69,11 @@ impl Faulty {
         self.with(|state| state.armed = Some(fault));
     }
 
+    /// Nothing is armed any more.
+    pub fn disarm(&self) {
+        self.with(|state| state.armed = None);
+    }
+
     /// The fault that did not happen yet.
     #[must_use]
     pub fn armed(&self) -> Option<Fault> {

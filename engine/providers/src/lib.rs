@@ -52,9 +52,9 @@ pub mod upload;
 pub mod provider;
 pub mod commit;
 pub mod registry;
-pub mod memory;
 pub mod s3;
 #[cfg(feature = "client")]
 pub mod client;
 pub mod conformance;
+pub mod memory;
 pub mod faulty;

@@ -118,6 +118,44 @@ fn a_file_over_the_limit_is_refused() {
     assert!(files.stage_from(&noise(100_000)[..], "fits", &mut |_| {}).is_ok());
 }
 
+/// R9.2: a transform makes another file of what is stored, before it is hashed; what it does not
+/// want is refused in its own words, also if it panics, and others are stored all the same. A file
+/// whose hash is known stays what it is.
+#[test]
+fn files_are_transformed_before_they_are_hashed() {
+    let (Fixture { ws, db, dir: _dir }, plain) = (Fixture::new(), Fixture::new());
+    let sha256_of = |content: &[u8]| {
+        let staged = plain.ws.files().stage_from(content, "", &mut |_| {}).unwrap();
+        crate::transfer::sha256(&staged.hash())
+    };
+    db.hooks().transform(|mut file| match file.name.as_str() {
+        "virus" => Err("it has a virus".into()),
+        "crash" => panic!("out of luck"),
+        _ => {
+            file.bytes.read_exact(&mut [0; 4]).map_err(|error| error.to_string())?;
+            Ok(file)
+        }
+    });
+    db.hooks().transform(|file| {
+        let bytes = Box::new(file.bytes.chain(&b"!"[..]));
+        Ok(lastword::Incoming { name: format!("clean {}", file.name), bytes })
+    });
+    let files = ws.files();
+    let mut staging = files.staging().unwrap();
+    let mut add = |content: &'static [u8], name| staging.add(content, name, &mut |_| {});
+    add(b"GPS:hello", "photo").unwrap();
+    for (name, says) in [("virus", "it has a virus"), ("crash", "out of luck")] {
+        let refused = add(b"GPS:hello", name).unwrap_err();
+        assert!(matches!(&refused, Error::UploadRefused { message } if message.contains(says)));
+    }
+    let sent = sha256_of(b"as it was");
+    staging.add_expected(&b"as it was"[..], "sent", sent, &mut |_| {}).unwrap();
+    let staged = staging.finish().unwrap();
+    let names: Vec<_> = staged.iter().map(|one| one.name()).collect();
+    assert_eq!(names, ["clean photo", "sent"]);
+    assert_eq!(staged[0].hash(), BlobHash::Sha256(sha256_of(b"hello!")));
+}
+
 /// I31, line 3 of the promises about files: a damaged chunk is an error, `verify` names its pack,
 /// and storing the file again heals it.
 #[test]

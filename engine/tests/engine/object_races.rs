@@ -1,5 +1,5 @@
-//! Files at an object store where two are at the same one, or the store says for a while what is not
-//! so.
+//! Files at an object store where two are at the same one, or the store says for a while what is
+//! not so.
 
 use std::io::Read;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -39,7 +39,7 @@ fn a_store_that_is_empty_for_a_while_loses_nothing() {
     let empty = MemoryStore::new(b"secret", u64::try_from(now_ms()).unwrap());
     kept.server.authority.keep_files_at(Some(Arc::new(empty.clone())), Vec::new());
     let mut wire = kept.wire("bob");
-    wire.store = empty;
+    wire.http = Arc::new(empty);
     down(&laptop.files("main"), &hash, &mut wire).unwrap_err();
     drop(wire);
     assert_eq!(kept.server.storage_id(&hash), None, "whoever has it may bring it");
@@ -67,8 +67,8 @@ fn what_lies_at_a_store_counts_as_long_as_anybody_said() {
     assert!(matches!(offer(7), Err(Error::ObjectBusy { .. })), "somebody brings it now");
 }
 
-/// R3.5: somebody said over HTTP that a file had come of which a device was sending parts. The id of
-/// those was forgotten, so the device sent them again, and nobody ever deleted the first.
+/// R3.5: somebody said over HTTP that a file had come of which a device was sending parts. The id
+/// of those was forgotten, so the device sent them again, and nobody ever deleted the first.
 #[test]
 fn parts_under_way_outlive_a_commit_by_somebody_else() {
     let (kept, phone, main) = (Kept::new(Capabilities::all()), Phone::new(), name("main"));
@@ -219,8 +219,8 @@ impl ObjectStorageProvider for Between {
     }
 }
 
-/// R7.2, I32: a collection gave two objects away. While it deleted the first, a device was told that
-/// the second was there, from a view of before; then that one was deleted too.
+/// R7.2, I32: a collection gave two objects away. While it deleted the first, a device was told
+/// that the second was there, from a view of before; then that one was deleted too.
 #[test]
 fn what_a_collection_has_given_away_is_not_said_to_be_there() {
     let (kept, phone) = (Kept::new(Capabilities::all()), Phone::new());

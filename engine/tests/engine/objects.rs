@@ -24,11 +24,11 @@ use crate::transfer::{Local, Phone, Server, bytes, code, go_on, name, noise, sha
 /// A wire to a server and to a store in memory.
 pub struct Both {
     pub local: Local,
-    pub store: MemoryStore,
+    pub http: Arc<dyn HttpClient>,
     /// Requests that were made: method, number of the part, first byte.
     pub made: Vec<(Method, Option<String>, u64)>,
     /// So many requests are answered with a status of a URL that has ended.
-    ended: usize,
+    pub ended: usize,
     /// So many bodies are sent with a wrong byte.
     spoilt: usize,
     /// So many downloads break off in their middle.
@@ -47,16 +47,16 @@ impl Both {
         url: &SignedUrl,
         more: Option<(String, String)>,
         body: Vec<u8>,
-    ) -> (u16, Vec<u8>) {
+    ) -> Result<(u16, Vec<u8>), String> {
         if self.ended > 0 {
             self.ended -= 1;
-            return (403, Vec::new());
+            return Ok((403, Vec::new()));
         }
         let mut headers = url.headers.clone();
         headers.extend(more);
         let request = Request { method, url: url.url.clone(), headers, body };
-        let reply = self.store.send(request).unwrap();
-        (reply.status, reply.bytes(64 << 20).unwrap())
+        let reply = self.http.send(request).map_err(|error| error.to_string())?;
+        Ok((reply.status, reply.bytes(64 << 20).unwrap()))
     }
 }
 
@@ -80,14 +80,15 @@ impl Wire for Both {
             body[0] ^= 1;
         }
         self.made.push((Method::Put, parameter(&url.url, "part"), 0));
-        Ok(Both::send(self, Method::Put, url, None, body).0)
+        let sent = Both::send(self, Method::Put, url, None, body);
+        sent.map(|(status, _)| status).map_err(|why| Ending::Cut { why })
     }
 
     fn get(&mut self, url: &SignedUrl, begin: u64, end: u64) -> Result<Got<'_>, String> {
         self.made.push((Method::Get, None, begin));
         let range = end.checked_sub(1).map(|last| format!("bytes={begin}-{last}"));
         let range = range.map(|range| ("range".to_owned(), range));
-        let (status, mut body) = Both::send(self, Method::Get, url, range, Vec::new());
+        let (status, mut body) = Both::send(self, Method::Get, url, range, Vec::new())?;
         if status < 300 && self.cut > 0 {
             self.cut -= 1;
             body.truncate(body.len() / 2);
@@ -100,6 +101,8 @@ impl Wire for Both {
 pub struct Kept {
     pub server: Server,
     pub store: MemoryStore,
+    /// How devices reach it.
+    pub http: Arc<dyn HttpClient>,
 }
 
 impl Kept {
@@ -108,15 +111,20 @@ impl Kept {
         let store = MemoryStore::promising(capabilities, b"secret", now);
         let server = Server::new();
         server.authority.keep_files_at(Some(Arc::new(store.clone())), Vec::new());
-        Self { server, store }
+        Self::of(server, store)
+    }
+
+    fn of(server: Server, store: MemoryStore) -> Self {
+        let http = Arc::new(store.clone());
+        Self { server, store, http }
     }
 
     pub fn wire(&self, user: &str) -> Both {
         let mut local = self.server.wire(user);
         local.service = lastword::FileService::new(self.server.authority.clone(), user.into())
             .speaking(FILES_VERSION);
-        let (store, made) = (self.store.clone(), Vec::new());
-        Both { local, store, made, ended: 0, spoilt: 0, cut: 0 }
+        let (http, made) = (self.http.clone(), Vec::new());
+        Both { local, http, made, ended: 0, spoilt: 0, cut: 0 }
     }
 
     pub fn row(&self, counter: u64, hash: &BlobHash) {
@@ -388,7 +396,7 @@ fn a_file_of_before_stays_where_it_is() {
     upload(&phone.files("main"), sha256(&hash), &mut server.wire("ann"), 1, &mut go_on).unwrap();
     let store = MemoryStore::new(b"secret", u64::try_from(now_ms()).unwrap());
     server.authority.keep_files_at(Some(Arc::new(store.clone())), Vec::new());
-    let kept = Kept { server, store };
+    let kept = Kept::of(server, store);
     let ended = up(&phone.files("main"), &hash, &mut kept.wire("ann")).unwrap();
     assert_eq!((ended.moved_bytes, kept.object("main", &hash)), (0, None));
     down(&laptop.files("main"), &hash, &mut kept.wire("bob")).unwrap();

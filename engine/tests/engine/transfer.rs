@@ -70,6 +70,11 @@ impl Server {
         server
     }
 
+    pub(crate) fn reopen(&mut self) {
+        self.authority.close().unwrap();
+        self.authority = Authority::open(self.dir.path()).unwrap();
+    }
+
     pub(crate) fn wire(&self, user: &str) -> Local {
         Local {
             service: FileService::new(self.authority.clone(), user.into()),

@@ -228,6 +228,8 @@ pub(super) enum Admin {
     Status(Running),
     /// Have a running server delete a workspace, for everybody and for good
     DeleteWorkspace(DeleteWorkspace),
+    /// Ask a running server which files a workspace has, and how many records name each
+    Files(AdminFiles),
     /// Have a running server collect what no file needs any more; it does so by itself every day
     Gc(AdminGc),
     /// Have a running server set fields of a record that the schema names as its own
@@ -241,6 +243,15 @@ pub(super) struct DeleteWorkspace {
     /// Do it: nobody can undo it
     #[arg(long)]
     pub(super) yes: bool,
+    #[command(flatten)]
+    pub(super) server: Running,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AdminFiles {
+    /// The workspace
+    #[arg(long, value_name = "NAME", default_value = "main")]
+    pub(super) workspace: String,
     #[command(flatten)]
     pub(super) server: Running,
 }

@@ -186,7 +186,7 @@ fn list(
 }
 
 fn add(
-    staging: &mut Staging<File>,
+    staging: &mut Staging<'static>,
     path: &Path,
     name: &str,
     bar: &indicatif::ProgressBar,
@@ -203,7 +203,7 @@ fn add(
 fn attach(
     args: &FilesPut,
     session: &Session,
-    staging: &mut Staging<File>,
+    staging: &mut Staging<'static>,
     stored: &mut Stored,
 ) -> Result<(), Failure> {
     let staged = staging.finish()?;

@@ -8,12 +8,12 @@ use lastword::core::protocol::Role;
 use lastword::{Authority, LogLine, WorkspaceStatus};
 use serde_json::{Value, json};
 
-use super::args::{Log, Running, Status};
+use super::args::{AdminFiles, Log, Running, Status};
 use super::backup::unexpected;
 use super::failure::Failure;
 use super::output;
 use super::session::{Opened, Session, open_any, open_as_it_is};
-use crate::control::{self, Answer, Ask, Kept, Standing};
+use crate::control::{self, Answer, Ask, FileCount, Kept, Standing};
 
 pub(super) fn status(args: &Status) -> Result<(), Failure> {
     match open_as_it_is(&args.store, &args.link)? {
@@ -202,6 +202,41 @@ pub(super) fn of_running(args: &Running) -> Result<(), Failure> {
         writeln!(out, "{}", output::plain(&kept_text(kept)))?;
     }
     Ok(())
+}
+
+pub(super) fn files_of_running(args: &AdminFiles) -> Result<(), Failure> {
+    let (ask, mut files) = (Ask::Files { workspace: args.workspace.clone() }, Vec::new());
+    let last = control::ask(&args.server.data, &ask, &mut |answer| {
+        if let Answer::Counted(file) = answer {
+            files.push(file);
+        }
+    })?;
+    let Answer::Files {} = last else { return Err(unexpected(&last)) };
+    let mut out = std::io::stdout().lock();
+    for file in &files {
+        let line = match args.server.json {
+            true => json!(file).to_string(),
+            false => output::plain(&file_text(file)).into_owned(),
+        };
+        writeln!(out, "{line}")?;
+    }
+    if !args.server.json {
+        let bytes = files.iter().filter(|file| file.provider.is_some()).map(|file| file.size_bytes);
+        let bytes = HumanBytes(bytes.sum());
+        eprintln!("{}, {bytes} stored", output::counted(files.len() as u64, "file", "files"));
+    }
+    Ok(())
+}
+
+fn file_text(file: &FileCount) -> String {
+    let FileCount { hash, size_bytes, ref_count, provider, has_record } = file;
+    let at = match provider {
+        Some(provider) => format!("at {provider}"),
+        None => "nowhere yet: whoever has it has not uploaded it".into(),
+    };
+    let own = if *has_record { "" } else { ", no record of its own" };
+    let named = output::counted(*ref_count, "record names it", "records name it");
+    format!("{hash} {} {at}; {named}{own}", HumanBytes(*size_bytes))
 }
 
 pub(super) fn log(args: &Log) -> Result<(), Failure> {

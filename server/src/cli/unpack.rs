@@ -3,12 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::Take;
 
 use lastword::core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword::core::value::Record;
 use lastword::store::BlobError;
-use lastword::{BlobHash, Error, Staged, Staging};
+use lastword::{BlobHash, Error, Staged};
 
 use super::archive::{Archive, bytes_at};
 use super::failure::Failure;
@@ -26,7 +25,7 @@ pub(super) fn stage(
 ) -> Result<Vec<Staged>, Failure> {
     let failed = |error: std::io::Error| Failure::failed(format!("{name}: {error}"));
     let known = Known::of(session)?;
-    let mut staging: Staging<Take<&File>> = session.ws.files().staging()?;
+    let mut staging = session.ws.files().staging()?;
     let mut staged = Vec::new();
     let bar = output::bytes_progress();
     bar.set_message("storing");

@@ -118,3 +118,61 @@ fn a_file_that_the_server_has_is_put_again_at_once() {
     let told = lastword(dir, &put).ok();
     assert!(told.contains("1 file here already"), "{told}");
 }
+
+/// R2.6: how many records name a file the server counts by itself, by the fields that the schema
+/// says or by any; its own record, a deleted one and what a client says in `ref_count` do not.
+#[test]
+fn the_server_counts_who_names_a_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let dir = dir.path();
+    let schema = r#"
+        [tables.file_meta]
+        key = "hash"
+        content_keyed = true
+        server_owned = ["storage_id", "storage_provider_id"]
+        [tables.notes]
+        key = "id"
+        blob_fields = ["file"]
+        [tables.posts]
+        key = "id"
+    "#;
+    fs::write(dir.join("schema.toml"), schema).expect("it writes");
+    let access =
+        ["--dev", "--schema", &dir.join("schema.toml").display().to_string()].map(str::to_owned);
+    let server = Server::start_with(&dir.join("srv"), &access, "127.0.0.1:0");
+    fs::write(dir.join("doc"), b"hello").expect("it writes");
+    let link = ["--server", &server.url, "--token", "me", "--data", "phone"];
+    let run = |args: &[&str]| lastword(dir, &[args, &link].concat()).ok();
+    let told = run(&["files", "put", "doc", "--wait"]);
+    let hash = told.split_whitespace().next().expect("a hash").to_owned();
+    let other = format!("sha256:{}", "7".repeat(64));
+    for (table, key, record) in [
+        ("notes", "n1", format!(r#"{{"file":"{hash}","ref_count":9}}"#)),
+        ("notes", "n2", format!(r#"{{"text":"not {hash}"}}"#)),
+        ("notes", "n3", format!(r#"{{"file":"{hash}"}}"#)),
+        ("posts", "p1", format!(r#"{{"text":"{hash} and {hash}, and {other}"}}"#)),
+    ] {
+        run(&["put", table, key, &record, "--wait"]);
+    }
+    run(&["delete", "notes", "n3", "--wait"]);
+    let ask = ["admin", "files", "--data", "srv", "--json"];
+    let told = lastword(dir, &ask).ok();
+    let files: Vec<serde_json::Value> =
+        told.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let counts: std::collections::BTreeMap<_, _> = files
+        .iter()
+        .map(|file| {
+            (file["hash"].as_str().expect("a hash"), (&file["ref_count"], &file["provider"]))
+        })
+        .collect();
+    let expected =
+        [(&hash, 2, serde_json::json!("embedded")), (&other, 1, serde_json::Value::Null)];
+    assert_eq!(counts.len(), 2, "{told}");
+    for (hash, count, provider) in &expected {
+        assert_eq!(counts[hash.as_str()], (&serde_json::json!(count), provider), "{told}");
+    }
+    let told = lastword(dir, &ask[..4]);
+    assert!(told.out.contains("at embedded; 2 records name it"), "{}", told.out);
+    assert!(told.out.contains("nowhere yet"), "{}", told.out);
+    assert!(told.err.contains("2 files, 5 B stored"), "{}", told.err);
+}

@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use sha2::{Digest, Sha256};
 
 use crate::capability::Capabilities;
+use crate::conformance::World;
+use crate::http::HttpClient;
 use crate::key::ObjectKey;
 
 /// The store. Clones share what is in it.
@@ -94,6 +96,20 @@ impl MemoryStore {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("invariant: nothing panics while it holds the store")
+    }
+}
+
+impl World for MemoryStore {
+    fn http(&self) -> &dyn HttpClient {
+        self
+    }
+
+    fn now_ms(&self) -> u64 {
+        MemoryStore::now_ms(self)
+    }
+
+    fn wait_until(&self, at_ms: u64) {
+        self.set_now(at_ms.max(MemoryStore::now_ms(self)));
     }
 }
 

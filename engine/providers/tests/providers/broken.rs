@@ -17,13 +17,13 @@ use lastword_providers::provider::{
 };
 use lastword_providers::upload::{Download, MultipartId, Upload};
 
-use crate::support::{InMemory, START_MS};
+use crate::support::START_MS;
 
 #[derive(Debug)]
 pub struct Broken {
     point: Point,
     store: MemoryStore,
-    world: InMemory,
+    world: MemoryStore,
     /// Every URL that was signed, with its method.
     signed: Mutex<Vec<(Method, String)>>,
     /// What was completed, by upload.
@@ -34,7 +34,7 @@ pub struct Broken {
 impl Broken {
     pub fn at(point: Point) -> Self {
         let store = MemoryStore::new(b"secret", START_MS);
-        let world = InMemory(store.clone());
+        let world = store.clone();
         let (signed, completed, aborted) = Default::default();
         Self { point, store, world, signed, completed, aborted }
     }

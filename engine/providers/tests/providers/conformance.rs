@@ -8,12 +8,12 @@ use lastword_providers::conformance::{NotEnforced, Outcome, Point, run};
 use lastword_providers::memory::MemoryStore;
 
 use crate::broken::Broken;
-use crate::support::{InMemory, START_MS};
+use crate::support::START_MS;
 
 #[test]
 fn r5_1_the_store_in_memory_passes_every_point() {
     let store = MemoryStore::new(b"secret", START_MS);
-    let report = run(&store, &InMemory(store.clone()), "memory", &[]);
+    let report = run(&store, &store, "memory", &[]);
     assert_eq!(report.passed(), Point::ALL, "{report}");
     assert_eq!(store.open_uploads(), 0, "an upload was left open");
 }
@@ -45,7 +45,7 @@ fn r5_2_what_is_not_promised_is_said_and_not_played() {
     for lacks in Capability::ALL {
         let promised = Capabilities::all().without(lacks);
         let store = MemoryStore::promising(promised, b"secret", START_MS);
-        let report = run(&store, &InMemory(store.clone()), "memory", &[]);
+        let report = run(&store, &store, "memory", &[]);
         for (point, outcome) in &report.outcomes {
             let expected = match point.needs().contains(&lacks) {
                 true => Outcome::NotPromised { lacks },
@@ -62,7 +62,7 @@ fn r5_2_a_mark_that_is_no_longer_true_fails() {
     let store = MemoryStore::new(b"secret", START_MS);
     let why = "the server forgets ranges".to_owned();
     let mark = NotEnforced { point: Point::Range, why };
-    let report = run(&store, &InMemory(store.clone()), "memory", slice::from_ref(&mark));
+    let report = run(&store, &store, "memory", slice::from_ref(&mark));
     assert_eq!(report.failed(), [Point::Range], "{report}");
 
     let broken = Broken::at(Point::Range);

@@ -16,11 +16,11 @@ use lastword_providers::provider::{ObjectStorageProvider, PartToSend, ProviderEr
 use lastword_providers::upload::Upload;
 use sha2::{Digest, Sha256};
 
-use crate::support::{InMemory, START_MS, file};
+use crate::support::{START_MS, file};
 
 fn faulty(capabilities: Capabilities) -> (MemoryStore, Faulty) {
     let store = MemoryStore::promising(capabilities, b"secret", START_MS);
-    let world = Arc::new(InMemory(store.clone()));
+    let world = Arc::new(store.clone());
     (store.clone(), Faulty::new(Arc::new(store), world))
 }
 

@@ -39,7 +39,7 @@ pub(crate) use check::check;
 pub use check::{CheckedBlobs, LostPack, lost_packs};
 pub use chunker::Chunker;
 use contents::StoredFile;
-pub use gc::{Fate, GcPlan, GcRun, GcSettings, GcTotals, HeldPacks, say_dropped};
+pub use gc::{Fate, GcPlan, GcRun, GcSettings, GcTotals, HeldPacks, gather_names, say_dropped};
 pub use ingest::{Ingest, Ingested};
 use pack::{OpenPack, ReadPack};
 use packs::Packs;

@@ -13,7 +13,7 @@ const PREFIX: &[u8] = b"sha256:";
 const DIGITS: usize = 64;
 
 /// Adds every file that is named in `bytes`.
-pub(super) fn gather(bytes: &[u8], found: &mut BTreeSet<[u8; 32]>) {
+pub fn gather(bytes: &[u8], found: &mut BTreeSet<[u8; 32]>) {
     let mut rest = bytes;
     while let Some(at) = rest.iter().position(|byte| *byte == b's') {
         let (_, candidate) = rest.split_at(at);

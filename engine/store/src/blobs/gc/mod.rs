@@ -32,6 +32,7 @@ use crate::payload::{BlobsFrame, BlobsPart, PackChunks};
 use crate::read::{self, ReadState};
 use crate::state::{Dump, View};
 
+pub use mentions::gather as gather_names;
 pub use packs::{HeldPacks, say_dropped};
 
 /// How a run goes about it.
