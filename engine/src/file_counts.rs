@@ -18,7 +18,7 @@ use lastword_store::payload::ObjectState;
 use lastword_store::{StoreError, View, read};
 
 use crate::authority::Authority;
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A file of a workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,9 +54,12 @@ impl Authority {
     /// at all records.
     ///
     /// # Errors
-    /// [`crate::Error::Store`] if the disk fails or a row is damaged.
+    /// [`Error::UnknownWorkspace`], [`Error::Store`] if the disk fails or a row is damaged.
     pub fn count_files(&self, workspace: &WorkspaceName) -> Result<Vec<CountedFile>> {
         let (view, mut counted) = (self.view(), Counted::new());
+        if !read::workspaces(&*view)?.iter().any(|(known, _)| known == workspace) {
+            return Err(Error::UnknownWorkspace { workspace: workspace.clone() });
+        }
         read::visit_blobs(&*view, workspace, &mut |stored| {
             let file = entry(&mut counted, &stored.blob.sha256);
             (file.size_bytes, file.provider) = (stored.blob.size, Some(EMBEDDED.to_owned()));
@@ -65,7 +68,10 @@ impl Authority {
         read::visit_objects(&*view, workspace, &mut |object| {
             if matches!(object.state, ObjectState::Stored | ObjectState::Condemned) {
                 let file = entry(&mut counted, &object.sha256);
-                (file.size_bytes, file.provider) = (object.size, Some(object.provider));
+                // What is here as well is read here.
+                if file.provider.is_none() {
+                    (file.size_bytes, file.provider) = (object.size, Some(object.provider));
+                }
             }
             Ok(())
         })?;
@@ -83,21 +89,15 @@ fn count_rows(view: &View, workspace: &WorkspaceName, counted: &mut Counted) -> 
         match keys::split_row_key(row_key, prefix.len()) {
             _ if row.deleted => {}
             Some((table, _)) if table.is_reserved() => {}
-            Some((table, key)) if table.as_str() == FILES_TABLE => {
-                if let Ok(BlobHash::Sha256(sha256)) = BlobHash::read(key.as_str()) {
-                    let file = entry(counted, &sha256);
-                    file.has_record = true;
-                    if let (None, Some(Value::Int(size))) =
-                        (&file.provider, row.record.get("size_bytes"))
-                    {
-                        file.size_bytes = u64::try_from(size).unwrap_or(0);
+            Some((table, key)) => {
+                let own = match table.as_str() == FILES_TABLE {
+                    true => note_own(counted, key.as_str(), &row),
+                    false => None,
+                };
+                for sha256 in names_in(&row, blob_fields(schema.as_ref(), &table)) {
+                    if own != Some(sha256) {
+                        entry(counted, &sha256).ref_count += 1;
                     }
-                }
-            }
-            Some((table, _)) => {
-                let fields = blob_fields(schema.as_ref(), &table);
-                for sha256 in names_in(&row, fields) {
-                    entry(counted, &sha256).ref_count += 1;
                 }
             }
             None => {}
@@ -106,6 +106,17 @@ fn count_rows(view: &View, workspace: &WorkspaceName, counted: &mut Counted) -> 
     };
     read::visit_range(view, ROWS, &prefix, &keys::prefix_end(&prefix), &mut each)?;
     Ok(())
+}
+
+/// Notes that a file has a record of its own; answers which.
+fn note_own(counted: &mut Counted, key: &str, row: &Row) -> Option<[u8; 32]> {
+    let Ok(BlobHash::Sha256(sha256)) = BlobHash::read(key) else { return None };
+    let file = entry(counted, &sha256);
+    file.has_record = true;
+    if let (None, Some(Value::Int(size))) = (&file.provider, row.record.get("size_bytes")) {
+        file.size_bytes = u64::try_from(size).unwrap_or(0);
+    }
+    Some(sha256)
 }
 
 /// The fields of a table that name files; none if any may.

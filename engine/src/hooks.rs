@@ -5,7 +5,7 @@
 
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Read;
+use std::io::{self, Read};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -113,6 +113,19 @@ impl std::fmt::Debug for Incoming<'_> {
     }
 }
 
+/// Bytes that an app's own code reads, which may panic.
+struct Caught<'a>(Box<dyn Read + 'a>);
+
+impl Read for Caught<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let Caught(bytes) = self;
+        catch_unwind(AssertUnwindSafe(|| bytes.read(buf))).unwrap_or_else(|panic| {
+            let reason = reason_of(&*panic);
+            Err(io::Error::other(format!("the transform of files panicked: {reason}")))
+        })
+    }
+}
+
 /// Makes another file of one that is about to be stored, or says why it may not be.
 type Transform =
     Arc<dyn for<'a> Fn(Incoming<'a>) -> std::result::Result<Incoming<'a>, String> + Send + Sync>;
@@ -205,12 +218,16 @@ impl HookQueue {
     /// does not want it, or panics, ends it.
     pub(crate) fn transformed<'a>(&self, incoming: Incoming<'a>) -> Result<Incoming<'a>> {
         let transforms = lock(&self.transforms).clone();
+        if transforms.is_empty() {
+            return Ok(incoming);
+        }
         let made = transforms.iter().try_fold(incoming, |incoming, transform| {
             catch_unwind(AssertUnwindSafe(|| transform(incoming))).unwrap_or_else(|panic| {
                 Err(format!("the transform of files panicked: {}", reason_of(&*panic)))
             })
         });
-        made.map_err(|message| Error::UploadRefused { message })
+        let Incoming { name, bytes } = made.map_err(|message| Error::UploadRefused { message })?;
+        Ok(Incoming { name, bytes: Box::new(Caught(bytes)) })
     }
 
     /// Asks all, on this thread; the first no counts. One that panics has not agreed.

@@ -6,11 +6,13 @@
 //! leaves; then the store is asked to delete it, and the log says that it is gone. Whatever ends
 //! the process in between, the next run goes on there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lastword_core::hash::BlobHash;
 use lastword_core::id::WorkspaceName;
 use lastword_providers::commit::{CommitError, verify};
+use lastword_providers::provider::ProviderError;
 use lastword_providers::upload::Upload;
 use lastword_store::blobs::{Fate, GcPlan};
 use lastword_store::limits::{GC_BREAKER_FROM_BYTES, GC_BREAKER_PART};
@@ -24,10 +26,12 @@ use crate::owned;
 use crate::quota::FileQuota;
 use crate::writer::Writer;
 
-/// Objects that one run condemns, spares, deletes or looks at again at most.
+/// Objects that one run condemns, spares or gives away at most.
 const MAX_OBJECTS: usize = 1000;
-/// A store that fails so often in one run is asked no more: each answer may take minutes, and other
-/// runs wait.
+/// Objects that one run deletes or looks at once more because an earlier one could not. Each run
+/// begins elsewhere among them, so that no other is kept waiting by those that never end.
+const MAX_AGAIN: usize = 200;
+/// A store that fails so often in one run is asked no more: each answer may take minutes.
 const MAX_FAILURES: usize = 3;
 
 /// What becomes of an object, and why.
@@ -51,6 +55,31 @@ pub(crate) struct AtStores {
     pub(crate) leaving: Vec<Object>,
     /// Named, and not known to be whole.
     pub(crate) doubtful: Vec<Object>,
+}
+
+/// What a store has in the place of an object.
+#[derive(Debug, Clone, Copy)]
+struct Found {
+    /// Its length, if it is the file.
+    whole: Option<u64>,
+    /// It has something else.
+    is_other: bool,
+    /// The upload of the object's parts is over, and they are gone.
+    parts_ended: bool,
+}
+
+/// How often stores have failed in one run.
+#[derive(Debug, Default)]
+struct Failures(BTreeMap<String, usize>);
+
+impl Failures {
+    fn count(&mut self, object: &Object) {
+        *self.0.entry(object.provider.clone()).or_default() += 1;
+    }
+
+    fn are_many(&self, object: &Object) -> bool {
+        self.0.get(&object.provider).is_some_and(|failures| *failures >= MAX_FAILURES)
+    }
 }
 
 /// One run over the objects of a workspace.
@@ -87,6 +116,7 @@ impl ObjectGarbage {
     /// What would become of each object; changes nothing. Errors: [`BlobError::TooMuchGarbage`].
     pub(crate) fn look(&self, plan: &GcPlan) -> Result<(Vec<ObjectFate>, Vec<Object>)> {
         let (mut fates, mut due, mut all, mut goes) = (Vec::new(), Vec::new(), 0u64, 0u64);
+        let mut again = [Vec::new(), Vec::new()];
         read::visit_objects(&**plan.view(), &self.workspace, &mut |object| {
             let is_known = self.stores.known(&object.provider).is_some();
             let fate = match self.fate(&object, plan.names(&object.sha256)) {
@@ -98,19 +128,30 @@ impl ObjectGarbage {
             if object.state != ObjectState::Coming {
                 all = all.saturating_add(size);
             }
-            let is_doubtful = fate == Fate::Named && object.state == ObjectState::Coming;
-            if (matches!(fate, Fate::Condemned | Fate::Spared | Fate::Dropped) || is_doubtful)
-                && due.len() < MAX_OBJECTS
-            {
-                if fate == Fate::Dropped && object.state == ObjectState::Condemned {
-                    goes = goes.saturating_add(size);
+            let [leaving, doubtful] = &mut again;
+            match (fate, object.state) {
+                (Fate::Dropped, ObjectState::Leaving) => leaving.push(object),
+                (Fate::Named, ObjectState::Coming) if is_known => doubtful.push(object),
+                (Fate::Condemned | Fate::Spared | Fate::Dropped, state)
+                    if due.len() < MAX_OBJECTS =>
+                {
+                    if fate == Fate::Dropped && state == ObjectState::Condemned {
+                        goes = goes.saturating_add(size);
+                    }
+                    due.push(object);
                 }
-                due.push(object);
+                _ => {}
             }
             Ok(())
         })?;
         if goes > GC_BREAKER_FROM_BYTES && goes > all / GC_BREAKER_PART && !self.force {
             return Err(BlobError::TooMuchGarbage { bytes: goes, all }.into());
+        }
+        for mut objects in again {
+            let begin = self.now_ms.unsigned_abs() as usize % objects.len().max(1);
+            objects.rotate_left(begin);
+            objects.truncate(MAX_AGAIN);
+            due.append(&mut objects);
         }
         Ok((fates, due))
     }
@@ -140,8 +181,9 @@ impl ObjectGarbage {
                 }
                 _ => continue,
             };
-            let object = Object { state, time_ms: self.now_ms, ..looked.clone() };
+            let mut object = looked.clone();
             if state != looked.state {
+                (object.state, object.time_ms) = (state, self.now_ms);
                 append(store, &self.workspace, ObjectPart::Stands(object.clone()))?;
             }
             if state == ObjectState::Leaving {
@@ -153,23 +195,20 @@ impl ObjectGarbage {
 
     /// Looks at objects of which nobody knows whether they are whole although a row names their
     /// files. One that is, is there again, and its row says so; of one that is not, the parts go
-    /// that nobody has gone on with.
+    /// that nobody has gone on with, and no room is kept for it.
     pub(crate) fn look_again(&self, writer: &Writer, doubtful: Vec<Object>) -> Result<()> {
-        let mut failures = 0;
+        let mut failures = Failures::default();
         for object in doubtful {
             let Ok(_busy) = self.stores.busy_with(&self.workspace, object.sha256) else { continue };
             let is_coming = self.quota.is_reserved(&self.workspace, &object.sha256);
-            if is_coming || !self.still_stands(writer, &object)? {
+            if is_coming || failures.are_many(&object) || !self.still_stands(writer, &object)? {
                 continue;
             }
             match self.compare(&object) {
-                Ok(is_whole) => self.note(writer, object, is_whole)?,
+                Ok(found) => self.note(writer, &object, found)?,
                 Err(error) => {
                     self.warn(&object, &error, "it is not known whether an object is there");
-                    failures += 1;
-                    if failures == MAX_FAILURES {
-                        break;
-                    }
+                    failures.count(&object);
                 }
             }
         }
@@ -185,41 +224,66 @@ impl ObjectGarbage {
         Ok(newest.as_ref() == Some(object))
     }
 
-    fn note(&self, writer: &Writer, object: Object, is_whole: bool) -> Result<()> {
-        if !is_whole && object.upload.is_empty() {
+    fn note(&self, writer: &Writer, object: &Object, found: Found) -> Result<()> {
+        let mut noted = object.clone();
+        if found.parts_ended {
+            noted.upload.clear();
+        }
+        match found.whole {
+            Some(size) => {
+                (noted.state, noted.time_ms, noted.size) = (ObjectState::Stored, now_ms(), size);
+            }
+            None if !found.is_other && noted.upload.is_empty() => noted.size = 0,
+            None => {}
+        }
+        if noted == *object {
             return Ok(());
         }
         let workspace = self.workspace.clone();
         writer.run(move |store| {
-            let (now, sha256, upload) = (now_ms(), object.sha256, String::new());
-            if !is_whole {
-                return append(store, &workspace, ObjectPart::Stands(Object { upload, ..object }));
+            let (state, sha256) = (noted.state, noted.sha256);
+            append(store, &workspace, ObjectPart::Stands(noted))?;
+            match state {
+                ObjectState::Stored => owned::set_stored(store, &workspace, &sha256, now_ms()),
+                _ => Ok(()),
             }
-            let stored = Object { state: ObjectState::Stored, time_ms: now, upload, ..object };
-            append(store, &workspace, ObjectPart::Stands(stored))?;
-            owned::set_stored(store, &workspace, &sha256, now)
         })
     }
 
-    /// Whether an object is its file. What came of its parts goes if it is not.
-    fn compare(&self, object: &Object) -> Result<bool> {
+    /// Looks at what a store has in an object's place, however long anybody said that it is, and
+    /// ends the upload of its parts.
+    fn compare(&self, object: &Object) -> Result<Found> {
         let provider = self.stores.of(object)?;
         let key = object_stores::key(&self.workspace, object.hash())?;
-        let upload = Upload::new(key, object.size, "application/octet-stream");
+        let asked = |error: ProviderError| failed(&object.provider, &error);
+        let head = provider.head(&key, clock_ms()).map_err(asked)?;
+        let size = head.as_ref().map_or(object.size, |head| head.size_bytes);
+        let upload = Upload::new(key, size, "application/octet-stream");
         let upload = upload.map_err(|error| failed(&object.provider, &error))?;
-        match verify(&*provider, &upload, clock_ms()) {
-            Ok(_) => Ok(true),
-            Err(error @ (CommitError::Provider(_) | CommitError::Read { .. })) => {
-                Err(failed(&object.provider, &error))
-            }
-            Err(_) => {
-                if let Some(id) = object_stores::upload_id(object)? {
-                    let aborted = provider.abort_multipart(upload.key(), &id, clock_ms());
-                    aborted.map_err(|error| failed(&object.provider, &error))?;
+        let is_whole = match &head {
+            None => false,
+            Some(_) => match verify(&*provider, &upload, clock_ms()) {
+                Ok(_) => true,
+                Err(error @ (CommitError::Provider(_) | CommitError::Read { .. })) => {
+                    return Err(failed(&object.provider, &error));
                 }
-                Ok(false)
+                Err(_) => false,
+            },
+        };
+        let mut parts_ended = false;
+        if let Some(id) = object_stores::upload_id(object)? {
+            // A store that is empty for a while does not know it either, and it must not be lost.
+            let is_known = is_whole || {
+                let parts = provider.stored_parts(&upload, &id, clock_ms());
+                !matches!(parts, Err(ProviderError::NoSuchUpload { .. }))
+            };
+            if is_known {
+                provider.abort_multipart(upload.key(), &id, clock_ms()).map_err(asked)?;
+                parts_ended = true;
             }
         }
+        let is_other = head.is_some() && !is_whole;
+        Ok(Found { whole: is_whole.then_some(size), is_other, parts_ended })
     }
 
     fn warn(&self, object: &Object, error: &Error, what: &'static str) {
@@ -230,10 +294,11 @@ impl ObjectGarbage {
     /// Has the stores delete what leaves, and says so in the log; answers which are gone. One that
     /// a store does not delete now leaves in a later run.
     pub(crate) fn delete(&self, writer: &Writer, leaving: Vec<Object>) -> Result<Vec<BlobHash>> {
-        let (mut gone, mut held, mut failures) = (Vec::new(), Vec::new(), 0);
+        let (mut gone, mut held) = (Vec::new(), Vec::new());
+        let mut failures = Failures::default();
         for object in leaving {
             let Ok(busy) = self.stores.busy_with(&self.workspace, object.sha256) else { continue };
-            if !self.still_stands(writer, &object)? {
+            if failures.are_many(&object) || !self.still_stands(writer, &object)? {
                 continue;
             }
             match delete(&self.stores, &self.workspace, &object) {
@@ -243,10 +308,7 @@ impl ObjectGarbage {
                 }
                 Err(error) => {
                     self.warn(&object, &error, "an object is not deleted yet");
-                    failures += 1;
-                    if failures == MAX_FAILURES {
-                        break;
-                    }
+                    failures.count(&object);
                 }
             }
         }

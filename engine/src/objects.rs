@@ -27,6 +27,10 @@ use crate::owned;
 use crate::quota::Reservation;
 use crate::upload_policy::UploadRequest;
 
+/// A deletion whose answer did not come may reach its store so much later, in milliseconds, and
+/// must not find the file there that was brought again.
+const LATE_MS: i64 = 10 * 60 * 1000;
+
 /// A file that somebody brings to an object store. Its room is held until it goes.
 #[derive(Debug)]
 pub struct ObjectUpload {
@@ -256,6 +260,9 @@ impl Authority {
         let _busy = self.objects().busy_with(workspace, *key.sha256())?;
         let mut known = object(&self.view(), workspace, &hash)?;
         if let Some(leaving) = known.take_if(|object| object.state == ObjectState::Leaving) {
+            if now_ms().saturating_sub(leaving.time_ms) < LATE_MS {
+                return Err(Error::ObjectBusy { hash });
+            }
             self.finish_leaving(workspace, leaving)?;
         }
         let provider = match &known {
@@ -374,13 +381,30 @@ impl Authority {
         Ok(ObjectMessage::Place { part_bytes, stored })
     }
 
+    /// How the object of an upload stands by now. While somebody is kept from being busy with it,
+    /// nobody else says anything of it.
+    fn standing(&self, coming: &ObjectUpload) -> Result<Option<Object>> {
+        object(&self.view(), coming.workspace(), &coming.hash())
+    }
+
     /// An upload in parts that its store does not know was completed, and the answer was lost, or
     /// thrown away: then it begins anew.
     fn begin_again(&self, coming: &mut ObjectUpload) -> Result<ObjectMessage> {
         let _busy = self.objects().busy_with(coming.workspace(), *coming.upload.key().sha256())?;
         let part_bytes = coming.upload.part_bytes();
         let head = coming.provider.head(coming.upload.key(), clock_ms());
-        if head.map_err(|error| coming.failed(&error))?.is_some() {
+        let is_there = match self.standing(coming)? {
+            Some(object) if object.state == ObjectState::Coming => {
+                if upload_id(&object)? != coming.id {
+                    // Somebody else has begun anew, and a new offer goes on with that.
+                    return Err(Error::ObjectBusy { hash: coming.hash() });
+                }
+                head.map_err(|error| coming.failed(&error))?.is_some()
+            }
+            // Somebody else was the first.
+            _ => true,
+        };
+        if is_there {
             let stored = (1..=u64::from(coming.upload.parts())).collect();
             return Ok(ObjectMessage::Place { part_bytes, stored });
         }
@@ -404,10 +428,22 @@ impl Authority {
     ) -> Result<ObjectCommit> {
         let (hash, workspace) = (coming.hash(), coming.workspace().clone());
         let _busy = self.objects().busy_with(&workspace, *coming.upload.key().sha256())?;
-        let state = object(&self.view(), &workspace, &hash)?.map(|object| object.state);
-        if state.is_none_or(|state| state == ObjectState::Leaving) {
-            return Err(Error::ObjectBusy { hash });
-        }
+        let standing = match self.standing(coming)? {
+            None => return Err(Error::ObjectBusy { hash }),
+            Some(object) if object.state == ObjectState::Leaving => {
+                return Err(Error::ObjectBusy { hash });
+            }
+            // Somebody else was the first; these parts do not take the place of what was compared.
+            Some(object) if object.state != ObjectState::Coming && coming.in_parts => {
+                if object.size != coming.upload.size_bytes() {
+                    return Err(Error::ObjectBusy { hash });
+                }
+                self.give_up_parts(coming)?;
+                self.say_stored(coming)?;
+                return Ok(ObjectCommit::Stored);
+            }
+            Some(object) => object,
+        };
         let check = || {
             complete(coming).and_then(|is_complete| match is_complete {
                 true => verify(&*coming.provider, &coming.upload, clock_ms()).map(|_| true),
@@ -416,34 +452,45 @@ impl Authority {
         };
         match self.objects().aside(goes_on, check)? {
             Ok(true) => {
+                if !coming.in_parts {
+                    // Whoever sends parts of it is told that it is there.
+                    self.give_up_parts(coming)?;
+                }
                 self.say_stored(coming)?;
                 Ok(ObjectCommit::Stored)
             }
             Ok(false) => Ok(ObjectCommit::Incomplete),
-            Err(error) => {
-                let is_ours = state == Some(ObjectState::Coming);
-                Err(self.left(coming, is_ours, &error)?)
+            Err(error) if standing.state == ObjectState::Coming => {
+                Err(self.left(coming, &standing, &error)?)
             }
+            Err(error @ (CommitError::Provider(_) | CommitError::Read { .. })) => {
+                Err(failed(coming.provider.id(), &error))
+            }
+            // What was there was compared, so this came in its place.
+            Err(error) => Err(self.lost(&workspace, &*coming.provider, &standing, &error)?),
         }
     }
 
     /// What a failed check leaves behind: nothing, and no upload to go on with, if what is there is
-    /// not the file and no row names it. Answers what whoever brought it hears.
-    fn left(&self, coming: &mut ObjectUpload, is_ours: bool, error: &CommitError) -> Result<Error> {
+    /// not the file. No row names it yet. Answers what whoever brought it hears.
+    fn left(
+        &self,
+        coming: &mut ObjectUpload,
+        standing: &Object,
+        error: &CommitError,
+    ) -> Result<Error> {
         let (hash, provider) = (coming.hash(), coming.provider.id().to_owned());
         let told = match error {
             CommitError::Missing { .. } => Error::ObjectMissing { hash, provider },
-            CommitError::Size { .. } | CommitError::Checksum { .. } if is_ours => {
+            CommitError::Size { .. } | CommitError::Checksum { .. } => {
                 let deleted = coming.provider.delete(coming.upload.key(), clock_ms());
                 deleted.map_err(|error| coming.failed(&error))?;
                 Error::ObjectWrong { hash, provider, reason: error.to_string() }
             }
             error => return Ok(failed(&provider, error)),
         };
-        if is_ours {
-            if coming.in_parts {
-                coming.id = None;
-            }
+        if coming.in_parts && upload_id(standing)? == coming.id {
+            coming.id = None;
             self.say(coming, ObjectState::Coming)?;
         }
         Ok(told)
@@ -493,28 +540,39 @@ impl Authority {
             // What is found wrong is deleted: one bad read on the way here must not do that.
             read().or_else(|_| read())
         };
-        let id = provider.id().to_owned();
-        let error = match self.objects().aside(goes_on, check)? {
-            Ok(_) => return Ok(()),
+        match self.objects().aside(goes_on, check)? {
+            Ok(_) => Ok(()),
             Err(error @ (CommitError::Provider(_) | CommitError::Read { .. })) => {
-                return Err(failed(&id, &error));
+                Err(failed(provider.id(), &error))
             }
-            Err(error) => error,
-        };
-        let (workspace, sha256, now_ms) = (workspace.clone(), object.sha256, now_ms());
+            Err(error) => Err(self.lost(workspace, &**provider, object, &error)?),
+        }
+    }
+
+    /// Says that what a row names is at its store no more, and deletes what is there in its place.
+    /// Answers what whoever has found it hears.
+    fn lost(
+        &self,
+        workspace: &WorkspaceName,
+        provider: &dyn ObjectStorageProvider,
+        object: &Object,
+        error: &CommitError,
+    ) -> Result<Error> {
+        let (hash, id) = (object.hash(), provider.id().to_owned());
+        let (name, sha256, now_ms) = (workspace.clone(), object.sha256, now_ms());
         let coming = Object { state: ObjectState::Coming, time_ms: now_ms, ..object.clone() };
         self.writer().run(move |store| {
-            must_not_leave(store, &workspace, &sha256)?;
-            owned::clear_stored(store, &workspace, &sha256, now_ms)?;
-            append(store, &workspace, ObjectPart::Stands(coming))
+            must_not_leave(store, &name, &sha256)?;
+            owned::clear_stored(store, &name, &sha256, now_ms)?;
+            append(store, &name, ObjectPart::Stands(coming))
         })?;
         if matches!(error, CommitError::Missing { .. }) {
-            return Err(Error::ObjectMissing { hash, provider: id });
+            return Ok(Error::ObjectMissing { hash, provider: id });
         }
         // No row names it any more.
-        let deleted = provider.delete(upload.key(), clock_ms());
+        let deleted = provider.delete(&object_stores::key(workspace, hash)?, clock_ms());
         deleted.map_err(|error| failed(&id, &error))?;
-        Err(Error::ObjectWrong { hash, provider: id, reason: error.to_string() })
+        Ok(Error::ObjectWrong { hash, provider: id, reason: error.to_string() })
     }
 }
 
@@ -536,5 +594,59 @@ fn complete(coming: &ObjectUpload) -> Result<bool, CommitError> {
         Ok(_) | Err(ProviderError::NoSuchUpload { .. }) => Ok(true),
         Err(ProviderError::Incomplete { .. }) => Ok(false),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lastword_core::id::Epoch;
+    use lastword_providers::memory::MemoryStore;
+    use lastword_store::payload::{Payload, Restored};
+
+    use super::*;
+
+    /// R3.4: a collection gave a file away, and its store did not answer. Whoever brought the file
+    /// again was told to try in a moment until the next collection; too soon it has to wait, since
+    /// the deletion may still arrive there.
+    #[test]
+    fn what_left_and_was_never_deleted_can_be_brought_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let authority = Authority::open(dir.path()).unwrap();
+        let store = MemoryStore::new(b"secret", clock_ms());
+        authority.keep_files_at(Some(std::sync::Arc::new(store.clone())), Vec::new());
+        let main = WorkspaceName::new("main").unwrap();
+        let hash = BlobHash::Sha256([7; 32]);
+        let key = object_stores::key(&main, hash).unwrap();
+        store.plant(key.as_str(), b"what was there");
+        let leaves = |time_ms, is_new: bool| {
+            let (workspace, provider) = (main.clone(), store.id().to_owned());
+            authority.writer().run(move |store| {
+                if is_new {
+                    let (epoch, workspace) = (Epoch([1; 16]), workspace.clone());
+                    let frame = Restored { workspace, epoch, branch: 0, head: 9, time_ms: 1 };
+                    let payload = Payload::Restored(frame);
+                    store.append(payload.kind(), &payload.to_bytes())?;
+                }
+                let (state, upload) = (ObjectState::Leaving, String::new());
+                let object = Object { sha256: [7; 32], size: 14, provider, upload, state, time_ms };
+                append(store, &workspace, ObjectPart::Stands(object))
+            })
+        };
+        let request = UploadRequest {
+            workspace: &main,
+            user: "ann",
+            hash,
+            size_bytes: 5,
+            mime_type: "",
+            name: "",
+        };
+        leaves(now_ms(), true).unwrap();
+        let soon = authority.offer_object(&request, false);
+        assert!(matches!(soon, Err(Error::ObjectBusy { .. })), "{soon:?}");
+        assert!(store.bytes(&key).is_some());
+        leaves(now_ms() - LATE_MS, false).unwrap();
+        let offer = authority.offer_object(&request, false);
+        assert!(matches!(offer, Ok(ObjectOffer::Coming(_))), "{offer:?}");
+        assert!(store.bytes(&key).is_none());
     }
 }

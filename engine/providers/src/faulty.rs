@@ -20,6 +20,8 @@ use crate::upload::{Download, MultipartId, Upload};
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
+    /// A request, or a call of the provider that asks its store, does not get there.
+    Unreachable,
     /// The store does what it was asked, and the answer never comes: to any request to a signed
     /// URL, a completion or a deletion.
     ReplyLost,
@@ -94,6 +96,14 @@ impl Faulty {
         url
     }
 
+    /// A call that may not get to its store.
+    fn reaches(&self, operation: &'static str) -> Result<(), ProviderError> {
+        match self.happens(Fault::Unreachable) {
+            true => Err(ProviderError::Http { operation, source: lost() }),
+            false => Ok(()),
+        }
+    }
+
     /// A call that is carried out, and whose answer may be lost.
     fn answered<T>(
         &self,
@@ -159,6 +169,9 @@ impl World for Faulty {
 
 impl HttpClient for Faulty {
     fn send(&self, mut request: Request) -> Result<Reply, HttpError> {
+        if self.happens(Fault::Unreachable) {
+            return Err(lost());
+        }
         if self.happens(Fault::UrlExpires) {
             self.world.wait_until(self.with(|state| state.last_end_ms));
         }
@@ -197,6 +210,7 @@ impl ObjectStorageProvider for Faulty {
     }
 
     fn begin_multipart(&self, upload: &Upload, now_ms: u64) -> Result<MultipartId, ProviderError> {
+        self.reaches("begin an upload in parts")?;
         self.provider.begin_multipart(upload, now_ms)
     }
 
@@ -206,6 +220,7 @@ impl ObjectStorageProvider for Faulty {
         id: &MultipartId,
         now_ms: u64,
     ) -> Result<Vec<StoredPart>, ProviderError> {
+        self.reaches("list the parts of an upload")?;
         self.provider.stored_parts(upload, id, now_ms)
     }
 
@@ -225,8 +240,9 @@ impl ObjectStorageProvider for Faulty {
         id: &MultipartId,
         now_ms: u64,
     ) -> Result<Completed, ProviderError> {
-        let result = self.provider.complete_multipart(upload, id, now_ms);
-        self.answered("complete an upload in parts", result)
+        let operation = "complete an upload in parts";
+        self.reaches(operation)?;
+        self.answered(operation, self.provider.complete_multipart(upload, id, now_ms))
     }
 
     fn abort_multipart(
@@ -235,10 +251,12 @@ impl ObjectStorageProvider for Faulty {
         id: &MultipartId,
         now_ms: u64,
     ) -> Result<(), ProviderError> {
+        self.reaches("end an upload in parts")?;
         self.provider.abort_multipart(key, id, now_ms)
     }
 
     fn head(&self, key: &ObjectKey, now_ms: u64) -> Result<Option<Head>, ProviderError> {
+        self.reaches("look at an object")?;
         self.provider.head(key, now_ms)
     }
 
@@ -247,15 +265,17 @@ impl ObjectStorageProvider for Faulty {
         key: &ObjectKey,
         now_ms: u64,
     ) -> Result<Option<Box<dyn Read + Send>>, ProviderError> {
-        let Some(body) = self.provider.read(key, now_ms)? else { return Ok(None) };
         let operation = "read an object";
+        self.reaches(operation)?;
+        let Some(body) = self.provider.read(key, now_ms)? else { return Ok(None) };
         let body = self.damaged_stream(body);
         body.map(Some).map_err(|source| ProviderError::Http { operation, source })
     }
 
     fn delete(&self, key: &ObjectKey, now_ms: u64) -> Result<(), ProviderError> {
-        let result = self.provider.delete(key, now_ms);
-        self.answered("delete an object", result)
+        let operation = "delete an object";
+        self.reaches(operation)?;
+        self.answered(operation, self.provider.delete(key, now_ms))
     }
 
     fn list(
@@ -265,6 +285,7 @@ impl ObjectStorageProvider for Faulty {
         max_objects: usize,
         now_ms: u64,
     ) -> Result<Page, ProviderError> {
+        self.reaches("list objects")?;
         let asked = (prefix.as_str().to_owned(), after.map(str::to_owned));
         if self.happens(Fault::StaleList) {
             return Ok(self.with(|state| state.pages.get(&asked).cloned().unwrap_or_default()));

@@ -118,6 +118,14 @@ fn a_file_over_the_limit_is_refused() {
     assert!(files.stage_from(&noise(100_000)[..], "fits", &mut |_| {}).is_ok());
 }
 
+struct Panics;
+
+impl Read for Panics {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        panic!("out of order");
+    }
+}
+
 /// R9.2: a transform makes another file of what is stored, before it is hashed; what it does not
 /// want is refused in its own words, also if it panics, and others are stored all the same. A file
 /// whose hash is known stays what it is.
@@ -131,6 +139,10 @@ fn files_are_transformed_before_they_are_hashed() {
     db.hooks().transform(|mut file| match file.name.as_str() {
         "virus" => Err("it has a virus".into()),
         "crash" => panic!("out of luck"),
+        "late" => {
+            let bytes = Box::new(Panics);
+            Ok(lastword::Incoming { name: "late".into(), bytes })
+        }
         _ => {
             file.bytes.read_exact(&mut [0; 4]).map_err(|error| error.to_string())?;
             Ok(file)
@@ -148,6 +160,8 @@ fn files_are_transformed_before_they_are_hashed() {
         let refused = add(b"GPS:hello", name).unwrap_err();
         assert!(matches!(&refused, Error::UploadRefused { message } if message.contains(says)));
     }
+    let refused = add(b"GPS:hello", "late").unwrap_err();
+    assert!(refused.to_string().contains("out of order"), "{refused}");
     let sent = sha256_of(b"as it was");
     staging.add_expected(&b"as it was"[..], "sent", sent, &mut |_| {}).unwrap();
     let staged = staging.finish().unwrap();

@@ -123,8 +123,9 @@ impl<'a> Schedule<'a> {
     fn carry(&mut self, file: usize, is_up: bool) {
         let mut wire = self.kept.wire(if is_up { "ann" } else { "bob" });
         if self.random.one_in(2) {
-            let faults = [Fault::ReplyLost, Fault::PartialBody, Fault::WrongBytes];
-            self.faulty.arm(faults[self.random.below(3)]);
+            let faults =
+                [Fault::ReplyLost, Fault::Unreachable, Fault::PartialBody, Fault::WrongBytes];
+            self.faulty.arm(faults[self.random.below(4)]);
         }
         if self.random.one_in(5) {
             wire.local.left = self.random.below(5);
@@ -162,7 +163,7 @@ impl<'a> Schedule<'a> {
         let mut time = || Duration::from_secs(if self.random.one_in(3) { 3600 } else { 0 });
         let options = CollectOptions { staged: time(), grace: time(), ..now() };
         if self.random.one_in(3) {
-            self.faulty.arm(Fault::ReplyLost);
+            self.faulty.arm([Fault::ReplyLost, Fault::Unreachable][self.random.below(2)]);
         }
         let states = self.devices.files.iter().map(|(hash, _)| self.state(hash));
         let states: Vec<_> = states.collect();
@@ -202,6 +203,8 @@ impl<'a> Schedule<'a> {
     fn rest(&mut self) {
         self.done.push("rest".into());
         self.faulty.disarm();
+        // What was given away and is there still goes first.
+        self.kept.collect(now());
         let fresh = Phone::new();
         for ((hash, content), named) in self.devices.files.iter().zip(self.named) {
             if named == Some(true) {
@@ -219,7 +222,8 @@ impl<'a> Schedule<'a> {
         }
         self.check();
         for ((hash, _), named) in self.devices.files.iter().zip(self.named) {
-            assert!(named.is_some() || self.kept.object("main", hash).is_none(), "I35: it stays");
+            let is_gone = self.kept.object("main", hash).is_none() && self.state(hash).is_none();
+            assert!(named.is_some() || is_gone, "I35: it stays: {:?}", self.state(hash));
         }
         assert_eq!(self.kept.store.open_uploads(), 0, "I35: parts stay");
     }

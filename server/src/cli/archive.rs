@@ -69,10 +69,14 @@ impl Archive {
             return Ok(None);
         }
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
+        let damaged = |what: String| {
+            let next = "nothing was written, copy the archive again";
+            Failure::damaged(format!("{name}: {what}: {next}"))
+        };
         let (mut records, mut files, mut end) = (None, Vec::new(), 0);
         let mut tar = tar::Archive::new(&*file);
         for entry in tar.entries_with_seek().map_err(failed)? {
-            let entry = entry.map_err(failed)?;
+            let entry = entry.map_err(|error| damaged(error.to_string()))?;
             let path = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
             let path = path.strip_prefix("./").unwrap_or(&path);
             let range = entry.raw_file_position()..entry.raw_file_position() + entry.size();
@@ -91,10 +95,9 @@ impl Archive {
                 }
             }
         }
-        must_end(file, end).map_err(failed)?.then_some(()).ok_or_else(|| {
-            let at = format!("it does not end where a tar does, at byte {end}");
-            Failure::damaged(format!("{name}: {at}: nothing was written, copy the archive again"))
-        })?;
+        if !must_end(file, end).map_err(failed)? {
+            return Err(damaged(format!("it does not end where a tar does, at byte {end}")));
+        }
         let records = records.ok_or_else(|| {
             Failure::failed(format!(
                 "{name} is a tar without {RECORDS}: give an archive that `lastword export --files` \

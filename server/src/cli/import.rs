@@ -69,7 +69,10 @@ pub(super) fn import(args: &Import) -> Result<(), Failure> {
     writer.bar.finish_and_clear();
     let (done, skipped, connection) = (writer.done, writer.bad.count, writer.connection);
     let written = begun.elapsed();
-    let files = staged.map(|staged| unpack::attach(&session, &staged)).transpose()?;
+    let files = match (staged, input.archive()) {
+        (Some(staged), Some((_, archive))) => Some(unpack::attach(&session, &staged, archive)?),
+        _ => None,
+    };
     // Those that are on their way from now on, and those that may have gone already.
     let mut before = transfers::uploads(&session)?;
     before.extend(files.iter().flatten().cloned());

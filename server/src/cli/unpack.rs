@@ -7,7 +7,7 @@ use std::fs::File;
 use lastword::core::schema::{FILES_TABLE, STORAGE_FIELDS};
 use lastword::core::value::Record;
 use lastword::store::BlobError;
-use lastword::{BlobHash, Error, Staged};
+use lastword::{BlobHash, Direction, Error, Staged};
 
 use super::archive::{Archive, bytes_at};
 use super::failure::Failure;
@@ -52,8 +52,13 @@ pub(super) fn stage(
 }
 
 /// Ties the stored files to the rows that name them, and queues them to be uploaded; answers which
-/// they are. A file that no row names is collected by and by.
-pub(super) fn attach(session: &Session, staged: &[Staged]) -> Result<BTreeSet<String>, Failure> {
+/// they are. So are those that an earlier run has stored and had no time to queue. A file that no
+/// row names is collected by and by.
+pub(super) fn attach(
+    session: &Session,
+    staged: &[Staged],
+    archive: &Archive,
+) -> Result<BTreeSet<String>, Failure> {
     let mut attached = BTreeSet::new();
     for group in staged.chunks(MAX_ATTACHED) {
         let row = |one: &Staged| record_name(FILES_TABLE, &one.hash().to_string());
@@ -69,6 +74,16 @@ pub(super) fn attach(session: &Session, staged: &[Staged]) -> Result<BTreeSet<St
             Ok(())
         })?;
         attached.extend(named);
+    }
+    let (ours, files) = (archive.files.iter().map(|(hash, _)| *hash), session.ws.files());
+    let ours: BTreeSet<BlobHash> = ours.collect();
+    for file in files.list()? {
+        let Ok(hash) = BlobHash::new(&file.hash) else { continue };
+        let waits = file.is_here && !file.is_deleted && !file.is_uploaded && ours.contains(&hash);
+        if waits && files.transfer(Direction::Upload, &hash)?.is_none() {
+            files.upload(&hash)?;
+            attached.insert(file.hash);
+        }
     }
     Ok(attached)
 }

@@ -65,9 +65,12 @@ fn a_damaged_archive_changes_nothing() {
     assert!(told.contains("nothing was written"), "{told}");
     // Cut in the middle of a file, and where its last file begins: there a tar may end, but for the
     // blocks that say that it does.
-    let cuts = [bytes.len() / 2, place / 512 * 512 - 512];
-    for cut in cuts {
-        fs::write(dir.join("bad.tar"), &bytes[..cut]).expect("it writes");
+    let header = place / 512 * 512 - 512;
+    let mut altered = bytes.clone();
+    altered[header + 5] ^= 1;
+    let cut = |at: usize| bytes[..at].to_vec();
+    for bad in [cut(bytes.len() / 2), cut(header), cut(header + 100), altered] {
+        fs::write(dir.join("bad.tar"), bad).expect("it writes");
         let told = lastword(dir, &["import", "bad.tar", "--data", "copy"]).fails(3);
         assert!(told.contains("nothing was written"), "{told}");
     }
