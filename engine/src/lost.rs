@@ -86,7 +86,8 @@ impl Hooks {
     /// the place in a photo, say. It runs on the thread that stores, for as long as the database is
     /// open; the bytes may be read to the end there or be wrapped. What it says instead is the
     /// [`Error::UploadRefused`](crate::Error::UploadRefused) of the call that stores, as is a
-    /// panic; where the bytes that it gives back fail or panic, that cannot read the file. Files whose hash is known already, from a server or an archive, come as they are.
+    /// panic; bytes that fail or panic when they are read are [`Error::Blob`](crate::Error::Blob).
+    /// Files whose hash is known already, from a server or an archive, come as they are.
     pub fn transform(
         &self,
         transform: impl for<'a> Fn(Incoming<'a>) -> std::result::Result<Incoming<'a>, String>

@@ -211,8 +211,8 @@ impl Found {
 }
 
 impl Chunk {
-    /// Reads the frames at the beginning of `part`: as many as one read holds, and one at least if a
-    /// valid one begins there.
+    /// Reads the frames at the beginning of `part`: as many as one read holds, and one at least if
+    /// a valid one begins there.
     fn fill(&mut self, part: &Part) -> Result<(), DiskError> {
         let Part { segment, from, to } = part;
         self.at = *from;
