@@ -27,7 +27,9 @@ use lastword_store::{BlobError, View, read};
 use crate::collect::{self, CollectOptions, Collected};
 use crate::error::{Error, Result};
 use crate::file_frames::{append_now, note_damage, set_apart};
-use crate::file_row::{is_uploaded, key_of, says_storage, table};
+#[cfg(feature = "net")]
+use crate::file_row::says_storage;
+use crate::file_row::{is_uploaded, key_of, table};
 use crate::hook;
 use crate::receipt::Receipt;
 use crate::transfers::{self, Change, Direction, Transfer, TransferState};
