@@ -130,10 +130,12 @@ impl Workspace {
         for Op { table, key, action, .. } in &mut batch.ops {
             match action {
                 Action::Create { record, .. } | Action::Put { record } => edit(table, key, record)?,
-                Action::Patch { set, .. } => {
+                Action::Patch { set, remove } => {
                     let mut fields = Record::from_fields(std::mem::take(set));
                     edit(table, key, &mut fields)?;
                     *set = fields.fields().to_vec();
+                    // No patch does both; what is set now is what its writer wants.
+                    remove.retain(|name| fields.field(name).is_none());
                 }
                 Action::Delete | Action::Undelete { .. } => {}
             }
@@ -420,6 +422,25 @@ mod tests {
             Action::Undelete { tombstone } => tombstone,
             ref other => panic!("{other:?} is no undelete"),
         }
+    }
+
+    /// Rule 9: somebody gave a refused batch a field back that it had removed. The batch set and
+    /// removed it, which no server takes: it was refused again, as not valid.
+    #[test]
+    fn a_removed_field_can_be_set_by_an_edit() {
+        let fixture = Fixture::open(tempfile::tempdir().unwrap(), 10);
+        let ws = &fixture.ws;
+        ws.write(|tx| tx.put(NOTES, &note("n1", "first"))).unwrap();
+        ws.write(|tx| tx.update(NOTES, "n1", |n| drop(n.remove("text")))).unwrap();
+        let unit = fixture.refuse();
+        let back = lastword_core::value::Value::Text("back".into());
+        let edited = ws.edit_dead_letter(unit, |_, _, record| {
+            record.set(lastword_core::value::Field::new("text", &back));
+            Ok(())
+        });
+        edited.unwrap();
+        fixture.outbox().iter().for_each(|batch| batch.check_untrusted().unwrap());
+        assert_eq!(fixture.text("n1").as_deref(), Some("back"));
     }
 
     /// Rule 9: a unit goes back in its order under new ids, an undelete of it names the new id of
