@@ -392,13 +392,13 @@ impl Authority {
     fn begin_again(&self, coming: &mut ObjectUpload) -> Result<ObjectMessage> {
         let _busy = self.objects().busy_with(coming.workspace(), *coming.upload.key().sha256())?;
         let part_bytes = coming.upload.part_bytes();
-        let head = coming.provider.head(coming.upload.key(), clock_ms());
         let is_there = match self.standing(coming)? {
             Some(object) if object.state == ObjectState::Coming => {
                 if upload_id(&object)? != coming.id {
                     // Somebody else has begun anew, and a new offer goes on with that.
                     return Err(Error::ObjectBusy { hash: coming.hash() });
                 }
+                let head = coming.provider.head(coming.upload.key(), clock_ms());
                 head.map_err(|error| coming.failed(&error))?.is_some()
             }
             // Somebody else was the first.
@@ -537,8 +537,11 @@ impl Authority {
         // Its store may have said before that it was the file, so it is read.
         let check = || {
             let read = || verify_bytes(&**provider, &upload, clock_ms());
-            // What is found wrong is deleted: one bad read on the way here must not do that.
-            read().or_else(|_| read())
+            match read() {
+                // What is found wrong is deleted: one bad read on the way here must not do that.
+                Err(CommitError::Size { .. } | CommitError::Checksum { .. }) => read(),
+                checked => checked,
+            }
         };
         match self.objects().aside(goes_on, check)? {
             Ok(_) => Ok(()),
