@@ -42,8 +42,12 @@ pub struct Faulty {
     state: Mutex<State>,
 }
 
+/// Gets what a call is about.
+type Watch = Arc<dyn Fn(&'static str) + Send + Sync>;
+
 #[derive(Default)]
 struct State {
+    watch: Option<Watch>,
     armed: Option<Fault>,
     last_end_ms: u64,
     /// Pages by prefix and cursor. As many as the test lists: it is its own limit.
@@ -69,6 +73,18 @@ impl Faulty {
     /// Arms a fault, in place of one that did not happen.
     pub fn arm(&self, fault: Fault) {
         self.with(|state| state.armed = Some(fault));
+    }
+
+    /// Calls `watch` at the beginning of each call that asks the store, and where somebody wants to
+    /// know its capabilities. It may block, so that a test can have two calls meet.
+    pub fn watch(&self, watch: impl Fn(&'static str) + Send + Sync + 'static) {
+        self.with(|state| state.watch = Some(Arc::new(watch)));
+    }
+
+    fn begins(&self, operation: &'static str) {
+        if let Some(watch) = self.with(|state| state.watch.clone()) {
+            watch(operation);
+        }
     }
 
     /// Nothing is armed any more.
@@ -98,6 +114,7 @@ impl Faulty {
 
     /// A call that may not get to its store.
     fn reaches(&self, operation: &'static str) -> Result<(), ProviderError> {
+        self.begins(operation);
         match self.happens(Fault::Unreachable) {
             true => Err(ProviderError::Http { operation, source: lost() }),
             false => Ok(()),
@@ -193,6 +210,7 @@ impl ObjectStorageProvider for Faulty {
     }
 
     fn capabilities(&self) -> Capabilities {
+        self.begins("capabilities");
         self.provider.capabilities()
     }
 

@@ -1,18 +1,12 @@
 //! Files at an object store where two are at the same one, or the store says for a while what is
 //! not so.
 
-use std::io::Read;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex};
 
 use lastword::providers::capability::Capabilities;
-use lastword::providers::expiry::Grant;
-use lastword::providers::key::{ObjectKey, Prefix};
+use lastword::providers::faulty::Faulty;
 use lastword::providers::memory::MemoryStore;
-use lastword::providers::provider::{
-    Completed, Head, ObjectStorageProvider, Page, PartToSend, Presigned, ProviderError, StoredPart,
-};
-use lastword::providers::upload::{Download, MultipartId, Upload};
 use lastword::store::read;
 use lastword::{BlobHash, Ending, Error, Fate, ObjectOffer, UploadRequest, now_ms};
 
@@ -110,115 +104,6 @@ fn a_file_comes_here_once_its_store_is_unknown() {
     assert!(kept.server.storage_id(&hash).is_some());
 }
 
-/// Runs a collection in the middle of an offer, and holds its first deletion back.
-#[derive(Debug)]
-struct Between {
-    store: MemoryStore,
-    /// Once, when somebody wants to know what the store can do.
-    begin: Mutex<Option<SyncSender<()>>>,
-    /// Told when a deletion begins.
-    deleting: SyncSender<()>,
-    begun: Mutex<Receiver<()>>,
-    /// Each deletion waits for it.
-    go: Mutex<Receiver<()>>,
-}
-
-impl ObjectStorageProvider for Between {
-    fn id(&self) -> &str {
-        self.store.id()
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        if let Some(begin) = self.begin.lock().unwrap().take() {
-            begin.send(()).unwrap();
-            self.begun.lock().unwrap().recv().unwrap();
-        }
-        self.store.capabilities()
-    }
-
-    fn presign_upload(&self, upload: &Upload, grant: Grant) -> Result<Presigned, ProviderError> {
-        self.store.presign_upload(upload, grant)
-    }
-
-    fn presign_download(
-        &self,
-        key: &ObjectKey,
-        download: &Download,
-        grant: Grant,
-    ) -> Result<Presigned, ProviderError> {
-        self.store.presign_download(key, download, grant)
-    }
-
-    fn begin_multipart(&self, upload: &Upload, now_ms: u64) -> Result<MultipartId, ProviderError> {
-        self.store.begin_multipart(upload, now_ms)
-    }
-
-    fn stored_parts(
-        &self,
-        upload: &Upload,
-        id: &MultipartId,
-        now_ms: u64,
-    ) -> Result<Vec<StoredPart>, ProviderError> {
-        self.store.stored_parts(upload, id, now_ms)
-    }
-
-    fn presign_part(
-        &self,
-        upload: &Upload,
-        id: &MultipartId,
-        part: PartToSend,
-        grant: Grant,
-    ) -> Result<Presigned, ProviderError> {
-        self.store.presign_part(upload, id, part, grant)
-    }
-
-    fn complete_multipart(
-        &self,
-        upload: &Upload,
-        id: &MultipartId,
-        now_ms: u64,
-    ) -> Result<Completed, ProviderError> {
-        self.store.complete_multipart(upload, id, now_ms)
-    }
-
-    fn abort_multipart(
-        &self,
-        key: &ObjectKey,
-        id: &MultipartId,
-        now_ms: u64,
-    ) -> Result<(), ProviderError> {
-        self.store.abort_multipart(key, id, now_ms)
-    }
-
-    fn head(&self, key: &ObjectKey, now_ms: u64) -> Result<Option<Head>, ProviderError> {
-        self.store.head(key, now_ms)
-    }
-
-    fn read(
-        &self,
-        key: &ObjectKey,
-        now_ms: u64,
-    ) -> Result<Option<Box<dyn Read + Send>>, ProviderError> {
-        self.store.read(key, now_ms)
-    }
-
-    fn delete(&self, key: &ObjectKey, now_ms: u64) -> Result<(), ProviderError> {
-        self.deleting.send(()).unwrap();
-        self.go.lock().unwrap().recv().unwrap();
-        self.store.delete(key, now_ms)
-    }
-
-    fn list(
-        &self,
-        prefix: &Prefix,
-        after: Option<&str>,
-        max_objects: usize,
-        now_ms: u64,
-    ) -> Result<Page, ProviderError> {
-        self.store.list(prefix, after, max_objects, now_ms)
-    }
-}
-
 /// R7.2, I32: a collection gave two objects away. While it deleted the first, a device was told
 /// that the second was there, from a view of before; then that one was deleted too.
 #[test]
@@ -232,13 +117,23 @@ fn what_a_collection_has_given_away_is_not_said_to_be_there() {
     assert_eq!(kept.collect(now())[&hashes[1]], Fate::Condemned);
     let ((begin, asked), (deleting, begun), (goes, go)) =
         (sync_channel(1), sync_channel(2), sync_channel(2));
-    let between = Between {
-        store: kept.store.clone(),
-        begin: Mutex::new(Some(begin)),
-        deleting,
-        begun: Mutex::new(begun),
-        go: Mutex::new(go),
-    };
+    let (store, begin) = (Arc::new(kept.store.clone()), Mutex::new(Some(begin)));
+    let (begun, go) = (Mutex::new(begun), Mutex::new(go));
+    let between = Faulty::new(store.clone(), store);
+    between.watch(move |operation| match operation {
+        // In the middle of the offer, once.
+        "capabilities" => {
+            if let Some(begin) = begin.lock().unwrap().take() {
+                begin.send(()).unwrap();
+                begun.lock().unwrap().recv().unwrap();
+            }
+        }
+        "delete an object" => {
+            deleting.send(()).unwrap();
+            go.lock().unwrap().recv().unwrap();
+        }
+        _ => {}
+    });
     std::thread::scope(|scope| {
         let server = &kept;
         let collecting = scope.spawn(move || {
