@@ -30,6 +30,8 @@ pub const SCAN_CHUNK: usize = 1024 * 1024;
 pub const SCAN_ROWS: usize = 64;
 /// Most rows that are copied from one state file to another at a time.
 pub const COPY_ROWS: usize = 4096;
+/// Rows of a delta of which one is looked for in redb, to see how far apart they lie.
+pub const SPREAD_RUN: usize = 128;
 /// Bytes of keys and values after which rows are copied, however few they are.
 pub const COPY_BYTES: usize = 2 * 1024 * 1024;
 /// Most rows of a copy that nobody reads any more that one frame takes away.

@@ -137,6 +137,22 @@ impl Delta {
         }
     }
 
+    /// The first key of a space and the one behind each `run` rows, the last one too, and how many
+    /// rows there are.
+    pub(crate) fn every(&self, space: Space, run: usize) -> (Vec<Key>, u64) {
+        let spaces = self.sorted(space);
+        let rows = &spaces[space.index()];
+        let (mut keys, mut last) = (Vec::new(), None);
+        for (at, (key, _)) in rows.range(&KeyRange::all(), Direction::Forward).enumerate() {
+            last = if at % run == 0 { None } else { Some(key) };
+            if last.is_none() {
+                keys.push(key.clone());
+            }
+        }
+        keys.extend(last.cloned());
+        (keys, rows.len() as u64)
+    }
+
     /// Rows of all spaces.
     pub(crate) fn rows(&self) -> u64 {
         self.read().iter().map(|rows| rows.len() as u64).sum()

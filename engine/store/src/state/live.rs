@@ -15,6 +15,7 @@ use crate::state::checkpoint::{
 use crate::state::delta::Delta;
 use crate::state::dump::Merged;
 use crate::state::file::{OpenState, StateFile};
+use crate::state::spread;
 use crate::state::sums::StateSums;
 use crate::state::tables::{Base, DeltaPlace, OldViews, StateWrite, Tables, Watermark};
 use crate::state::txn::{Apply, StateTxn};
@@ -61,6 +62,9 @@ pub(crate) struct LiveState {
     met_damage: bool,
     /// Bytes that the file took on the disk when it was last made anew.
     fresh_bytes: u64,
+    /// How many in a hundred rows of the delta that was frozen last lay apart from the others: what
+    /// is to be expected of the next one.
+    lone_percent: u64,
 }
 
 impl std::fmt::Debug for LiveState {
@@ -91,6 +95,7 @@ impl LiveState {
             anew: None,
             met_damage: false,
             fresh_bytes: 0,
+            lone_percent: 100,
         }
     }
 
@@ -216,7 +221,9 @@ impl LiveState {
         };
         let base = &self.newest.base;
         let mut rows = frozen.rows();
-        let anew = self.anew.as_ref().filter(|_| self.is_better_anew(rows) && !self.anew_failed);
+        let lone = spread::lone_rows(base, &frozen);
+        self.lone_percent = (lone * 100).checked_div(rows).unwrap_or(100);
+        let anew = self.anew.as_ref().filter(|_| self.is_better_anew(lone) && !self.anew_failed);
         let way = match anew {
             Some((disk, _)) => {
                 rows += base.sums.rows();
@@ -249,7 +256,7 @@ impl LiveState {
         self.anew = Some((disk.clone(), from_bytes..most));
     }
 
-    /// Whether a checkpoint of so many rows should write a new file.
+    /// Whether a checkpoint of so many rows that lie apart should write a new file.
     fn is_better_anew(&self, rows: u64) -> bool {
         let base = &self.newest.base;
         let held = base.sums.bytes();
@@ -264,7 +271,8 @@ impl LiveState {
     /// Whether the delta, which will be written in place when it has `full` bytes, changes so many
     /// pages already that their copies are a large part of the file.
     pub(crate) fn copies_much(&self, full: usize) -> bool {
-        let (rows, bytes) = (self.newest.active.rows(), self.active_bytes() as u64);
+        let rows = self.newest.active.rows() * self.lone_percent / 100;
+        let bytes = self.active_bytes() as u64;
         let held = self.newest.base.sums.bytes();
         let when_full = (rows.saturating_mul(full as u64)).checked_div(bytes).unwrap_or(0);
         let is_large = self.anew.as_ref().is_some_and(|(_, range)| held >= range.start);

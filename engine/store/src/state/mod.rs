@@ -8,6 +8,7 @@ mod live;
 mod rows;
 mod scan;
 mod space;
+mod spread;
 mod sums;
 mod tables;
 mod txn;

@@ -361,6 +361,19 @@ impl Base {
         self.guard(|| Ok(table.get(key)?.is_some()))
     }
 
+    /// The first key of a space that is not before `key`.
+    pub(crate) fn key_from(
+        &self,
+        space: Space,
+        key: &[u8],
+    ) -> Result<Option<Arc<[u8]>>, StoreError> {
+        let Some(table) = self.filled(space) else { return Ok(None) };
+        self.guard(|| {
+            let row = table.range::<&[u8]>(key..)?.next().transpose()?;
+            Ok(row.map(|(key, _)| Arc::from(key.value())))
+        })
+    }
+
     /// Whether a read has met something that is not what was written.
     pub(crate) fn saw_damage(&self) -> bool {
         self.saw_damage.load(Ordering::Relaxed)

@@ -82,12 +82,16 @@ impl Folding {
 }
 
 impl Store {
-    /// Whether so much of the log is checkpointed and not yet folded that a fold is due: a quarter
-    /// of the base, and a segment at least.
+    /// Whether so much of the log is checkpointed and not yet folded that a fold is due: a segment
+    /// at least, and a log of a quarter more than what a fold would leave. A log that holds nothing
+    /// but new records is all of what a fold leaves, so while they come none is due.
     pub fn wants_fold(&self) -> bool {
         let base = self.folding.base.as_ref().map_or(0, |base| base.len);
         let tail = self.state.reached().saturating_sub(self.folding.folded_to());
-        !self.folding.is_running() && tail > (base / 4).max(self.options.segment_size)
+        let left = base.max(self.state.newest().base.sums.bytes());
+        !self.folding.is_running()
+            && tail > self.options.segment_size
+            && base.saturating_add(tail) > left.saturating_add(left / 4)
     }
 
     /// Begins to fold the log up to the last checkpoint, to be run on any thread while commits and

@@ -254,6 +254,37 @@ fn a_checkpoint_of_most_rows_writes_a_new_file() {
     assert!(failures > 5 && anews > 5, "{failures} {anews}");
 }
 
+/// R2.1: a first copy comes in the order of its keys, and each of its checkpoints wrote all rows of
+/// before anew: twenty-five times for 400,000 records. Rows that come between the same two rows
+/// share pages and are written in place; as many that lie apart write a new file.
+#[test]
+fn rows_that_lie_together_are_written_in_place() {
+    let anew = Options { segment_size: 1 << 20, anew_from_bytes: 0, ..options() };
+    let key = |number: usize| format!("k{number:06}");
+    let together = |number| key(500_000 + number);
+    let in_one_gap = |number| key(250_001 + number);
+    let apart = |number| key(number * 1000 + 1);
+    let cases: [(&dyn Fn(usize) -> String, bool); 3] =
+        [(&together, false), (&in_one_gap, false), (&apart, true)];
+    for (case, (key_of, writes_anew)) in cases.into_iter().enumerate() {
+        let disk = disk();
+        let mut store = open_with(&disk, anew.clone()).unwrap().0;
+        for number in 0..500 {
+            store.append(KIND, &put(&key(number * 1000), "v")).unwrap();
+        }
+        store.commit().unwrap();
+        store.checkpoint().unwrap();
+        let old = state_of(&disk);
+        for number in 0..400 {
+            store.append(KIND, &put(&key_of(number), "w")).unwrap();
+        }
+        store.commit().unwrap();
+        store.checkpoint().unwrap();
+        assert_eq!(state_of(&disk) != old, writes_anew, "case {case}");
+        assert_eq!(dump(&store.view()).len(), 900, "case {case}");
+    }
+}
+
 /// I12, I14: old rows that redb lost are noticed where they are carried into a new file, and the
 /// state is made anew from the log.
 #[test]
