@@ -12,7 +12,7 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName}
 use lastword_core::limits::MAX_ATTACHED_DECISIONS;
 use lastword_core::op::{Batch, Op};
 use lastword_core::plant::{Plant, planted};
-use lastword_core::protocol::authority::{Input, PushAnswer};
+use lastword_core::protocol::authority::{Input, PageFrom, PushAnswer};
 use lastword_core::protocol::{Attach, Attached, Entry, ReadHistory, ResetReason, Role};
 use lastword_core::row::Digest;
 use lastword_core::schema::Schema;
@@ -306,8 +306,8 @@ impl Authority {
         members::ended(&*self.view(), list.as_deref(), workspace, user, (attachment, told))
     }
 
-    /// The page of changes after `after` for an attachment, if its user is a member in the view
-    /// that it is read from; else what ends the attachment.
+    /// A page for an attachment, if its user is a member in the view that it is read from; else
+    /// what ends the attachment.
     ///
     /// # Errors
     /// [`Error::Store`] if the disk fails or a row is damaged.
@@ -317,10 +317,10 @@ impl Authority {
         workspace: &WorkspaceName,
         user: &str,
         attachment: u64,
-        after: u64,
+        from: PageFrom,
     ) -> Result<Input> {
         let list = listed(&self.inner.members);
-        members::page(view, list.as_deref(), workspace, user, (attachment, after))
+        members::page(view, list.as_deref(), workspace, user, (attachment, from))
     }
 
     /// The schema of a workspace; none if it takes any table.
@@ -659,7 +659,7 @@ pub struct AttachRequest {
     pub decided: u64,
     /// Epoch of its copy; none before the first attach.
     pub epoch: Option<Epoch>,
-    /// Last seq whose page it has stored.
+    /// Last seq whose page it has stored, or the base of the walk that its copy is begun with.
     pub received_to: u64,
     /// The horizon that it knows.
     pub horizon: u64,
@@ -673,13 +673,14 @@ impl AttachRequest {
     /// What `device` of `user` asked for; the workspace is made if it does not exist.
     #[must_use]
     pub fn of(attach: &Attach, device: DeviceId, user: String) -> Self {
+        let walked = attach.walk.as_ref().filter(|_| !planted(Plant::WalkBehindHorizon));
         Self {
             attachment: attach.attachment,
             device,
             user,
             decided: attach.decided,
             epoch: attach.epoch,
-            received_to: attach.received_to,
+            received_to: attach.received_to.max(walked.map_or(0, |place| place.base)),
             horizon: attach.horizon,
             cover: attach.cover,
             create: true,

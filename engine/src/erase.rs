@@ -255,7 +255,8 @@ mod tests {
         let page = read::changes(authority.newest(), &main(), 0, "ann").expect("it reads");
         let (previous, consistent_at) = (vec![0; page.entries.len()], page.consistent_at);
         let (workspace, entries, to) = (main(), page.entries, page.to);
-        let whole = RemotePage { workspace, from: 0, to, consistent_at, entries, previous };
+        let whole =
+            RemotePage { workspace, from: 0, to, consistent_at, entries, previous, walk: None };
         match cut {
             false => vec![whole],
             true => {

@@ -70,7 +70,13 @@ pub(crate) fn history(
     let Some(stored) = stored else { return Ok(RecordHistory::default()) };
     let mut versions = Vec::new();
     let end = walk(log, &stored, (table, key), &mut |version, _| {
-        versions.push(version);
+        // What changed during a walk, and ahead of it, came with the walk and again behind it.
+        let is_again = versions.last().is_some_and(|newer: &Version| {
+            newer.seq.is_some() && (newer.seq, newer.what) == (version.seq, version.what)
+        });
+        if !is_again {
+            versions.push(version);
+        }
         versions.len() < MAX_HISTORY
     })?;
     let older_folded = end == WalkEnd::Folded;

@@ -5,12 +5,12 @@ use std::ops::ControlFlow;
 use lastword_core::hash::BlobHash;
 use lastword_core::id::{DeviceId, Key, TableName};
 use lastword_core::op::{Action, Op};
-use lastword_core::protocol::{Decided, Entry};
+use lastword_core::protocol::{Decided, Entry, WalkPlace};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::payload::{
     BlobsPart, DecidedBatch, Identity, LocalBatch, Object, ObjectPart, Payload, PurgePart,
-    RemotePage, Reset, Restored, Retry, Squash, StoreRole, Sums, kind,
+    RemotePage, Reset, Restored, Retry, Squash, StoreRole, Sums, WalkFrame, kind,
 };
 use lastword_store::{StoreError, ViewHandle};
 
@@ -201,11 +201,21 @@ fn identity_text(identity: &Identity) -> String {
 }
 
 fn page_text(page: &RemotePage) -> String {
+    let rows: Vec<String> = page.entries.iter().map(entry_text).collect();
+    match &page.walk {
+        Some(WalkFrame { place: Some(place) }) => {
+            let WalkPlace { base, table, key } = place;
+            return format!("walk from {base} to {table}/{key}: {}", list(&rows));
+        }
+        Some(WalkFrame { place: None }) => {
+            return format!("walk from {} to its end: {}", page.to, list(&rows));
+        }
+        None => {}
+    }
     let end = match page.consistent_at {
         Some(seq) => format!("consistent at {seq}"),
         None => "more follows".into(),
     };
-    let rows: Vec<String> = page.entries.iter().map(entry_text).collect();
     format!("({}, {}] {end}: {}", page.from, page.to, list(&rows))
 }
 

@@ -11,8 +11,8 @@ use lastword_core::id::{BatchId, Key, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Op};
 use lastword_core::plant::{Plant, planted};
-use lastword_core::protocol::authority::{Input, PushAnswer};
-use lastword_core::protocol::{AttachRefusal, Changes, Role};
+use lastword_core::protocol::authority::{Input, PageFrom, PushAnswer};
+use lastword_core::protocol::{AttachRefusal, Changes, Role, WalkPage};
 use lastword_core::value::{Field, Record, Value};
 use lastword_store::payload::Payload;
 use lastword_store::read::{self, ReadState};
@@ -225,14 +225,13 @@ pub(crate) fn ended<S: ReadState>(
     })
 }
 
-/// The page of changes after `after` for an attachment, if its user is a member in the view that it
-/// is read from.
+/// A page for an attachment, if its user is a member in the view that it is read from.
 pub(crate) fn page(
     view: &View,
     list: Option<&MemberList>,
     workspace: &WorkspaceName,
     user: &str,
-    (attachment, after): (u64, u64),
+    (attachment, from): (u64, PageFrom),
 ) -> Result<Input> {
     if let Some(message) = deleted(view, workspace)? {
         let code = AttachRefusal::WorkspaceDeleted;
@@ -242,8 +241,18 @@ pub(crate) fn page(
     if !is_member && !planted(Plant::RevokedReads) {
         return Ok(Input::Revoked { attachment });
     }
-    let page = read::changes(view, workspace, after, user)?;
-    let read::ChangesPage { to, consistent_at, entries, horizon } = page;
-    let page = Changes { attachment, from: after, to, consistent_at, entries };
-    Ok(Input::Page { attachment, page, horizon })
+    Ok(match from {
+        PageFrom::Seq(from) => {
+            let page = read::changes(view, workspace, from, user)?;
+            let read::ChangesPage { to, consistent_at, entries, horizon } = page;
+            let page = Changes { attachment, from, to, consistent_at, entries };
+            Input::Page { attachment, page, horizon }
+        }
+        PageFrom::Walk { base, after, from } => {
+            let found = read::walk(view, workspace, from.as_ref(), user)?;
+            let read::WalkRows { entries, looked_to, head, horizon } = found;
+            let page = WalkPage { attachment, base, after, is_last: looked_to.is_none(), entries };
+            Input::Walk { page, looked_to, head, horizon }
+        }
+    })
 }

@@ -45,8 +45,14 @@ pub(crate) fn pulled(
         workspace: workspace.clone(),
         rows,
         cursor,
-        is_consistent: received_to == cursor,
+        is_consistent: is_consistent((received_to, cursor)),
     });
+}
+
+/// Whether a copy that has received up to one seq is consistent at another; a walk under way has
+/// received up to none.
+pub(crate) fn is_consistent((received_to, cursor): (u64, u64)) -> bool {
+    received_to == cursor && cursor > 0
 }
 
 /// Why workspaces cannot sync: hooks hear of each reason once, until the workspace can.

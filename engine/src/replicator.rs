@@ -11,14 +11,14 @@ use lastword_core::limits::{MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_FORMER_DE
 use lastword_core::op::Batch;
 use lastword_core::plant::{Plant, planted};
 use lastword_core::protocol::replica::{Input, WorkspaceState};
-use lastword_core::protocol::{Attached, Changes, Decided, Entry, ResetReason};
+use lastword_core::protocol::{Attached, Changes, Decided, Entry, ResetReason, WalkPage};
 use lastword_core::rules::{self, PendingState};
 use lastword_core::schema::Schema;
 use lastword_core::stamp::Decision;
 use lastword_store::keys::{self, OutboxEntry, ROWS, StoredRow};
 use lastword_store::payload::{
     Attachment, Carried, Cover, Identity, Payload, Purge, PurgePart, RemotePage, Reset, Verdicts,
-    WorkspaceSchema,
+    WalkFrame, WorkspaceSchema,
 };
 use lastword_store::read::{self, ReadState};
 use lastword_store::{Store, ViewHandle};
@@ -58,15 +58,18 @@ pub(crate) fn workspace_state<S: ReadState>(
         Some(reset) => (reset.received_to, 0),
         None => (meta.received_to, meta.cursor),
     };
+    let walk = read::walk_place(state, workspace)?;
     Ok(WorkspaceState {
         epoch: meta.epoch,
         cursor,
         received_to,
-        shown_to: meta.received_to,
+        // A walk brings rows from above its base.
+        shown_to: if walk.is_some() { meta.head } else { meta.received_to },
         horizon: meta.horizon,
         cover: read::cover(state, workspace)?,
         decided: meta.decided,
         written: meta.written,
+        walk,
     })
 }
 
@@ -258,8 +261,10 @@ fn forgotten_before_restore(
     now_ms: i64,
 ) -> Result<Vec<(BatchId, Decision)>> {
     let meta = read::meta(store.newest(), workspace)?;
+    let walked_from = read::walk_place(store.newest(), workspace)?.map_or(0, |place| place.base);
+    let held_to = meta.received_to.max(walked_from);
     let may_have_forgotten =
-        (1..attached.horizon).contains(&meta.received_to) && meta.horizon != attached.horizon;
+        (1..attached.horizon).contains(&held_to) && meta.horizon != attached.horizon;
     if attached.reset != Some(ResetReason::OtherHistory) || !may_have_forgotten {
         return Ok(Vec::new());
     }
@@ -406,33 +411,28 @@ pub(crate) fn store_decisions(
     Ok(Stored { settled, state, refused, forked: None, other_schema: None })
 }
 
-/// Stores one page of changes; answers the new (received_to, cursor). A table that this app keeps
-/// local stays its own, also if another app syncs one of that name.
+/// Stores one page of changes, and tells the session how far the store has come. A table that this
+/// app keeps local stays its own, also if another app syncs one of that name.
 pub(crate) fn store_changes(
     store: &mut Store,
     workspace: &WorkspaceName,
     mut page: Changes,
     is_local: &dyn Fn(&TableName) -> bool,
     now_ms: i64,
-) -> Result<(u64, u64)> {
+) -> Result<Input> {
     page.entries.retain(|Entry::Row { table, .. }| !is_local(table));
     let known = workspace_state(store.newest(), workspace)?;
     if page.from > known.received_to {
         // Another session of this database has begun a new copy since it was asked for.
-        return Ok((known.received_to, known.cursor));
+        return Ok(stored(workspace, known));
     }
     let reset = read::reset(store.newest(), workspace)?;
     let ends_reset = reset.is_some() && page.consistent_at.is_some();
     if ends_reset && !planted(Plant::LocalRowsLeft) {
         leave_old_copy(store, workspace, is_local, now_ms)?;
     }
-    let newest = store.newest();
-    let meta = read::meta(newest, workspace)?;
-    let mut previous = Vec::with_capacity(page.entries.len());
-    for Entry::Row { table, key, .. } in &page.entries {
-        let row_key = keys::row_key(workspace, meta.generation, table, key);
-        previous.push(read::row(newest, &row_key)?.map_or(0, |stored| stored.position));
-    }
+    let meta = read::meta(store.newest(), workspace)?;
+    let previous = previous(store, workspace, &page.entries)?;
     if let Some(consistent_at) = page.consistent_at.filter(|_| !meta.bootstrapped) {
         lost::begin(store, workspace, consistent_at)?;
     }
@@ -443,11 +443,64 @@ pub(crate) fn store_changes(
         consistent_at: page.consistent_at,
         entries: page.entries,
         previous,
+        walk: None,
     };
     let payload = Payload::Remote(frame);
     store.append(payload.kind(), &payload.to_bytes())?;
-    let state = workspace_state(store.newest(), workspace)?;
-    Ok((state.received_to, state.cursor))
+    Ok(stored(workspace, workspace_state(store.newest(), workspace)?))
+}
+
+/// Stores one page of a walk; tells the session how far the store has come.
+pub(crate) fn store_walk(
+    store: &mut Store,
+    workspace: &WorkspaceName,
+    mut page: WalkPage,
+    is_local: &dyn Fn(&TableName) -> bool,
+) -> Result<Input> {
+    let known = workspace_state(store.newest(), workspace)?;
+    // Another session of this database may have begun a new copy since it was asked for, or have
+    // come further with this one.
+    let goes_on = match (&page.after, &known.walk) {
+        (None, _) => true,
+        (Some((table, key)), Some(place)) => {
+            (page.base, table, key) == (place.base, &place.table, &place.key)
+        }
+        (Some(_), None) => false,
+    };
+    if goes_on && known.received_to == 0 {
+        let place = page.place();
+        page.entries.retain(|Entry::Row { table, .. }| !is_local(table));
+        let frame = RemotePage {
+            workspace: workspace.clone(),
+            from: 0,
+            to: if page.is_last { page.base } else { 0 },
+            consistent_at: None,
+            previous: previous(store, workspace, &page.entries)?,
+            entries: page.entries,
+            walk: Some(WalkFrame { place }),
+        };
+        let payload = Payload::Remote(frame);
+        store.append(payload.kind(), &payload.to_bytes())?;
+    }
+    Ok(stored(workspace, workspace_state(store.newest(), workspace)?))
+}
+
+/// What the session hears of a page.
+fn stored(workspace: &WorkspaceName, state: WorkspaceState) -> Input {
+    let WorkspaceState { received_to, cursor, walk, .. } = state;
+    Input::ChangesStored { workspace: workspace.clone(), received_to, cursor, walk }
+}
+
+/// For each entry of a page the position of the record's newest frame.
+fn previous(store: &Store, workspace: &WorkspaceName, entries: &[Entry]) -> Result<Vec<u64>> {
+    let newest = store.newest();
+    let generation = read::meta(newest, workspace)?.generation;
+    let mut previous = Vec::with_capacity(entries.len());
+    for Entry::Row { table, key, .. } in entries {
+        let row_key = keys::row_key(workspace, generation, table, key);
+        previous.push(read::row(newest, &row_key)?.map_or(0, |stored| stored.position));
+    }
+    Ok(previous)
 }
 
 /// What of the old copy must not go with it: rows of local tables, which no page brings, come into
@@ -617,6 +670,11 @@ mod tests {
         assert_eq!(shown.expect("it reads"), None);
     }
 
+    fn come_to(input: &Input) -> (u64, u64) {
+        let Input::ChangesStored { received_to, cursor, .. } = input else { panic!("{input:?}") };
+        (*received_to, *cursor)
+    }
+
     fn batch_id(counter: u64) -> BatchId {
         BatchId(u128::from(counter).to_be_bytes())
     }
@@ -719,6 +777,70 @@ mod tests {
             assert_eq!(shown.record.get("text"), Some(Value::Text(key.as_str().into())));
         }
         assert_eq!(ws.status().expect("it reads").undecided, 2);
+    }
+
+    /// R2.2, B2. A walk is stored page by page, and only as it goes on; what changed meanwhile
+    /// comes again behind it, and is one version.
+    #[test]
+    fn a_walk_is_stored_as_it_goes_on() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let note = |name: &str| (TableName::new("notes").unwrap(), Key::new(name).unwrap());
+        let row = |name: &str, seq: u64| {
+            let mark = Mark { seq, writer: DeviceId([8; 16]) };
+            let (table, key) = note(name);
+            let record = Record::new(&[("text".into(), Value::Text(name.into()))]).unwrap();
+            let row = Row {
+                deleted: false,
+                last: mark,
+                time_ms: 1,
+                born: mark,
+                full: mark,
+                fields: Vec::new(),
+                revision: 1,
+                hlc: Hlc::default(),
+                op_id: batch_id(7),
+                set_at: 0,
+                record,
+            };
+            Entry::Row { table, key, row }
+        };
+        let walk = |after: Option<&str>, is_last, entries: Vec<Entry>| {
+            let (name, after) = (ws.name().clone(), after.map(note));
+            let page = WalkPage { attachment: 1, base: 4, after, is_last, entries };
+            let stored =
+                db.inner.writer.run(move |store| store_walk(store, &name, page, &|_| false));
+            let Input::ChangesStored { received_to, walk, .. } = stored.expect("it is stored")
+            else {
+                panic!("a page is stored")
+            };
+            (received_to, walk.map(|place| place.key.as_str().to_owned()))
+        };
+        let at = |name: &str| (0, Some(name.to_owned()));
+        assert_eq!(walk(None, false, vec![row("a", 2), row("b", 6)]), at("b"));
+        assert_eq!(walk(Some("a"), false, vec![row("x", 1)]), at("b"), "it does not follow");
+        assert_eq!(walk(Some("b"), false, vec![row("c", 1)]), at("c"));
+        assert_eq!(walk(Some("c"), true, vec![row("d", 3)]), (4, None));
+        assert_eq!(walk(None, false, vec![row("y", 1)]), (4, None), "there is a copy");
+        let end = Changes {
+            attachment: 1,
+            from: 4,
+            to: 6,
+            consistent_at: Some(6),
+            entries: vec![row("b", 6)],
+        };
+        let name = ws.name().clone();
+        let job = move |store: &mut Store| store_changes(store, &name, end, &|_| false, 1);
+        assert_eq!(come_to(&db.inner.writer.run(job).expect("it is stored")), (6, 6));
+        let shown = |name: &str| {
+            let (table, key) = note(name);
+            ws.get_record(&table, &key).expect("it reads").is_some()
+        };
+        let names = ["a", "b", "c", "d", "x", "y"];
+        assert_eq!(names.map(shown), [true, true, true, true, false, false]);
+        let (table, key) = note("b");
+        assert_eq!(ws.record_history(&table, &key).expect("it reads").versions.len(), 1);
     }
 
     /// I25, semantics 3: conflicts of a first copy are old news, those of others nobody's here, and
@@ -825,7 +947,7 @@ mod tests {
                 store_changes(store, &name, page, &|_| false, 1)
             }
         });
-        assert_eq!(stored.expect("it is stored"), (3, 3));
+        assert_eq!(come_to(&stored.expect("it is stored")), (3, 3));
         put_note(&ws, "n1");
         let stored = db.inner.writer.run(move |store| {
             let none = Declared::default();
@@ -878,7 +1000,7 @@ mod tests {
             let page = Changes { consistent_at: Some(jump), ..empty_page(0, jump) };
             store_changes(store, &name, page, &|_| false, 1)
         });
-        assert_eq!(stored.expect("it is stored"), (jump, jump));
+        assert_eq!(come_to(&stored.expect("it is stored")), (jump, jump));
         assert_eq!(ws.dead_letters().expect("they read"), []);
         assert_eq!(ws.status().expect("it reads").undecided, 1);
     }
@@ -991,7 +1113,7 @@ mod tests {
             let page = Changes { consistent_at: Some(3), entries, ..empty_page(0, 3) };
             store_changes(store, &workspace, page, &|_| false, 1)
         });
-        assert_eq!(received.expect("it is stored"), (3, 3));
+        assert_eq!(come_to(&received.expect("it is stored")), (3, 3));
         let refused = put_note(&ws, "n1");
         let reset = db.inner.writer.run(move |store| {
             let (code, message, time_ms) = (RefusalCode::Policy, "no".to_owned(), 1);
@@ -1004,7 +1126,7 @@ mod tests {
             let page = Changes { consistent_at: Some(1 << 20), ..empty_page(0, 1 << 20) };
             store_changes(store, &name, page, &|_| false, 1)
         });
-        assert_eq!(reset.expect("it is stored"), (1 << 20, 1 << 20));
+        assert_eq!(come_to(&reset.expect("it is stored")), (1 << 20, 1 << 20));
         let sent = ws.retry_dead_letter(batch_id(7)).expect("its row is found");
         assert_eq!(sent.len(), 1);
     }

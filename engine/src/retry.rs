@@ -335,6 +335,7 @@ mod tests {
             consistent_at: Some(10),
             entries: vec![entry("_conflicts", "c1"), entry("notes", "n1")],
             previous: vec![0, 0],
+            walk: None,
         };
         let batch = lost_batch(page, unit, BatchId([8; 16]));
         let names: Vec<&str> = batch.ops.iter().map(|op| op.table.as_str()).collect();

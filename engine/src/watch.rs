@@ -399,6 +399,7 @@ mod tests {
                 consistent_at: is_end.then_some(to),
                 previous: vec![0; entries.len()],
                 entries,
+                walk: None,
             }),
         );
     }

@@ -529,7 +529,7 @@ mod tests {
     /// it had ended, and `close` waited for it for ever.
     #[test]
     fn a_panic_beside_the_writer_does_not_stop_it() {
-        for thread in ["lastword checkpoint", "lastword fold"] {
+        for (thread, rows) in [("lastword checkpoint", 250), ("lastword fold", 400)] {
             let memory = MemoryDisk::new(4 << 10);
             let disk = Arc::new(PanicsOn { disk: memory, thread, panics: AtomicU64::new(0) });
             let options = Options {
@@ -545,8 +545,12 @@ mod tests {
             let writer =
                 Writer::start(open(options.clone()), &settings(), "test", Box::new(|_| {}));
             let writer = writer.expect("a thread");
-            let row = |number: u32| [&number.to_be_bytes()[..], &[7; 200]].concat();
-            for number in 0..250 {
+            // Far apart, so that checkpoints write new files, and several times each, so that folds
+            // are due.
+            let row = |number: u32| {
+                [&(number % 125).reverse_bits().to_be_bytes()[..], &[7; 200]].concat()
+            };
+            for number in 0..rows {
                 let append = move |store: &mut Store| Ok(store.append(KIND, &row(number))?);
                 writer.run(append).expect("the disk works");
             }
@@ -556,7 +560,7 @@ mod tests {
             closed.expect("closes");
             assert!(disk.panics.load(Ordering::SeqCst) > 0, "{thread} had nothing to do");
             let store = open(options);
-            for number in 0..250 {
+            for number in 0..rows {
                 assert!(store.view().get(ROWS, &row(number)).expect("reads").is_some());
             }
         }

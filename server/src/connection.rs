@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use lastword::core::id::{DeviceId, WorkspaceName};
-use lastword::core::protocol::authority::{AuthoritySession, Input, Output, Principal};
+use lastword::core::protocol::authority::{AuthoritySession, Input, Output, PageFrom, Principal};
 use lastword::core::protocol::{Attach, AttachRefusal, Entry, ReadHistory, Role};
 use lastword::{AttachRequest, Claim, Error, PushAnswer, PushGate};
 use tokio::sync::mpsc;
@@ -244,8 +244,10 @@ impl Connection {
                     self.keep_survivors(offer, entries);
                 }
                 Output::ReadHistory { workspace, asked } => self.read_history(&workspace, &asked),
-                Output::ReadPage { attachment, workspace, after } => {
-                    self.read_page(attachment, &workspace, after);
+                Output::ReadPage { attachment, workspace, from } => {
+                    self.read_page(attachment, &workspace, from);
+                    // Pages that show nothing are read one after the other.
+                    tokio::task::yield_now().await;
                 }
             }
             if self.closed {
@@ -381,9 +383,9 @@ impl Connection {
         }
     }
 
-    fn read_page(&mut self, attachment: u64, workspace: &WorkspaceName, after: u64) {
+    fn read_page(&mut self, attachment: u64, workspace: &WorkspaceName, from: PageFrom) {
         let (view, user) = (self.hub.view(), self.user.clone().unwrap_or_default());
-        match self.hub.authority.page(&view, workspace, &user, attachment, after) {
+        match self.hub.authority.page(&view, workspace, &user, attachment, from) {
             Ok(input) => self.input(input),
             Err(error) => {
                 tracing::error!(%error, %workspace, "cannot read changes");

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::ws::{Message, WebSocket};
 use lastword::core::codec::{from_bytes, to_bytes};
-use lastword::core::protocol::{ErrorCode, FILES_VERSION, FileMessage, VERSION};
+use lastword::core::protocol::{ErrorCode, FILES_VERSION, FIRST_VERSION, FileMessage};
 use lastword::{FileService, ServiceError};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
@@ -178,8 +178,8 @@ async fn greeted(socket: &mut WebSocket, hub: &Hub, id: u64) -> Result<(String, 
         return Err(unknown("the first message must be a Hello"));
     };
     let version = hello.max_version.min(FILES_VERSION);
-    if version < hello.min_version.max(VERSION) {
-        let message = format!("this server speaks versions {VERSION} to {FILES_VERSION}");
+    if version < hello.min_version.max(FIRST_VERSION) {
+        let message = format!("this server speaks versions {FIRST_VERSION} to {FILES_VERSION}");
         return Err((ErrorCode::Version, message));
     }
     let user = hub.authenticate(id, &hello.token).map_err(|message| unknown(&message))?;

@@ -60,5 +60,7 @@ mod stop;
 mod storm;
 #[path = "server/transfers.rs"]
 mod transfers;
+#[path = "server/walk.rs"]
+mod walk;
 #[path = "server/workspace.rs"]
 mod workspace;

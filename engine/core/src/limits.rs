@@ -33,6 +33,9 @@ pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 pub const PAGE_BYTES: usize = 512 * 1024;
 /// Most entries in one page of changes.
 pub const MAX_PAGE_ENTRIES: usize = 16 * 1024;
+/// A workspace whose seqs have come so far is given to a replica that has nothing of it by a walk.
+/// Below that its changes are a few pages in any order.
+pub const WALK_FROM_SEQS: u64 = 16 * 1024;
 /// Most pages that an authority sends ahead of the replica's acknowledgement.
 pub const MAX_PAGES_IN_FLIGHT: u32 = 8;
 /// Most batches that a replica sends ahead of their verdicts.

@@ -233,6 +233,10 @@ plants! {
         lastword "replicator::tests::a_horizon_is_not_known_before_the_pages_up_to_it";
     /// A page is sent although tombstones behind it were purged since.
     PageBehindHorizon: "I21", core "authority::a_page_behind_a_purge_is_not_sent";
+    /// A walk that was broken off is not held against the horizon.
+    WalkBehindHorizon: "I21", 300 seeds;
+    /// The last page of a walk is taken for consistent, although it is read from several views.
+    WalkIsConsistent: "I12", 30 seeds;
     /// A tombstone goes from under an own undelete.
     PurgeUnderOwnOps: "I18",
         store "purge::a_tombstone_under_own_ops_is_forgotten_when_they_are_gone";

@@ -43,6 +43,8 @@ mod sessions;
 mod squash;
 #[path = "core/replica.rs"]
 mod replica;
+#[path = "core/walk.rs"]
+mod walk;
 
 /// As many cases as `PROPTEST_CASES` says; a failure prints its input and leaves no file.
 fn cases() -> proptest::test_runner::Config {

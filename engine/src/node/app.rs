@@ -162,7 +162,7 @@ impl AppNode {
             Asked::Page(workspace, rows) => {
                 let meta = read::meta(view, &workspace)?;
                 raise::pulled(hooks, &workspace, rows, (meta.received_to, meta.cursor));
-                if meta.received_to == meta.cursor {
+                if raise::is_consistent((meta.received_to, meta.cursor)) {
                     lost::look(&self.db, &workspace);
                 }
             }
@@ -196,6 +196,9 @@ fn asked(node: &mut DeviceNode) -> Result<Option<Asked>> {
             Asked::Outbox(workspace, batches)
         }
         Output::StoreChanges { workspace, page } => {
+            Asked::Page(workspace.clone(), page.entries.len() as u64)
+        }
+        Output::StoreWalk { workspace, page } => {
             Asked::Page(workspace.clone(), page.entries.len() as u64)
         }
         Output::StoreAttached { workspace, .. } | Output::StoreDecisions { workspace, .. } => {

@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
+use lastword_core::limits::{MAX_PAGE_ENTRIES, WALK_FROM_SEQS};
 use lastword_core::op::Batch;
 use lastword_core::plant::{Plant, planted};
-use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
+use lastword_core::protocol::authority::{
+    AuthoritySession, Input, Output, PageFrom, Principal, PushAnswer,
+};
 use lastword_core::protocol::{Attach, AttachRefusal, Attached, FileMessage, ReadHistory, Role};
 use lastword_core::schema::Schema;
 use lastword_core::value::Record;
@@ -70,6 +73,10 @@ pub struct AuthorityNode {
     members: Option<MemberList>,
     /// How many live records a workspace may have.
     max_records: Option<u64>,
+    /// From how many seqs on a device that has nothing of a workspace gets it by a walk.
+    walk_from: u64,
+    /// Most rows in a page of a walk.
+    walk_rows: usize,
 }
 
 struct Connection {
@@ -128,9 +135,20 @@ impl AuthorityNode {
         let files = PartyFiles::new(&mut store, identity, report.clone());
         let (attachments, connections, jobs) = Default::default();
         let (schema, members, max_records) = Default::default();
+        let (walk_from, walk_rows) = (WALK_FROM_SEQS, MAX_PAGE_ENTRIES);
         let store = Own::new(store);
-        let node =
-            Self { store, files, attachments, connections, jobs, schema, members, max_records };
+        let node = Self {
+            store,
+            files,
+            attachments,
+            connections,
+            jobs,
+            schema,
+            members,
+            max_records,
+            walk_from,
+            walk_rows,
+        };
         Ok((node, report))
     }
 
@@ -150,6 +168,12 @@ impl AuthorityNode {
     /// [`crate::Authority::admit`].
     pub fn admit(&mut self, list: MemberList) {
         self.jobs.push_back(Job::Admit(list));
+    }
+
+    /// Devices that have nothing of a workspace get it by a walk, however small it is, in pages of
+    /// so many rows.
+    pub fn walk_in_pages_of(&mut self, rows: usize) {
+        (self.walk_from, self.walk_rows) = (1, rows.max(1));
     }
 
     /// See [`crate::Authority::limit_records`].
@@ -214,7 +238,7 @@ impl AuthorityNode {
     /// A connection was accepted.
     pub fn connect(&mut self, connection: u64, now_ms: u64, users: &dyn Users, wall_ms: i64) {
         let new = Connection {
-            session: AuthoritySession::new(),
+            session: AuthoritySession::new().walking_from(self.walk_from),
             user: None,
             device: None,
             app_schema: 0,
@@ -490,23 +514,39 @@ impl AuthorityNode {
                 let user = known.user.clone().unwrap_or_default();
                 self.tell_history(number, now_ms, &user, (&workspace, &asked));
             }
-            Output::ReadPage { attachment, workspace, after } => {
+            Output::ReadPage { attachment, workspace, from } => {
                 let user = known.user.clone().unwrap_or_default();
-                let input = self.page(&user, attachment, &workspace, after);
+                let input = self.page(&user, attachment, &workspace, from);
                 self.input(number, now_ms, input);
             }
         }
     }
 
-    fn page(&self, user: &str, attachment: u64, workspace: &WorkspaceName, after: u64) -> Input {
+    fn page(
+        &self,
+        user: &str,
+        attachment: u64,
+        workspace: &WorkspaceName,
+        from: PageFrom,
+    ) -> Input {
         let (view, members) = (self.store.view(), self.members.as_ref());
-        match members::page(&view, members, workspace, user, (attachment, after)) {
-            Ok(input) => input,
+        match members::page(&view, members, workspace, user, (attachment, from)) {
+            Ok(input) => self.shortened(input),
             Err(error) => {
                 let (code, message) = (AttachRefusal::Unavailable, error.to_string());
                 Input::Evict { attachment, code, message }
             }
         }
+    }
+
+    fn shortened(&self, input: Input) -> Input {
+        let Input::Walk { mut page, mut looked_to, head, horizon } = input else { return input };
+        if page.entries.len() > self.walk_rows {
+            page.entries.truncate(self.walk_rows);
+            page.is_last = false;
+            looked_to = page.place().map(|place| (place.table, place.key));
+        }
+        Input::Walk { page, looked_to, head, horizon }
     }
 
     fn tell_history(

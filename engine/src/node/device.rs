@@ -339,9 +339,12 @@ impl DeviceNode {
             Output::StoreChanges { workspace, page } => {
                 let declared = Arc::clone(&self.declared);
                 let is_local = |table: &TableName| declared.is_local(table);
-                let (received_to, cursor) =
-                    replicator::store_changes(store, &workspace, page, &is_local, wall_ms)?;
-                Input::ChangesStored { workspace, received_to, cursor }
+                replicator::store_changes(store, &workspace, page, &is_local, wall_ms)?
+            }
+            Output::StoreWalk { workspace, page } => {
+                let declared = Arc::clone(&self.declared);
+                let is_local = |table: &TableName| declared.is_local(table);
+                replicator::store_walk(store, &workspace, page, &is_local)?
             }
             Output::StoreDecisions { workspace, decisions } => {
                 let mut stored =

@@ -10,7 +10,7 @@ use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::protocol::replica::{
     Config, Input, Output, ReplicaSession, StopReason, SyncStatus,
 };
-use lastword_core::protocol::{Changes, Decided, Entry, History};
+use lastword_core::protocol::{Decided, Entry, History};
 use lastword_core::stamp::{Decision, Verdict};
 use lastword_store::{Store, read};
 use tokio::sync::mpsc;
@@ -91,10 +91,6 @@ fn nonce(db: &Database) -> Result<[u8; 16]> {
 }
 
 /// About how many bytes a page takes.
-fn size_bytes(page: &Changes) -> usize {
-    page.entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum()
-}
-
 struct Ending(Arc<Board>);
 
 impl Drop for Ending {
@@ -264,8 +260,8 @@ impl Driver {
             None | Some(Command::Stop) => return Ok(Turn::Stop),
             Some(Command::Failed(error)) => return Err(error),
             Some(Command::Answer(input)) => {
-                if let Input::ChangesStored { workspace, received_to, cursor } = &input
-                    && received_to == cursor
+                if let Input::ChangesStored { workspace, received_to, cursor, .. } = &input
+                    && raise::is_consistent((*received_to, *cursor))
                 {
                     lost::look(&self.db, workspace);
                 }
@@ -517,7 +513,9 @@ impl Driver {
                 };
                 writer.submit(0, job, stored)
             }
-            Output::StoreChanges { workspace, page } => self.store_page(workspace, page, answer),
+            page @ (Output::StoreChanges { .. } | Output::StoreWalk { .. }) => {
+                self.store_page(page, answer)
+            }
             Output::StoreDecisions { workspace, decisions } => {
                 self.count_decisions(&workspace, &decisions);
                 let name = workspace.clone();
@@ -570,23 +568,33 @@ impl Driver {
 
     fn store_page(
         &self,
-        workspace: WorkspaceName,
-        page: Changes,
+        page: Output,
         answer: impl FnOnce(Result<Input>) + Send + 'static,
     ) -> Result<()> {
-        let rows = page.entries.len() as u64;
-        let bytes = size_bytes(&page);
-        self.board.count(&workspace, |counts| counts.received += rows);
+        let (workspace, entries) = match &page {
+            Output::StoreChanges { workspace, page } => (workspace, &page.entries),
+            Output::StoreWalk { workspace, page } => (workspace, &page.entries),
+            _ => return Ok(()),
+        };
+        let rows = entries.len() as u64;
+        let bytes = entries.iter().map(|Entry::Row { row, .. }| row.size_bytes()).sum();
+        self.board.count(workspace, |counts| counts.received += rows);
         let declared = Arc::clone(&self.db.inner.declared);
-        let job = move |store: &mut _| {
-            let is_local = |table: &_| declared.is_local(table);
-            let (received_to, cursor) =
-                replicator::store_changes(store, &workspace, page, &is_local, now_ms())?;
-            Ok(Input::ChangesStored { workspace, received_to, cursor })
+        let job = move |store: &mut Store| {
+            let is_local = |table: &TableName| declared.is_local(table);
+            match page {
+                Output::StoreChanges { workspace, page } => {
+                    replicator::store_changes(store, &workspace, page, &is_local, now_ms())
+                }
+                Output::StoreWalk { workspace, page } => {
+                    replicator::store_walk(store, &workspace, page, &is_local)
+                }
+                _ => unreachable!("invariant: looked at above"),
+            }
         };
         let hooks = Arc::clone(&self.db.inner.hooks);
         let stored = move |stored: Result<Input>| {
-            if let Ok(Input::ChangesStored { workspace, received_to, cursor }) = &stored {
+            if let Ok(Input::ChangesStored { workspace, received_to, cursor, .. }) = &stored {
                 raise::pulled(&hooks, workspace, rows, (*received_to, *cursor));
             }
             answer(stored);

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::{SinkExt, StreamExt};
 use lastword_core::codec::{from_bytes, to_bytes};
 use lastword_core::protocol::{
-    FILES_SUBPROTOCOL, FILES_VERSION, FileMessage, Hello, SignedUrl, VERSION,
+    FILES_SUBPROTOCOL, FILES_VERSION, FIRST_VERSION, FileMessage, Hello, SignedUrl,
 };
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -56,7 +56,7 @@ impl<'a> Line<'a> {
         let watchers = Arc::clone(&db.inner.watchers);
         let mut line = Self { runtime, socket, stop: stop.clone(), watchers, transfers: 0 };
         line.send(FileMessage::Hello(Hello {
-            min_version: VERSION,
+            min_version: FIRST_VERSION,
             max_version: FILES_VERSION,
             token,
             device: db.device(),

@@ -3,7 +3,9 @@
 use lastword_core::hash::{BlobHash, ChunkId};
 use lastword_core::id::WorkspaceName;
 use lastword_core::manifest::{Blob, PROFILE};
-use lastword_core::protocol::{FileMessage, FileRefusal, ObjectMessage, Role, SignedUrl, VERSION};
+use lastword_core::protocol::{
+    FIRST_VERSION, FileMessage, FileRefusal, ObjectMessage, Role, SignedUrl,
+};
 use lastword_providers::expiry::Expiry;
 use lastword_providers::upload::Download;
 use lastword_store::payload::cut_text;
@@ -98,7 +100,7 @@ impl FileService {
     /// Serves a user who has proved to be that.
     #[must_use]
     pub fn new(authority: Authority, user: String) -> Self {
-        Self { authority, user, version: VERSION, newest: 0, current: None, now_ms: 0 }
+        Self { authority, user, version: FIRST_VERSION, newest: 0, current: None, now_ms: 0 }
     }
 
     /// As this, where the connection speaks that version.
@@ -262,7 +264,9 @@ impl FileService {
     /// the app is another.
     fn speaks_of_stores(&self) -> Result<()> {
         match self.version {
-            VERSION => Err(Error::NeedsNewerApp { provider: self.authority.files_provider() }),
+            FIRST_VERSION => {
+                Err(Error::NeedsNewerApp { provider: self.authority.files_provider() })
+            }
             _ => Ok(()),
         }
     }

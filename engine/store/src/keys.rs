@@ -28,7 +28,8 @@
 //! `META` also holds, under `workspace 00`, the [`Lineage`] of a workspace that was restored; under
 //! `workspace 00 73`, its schema, if it has one; under `workspace 00 01`, the [`StoredReset`] of a
 //! replica that is taking the workspace anew; under `workspace 00 02`, what its copy covers, if
-//! that is not everything; under `workspace 00 03`, when it was deleted; under the one byte 00, the
+//! that is not everything; under `workspace 00 03`, when it was deleted; under `workspace 00 04`,
+//! how far the walk of a replica has come that takes the workspace; under the one byte 00, the
 //! indexes that the state was built with, if there are any; under 00 00, how far the clock has come
 //! by which things grow old; and under 00 01, before which position frames hold what was erased,
 //! while any file does.
@@ -37,6 +38,8 @@ use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
 use lastword_core::id::{BatchId, DeviceId, Epoch, IndexName, Key, TableName, WorkspaceName};
 use lastword_core::limits::{HISTORY_WINDOW_MS, MAX_BATCH_OPS, MAX_LINEAGE};
 use lastword_core::op::Op;
+#[cfg(doc)]
+use lastword_core::protocol::WalkPlace;
 use lastword_core::protocol::{Entry, Role};
 use lastword_core::row::{Digest, Row};
 use lastword_core::rules::{CONFLICTS_TABLE, PendingOp, PendingState};
@@ -213,6 +216,14 @@ pub fn number_of(key: &[u8]) -> Option<u64> {
 pub fn reset_key(workspace: &WorkspaceName) -> Vec<u8> {
     let mut out = workspace_prefix(workspace);
     out.push(1);
+    out
+}
+
+/// Where `META` says how far the walk of a replica has come, the [`WalkPlace`] of it.
+#[must_use]
+pub fn walk_key(workspace: &WorkspaceName) -> Vec<u8> {
+    let mut out = workspace_prefix(workspace);
+    out.push(4);
     out
 }
 

@@ -4,16 +4,17 @@
 use lastword_core::codec::{Decode, DecodeError, Decoder, Encode, Encoder, from_bytes, to_bytes};
 use lastword_core::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use lastword_core::limits::{
-    MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_FORMER_DEVICES, MAX_PAGE_ENTRIES, MAX_TEXT_BYTES,
+    MAX_ATTACHED_DECISIONS, MAX_BATCH_OPS, MAX_FORMER_DEVICES, MAX_TEXT_BYTES,
 };
 use lastword_core::op::{Batch, Op};
-use lastword_core::protocol::{Decided, Entry, Role};
+use lastword_core::protocol::{Decided, Role};
 use lastword_core::schema::Schema;
 
 mod blobs;
 mod decided;
 mod ended;
 mod objects;
+mod page;
 mod reset;
 mod squash;
 mod survivors;
@@ -23,6 +24,7 @@ pub use blobs::{BlobsFrame, BlobsPart, DamagedChunk, NewChunk, PackChunks};
 pub use decided::DecidedBatch;
 pub use ended::{Forgotten, WorkspaceDeleted};
 pub use objects::{Object, ObjectFrame, ObjectPart, ObjectState};
+pub use page::{RemotePage, WalkFrame};
 pub use reset::{Carried, Cover, Reset, SetAside};
 pub use squash::Squash;
 pub use survivors::SurvivorFrame;
@@ -77,6 +79,8 @@ pub mod kind {
     pub const BLOBS: u8 = 40;
     /// [`super::ObjectFrame`].
     pub const OBJECT: u8 = 41;
+    /// A page of a walk that a replica received.
+    pub const WALK: u8 = 42;
     /// [`super::WorkspaceDeleted`].
     pub const WORKSPACE_DELETED: u8 = 48;
     /// [`super::Forgotten`].
@@ -116,23 +120,6 @@ pub struct LocalBatch {
     /// Ops on local tables: applied here, never pushed.
     pub local: Vec<Op>,
     /// For each op of `batch`, then of `local`: position of the record's previous frame, 0 = none.
-    pub previous: Vec<u64>,
-}
-
-/// A page of changes that a replica received.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RemotePage {
-    /// Its workspace.
-    pub workspace: WorkspaceName,
-    /// Seq after which the page begins.
-    pub from: u64,
-    /// Last seq it covers.
-    pub to: u64,
-    /// Set on the last page: the cursor after it.
-    pub consistent_at: Option<u64>,
-    /// The changes.
-    pub entries: Vec<Entry>,
-    /// For each entry: position of the record's previous frame, 0 = none.
     pub previous: Vec<u64>,
 }
 
@@ -362,6 +349,7 @@ impl Payload {
             Payload::Identity(_) => kind::IDENTITY,
             Payload::Local(_) => kind::LOCAL,
             Payload::Decided(body) => body.kind(),
+            Payload::Remote(page) if page.walk.is_some() => kind::WALK,
             Payload::Remote(_) => kind::REMOTE,
             Payload::Verdicts(_) => kind::VERDICTS,
             Payload::Attachment(_) => kind::ATTACHMENT,
@@ -441,6 +429,7 @@ impl Payload {
             kind::DECIDED => Payload::Decided(from_bytes(bytes)?),
             kind::DECIDED_VALUES => Payload::Decided(DecidedBatch::with_values(bytes)?),
             kind::REMOTE => Payload::Remote(from_bytes(bytes)?),
+            kind::WALK => Payload::Remote(page::of_walk(bytes)?),
             kind::VERDICTS => Payload::Verdicts(from_bytes(bytes)?),
             kind::ATTACHMENT => Payload::Attachment(from_bytes(bytes)?),
             kind::DEAD_LETTERS => Payload::DeadLetters(from_bytes(bytes)?),
@@ -512,30 +501,6 @@ impl Decode for LocalBatch {
             batch: from.option()?,
             local: from.list("local ops", MAX_BATCH_OPS)?,
             previous: from.list("positions", 2 * MAX_BATCH_OPS)?,
-        })
-    }
-}
-
-impl Encode for RemotePage {
-    fn encode(&self, out: &mut Encoder) {
-        self.workspace.encode(out);
-        out.u64(self.from);
-        out.u64(self.to);
-        out.option(self.consistent_at.as_ref());
-        out.list(&self.entries);
-        out.list(&self.previous);
-    }
-}
-
-impl Decode for RemotePage {
-    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        Ok(Self {
-            workspace: WorkspaceName::decode(from)?,
-            from: from.u64()?,
-            to: from.u64()?,
-            consistent_at: from.option()?,
-            entries: from.list("entries", MAX_PAGE_ENTRIES)?,
-            previous: from.list("positions", MAX_PAGE_ENTRIES)?,
         })
     }
 }

@@ -3,10 +3,9 @@
 
 use lastword_core::codec::{Decode, DecodeError, from_bytes};
 use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
-use lastword_core::limits::{MAX_PAGE_ENTRIES, PAGE_BYTES};
 use lastword_core::plant::{Plant, planted};
-use lastword_core::protocol::{Decided, Entry};
-use lastword_core::rules::{PendingOp, sees};
+use lastword_core::protocol::{Decided, WalkPlace};
+use lastword_core::rules::PendingOp;
 use lastword_core::value::Value;
 
 use lastword_core::schema::Schema;
@@ -14,8 +13,8 @@ use lastword_core::schema::Schema;
 use crate::error::StoreError;
 use crate::index::IndexDef;
 use crate::keys::{
-    self, BY_COUNTER, BY_SEQ, COUNTERS, DECISIONS, INDEX, Lineage, META, OUTBOX, OutboxEntry,
-    PENDING, ROWS, SHADOW, STAGED, SURVIVORS, Shadow, StoredDecision, StoredErasure, StoredPending,
+    self, BY_COUNTER, COUNTERS, DECISIONS, INDEX, Lineage, META, OUTBOX, OutboxEntry, PENDING,
+    ROWS, SHADOW, STAGED, SURVIVORS, Shadow, StoredDecision, StoredErasure, StoredPending,
     StoredReset, StoredRow, StoredSurvivor, WorkspaceMeta,
 };
 use crate::payload::{Identity, LocalTables};
@@ -24,12 +23,14 @@ use crate::state::Space;
 mod rows;
 mod blobs;
 mod ended;
+mod pages;
 
 pub use blobs::{
     blob, blob_workspaces, chunk, condemned, object, pack, packs, visit_blobs, visit_chunks,
     visit_objects,
 };
 pub use ended::{count_local, deleted_ms};
+pub use pages::{ChangesPage, WalkRows, changes, walk};
 pub use rows::{Pair, ReadState, Visit, visit_range};
 
 /// Most entries of an index that are read at once: each is then compared with its row.
@@ -109,6 +110,14 @@ pub fn reset<S: ReadState + ?Sized>(
     workspace: &WorkspaceName,
 ) -> Result<Option<StoredReset>, StoreError> {
     typed(state, META, &keys::reset_key(workspace))
+}
+
+/// How far the walk has come that the newest copy is begun with, if one is under way.
+pub fn walk_place<S: ReadState + ?Sized>(
+    state: &S,
+    workspace: &WorkspaceName,
+) -> Result<Option<WalkPlace>, StoreError> {
+    typed(state, META, &keys::walk_key(workspace))
 }
 
 /// What was lost of a workspace and was brought back, in order of its seqs in the lost history,
@@ -452,74 +461,6 @@ pub fn decisions_after<S: ReadState + ?Sized>(
         }
     }
     Ok(found)
-}
-
-/// What [`changes`] found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChangesPage {
-    /// Last seq that the page covers.
-    pub to: u64,
-    /// The head of this state if the page reached it.
-    pub consistent_at: Option<u64>,
-    /// Each record once, at its newest seq.
-    pub entries: Vec<Entry>,
-    /// The horizon of this state.
-    pub horizon: u64,
-}
-
-/// Most index entries looked at for one page.
-const MAX_PAGE_VISITS: usize = 4 * MAX_PAGE_ENTRIES;
-
-/// One page of what changed after `after`, as far as `user` may see it: each record once, at its
-/// newest seq. A page of which nothing may be seen moves on all the same.
-pub fn changes<S: ReadState + ?Sized>(
-    state: &S,
-    workspace: &WorkspaceName,
-    after: u64,
-    user: &str,
-) -> Result<ChangesPage, StoreError> {
-    let meta = meta(state, workspace)?;
-    let (to, consistent_at, horizon) = (meta.head, Some(meta.head), meta.horizon);
-    let mut page = ChangesPage { to, consistent_at, entries: Vec::new(), horizon };
-    // Read when there is a row to judge: most who ask have everything.
-    let mut known: Option<Schema> = None;
-    let from = keys::numbered(workspace, after.saturating_add(1));
-    let end = keys::prefix_end(&keys::workspace_prefix(workspace));
-    let (mut size_bytes, mut visited) = (0, 0);
-    visit_range(state, BY_SEQ, &from, &end, &mut |seq_key, record| {
-        let seq = keys::number_of(seq_key).unwrap_or_default();
-        let Some((table, key)) = keys::split_record(record) else {
-            return Err(state_damaged(BY_SEQ, seq_key, "the entry names no record"));
-        };
-        // Stale entries count too: a page of a much-edited record must not take for ever.
-        visited += 1;
-        if size_bytes >= PAGE_BYTES
-            || page.entries.len() >= MAX_PAGE_ENTRIES
-            || visited > MAX_PAGE_VISITS
-        {
-            page.to = seq - 1;
-            page.consistent_at = planted(Plant::TornWalk).then_some(page.to);
-            return Ok(false);
-        }
-        let row_key = keys::row_key(workspace, meta.generation, &table, &key);
-        let stored = state.get(ROWS, &row_key)?;
-        let Some(bytes) = stored else { return Ok(true) };
-        let StoredRow { row, .. } = decoded(ROWS, &row_key, &bytes)?;
-        let schema = match &mut known {
-            Some(schema) => schema,
-            unread => unread.insert(schema(state, workspace)?.unwrap_or_default()),
-        };
-        // The index is insert-only: an entry whose row has moved on counts at the newer seq.
-        let is_shown = sees(user, &table, &row.record, schema.rules_of(&table))
-            || planted(Plant::PrivateRowShown)
-            || row.deleted && planted(Plant::PrivateTombstoneShown);
-        if row.stream_seq() == seq && is_shown {
-            size_bytes += bytes.len() + record.len() + 16;
-            page.entries.push(Entry::Row { table, key, row });
-        }
-        Ok(true)
-    })?;
-    Ok(page)
 }
 
 /// Hands every visible row with a row key in `from..to` to `visit`, tombstones too.

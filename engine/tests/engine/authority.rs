@@ -7,7 +7,7 @@ use lastword::core::hlc::Hlc;
 use lastword::core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword::core::json;
 use lastword::core::op::{Action, Batch, Op, TombstoneRef};
-use lastword::core::protocol::authority::Input;
+use lastword::core::protocol::authority::{Input, PageFrom};
 use lastword::core::protocol::{Attached, Role};
 use lastword::core::stamp::{Decision, RefusalCode, Verdict};
 use lastword::{AttachRequest, Authority, Error, MemberList, PushAnswer, PushGate, PushRuling};
@@ -411,7 +411,7 @@ fn no_page_is_read_for_who_is_no_member_any_more() {
         list.add(main.clone(), Key::new(user).unwrap(), Role::Editor);
         authority.admit(list).unwrap();
     };
-    let page = || authority.page(&authority.view(), main, "ann", 1, 0).unwrap();
+    let page = || authority.page(&authority.view(), main, "ann", 1, PageFrom::Seq(0)).unwrap();
     admit("ann");
     assert!(matches!(page(), Input::Page { .. }));
     admit("bob");

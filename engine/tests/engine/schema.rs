@@ -351,6 +351,7 @@ fn page(seq: u64, json: &str, changed: &[&str]) -> Payload {
         consistent_at: Some(seq),
         entries: vec![Entry::Row { table: table("notes"), key: Key::new("n1").unwrap(), row }],
         previous: vec![0],
+        walk: None,
     })
 }
 

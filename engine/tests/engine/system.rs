@@ -61,6 +61,7 @@ fn conflict_page() -> Payload {
         consistent_at: Some(8),
         entries: vec![Entry::Row { table, key, row }],
         previous: vec![0],
+        walk: None,
     })
 }
 

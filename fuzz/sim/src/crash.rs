@@ -70,8 +70,11 @@ impl World {
             let disk = Arc::new(self.disk.clone());
             let (wall, before) = (self.wall(), self.disk.operations() + self.disk.reads());
             match AuthorityNode::open(disk, options(&mut self.random, &self.setting), wall) {
-                Ok((authority, report)) => {
+                Ok((mut authority, report)) => {
                     self.disk.set_fault(None);
+                    if self.setting.walk > 0 {
+                        authority.walk_in_pages_of(self.setting.walk as usize);
+                    }
                     if self.setting.files == 2 {
                         authority.limit_files(u64::MAX, ROOM_FOR_FILES);
                     }

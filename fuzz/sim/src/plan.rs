@@ -140,6 +140,8 @@ pub struct Setting {
     /// Whether there are files: 0 = none, 1 = as many as one likes, 2 = the authority has little
     /// room for them.
     pub files: u64,
+    /// Rows of a page where a device begins with a walk; 0 = nobody does.
+    pub walk: u64,
 }
 
 /// What one seed plays.
@@ -166,11 +168,13 @@ impl Plan {
     pub fn new(seed: u64) -> Self {
         let random = &mut Random::new(seed ^ 0x706c_616e);
         let mut setting = Setting::random(random);
-        // Of its own, so that the other plans are as they were before there were files.
+        // Drawn apart, so that plans are what they were before there were files, and walks.
         if setting.schema != 0 {
             let drawn = Random::new(seed ^ 0x66_696c_6573).below(12);
             setting.files = [1, 1, 1, 2].get(drawn as usize).copied().unwrap_or(0);
         }
+        let drawn = Random::new(seed ^ 0x77_616c_6b).below(4);
+        setting.walk = [0, 1, 1, 4].get(drawn as usize).copied().unwrap_or(0);
         let acts = Act::ALL.iter().filter(|(act, ..)| setting.knows(*act));
         let weights: Vec<(Act, u64)> =
             acts.map(|(act, weight, _)| (*act, scaled(random, *act, *weight))).collect();
@@ -262,6 +266,7 @@ impl Setting {
             outbox: if random.once_in(4) { 6 } else { 64 },
             delta_kib: [64, 256, 256, 1024][random.below(4) as usize],
             files: 0,
+            walk: 0,
         }
     }
 

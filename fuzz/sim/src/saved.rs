@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use crate::plan::{Act, Plan, Setting, Step};
 
 impl Setting {
-    fn fields(&mut self) -> [(&'static str, &mut u64); 13] {
+    fn fields(&mut self) -> [(&'static str, &mut u64); 14] {
         [
             ("devices", &mut self.devices),
             ("workspaces", &mut self.workspaces),
@@ -20,6 +20,7 @@ impl Setting {
             ("outbox", &mut self.outbox),
             ("delta_kib", &mut self.delta_kib),
             ("files", &mut self.files),
+            ("walk", &mut self.walk),
         ]
     }
 }
@@ -48,8 +49,8 @@ impl Plan {
     pub fn from_text(text: &str) -> Result<Self, String> {
         let mut plan = Plan::new(0);
         plan.steps.clear();
-        // Of plans that were saved before there were files.
-        plan.setting.files = 0;
+        // Of plans that were saved before there were files, and walks.
+        (plan.setting.files, plan.setting.walk) = (0, 0);
         for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
             plan.read_line(line).ok_or_else(|| format!("this says nothing: {line:?}"))?;
         }

@@ -13,10 +13,10 @@ use crate::net::Line;
 use crate::world::{Done, World};
 
 /// First bytes of messages, as `docs/protocol.md` has them.
-const ATTACH: [u8; 2] = [2, 14];
+const ATTACH: [u8; 3] = [2, 14, 24];
 const PUSH: u8 = 5;
 const RESUME: u8 = 7;
-const CHANGES: u8 = 8;
+const PAGE: [u8; 2] = [8, 16];
 
 fn is(bytes: &[u8], tag: u8) -> bool {
     bytes.first() == Some(&tag)
@@ -43,7 +43,8 @@ pub fn sent_down(world: &World, number: u64, bytes: &[u8]) -> Done {
     let sent = line.up.iter().rev().take_while(|(_, bytes)| !is(bytes, RESUME));
     let pushes = sent.filter(|(_, bytes)| is(bytes, PUSH)).map(|(_, bytes)| bytes.as_slice());
     let pushes = under_way(world, pushes, MAX_BATCHES_IN_FLIGHT * attachments);
-    let pages = line.down.iter().filter(|(_, bytes)| is(bytes, CHANGES)).count();
+    let is_page = |bytes: &[u8]| PAGE.iter().any(|tag| is(bytes, *tag));
+    let pages = line.down.iter().filter(|(_, bytes)| is_page(bytes)).count();
     if pushes > MAX_BATCHES_IN_FLIGHT * attachments
         || pages > MAX_PAGES_IN_FLIGHT as usize * attachments
     {

@@ -1,20 +1,25 @@
 //! The authority's side of one connection.
 
+mod pages;
+
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use super::VERSION;
+use self::pages::Walking;
+use super::entry::Entry;
 use super::history::{History, ReadHistory};
 use super::message::{
-    Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
+    Attach, AttachRefusal, Attached, Changes, Decided, ErrorCode, Hello, Message, Notice,
     ResetReason, Role, Survivors, Welcome, cut_text,
 };
+use super::walk::{WalkPage, WalkPlace};
+use super::{FIRST_VERSION, VERSION};
 use crate::codec::{from_bytes, to_bytes};
-use crate::id::{BatchId, DeviceId, WorkspaceName};
+use crate::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use crate::limits::{
     MAX_ATTACHMENTS, MAX_BATCH_BYTES, MAX_BATCH_OPS, MAX_BATCHES_IN_FLIGHT, MAX_CLOSE_REASON_BYTES,
-    MAX_HISTORY_REQUESTS, MAX_MESSAGE_BYTES, MAX_PAGES_IN_FLIGHT, MAX_RECORD_BYTES, MAX_TEXT_BYTES,
+    MAX_HISTORY_REQUESTS, MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, MAX_TEXT_BYTES, WALK_FROM_SEQS,
 };
 use crate::op::Batch;
 use crate::plant::{Plant, planted};
@@ -72,6 +77,22 @@ impl PushAnswer {
     }
 }
 
+/// Which page is to be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PageFrom {
+    /// What changed after this seq.
+    Seq(u64),
+    /// Rows of a walk.
+    Walk {
+        /// The head when it began.
+        base: u64,
+        /// The record that the page follows, as the replica is told; none for the first.
+        after: Option<(TableName, Key)>,
+        /// The record behind which to begin to look; none for all.
+        from: Option<(TableName, Key)>,
+    },
+}
+
 /// What the session is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
@@ -109,13 +130,24 @@ pub enum Input {
         /// As it was asked.
         is_last: bool,
     },
-    /// Answer to [`Output::ReadPage`].
+    /// Answer to [`Output::ReadPage`] of changes.
     Page {
         /// The attachment.
         attachment: u64,
         /// The page.
         page: Changes,
         /// The horizon of the view that it was read from.
+        horizon: u64,
+    },
+    /// Answer to [`Output::ReadPage`] of a walk.
+    Walk {
+        /// The page.
+        page: WalkPage,
+        /// The record behind which to go on, if more was looked at than the page may show.
+        looked_to: Option<(TableName, Key)>,
+        /// The head of the view that it was read from.
+        head: u64,
+        /// The horizon of that view.
         horizon: u64,
     },
     /// Answer to [`Output::ReadHistory`].
@@ -189,14 +221,14 @@ pub enum Output {
         /// To be answered.
         is_last: bool,
     },
-    /// Read one page of changes.
+    /// Read one page from the newest view.
     ReadPage {
         /// The attachment.
         attachment: u64,
         /// Its workspace.
         workspace: WorkspaceName,
-        /// Seq after which it begins.
-        after: u64,
+        /// Which page.
+        from: PageFrom,
     },
     /// Read versions of a record.
     ReadHistory {
@@ -241,6 +273,8 @@ struct Served {
     role: Role,
     /// Seq up to which pages were sent.
     sent_to: u64,
+    /// Whether the last of them said at which seq everything is consistent. A walk does not.
+    is_consistent: bool,
     /// Last seq that pages can show.
     head: u64,
     /// The horizon that the replica was told of: what was purged up to it, it never heard of or has
@@ -250,6 +284,12 @@ struct Served {
     moved_to: u64,
     /// Ends of pages sent and not acknowledged: the credit used.
     unacknowledged: VecDeque<u64>,
+    /// The walk that the replica's copy begins with, until all of it is sent.
+    walk: Option<Walking>,
+    /// Where a walk of the replica had come to, until it is attached.
+    walked: Option<WalkPlace>,
+    /// Pages of the walk that are sent and not acknowledged: they come before all others.
+    walk_unacknowledged: u32,
     reading: bool,
     offer: Offer,
     gate: Gate,
@@ -287,6 +327,9 @@ enum Offer {
 pub struct AuthoritySession {
     phase: Phase,
     device: DeviceId,
+    /// What the replica speaks.
+    version: u64,
+    walk_from: u64,
     deadline: Option<u64>,
     last_attachment: u64,
     served: BTreeMap<u64, Served>,
@@ -306,11 +349,19 @@ impl AuthoritySession {
         Self {
             phase: Phase::New,
             device: DeviceId::AUTHORITY,
+            version: FIRST_VERSION,
+            walk_from: WALK_FROM_SEQS,
             deadline: None,
             last_attachment: 0,
             served: BTreeMap::new(),
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Gives a workspace by a walk once so many seqs of it were given, not [`WALK_FROM_SEQS`].
+    #[must_use]
+    pub fn walking_from(self, seqs: u64) -> Self {
+        Self { walk_from: seqs, ..self }
     }
 
     /// The next thing to do; call it again after every input until it gives nothing.
@@ -341,6 +392,9 @@ impl AuthoritySession {
                 self.survivors_stored(attachment, is_last);
             }
             Input::Page { attachment, page, horizon } => self.page(attachment, page, horizon),
+            Input::Walk { page, looked_to, head, horizon } => {
+                self.walk_page(page, looked_to, (head, horizon));
+            }
             Input::History(answer) => self.history(answer),
             Input::Head { attachment, head, horizon } => {
                 if let Some(served) = self.served.get_mut(&attachment) {
@@ -417,9 +471,7 @@ impl AuthoritySession {
             }
             Message::Received { attachment, received_to, .. } => {
                 if let Some(served) = self.served.get_mut(&attachment) {
-                    while served.unacknowledged.front().is_some_and(|to| *to <= received_to) {
-                        served.unacknowledged.pop_front();
-                    }
+                    served.acknowledge(received_to);
                 }
                 self.read_more(attachment);
             }
@@ -439,10 +491,13 @@ impl AuthoritySession {
     }
 
     fn hello(&mut self, hello: Hello) {
-        if !(hello.min_version..=hello.max_version).contains(&VERSION) {
-            let text = alloc::format!("this server speaks protocol version {VERSION}");
+        let version = hello.max_version.min(VERSION);
+        if version < hello.min_version.max(FIRST_VERSION) {
+            let text =
+                alloc::format!("this server speaks protocol version {FIRST_VERSION} to {VERSION}");
             return self.fail(ErrorCode::Version, &text);
         }
+        self.version = version;
         if hello.device == DeviceId::AUTHORITY {
             return self.fail(ErrorCode::Protocol, "a device id must not be zero");
         }
@@ -457,7 +512,7 @@ impl AuthoritySession {
             Ok(_) => {
                 self.phase = Phase::Open;
                 self.send(&Message::Welcome(Welcome {
-                    version: VERSION,
+                    version: self.version,
                     server_time_ms,
                     max_message_bytes: MAX_MESSAGE_BYTES as u64,
                     max_record_bytes: MAX_RECORD_BYTES as u64,
@@ -490,10 +545,14 @@ impl AuthoritySession {
             open: false,
             role: Role::Viewer,
             sent_to: attach.received_to,
+            is_consistent: attach.cursor == attach.received_to,
             head: 0,
             horizon: 0,
             moved_to: 0,
             unacknowledged: VecDeque::new(),
+            walk: None,
+            walked: attach.walk.clone(),
+            walk_unacknowledged: 0,
             reading: false,
             offer: Offer::Over,
             gate: Gate::Open,
@@ -518,7 +577,10 @@ impl AuthoritySession {
                 served.head = served.head.max(attached.head);
                 served.horizon = attached.horizon;
                 if attached.reset.is_some() {
-                    served.sent_to = 0;
+                    (served.sent_to, served.walked) = (0, None);
+                }
+                if served.sent_to == 0 && self.version > FIRST_VERSION {
+                    served.begin_walk(attached.head, self.walk_from);
                 }
                 if attached.reset == Some(ResetReason::OtherHistory) {
                     served.offer = Offer::Awaited;
@@ -684,52 +746,6 @@ impl AuthoritySession {
         if let Some(served) = self.served.get_mut(&answer.attachment) {
             served.asked = served.asked.saturating_sub(1);
             self.send(&Message::History(answer));
-        }
-    }
-
-    fn page(&mut self, attachment: u64, page: Changes, horizon: u64) {
-        let Some(served) = self.served.get_mut(&attachment) else { return };
-        // A tombstone behind the page may be gone: the replica would keep the record for ever. When
-        // it attaches again it is told to begin anew.
-        let is_behind = page.from < horizon && served.horizon < horizon;
-        if is_behind && !planted(Plant::PageBehindHorizon) {
-            let message = "old deletes were purged while this device was catching up".into();
-            return self.evict(attachment, AttachRefusal::Unavailable, message);
-        }
-        served.reading = false;
-        served.sent_to = page.to;
-        served.unacknowledged.push_back(page.to);
-        self.send(&Message::Changes(page));
-        self.tell_horizon(attachment);
-        self.read_more(attachment);
-    }
-
-    /// Tells of a horizon that moved, once every page up to it is on its way: so the replica has
-    /// seen each delete that nobody knows any more, and may forget it too.
-    fn tell_horizon(&mut self, attachment: u64) {
-        let Some(served) = self.served.get_mut(&attachment) else { return };
-        let horizon = served.moved_to;
-        if served.open && served.horizon < horizon && served.sent_to >= horizon {
-            served.horizon = horizon;
-            self.send(&Message::Notice(Notice::Horizon { attachment, horizon }));
-        }
-    }
-
-    /// Reads a page if there is something new and credit for it; so nothing piles up for a slow
-    /// reader.
-    fn read_more(&mut self, attachment: u64) {
-        let Some(served) = self.served.get_mut(&attachment) else { return };
-        let credit = served.unacknowledged.len() < MAX_PAGES_IN_FLIGHT as usize
-            || planted(Plant::CreditNotWaited);
-        if served.open
-            && served.offer == Offer::Over
-            && !served.reading
-            && credit
-            && served.sent_to < served.head
-        {
-            served.reading = true;
-            let (workspace, after) = (served.workspace.clone(), served.sent_to);
-            self.outputs.push_back(Output::ReadPage { attachment, workspace, after });
         }
     }
 }

@@ -3,15 +3,16 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use super::entry::Entry;
 use super::history::{History, ReadHistory};
+use super::walk::{WalkPage, WalkPlace};
 use crate::codec::{Decode, DecodeError, Decoder, Encode, Encoder};
-use crate::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName};
+use crate::id::{BatchId, DeviceId, Epoch, WorkspaceName};
 use crate::limits::{
     MAX_ATTACHED_DECISIONS, MAX_LINEAGE, MAX_PAGE_ENTRIES, MAX_SCHEMA_BYTES, MAX_TEXT_BYTES,
     MAX_TOKEN_BYTES,
 };
 use crate::op::Batch;
-use crate::row::Row;
 use crate::stamp::{Decision, coded};
 
 /// Everything that one side tells the other.
@@ -57,6 +58,8 @@ pub enum Message {
     },
     /// Authority: what changed.
     Changes(Changes),
+    /// Authority: a page of the rows of the workspace, for a replica that has none.
+    Walk(WalkPage),
     /// Replica: what it has stored durably; the credit for more pages.
     Received {
         /// Number of the attachment.
@@ -156,6 +159,8 @@ pub struct Attach {
     pub nonce: [u8; 16],
     /// Last counter whose decision the replica has stored.
     pub decided: u64,
+    /// Where the walk stands that the replica's copy is begun with; none if none is under way.
+    pub walk: Option<WalkPlace>,
     /// Reserved for partial replicas; empty means everything.
     pub scope: Vec<u8>,
 }
@@ -213,20 +218,6 @@ pub struct Changes {
     pub consistent_at: Option<u64>,
     /// The changes in seq order; gaps are legal.
     pub entries: Vec<Entry>,
-}
-
-/// One entry of a page.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Entry {
-    /// The newest state of one record.
-    Row {
-        /// Its table.
-        table: TableName,
-        /// Its key.
-        key: Key,
-        /// Its row.
-        row: Row,
-    },
 }
 
 /// Rows that a restored authority has lost, as a replica got them from it before.
@@ -382,7 +373,7 @@ coded!(ErrorCode, "error code",
     Internal = 6, "internal";
 );
 
-/// Tags of messages. 16 walk page, 17 walk acknowledgement and 19 signal are reserved.
+/// Tags of messages. 17 and 19 are reserved.
 mod tag {
     pub(super) const HELLO: u64 = 0;
     pub(super) const WELCOME: u64 = 1;
@@ -402,12 +393,15 @@ mod tag {
     pub(super) const ATTACH_FROM: u64 = 14;
     /// ATTACHED with a reset.
     pub(super) const ATTACHED_RESET: u64 = 15;
+    pub(super) const WALK: u64 = 16;
     pub(super) const SURVIVORS: u64 = 18;
     pub(super) const SURVIVORS_STORED: u64 = 20;
     /// ATTACHED of a workspace of which not everybody sees everything.
     pub(super) const ATTACHED_COVER: u64 = 21;
     pub(super) const READ_HISTORY: u64 = 22;
     pub(super) const HISTORY: u64 = 23;
+    /// ATTACH of a replica whose walk was broken off.
+    pub(super) const ATTACH_WALK: u64 = 24;
 }
 
 impl Encode for Message {
@@ -415,11 +409,18 @@ impl Encode for Message {
         match self {
             Message::Hello(hello) => tagged(out, tag::HELLO, hello),
             Message::Welcome(welcome) => tagged(out, tag::WELCOME, welcome),
-            Message::Attach(attach) if attach.horizon == 0 => tagged(out, tag::ATTACH, attach),
-            Message::Attach(attach) => {
-                tagged(out, tag::ATTACH_FROM, attach);
-                out.u64(attach.horizon);
-            }
+            Message::Attach(attach) => match &attach.walk {
+                Some(place) => {
+                    tagged(out, tag::ATTACH_WALK, attach);
+                    out.u64(attach.horizon);
+                    place.encode(out);
+                }
+                None if attach.horizon == 0 => tagged(out, tag::ATTACH, attach),
+                None => {
+                    tagged(out, tag::ATTACH_FROM, attach);
+                    out.u64(attach.horizon);
+                }
+            },
             Message::Attached(attached) if attached.cover != [0; 16] => {
                 tagged(out, tag::ATTACHED_COVER, attached);
                 out.option(attached.reset.as_ref());
@@ -450,6 +451,7 @@ impl Encode for Message {
                 out.u64(*counter);
             }
             Message::Changes(changes) => tagged(out, tag::CHANGES, changes),
+            Message::Walk(page) => tagged(out, tag::WALK, page),
             Message::Received { attachment, received_to, cursor } => {
                 tagged(out, tag::RECEIVED, attachment);
                 out.u64(*received_to);
@@ -492,6 +494,11 @@ impl Decode for Message {
                     horizon => Message::Attach(Attach { horizon, ..attach }),
                 }
             }
+            tag::ATTACH_WALK => {
+                let attach = Attach::decode(from)?;
+                let (horizon, walk) = (from.u64()?, Some(WalkPlace::decode(from)?));
+                Message::Attach(Attach { horizon, walk, ..attach })
+            }
             tag::ATTACHED_RESET => {
                 let attached = Attached::decode(from)?;
                 let reset = Some(ResetReason::decode(from)?);
@@ -517,6 +524,7 @@ impl Decode for Message {
             },
             tag::RESUME => Message::Resume { attachment: from.u64()?, counter: from.u64()? },
             tag::CHANGES => Message::Changes(Changes::decode(from)?),
+            tag::WALK => Message::Walk(WalkPage::decode(from)?),
             tag::RECEIVED => Message::Received {
                 attachment: from.u64()?,
                 received_to: from.u64()?,
@@ -632,6 +640,7 @@ impl Decode for Attach {
             cover: from.array()?,
             nonce: from.array()?,
             decided: from.u64()?,
+            walk: None,
             scope: from.bytes("scope", MAX_TEXT_BYTES)?.into(),
         })
     }
@@ -717,34 +726,6 @@ impl Decode for Changes {
             consistent_at: from.option()?,
             entries: from.list("entries", MAX_PAGE_ENTRIES)?,
         })
-    }
-}
-
-/// Tag 1 (an op with its stamp and verdict) and tag 2 (a schema entry) are reserved.
-impl Encode for Entry {
-    fn encode(&self, out: &mut Encoder) {
-        match self {
-            Entry::Row { table, key, row } => {
-                out.u64(0);
-                table.encode(out);
-                key.encode(out);
-                row.encode(out);
-            }
-        }
-    }
-}
-
-impl Decode for Entry {
-    fn decode(from: &mut Decoder<'_>) -> Result<Self, DecodeError> {
-        let offset = from.offset();
-        match from.u64()? {
-            0 => Ok(Entry::Row {
-                table: TableName::decode(from)?,
-                key: Key::decode(from)?,
-                row: Row::decode(from)?,
-            }),
-            _ => Err(DecodeError::Invalid { what: "entry tag", offset }),
-        }
     }
 }
 

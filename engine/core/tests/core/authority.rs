@@ -7,7 +7,9 @@ use lastword_core::limits::{
     MAX_ATTACHMENTS, MAX_BATCHES_IN_FLIGHT, MAX_CLOSE_REASON_BYTES, MAX_MESSAGE_BYTES,
     MAX_PAGES_IN_FLIGHT, MAX_TEXT_BYTES,
 };
-use lastword_core::protocol::authority::{AuthoritySession, Input, Output, Principal, PushAnswer};
+use lastword_core::protocol::authority::{
+    AuthoritySession, Input, Output, PageFrom, Principal, PushAnswer,
+};
 use lastword_core::protocol::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
     ResetReason, Role, Survivors,
@@ -42,6 +44,7 @@ fn attach(attachment: u64, workspace: &str) -> Message {
         cover: [0; 16],
         nonce: [1; 16],
         decided: 0,
+        walk: None,
         scope: vec![],
     })
 }
@@ -115,7 +118,7 @@ impl Played {
     fn stores(&mut self, output: Output, how: u8) -> Vec<Output> {
         match output {
             Output::Attach { attach } => self.tell(attached(attach.attachment, 4, Role::Editor)),
-            Output::ReadPage { attachment, after, .. } => {
+            Output::ReadPage { attachment, from: PageFrom::Seq(after), .. } => {
                 let (from, to, consistent_at, entries) = (after, 4, Some(4), vec![]);
                 let page = Changes { attachment, from, to, consistent_at, entries };
                 self.tell(Input::Page { attachment, page, horizon: 0 })
@@ -202,7 +205,7 @@ fn a_connection_that_says_nothing_times_out() {
 /// Design section 5: a version in common is needed, a device id too, and a good token.
 #[test]
 fn hello_is_checked() {
-    for (min, max) in [(2, 3), (0, 0), (2, 1)] {
+    for (min, max) in [(3, 4), (0, 0), (2, 1)] {
         ends_with(&Played::new().says(&hello(min, max)), ErrorCode::Version);
     }
     assert!(matches!(Played::new().says(&hello(0, 9))[..], [Output::Authenticate { .. }]));
@@ -271,7 +274,7 @@ fn attachments_are_limited() {
 fn credit_limits_the_pages_on_the_way() {
     let (mut played, mut outputs) = Played::open(1000, Role::Viewer);
     let mut pages = 0;
-    while let Some(Output::ReadPage { after, .. }) = outputs.last().cloned() {
+    while let Some(Output::ReadPage { from: PageFrom::Seq(after), .. }) = outputs.last().cloned() {
         let (from, to, consistent_at, entries) = (after, after + 1, None, vec![]);
         let page = Changes { attachment: 1, from, to, consistent_at, entries };
         outputs = played.tell(Input::Page { attachment: 1, page, horizon: 0 });
@@ -280,7 +283,10 @@ fn credit_limits_the_pages_on_the_way() {
     assert_eq!(pages, MAX_PAGES_IN_FLIGHT);
     assert_eq!(played.tell(Input::Head { attachment: 1, head: 2000, horizon: 0 }), []);
     let received = Message::Received { attachment: 1, received_to: 1, cursor: 0 };
-    assert!(matches!(played.says(&received)[..], [Output::ReadPage { after: 8, .. }]));
+    assert!(matches!(
+        played.says(&received)[..],
+        [Output::ReadPage { from: PageFrom::Seq(8), .. }]
+    ));
 }
 
 /// Section 5, B7: a page that begins before a horizon which moved since the attach may lack a
@@ -336,7 +342,7 @@ fn pages_of_a_reset_begin_at_zero() {
     let outputs = played.tell(Input::AttachAnswer { attachment: 1, result });
     assert!(matches!(&outputs[..], [Output::Send(_)]), "what survived comes first: {outputs:?}");
     let outputs = played.says(&survivors(Vec::new(), true));
-    let [Output::Send(_), Output::ReadPage { after: 0, .. }] = &outputs[..] else {
+    let [Output::Send(_), Output::ReadPage { from: PageFrom::Seq(0), .. }] = &outputs[..] else {
         panic!("{outputs:?}")
     };
 }
@@ -394,7 +400,10 @@ fn survivors_come_before_anything_else() {
 
     assert!(closes(&begin(Role::Editor).push(1)), "a push before they are there");
     let outputs = begin(Role::Viewer).says(&survivors(vec![survivor(7)], true));
-    assert!(matches!(outputs[..], [Output::Send(_), Output::ReadPage { after: 0, .. }]));
+    assert!(matches!(
+        outputs[..],
+        [Output::Send(_), Output::ReadPage { from: PageFrom::Seq(0), .. }]
+    ));
     let (mut played, _) = Played::open(50, Role::Editor);
     assert!(closes(&played.says(&survivors(vec![survivor(7)], true))), "nothing is lost");
 }

@@ -230,7 +230,7 @@ fn values_that_mean_nothing_are_typed_errors() {
     assert_eq!(from_bytes::<Decision>(&[2]), invalid("decision tag", 0));
     assert_eq!(from_bytes::<Decision>(&[1, 6]), invalid("refusal code", 1));
     assert_eq!(from_bytes::<Row>(&[32]), invalid("row flags", 0));
-    assert_eq!(from_bytes::<Message>(&[16]), invalid("message tag", 0));
+    assert_eq!(from_bytes::<Message>(&[17]), invalid("message tag", 0));
     assert_eq!(from_bytes::<Message>(&[12, 4]), invalid("notice tag", 1));
 }
 

@@ -210,7 +210,7 @@ pub enum Message {
     Error { code: ErrorCode, message: String },
     AttachFrom(Attach, u64),
     AttachedReset(Attached, ResetReason),
-    Reserved16,
+    Walk(Walk),
     Reserved17,
     Survivors(Survivors),
     Reserved19,
@@ -218,6 +218,23 @@ pub enum Message {
     Reserved21,
     ReadHistory(ReadHistory),
     History(History),
+    AttachWalk(Attach, u64, Place),
+}
+
+#[derive(Encode, Decode, Debug, Clone)]
+pub struct Walk {
+    pub attachment: u64,
+    pub base: u64,
+    pub after: Option<(String, String)>,
+    pub is_last: bool,
+    pub entries: Vec<Entry>,
+}
+
+#[derive(Encode, Decode, Debug, Clone)]
+pub struct Place {
+    pub base: u64,
+    pub table: String,
+    pub key: String,
 }
 
 #[derive(Encode, Decode, Debug, Clone)]

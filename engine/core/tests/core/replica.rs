@@ -101,7 +101,7 @@ impl Played {
     fn open(state: WorkspaceState) -> (Self, Vec<Output>) {
         let mut played = Self::new();
         played.tell(Input::Start);
-        played.tell(Input::Attach { workspace: workspace(), state });
+        played.tell(Input::Attach { workspace: workspace(), state: state.clone() });
         assert!(matches!(sent(&played.connect())[..], [Message::Attach(_)]));
         let outputs = played.says(&Message::Attached(attached(1, state.decided)));
         assert!(matches!(outputs[..], [Output::StoreAttached { .. }]), "{outputs:?}");
@@ -346,7 +346,8 @@ fn an_attachment_waits_for_what_is_being_stored() {
     played.now = retry_at_ms;
     assert!(played.tell(Input::Time).contains(&Output::Connect));
     assert_eq!(sent(&played.connect()), []);
-    let stored = Input::ChangesStored { workspace: workspace(), received_to: 4, cursor: 4 };
+    let stored =
+        Input::ChangesStored { workspace: workspace(), received_to: 4, cursor: 4, walk: None };
     let messages = sent(&played.tell(stored));
     let [Message::Attach(attach)] = &messages[..] else { panic!("{messages:?}") };
     assert_eq!((attach.attachment, attach.received_to, attach.cursor), (2, 4, 4));
@@ -441,7 +442,7 @@ fn another_history_stops_and_is_given_back() {
     for state in [known, ahead, decided] {
         let mut played = Played::new();
         played.tell(Input::Start);
-        played.tell(Input::Attach { workspace: workspace(), state });
+        played.tell(Input::Attach { workspace: workspace(), state: state.clone() });
         played.connect();
         let outputs = played.says(&Message::Attached(attached(1, 0)));
         let [SyncStatus::Stopped { why: StopReason::EpochChanged, .. }] = statuses(&outputs)[..]
@@ -449,7 +450,7 @@ fn another_history_stops_and_is_given_back() {
             panic!("{outputs:?}")
         };
         assert_eq!(sent(&outputs), [Message::Detach { attachment: 1 }]);
-        let outputs = played.tell(Input::Attach { workspace: workspace(), state });
+        let outputs = played.tell(Input::Attach { workspace: workspace(), state: state.clone() });
         assert!(matches!(&sent(&outputs)[..], [Message::Attach(a)] if a.attachment == 2));
     }
 }
@@ -517,7 +518,7 @@ fn errors_that_cannot_heal_stop_the_link() {
     played.tell(Input::Token(Ok("token".into())));
     let (server_time_ms, max_batch_ops, max_batches_in_flight) = (0, 0, 0);
     let outputs = played.says(&Message::Welcome(Welcome {
-        version: 2,
+        version: 3,
         server_time_ms,
         max_message_bytes: 0,
         max_record_bytes: 0,
@@ -659,13 +660,13 @@ fn a_reset_begins_at_zero() {
     let begin = || {
         let mut played = Played::new();
         played.tell(Input::Start);
-        played.tell(Input::Attach { workspace: workspace(), state: known });
+        played.tell(Input::Attach { workspace: workspace(), state: known.clone() });
         played.connect();
         let reset = Some(ResetReason::BehindHorizon);
         let theirs = Attached { horizon: 10, head: 20, reset, ..attached(1, 0) };
         let outputs = played.says(&Message::Attached(theirs));
         assert!(matches!(&outputs[..], [Output::StoreAttached { .. }]), "{outputs:?}");
-        let state = WorkspaceState { cursor: 0, received_to: 0, horizon: 10, ..known };
+        let state = WorkspaceState { cursor: 0, received_to: 0, horizon: 10, ..known.clone() };
         let outputs = played.tell(Input::AttachStored { workspace: workspace(), state });
         assert_eq!(statuses(&outputs), [SyncStatus::CatchingUp { done: 0, to_go: 20 }]);
         played
@@ -679,7 +680,7 @@ fn a_reset_begins_at_zero() {
     let outputs = played.says(&page(0, 20));
     assert!(matches!(outputs[..], [Output::StoreChanges { .. }]));
     let (received_to, cursor) = (20, 20);
-    let stored = Input::ChangesStored { workspace: workspace(), received_to, cursor };
+    let stored = Input::ChangesStored { workspace: workspace(), received_to, cursor, walk: None };
     assert_eq!(statuses(&played.tell(stored)), [SyncStatus::Live { head: 20 }]);
 }
 
@@ -698,7 +699,7 @@ fn no_page_is_stored_before_its_attached_is() {
     let begin = || {
         let mut played = Played::new();
         played.tell(Input::Start);
-        played.tell(Input::Attach { workspace: workspace(), state: known });
+        played.tell(Input::Attach { workspace: workspace(), state: known.clone() });
         played.connect();
         let reset = Some(ResetReason::BehindHorizon);
         let theirs = Attached { horizon: 10, head: 20, reset, ..attached(1, 0) };
@@ -721,7 +722,7 @@ fn no_page_is_stored_before_its_attached_is() {
     assert_eq!(stored(begin().tell(other)), []);
     let forked = Input::Forked { workspace: workspace(), counter: 1 };
     assert_eq!(stored(begin().tell(forked)), []);
-    let state = WorkspaceState { cursor: 0, received_to: 0, horizon: 10, ..known };
+    let state = WorkspaceState { cursor: 0, received_to: 0, horizon: 10, ..known.clone() };
     let outputs = begin().tell(Input::AttachStored { workspace: workspace(), state });
     assert!(
         matches!(
@@ -742,10 +743,10 @@ fn a_horizon_comes_behind_the_pages_up_to_it() {
     let begin = || {
         let mut played = Played::new();
         played.tell(Input::Start);
-        played.tell(Input::Attach { workspace: workspace(), state: known });
+        played.tell(Input::Attach { workspace: workspace(), state: known.clone() });
         played.connect();
         played.says(&Message::Attached(theirs()));
-        let state = WorkspaceState { epoch: Some(Epoch([9; 16])), ..known };
+        let state = WorkspaceState { epoch: Some(Epoch([9; 16])), ..known.clone() };
         played.tell(Input::AttachStored { workspace: workspace(), state });
         played
     };

@@ -10,7 +10,7 @@ use lastword_core::op::{Action, Batch, Op, TombstoneRef};
 use lastword_core::protocol::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, History,
     HistoryRest, HistoryVersion, Message, Notice, ReadHistory, ResetReason, Role, Survivors,
-    VersionKind, Welcome,
+    VersionKind, WalkPage, WalkPlace, Welcome,
 };
 use lastword_core::row::{FieldMark, Row};
 use lastword_core::rules::Policy;
@@ -514,6 +514,7 @@ fn attaches() -> Vec<Sample> {
             cover: [1; 16],
             nonce: [2; 16],
             decided: 299,
+            walk: None,
             scope: vec![],
         });
         let oattach = oracle::Message::Attach(oracle::Attach {
@@ -531,9 +532,15 @@ fn attaches() -> Vec<Sample> {
         if let (Message::Attach(attach), oracle::Message::Attach(oattach)) = (attach, oattach)
             && epoch.is_some()
         {
-            let attach = Message::Attach(Attach { horizon: 17, ..attach });
-            let oattach = oracle::Message::AttachFrom(oattach, 17);
-            samples.push(sample("message.attach.from", &attach, &oattach));
+            let from = Attach { horizon: 17, ..attach };
+            let ofrom = oracle::Message::AttachFrom(oattach.clone(), 17);
+            samples.push(sample("message.attach.from", &Message::Attach(from.clone()), &ofrom));
+            let (table, key) = (TableName::new("notes").unwrap(), Key::new("n1").unwrap());
+            let walk = Some(WalkPlace { base: 800, table, key });
+            let attach = Message::Attach(Attach { walk, ..from });
+            let oplace = oracle::Place { base: 800, table: "notes".into(), key: "n1".into() };
+            let oattach = oracle::Message::AttachWalk(oattach, 17, oplace);
+            samples.push(sample("message.attach.walk", &attach, &oattach));
         }
     }
     samples.extend(attached());
@@ -655,6 +662,18 @@ fn streams() -> Vec<Sample> {
             consistent_at,
             entries: rows.iter().map(|(_, _, row)| oentry(row)).collect(),
         });
+        samples.push(sample(name, &page, &opage));
+        let after = consistent_at.map(|_| (table.clone(), Key::new("m0").unwrap()));
+        let (name, is_last) = match consistent_at {
+            None => ("message.walk", false),
+            Some(_) => ("message.walk.last", true),
+        };
+        let oafter = consistent_at.map(|_| ("messages".into(), "m0".into()));
+        let entries = rows.iter().map(|(_, row, _)| entry(row)).collect();
+        let page = P::Walk(WalkPage { attachment: 1, base: 800, after, is_last, entries });
+        let entries = rows.iter().map(|(_, _, row)| oentry(row)).collect();
+        let opage =
+            O::Walk(oracle::Walk { attachment: 1, base: 800, after: oafter, is_last, entries });
         samples.push(sample(name, &page, &opage));
     }
     samples

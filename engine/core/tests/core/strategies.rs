@@ -5,7 +5,7 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, Key, TableName, WorkspaceName}
 use lastword_core::op::{Action, Batch, Op, TombstoneRef};
 use lastword_core::protocol::{
     Attach, AttachRefusal, Attached, Changes, Decided, Entry, ErrorCode, Hello, Message, Notice,
-    ResetReason, Role, Survivors, Welcome,
+    ResetReason, Role, Survivors, WalkPage, WalkPlace, Welcome,
 };
 use lastword_core::row::{FieldMark, Row};
 use lastword_core::stamp::{Decision, Mark, RefusalCode, Superseded, Verdict};
@@ -221,8 +221,11 @@ fn opening() -> impl Strategy<Value = Message> {
         })
     });
     let ids = (option::of(id()), id(), id());
-    let attach = (vec(integer(), 5), "[a-z]{1,9}", ids, vec(any::<u8>(), 0..9)).prop_map(
-        |(of, workspace, (epoch, cover, nonce), scope)| {
+    let place =
+        (integer(), table(), key()).prop_map(|(base, table, key)| WalkPlace { base, table, key });
+    let rest = (vec(any::<u8>(), 0..9), option::of(place));
+    let attach = (vec(integer(), 5), "[a-z]{1,9}", ids, rest).prop_map(
+        |(of, workspace, (epoch, cover, nonce), (scope, walk))| {
             Message::Attach(Attach {
                 attachment: of[0],
                 workspace: WorkspaceName::new(&workspace).unwrap(),
@@ -233,6 +236,7 @@ fn opening() -> impl Strategy<Value = Message> {
                 cover,
                 nonce,
                 decided: of[3],
+                walk,
                 scope,
             })
         },
@@ -264,8 +268,15 @@ fn opening() -> impl Strategy<Value = Message> {
 
 fn streaming() -> impl Strategy<Value = Message> {
     let entry =
-        (table(), key(), row()).prop_map(|(table, key, row)| Entry::Row { table, key, row });
-    let changes = (vec(integer(), 3), option::of(integer()), vec(entry, 0..4)).prop_map(
+        || (table(), key(), row()).prop_map(|(table, key, row)| Entry::Row { table, key, row });
+    let entries = vec(entry(), 0..4);
+    let walk = (vec(integer(), 2), option::of((table(), key())), any::<bool>(), entries).prop_map(
+        |(of, after, is_last, entries)| {
+            let (attachment, base) = (of[0], of[1]);
+            Message::Walk(WalkPage { attachment, base, after, is_last, entries })
+        },
+    );
+    let changes = (vec(integer(), 3), option::of(integer()), vec(entry(), 0..4)).prop_map(
         |(of, consistent_at, entries)| {
             let (attachment, from, to) = (of[0], of[1], of[2]);
             Message::Changes(Changes { attachment, from, to, consistent_at, entries })
@@ -278,6 +289,7 @@ fn streaming() -> impl Strategy<Value = Message> {
         (integer(), integer())
             .prop_map(|(attachment, counter)| Message::Resume { attachment, counter }),
         changes,
+        walk,
         (integer(), integer(), integer()).prop_map(|(attachment, received_to, cursor)| {
             Message::Received { attachment, received_to, cursor }
         }),
@@ -331,6 +343,10 @@ pub fn fitted(mut message: Message, small: u64) -> Message {
         }
         Message::Changes(page) => {
             (page.attachment, page.from, page.to) = (1, 0, small);
+            page.entries.truncate(1);
+        }
+        Message::Walk(page) => {
+            (page.attachment, page.base, page.after) = (1, small, None);
             page.entries.truncate(1);
         }
         Message::Resume { attachment, counter } => (*attachment, *counter) = (1, small),

@@ -10,7 +10,8 @@ use lastword_core::id::{BatchId, DeviceId, Epoch, WorkspaceName};
 use lastword_core::limits::{MAX_BATCHES_IN_FLIGHT, MAX_PAGES_IN_FLIGHT};
 use lastword_core::op::Batch;
 use lastword_core::protocol::authority::{
-    AuthoritySession, Input as ToAuthority, Output as FromAuthority, Principal, PushAnswer,
+    AuthoritySession, Input as ToAuthority, Output as FromAuthority, PageFrom, Principal,
+    PushAnswer,
 };
 use lastword_core::protocol::replica::{
     Config, Input, Output, ReplicaSession, SyncStatus, WorkspaceState,
@@ -184,7 +185,7 @@ impl World {
 
     /// The app asks for the workspace; the state it names may be old when the session hears it.
     pub fn attach(&mut self) {
-        let state = self.device.state;
+        let state = self.device.state.clone();
         self.device.told = state.written;
         self.tell(Input::Attach { workspace: workspace(), state });
     }
@@ -279,7 +280,7 @@ impl World {
             Output::StoreAttached { attached, .. } => {
                 self.device.state.epoch = Some(attached.epoch);
                 self.device.take(attached.decisions);
-                Input::AttachStored { workspace, state: self.device.state }
+                Input::AttachStored { workspace, state: self.device.state.clone() }
             }
             Output::StoreDecisions { decisions, .. } => {
                 let refused = self.device.take(decisions);
@@ -295,7 +296,7 @@ impl World {
                 state.received_to = page.to;
                 state.cursor = page.consistent_at.unwrap_or(state.cursor);
                 let (received_to, cursor) = (state.received_to, state.cursor);
-                Input::ChangesStored { workspace, received_to, cursor }
+                Input::ChangesStored { workspace, received_to, cursor, walk: None }
             }
             other => panic!("not a request: {other:?}"),
         };
@@ -425,7 +426,10 @@ impl World {
             }
             FromAuthority::OpenGate { attachment } => server.gates[&attachment].set(false),
             FromAuthority::ReadHistory { .. } => panic!("no device of this world asks"),
-            FromAuthority::ReadPage { attachment, after, .. } => {
+            FromAuthority::ReadPage { from: PageFrom::Walk { .. }, .. } => {
+                panic!("this world is too small for walks")
+            }
+            FromAuthority::ReadPage { attachment, from: PageFrom::Seq(after), .. } => {
                 // Pages of two seqs, so that catching up takes several.
                 let to = (after + 2).min(server.head);
                 let consistent_at = (to == server.head).then_some(to);

@@ -143,6 +143,7 @@ pub(super) fn remote(
     position: u64,
     page: RemotePage,
 ) -> Result<(), StoreError> {
+    note_walk(state, &page)?;
     if let Some(reset) = read::reset(state, &page.workspace)? {
         return reset::page(state, indexes, position, page, reset);
     }
@@ -158,6 +159,7 @@ pub(super) fn remote(
     for (at, Entry::Row { table, key, row }) in page.entries.into_iter().enumerate() {
         let row_key = keys::row_key(&workspace, step.meta.generation, &table, &key);
         step.meta.time_ms = step.meta.time_ms.max(row.time_ms);
+        step.meta.head = step.meta.head.max(row.stream_seq());
         let stored = StoredRow { position, row };
         let is_first = page.previous.get(at) == Some(&0);
         match stage {
@@ -168,12 +170,25 @@ pub(super) fn remote(
     step.meta.received_to = page.to;
     step.meta.head = step.meta.head.max(page.to);
     let reached = page.consistent_at.or(planted(Plant::CursorBeforeRows).then_some(page.to));
+    let is_walked = page.walk.is_some_and(|walk| walk.place.is_none());
+    let reached = reached.or((is_walked && planted(Plant::WalkIsConsistent)).then_some(page.to));
     if let Some(cursor) = reached {
         step.meta.cursor = cursor;
         step.meta.bootstrapped = true;
         step.retire()?;
     }
     step.end()
+}
+
+/// Notes how far a walk has come; a page of changes ends it.
+fn note_walk(state: &mut StateTxn<'_>, page: &RemotePage) -> Result<(), StoreError> {
+    let key = keys::walk_key(&page.workspace);
+    match page.walk.as_ref().and_then(|walk| walk.place.as_ref()) {
+        Some(place) => put(state, META, &key, place)?,
+        None if state.get(META, &key)?.is_some() => state.delete(META, &key),
+        None => {}
+    }
+    Ok(())
 }
 
 pub(super) fn verdicts(

@@ -37,6 +37,10 @@ pub(super) fn reset(
     let behind_horizon = frame.other_history.is_none();
     let begun = StoredReset { generation, behind_horizon, ..StoredReset::default() };
     put(step.state, META, &keys::reset_key(workspace), &begun)?;
+    // What was walked is not in the new copy.
+    if step.state.get(META, &keys::walk_key(workspace))?.is_some() {
+        step.state.delete(META, &keys::walk_key(workspace));
+    }
     step.new = Some(generation);
     step.meta.epoch = Some(frame.epoch);
     step.meta.role = Some(frame.role);
@@ -66,6 +70,7 @@ pub(super) fn page(
         let counted = old.filter(|old| old.last.seq != 0);
         count_in((&mut reset.rows, &mut reset.digest), &table, &key, counted, Some(&row));
         meta.time_ms = meta.time_ms.max(row.time_ms);
+        meta.head = meta.head.max(row.stream_seq());
         let stored = StoredRow { position, row };
         note_received(state, workspace, &table, &key, &stored)?;
         put_row(state, indexes, &row_key, old, &stored)?;
@@ -160,6 +165,7 @@ pub(super) fn forgotten(
     step.end()?;
     let of_copy = [
         keys::reset_key(workspace),
+        keys::walk_key(workspace),
         keys::cover_key(workspace),
         keys::schema_key(workspace),
         keys::workspace_prefix(workspace),

@@ -88,7 +88,9 @@ impl Store {
     pub fn wants_fold(&self) -> bool {
         let base = self.folding.base.as_ref().map_or(0, |base| base.len);
         let tail = self.state.reached().saturating_sub(self.folding.folded_to());
-        let left = base.max(self.state.newest().base.sums.bytes());
+        let sums = &self.state.newest().base.sums;
+        let derived: u64 = self.apply.derived().iter().map(|space| sums.of(*space).bytes).sum();
+        let left = base.max(sums.bytes().saturating_sub(derived));
         !self.folding.is_running()
             && tail > self.options.segment_size
             && base.saturating_add(tail) > left.saturating_add(left / 4)

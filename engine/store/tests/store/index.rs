@@ -157,7 +157,8 @@ fn take(store: &mut Store, step: &Step) {
             let previous = entries.iter().map(position).collect();
             let consistent_at = consistent.then_some(to);
             let (workspace, from) = (workspace(), received_to);
-            let page = RemotePage { workspace, from, to, consistent_at, entries, previous };
+            let page =
+                RemotePage { workspace, from, to, consistent_at, entries, previous, walk: None };
             append(store, &Payload::Remote(page));
         }
         Step::Accept { applied } => {

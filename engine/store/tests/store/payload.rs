@@ -155,6 +155,7 @@ fn synced_payloads() -> Vec<(&'static str, Payload)> {
         consistent_at: Some(10),
         entries: vec![Entry::Row { table, key, row: row() }],
         previous: vec![56],
+        walk: None,
     };
     let (epoch, role, horizon) = (Epoch([4; 16]), Role::Editor, 0);
     let verdicts = Verdicts { workspace: workspace(), decisions: vec![decided(accepted())] };

@@ -132,7 +132,7 @@ impl Part {
         let (to, consistent_at, entries) = (page.to, page.consistent_at, page.entries);
         let previous =
             self.previous(entries.iter().map(|Entry::Row { table, key, .. }| (table, key)));
-        let page = RemotePage { workspace, from, to, consistent_at, entries, previous };
+        let page = RemotePage { workspace, from, to, consistent_at, entries, previous, walk: None };
         self.append(&Payload::Remote(page));
     }
 
@@ -226,6 +226,7 @@ fn a_walk_ends_when_a_new_copy_begins() {
         consistent_at: None,
         entries: page.entries,
         previous,
+        walk: None,
     };
     replica.append(&Payload::Remote(half));
     authority.purge(after(402));
@@ -241,8 +242,15 @@ fn a_walk_ends_when_a_new_copy_begins() {
         }
     }
     let (consistent_at, entries, previous) = (Some(to), Vec::new(), Vec::new());
-    let last =
-        RemotePage { workspace: workspace(), from: to, to, consistent_at, entries, previous };
+    let last = RemotePage {
+        workspace: workspace(),
+        from: to,
+        to,
+        consistent_at,
+        entries,
+        previous,
+        walk: None,
+    };
     replica.append(&Payload::Remote(last));
     replica.purge(after(0));
     let replica = replica.again();
@@ -262,7 +270,7 @@ fn the_cursor_waits_for_the_end_of_a_catch_up() {
     let page = read::changes(authority.store.newest(), &workspace(), cursor, "ann").unwrap();
     let (entries, to, from) = (page.entries, page.to, cursor);
     let (workspace, previous, consistent_at) = (workspace(), vec![0; entries.len()], None);
-    let half = RemotePage { workspace, from, to, consistent_at, entries, previous };
+    let half = RemotePage { workspace, from, to, consistent_at, entries, previous, walk: None };
     replica.append(&Payload::Remote(half));
     assert_eq!((replica.meta().cursor, replica.meta().received_to), (cursor, to));
 }

@@ -5,8 +5,10 @@ use alloc::vec::Vec;
 
 use crate::id::{DeviceId, Epoch, Key, TableName, WorkspaceName};
 use crate::op::Batch;
+use crate::protocol::entry::Entry;
 use crate::protocol::history::History;
-use crate::protocol::message::{Attached, Changes, Decided, Entry};
+use crate::protocol::message::{Attached, Changes, Decided};
+use crate::protocol::walk::{WalkPage, WalkPlace};
 
 /// What a session is made with.
 #[derive(Debug, Clone)]
@@ -27,7 +29,7 @@ pub struct Config {
 }
 
 /// What the store knows about one workspace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct WorkspaceState {
     /// Epoch of its history, if it ever met the authority.
     pub epoch: Option<Epoch>,
@@ -45,6 +47,8 @@ pub struct WorkspaceState {
     pub decided: u64,
     /// Last counter in the outbox; equal to `decided` if nothing waits.
     pub written: u64,
+    /// How far the walk has come that the copy is begun with, if one is under way.
+    pub walk: Option<WalkPlace>,
 }
 
 /// How one workspace stands.
@@ -180,7 +184,8 @@ pub enum Input {
         /// What the store knows now.
         state: WorkspaceState,
     },
-    /// Answer to [`Output::StoreChanges`]: the page is durable.
+    /// Answer to [`Output::StoreChanges`] and [`Output::StoreWalk`]: the page is durable, unless
+    /// the store had come elsewhere meanwhile.
     ChangesStored {
         /// The workspace.
         workspace: WorkspaceName,
@@ -188,6 +193,8 @@ pub enum Input {
         received_to: u64,
         /// Last consistent seq applied.
         cursor: u64,
+        /// How far a walk has come, if one is under way.
+        walk: Option<WalkPlace>,
     },
     /// Answer to [`Output::StoreDecisions`]: all were accepted.
     DecisionsStored {
@@ -302,6 +309,13 @@ pub enum Output {
         workspace: WorkspaceName,
         /// The page.
         page: Changes,
+    },
+    /// Store a page of a walk durably.
+    StoreWalk {
+        /// The workspace.
+        workspace: WorkspaceName,
+        /// The page.
+        page: WalkPage,
     },
     /// Store decisions durably.
     StoreDecisions {

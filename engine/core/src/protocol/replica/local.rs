@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use super::io::{Output, SyncStatus, WorkspaceState};
 use crate::id::{Key, TableName};
 use crate::protocol::message::Attached;
+use crate::protocol::walk::WalkPlace;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -33,6 +34,10 @@ pub(super) struct Local {
     pub(super) goal: u64,
     /// End of the last page handed to the store.
     pub(super) expected: u64,
+    /// End of the last page of a walk handed to the store, while one is under way.
+    pub(super) walk: Option<WalkPlace>,
+    /// Records that a walk has brought since the attach.
+    pub(super) walked: u64,
     /// What came before Attached was stored, in its order: pages mean nothing to a store that does
     /// not know yet which copy they are for.
     pub(super) early: Vec<Output>,
@@ -73,14 +78,16 @@ impl Local {
     pub(super) fn new(state: WorkspaceState) -> Self {
         Self {
             attachment: 0,
-            state,
             phase: Phase::Idle,
             began_at: state.received_to,
             goal: 0,
             expected: state.received_to,
+            walk: state.walk.clone(),
+            walked: 0,
             early: Vec::new(),
             pushed: state.decided,
             handed: state.decided,
+            state,
             in_flight: VecDeque::new(),
             reading: Reading::No,
             halted: false,

@@ -17,9 +17,9 @@ use crate::id::WorkspaceName;
 use crate::limits::{
     MAX_CLOSE_REASON_BYTES, MAX_MESSAGE_BYTES, MAX_TEXT_BYTES, MAX_TOKEN_BYTES, RETRY_MAX_MS,
 };
-use crate::protocol::VERSION;
 use crate::protocol::message::{ErrorCode, Hello, Message, Notice, cut_text};
 use crate::protocol::retry::Backoff;
+use crate::protocol::{FIRST_VERSION, VERSION};
 use fork::not_written_here;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct ReplicaSession {
     /// Between Start and Stop.
     wanted: bool,
     link: Link,
+    /// What the server of this connection speaks.
+    version: u64,
     /// When the link was opened.
     open_since: Option<u64>,
     workspaces: BTreeMap<WorkspaceName, Local>,
@@ -72,6 +74,7 @@ impl ReplicaSession {
             config,
             wanted: false,
             link: Link::Off,
+            version: FIRST_VERSION,
             open_since: None,
             workspaces: BTreeMap::new(),
             requests: BTreeMap::new(),
@@ -138,8 +141,8 @@ impl ReplicaSession {
                 self.attach_stored(&workspace, state);
                 workspace
             }
-            Input::ChangesStored { workspace, received_to, cursor } => {
-                self.changes_stored(&workspace, received_to, cursor);
+            Input::ChangesStored { workspace, received_to, cursor, walk } => {
+                self.page_stored(&workspace, (received_to, cursor), walk);
                 workspace
             }
             Input::DecisionsStored { workspace, decided } => {
@@ -341,7 +344,7 @@ impl ReplicaSession {
             Ok(token) => {
                 self.link = Link::Greeting;
                 self.send(&Message::Hello(Hello {
-                    min_version: VERSION,
+                    min_version: FIRST_VERSION,
                     max_version: VERSION,
                     token,
                     device: self.config.device,
@@ -365,14 +368,18 @@ impl ReplicaSession {
             Err(error) => return self.fail(now_ms, &error.to_string()),
         };
         match (message, &self.link) {
-            (Message::Welcome(welcome), Link::Greeting) if welcome.version != VERSION => {
+            (Message::Welcome(welcome), Link::Greeting)
+                if !(FIRST_VERSION..=VERSION).contains(&welcome.version) =>
+            {
                 let message = alloc::format!(
-                    "the server speaks protocol version {}, this device {VERSION}",
+                    "the server speaks protocol version {}, this device {FIRST_VERSION} to \
+                     {VERSION}",
                     welcome.version
                 );
                 self.server_error(ErrorCode::Version, message);
             }
-            (Message::Welcome(_), Link::Greeting) => {
+            (Message::Welcome(welcome), Link::Greeting) => {
+                self.version = welcome.version;
                 self.link = Link::Open;
                 self.open_since = Some(now_ms);
                 self.active().iter().for_each(|workspace| self.attach(workspace));

@@ -7,6 +7,7 @@ use super::fork::not_written_here;
 use super::{Link, ReplicaSession};
 use crate::id::WorkspaceName;
 use crate::plant::{Plant, planted};
+use crate::protocol::FIRST_VERSION;
 use crate::protocol::message::{Attach, AttachRefusal, Attached, Message, ResetReason};
 use crate::protocol::replica::io::{Output, StopReason, SyncStatus, WorkspaceState};
 use crate::protocol::replica::local::Phase;
@@ -25,18 +26,26 @@ impl ReplicaSession {
         if !ready {
             return;
         }
+        if self.version == FIRST_VERSION && local.state.walk.is_some() {
+            // It would not know that deletes may be missing here.
+            let message = "the first copy was begun with a newer server, and this one cannot go \
+                           on with it: update the server"
+                .into();
+            return self.stop_workspace(workspace, StopReason::Version, message);
+        }
         self.last_attachment += 1;
         let attachment = self.last_attachment;
         let nonce = self.config.nonce;
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
         local.attachment = attachment;
         local.phase = Phase::Attaching;
-        let state = local.state;
+        let state = local.state.clone();
         // Pages go on from what is asked for here, also if more becomes durable meanwhile.
         if !planted(Plant::ExpectedKept) {
             local.expected = state.received_to;
         }
         local.began_at = state.received_to;
+        (local.walk, local.walked) = (state.walk.clone(), 0);
         self.send(&Message::Attach(Attach {
             attachment,
             workspace: workspace.clone(),
@@ -47,6 +56,7 @@ impl ReplicaSession {
             cover: state.cover,
             nonce,
             decided: state.decided,
+            walk: state.walk,
             scope: Vec::new(),
         }));
     }
@@ -56,12 +66,13 @@ impl ReplicaSession {
         if local.phase != Phase::Attaching {
             return;
         }
-        let state = local.state;
+        let state = &local.state;
         let is_restored = attached.reset == Some(ResetReason::OtherHistory);
         let other_epoch = state.epoch.is_some_and(|epoch| epoch != attached.epoch);
         // A server that was restored goes on above every seq that it ever gave, under a new epoch,
         // and says so. One that knows less under the same epoch would give seqs twice.
-        let unexplained = state.received_to.max(state.shown_to) > attached.head
+        let walked_from = state.walk.as_ref().map_or(0, |place| place.base);
+        let unexplained = state.received_to.max(state.shown_to).max(walked_from) > attached.head
             || (other_epoch && !is_restored)
             || (!is_restored && state.decided > attached.last_counter);
         if unexplained && !planted(Plant::OtherHistoryBelieved) {
@@ -88,6 +99,7 @@ impl ReplicaSession {
         if attached.reset.is_some() {
             (local.expected, local.began_at) = (0, 0);
             (local.state.received_to, local.state.cursor) = (0, 0);
+            (local.walk, local.state.walk) = (None, None);
         }
         local.phase = Phase::Storing;
         let store = Output::StoreAttached { workspace: workspace.clone(), attached };
@@ -96,14 +108,15 @@ impl ReplicaSession {
 
     pub(super) fn attach_stored(&mut self, workspace: &WorkspaceName, state: WorkspaceState) {
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
+        let decided = state.decided;
         // A write may have been told of since the store answered, so its counter never falls.
         local.state = WorkspaceState { written: local.state.written.max(state.written), ..state };
         if local.phase == Phase::Storing {
             local.phase = Phase::Open;
             if !planted(Plant::PushedKept) {
-                local.pushed = state.decided;
+                local.pushed = decided;
             }
-            local.handed = state.decided;
+            local.handed = decided;
             for store in core::mem::take(&mut local.early) {
                 self.request(workspace, store);
             }

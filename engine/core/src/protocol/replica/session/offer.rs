@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 
 use super::ReplicaSession;
 use crate::id::{Key, TableName, WorkspaceName};
-use crate::protocol::message::{Attached, Entry, Message, Survivors};
+use crate::protocol::entry::Entry;
+use crate::protocol::message::{Attached, Message, Survivors};
 use crate::protocol::replica::io::Output;
 use crate::protocol::replica::local::Phase;
 

@@ -11,9 +11,11 @@ use crate::limits::{
 };
 use crate::op::Batch;
 use crate::plant::{Plant, planted};
-use crate::protocol::message::{Changes, Decided, Entry, Message, Notice};
+use crate::protocol::entry::Entry;
+use crate::protocol::message::{Changes, Decided, Message, Notice};
 use crate::protocol::replica::io::{Output, StopReason, SyncStatus, WorkspaceState};
 use crate::protocol::replica::local::{Local, Phase, Reading};
+use crate::protocol::walk::{WalkPage, WalkPlace};
 use crate::stamp::Decision;
 
 /// Bytes of batches on the way after which no more are read from the outbox.
@@ -67,6 +69,7 @@ impl ReplicaSession {
         let attachment = match &message {
             Message::Attached(attached) => attached.attachment,
             Message::Changes(page) => page.attachment,
+            Message::Walk(page) => page.attachment,
             Message::History(answer) => answer.attachment,
             Message::Refused { attachment, .. }
             | Message::SurvivorsStored { attachment }
@@ -85,6 +88,7 @@ impl ReplicaSession {
         match message {
             Message::Attached(attached) => self.attached(&workspace, attached),
             Message::Changes(page) => self.changes(now_ms, &workspace, page),
+            Message::Walk(page) => self.walk(now_ms, &workspace, page),
             Message::Ack { decisions, .. } => self.decisions(now_ms, &workspace, decisions),
             Message::SurvivorsStored { .. } => self.survivors_stored(&workspace),
             Message::History(answer) => self.history(&workspace, answer),
@@ -137,7 +141,30 @@ impl ReplicaSession {
             return self.fail(now_ms, reason);
         }
         local.expected = page.to;
+        local.walk = None;
         let store = Output::StoreChanges { workspace: workspace.clone(), page };
+        self.store_behind_attached(now_ms, workspace, store);
+    }
+
+    /// A page of the walk that a copy begins with.
+    fn walk(&mut self, now_ms: u64, workspace: &WorkspaceName, page: WalkPage) {
+        let Some(local) = self.workspaces.get_mut(workspace) else { return };
+        if !matches!(local.phase, Phase::Storing | Phase::Open) {
+            return;
+        }
+        let checked = match local.expected {
+            0 => page.check(local.walk.as_ref()),
+            _ => Err("a walk does not begin a copy that there is"),
+        };
+        if let Err(reason) = checked {
+            return self.fail(now_ms, reason);
+        }
+        local.walk = page.place();
+        local.walked += page.entries.len() as u64;
+        if page.is_last {
+            local.expected = page.base;
+        }
+        let store = Output::StoreWalk { workspace: workspace.clone(), page };
         self.store_behind_attached(now_ms, workspace, store);
     }
 
@@ -165,17 +192,26 @@ impl ReplicaSession {
         self.store_behind_attached(now_ms, workspace, store);
     }
 
-    pub(super) fn changes_stored(
+    pub(super) fn page_stored(
         &mut self,
         workspace: &WorkspaceName,
-        received_to: u64,
-        cursor: u64,
+        (received_to, cursor): (u64, u64),
+        walk: Option<WalkPlace>,
     ) {
         self.backoff.reset();
         let Some(local) = self.workspaces.get_mut(workspace) else { return };
         local.state.received_to = received_to;
         local.state.cursor = cursor;
+        local.state.walk = walk;
         let attachment = local.attachment;
+        // Another session of this database has stored pages as well, and what came here was of no
+        // use: pages go on from where the store is.
+        let is_last = self.requests.get(workspace) == Some(&1);
+        let is_elsewhere = (received_to, &local.state.walk) != (local.expected, &local.walk);
+        if local.phase == Phase::Open && is_last && is_elsewhere {
+            self.send(&Message::Detach { attachment });
+            return self.reset(workspace);
+        }
         if matches!(local.phase, Phase::Storing | Phase::Open) {
             self.send(&Message::Received { attachment, received_to, cursor });
             self.progress(workspace);
@@ -189,15 +225,17 @@ impl ReplicaSession {
         if local.phase != Phase::Open {
             return;
         }
-        let state = local.state;
+        let state = &local.state;
+        // A record has one seq at least.
+        let received = state.received_to.max(local.walked.min(local.goal));
         let status = match (state.cursor >= local.goal, &local.held) {
             (true, None) => SyncStatus::Live { head: state.cursor },
             (true, Some((why, retry_at_ms))) => {
                 SyncStatus::Held { head: state.cursor, why: why.clone(), retry_at_ms: *retry_at_ms }
             }
             (false, _) => SyncStatus::CatchingUp {
-                done: state.received_to.saturating_sub(local.began_at),
-                to_go: local.goal.saturating_sub(state.received_to),
+                done: received.saturating_sub(local.began_at),
+                to_go: local.goal.saturating_sub(received),
             },
         };
         self.set_status(workspace, status);
