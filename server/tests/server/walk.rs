@@ -24,8 +24,8 @@ fn pages(device: &Device) -> Receiver<u64> {
 }
 
 /// R2.1, R2.2, I16. A first copy is broken off again and again while others write, once by a server
-/// that is killed. It goes on where it was, shows what has come, and ends as the server has it: with
-/// what was written, deleted and written again behind it and ahead of it.
+/// that is killed. It goes on where it was, shows what has come, and ends as the server has it:
+/// with what was written, deleted and written again behind it and ahead of it.
 #[test]
 fn a_first_copy_that_breaks_off_goes_on_where_it_was() {
     let dir = tempfile::tempdir().expect("a folder");
