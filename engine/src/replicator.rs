@@ -469,13 +469,17 @@ pub(crate) fn store_walk(
     };
     if goes_on && known.received_to == 0 {
         let place = page.place();
+        let generation = read::meta(store.newest(), workspace)?.generation;
         page.entries.retain(|Entry::Row { table, .. }| !is_local(table));
         let frame = RemotePage {
             workspace: workspace.clone(),
             from: 0,
             to: if page.is_last { page.base } else { 0 },
             consistent_at: None,
-            previous: previous(store, workspace, &page.entries)?,
+            previous: match are_first(store.newest(), workspace, generation, &page.entries)? {
+                true => vec![0; page.entries.len()],
+                false => previous(store, workspace, &page.entries)?,
+            },
             entries: page.entries,
             walk: Some(WalkFrame { place }),
         };
@@ -489,6 +493,20 @@ pub(crate) fn store_walk(
 fn stored(workspace: &WorkspaceName, state: WorkspaceState) -> Input {
     let WorkspaceState { received_to, cursor, walk, .. } = state;
     Input::ChangesStored { workspace: workspace.clone(), received_to, cursor, walk }
+}
+
+/// Whether no row is shown that lies among those of a page of a walk: so it is in a first copy.
+fn are_first<S: ReadState>(
+    state: &S,
+    workspace: &WorkspaceName,
+    generation: u32,
+    entries: &[Entry],
+) -> Result<bool> {
+    let [Entry::Row { table, key, .. }, ..] = entries else { return Ok(true) };
+    let from = keys::row_key(workspace, generation, table, key);
+    let Some(Entry::Row { table, key, .. }) = entries.last() else { return Ok(true) };
+    let to = [&*keys::row_key(workspace, generation, table, key), &[0]].concat();
+    Ok(state.range(ROWS, &from, &to, false, 1)?.is_empty())
 }
 
 /// For each entry of a page the position of the record's newest frame.

@@ -30,6 +30,8 @@ pub const SCAN_CHUNK: usize = 1024 * 1024;
 pub const SCAN_ROWS: usize = 64;
 /// Most rows that are copied from one state file to another at a time.
 pub const COPY_ROWS: usize = 4096;
+/// A space of so many rows is looked through whenever a state is opened.
+pub const SMALL_SPACE_ROWS: u64 = 32;
 /// Rows of a delta of which one is looked for in redb, to see how far apart they lie.
 pub const SPREAD_RUN: usize = 128;
 /// Bytes of keys and values after which rows are copied, however few they are.

@@ -58,10 +58,11 @@ pub(crate) fn open_state(
     let mut opened = None;
     for info in disk.list()?.into_iter().filter(|info| info.kind == FileKind::State) {
         let file = StateFile::new(disk, info.number, log_id, cache_bytes)?;
-        // A file without watermark is empty: what fills it is one transaction.
+        // A file without watermark is empty, since what fills it is one transaction; if it is not,
+        // a flipped bit hides the watermark.
         if opened.is_none()
             && let Ok(Some((tables, base))) = file.reopen()
-            && base.watermark.as_ref().map_or(Ok(true), &accept)?
+            && base.watermark.as_ref().map_or(Ok(base.is_bare()), &accept)?
         {
             opened = Some(OpenState { file, tables, base: Arc::new(base), fresh: false });
             continue;

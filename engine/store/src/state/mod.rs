@@ -13,6 +13,7 @@ mod sums;
 mod tables;
 mod txn;
 mod view;
+mod whole;
 
 pub use checkpoint::{CheckpointDone, CheckpointJob, Retired, Slice};
 pub(crate) use delta::Delta;
@@ -26,3 +27,4 @@ pub use tables::OldViews;
 pub(crate) use tables::{Base, DeltaPlace, Watermark, digest};
 pub use txn::{Apply, PutRow, StateTxn};
 pub use view::View;
+pub(crate) use whole::small_spaces_are_whole;

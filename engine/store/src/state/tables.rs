@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use redb::{
-    Database, Range, ReadOnlyTable, ReadableDatabase, TableDefinition, TableError, WriteTransaction,
+    Database, Range, ReadOnlyTable, ReadableDatabase, ReadableTableMetadata, TableDefinition,
+    TableError, WriteTransaction,
 };
 
 use lastword_core::plant::{Plant, planted};
@@ -345,6 +346,12 @@ impl Base {
         let row = self.guard(|| Ok(table.get(key)?.map(|row| verify(space, key, row.value()))))?;
         let row = row.transpose().map_err(|reason| self.damaged(reason))?;
         Ok(row.map(|(value, _)| value))
+    }
+
+    /// Whether no space has rows, whatever the sums say.
+    pub(crate) fn is_bare(&self) -> bool {
+        let rows = self.tables.iter().flatten().map(|table| self.guard(|| Ok(table.len()?)));
+        rows.into_iter().all(|rows| rows.is_ok_and(|rows| rows == 0))
     }
 
     /// The table of a space that holds rows. Most spaces are empty most of the time, and looking

@@ -11,7 +11,9 @@ use crate::fold::{Replay, load};
 use crate::oplog::{
     self, BaseFile, Durable, Entropy, FrameRef, LogFiles, Recovered, Segment, WriterOptions,
 };
-use crate::state::{Apply, LiveState, OpenState, View, Watermark, open_state};
+use crate::state::{
+    Apply, LiveState, OpenState, View, Watermark, open_state, small_spaces_are_whole,
+};
 
 use super::folding::Folding;
 use super::unreadable::check_unreadable;
@@ -120,7 +122,10 @@ fn trusted_state(
         false => is_in(mark, segments, base_end),
     };
     let opened = open_state(disk, log_id, options.cache_bytes, accept)?;
-    if opened.fresh || apply.accepts(&View::of_base(opened.base.clone())) {
+    let is_known = opened.fresh || apply.accepts(&View::of_base(opened.base.clone()));
+    // What the log cannot make again is better than nothing.
+    if is_known && (small_spaces_are_whole(&opened.base) || check_foldable(segments, base).is_err())
+    {
         return Ok(opened);
     }
     check_foldable(segments, base)?;

@@ -14,6 +14,7 @@ use lastword_core::value::{Record, Value};
 use lastword_store::blobs::{
     Chunker, Fate, GcPlan, GcRun, GcSettings, Ingest, Ingested, Receive, Received, visit_pieces,
 };
+use lastword_store::limits::SMALL_SPACE_ROWS;
 use lastword_store::payload::{BlobsFrame, BlobsPart, LocalBatch, Payload};
 use lastword_store::{BlobError, FileKind, MemoryDisk, Options, Store, StoreError, Survival, read};
 
@@ -562,6 +563,10 @@ fn what_a_crash_left_in_a_pack_goes() {
 #[test]
 fn a_state_that_lost_rows_stops_the_collection() {
     let mut world = named(1, 0);
+    // What is small is looked through when the store is opened.
+    for record in 1..=SMALL_SPACE_ROWS as usize {
+        world.write(record, Some(1));
+    }
     world.fold();
     world.store.take().unwrap().close().unwrap();
     let state = files(&world.disk, FileKind::State)[0];
