@@ -234,7 +234,7 @@ plants! {
     /// A page is sent although tombstones behind it were purged since.
     PageBehindHorizon: "I21", core "authority::a_page_behind_a_purge_is_not_sent";
     /// A walk that was broken off is not held against the horizon.
-    WalkBehindHorizon: "I21", 300 seeds;
+    WalkBehindHorizon: "I21", 30 seeds;
     /// The last page of a walk is taken for consistent, although it is read from several views.
     WalkIsConsistent: "I12", 30 seeds;
     /// A tombstone goes from under an own undelete.

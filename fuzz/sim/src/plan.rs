@@ -173,7 +173,7 @@ impl Plan {
             let drawn = Random::new(seed ^ 0x66_696c_6573).below(12);
             setting.files = [1, 1, 1, 2].get(drawn as usize).copied().unwrap_or(0);
         }
-        let drawn = Random::new(seed ^ 0x77_616c_6b).below(4);
+        let drawn = Random::new(seed ^ 0x7761_6c6b).below(4);
         setting.walk = [0, 1, 1, 4].get(drawn as usize).copied().unwrap_or(0);
         let acts = Act::ALL.iter().filter(|(act, ..)| setting.knows(*act));
         let weights: Vec<(Act, u64)> =
