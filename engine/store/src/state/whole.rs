@@ -1,8 +1,8 @@
 //! Whether redb still has all the rows that a checkpoint wrote.
 //!
 //! A flipped bit in a page of keys hides rows: a look finds nothing, and nothing tells that from a
-//! row that never was. Large spaces are looked through by every fold. Small ones hold the facts that
-//! all else is judged by (who the store is, how far it has come), so they are looked through
+//! row that never was. Large spaces are looked through by every fold. Small ones hold the facts
+//! that all else is judged by (who the store is, how far it has come), so they are looked through
 //! whenever a state is opened.
 
 use std::sync::Arc;
