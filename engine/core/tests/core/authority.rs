@@ -279,6 +279,9 @@ fn credit_limits_the_pages_on_the_way() {
         let page = Changes { attachment: 1, from, to, consistent_at, entries };
         outputs = played.tell(Input::Page { attachment: 1, page, horizon: 0 });
         pages += 1;
+        if pages > MAX_PAGES_IN_FLIGHT {
+            break;
+        }
     }
     assert_eq!(pages, MAX_PAGES_IN_FLIGHT);
     assert_eq!(played.tell(Input::Head { attachment: 1, head: 2000, horizon: 0 }), []);

@@ -188,7 +188,7 @@ fn a_walk_begins_at_the_head_of_the_view_that_it_is_read_from() {
 fn a_walk_waits_for_credit() {
     let (mut server, mut outputs) = Server::attached(2, 9, None);
     let (mut pages, mut after) = (0, None);
-    while asked(&outputs).is_some() {
+    while asked(&outputs).is_some() && pages <= MAX_PAGES_IN_FLIGHT {
         let key = format!("k{pages:02}");
         outputs = server.reads(page(9, after.as_deref(), false, &[&key]), Some(&key));
         (after, pages) = (Some(key), pages + 1);
