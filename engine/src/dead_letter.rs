@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lastword_core::codec::to_bytes;
 use lastword_core::hlc::Hlc;
-use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Op};
 use lastword_core::plant::{Plant, planted};
@@ -212,8 +212,15 @@ pub(crate) fn add_lost(lost: &mut Lost, table: TableName, key: Key, stored: &Sto
 }
 
 /// Their dead letters, each batch a unit of its own. One whose rows came in several frames has a
-/// letter for each.
-pub(crate) fn of_lost(workspace: &WorkspaceName, lost: &Lost, now_ms: i64) -> Vec<Payload> {
+/// letter for each. What somebody has sent again since it was a letter gets none: the page that
+/// ends a reset may have found no room after they were written, and comes once more.
+pub(crate) fn of_lost<S: ReadState>(
+    state: &S,
+    workspace: &WorkspaceName,
+    lost: &Lost,
+    now_ms: i64,
+) -> Result<Vec<Payload>> {
+    let sent = SentAgain::read(state, workspace)?;
     let message = "the server was restored from a backup that does not have this change";
     let (mut rows, mut place, mut unit) = (Vec::new(), 0, None);
     for entry in lost.values() {
@@ -221,10 +228,37 @@ pub(crate) fn of_lost(workspace: &WorkspaceName, lost: &Lost, now_ms: i64) -> Ve
         unit = Some(entry.batch_id);
         let why = Why { unit: entry.batch_id, code: LOST_BY_RESTORE, message, now_ms };
         let batch_id = entry.batch_id.part(place);
+        if sent.holds(batch_id, why.unit) {
+            continue;
+        }
         let entry = OutboxEntry { batch_id, ..entry.clone() };
         rows.push(letter(workspace, &why, place, &entry));
     }
-    of_rows(rows)
+    Ok(of_rows(rows))
+}
+
+/// The batches of a device that may have been letters before.
+struct SentAgain {
+    devices: Vec<DeviceId>,
+    halves: BTreeSet<u64>,
+}
+
+impl SentAgain {
+    /// Those in the outbox, from which none goes while a new copy is made, and dead letters, which
+    /// they may have become once more.
+    fn read<S: ReadState>(state: &S, workspace: &WorkspaceName) -> Result<Self> {
+        let identity = read::identity(state)?.ok_or(Error::Closed)?;
+        let mut devices = identity.former;
+        devices.push(identity.device);
+        let waiting = read::outbox(state, workspace, 0, usize::MAX)?;
+        let waiting = waiting.into_iter().map(|(_, entry)| entry.batch_id);
+        let letters = all(state)?.into_iter().map(|letter| letter.batch_id);
+        Ok(Self { devices, halves: waiting.chain(letters).map(BatchId::half).collect() })
+    }
+
+    fn holds(&self, letter: BatchId, unit: BatchId) -> bool {
+        self.devices.iter().any(|device| self.halves.contains(&letter.half_again(*device, unit)))
+    }
 }
 
 /// Rows as frames.

@@ -460,14 +460,7 @@ pub(crate) fn store_walk(
     let known = workspace_state(store.newest(), workspace)?;
     // Another session of this database may have begun a new copy since it was asked for, or have
     // come further with this one.
-    let goes_on = match (&page.after, &known.walk) {
-        (None, _) => true,
-        (Some((table, key)), Some(place)) => {
-            (page.base, table, key) == (place.base, &place.table, &place.key)
-        }
-        (Some(_), None) => false,
-    };
-    if goes_on && known.received_to == 0 {
+    if page.follows(known.walk.as_ref()) && known.received_to == 0 {
         let place = page.place();
         let generation = read::meta(store.newest(), workspace)?.generation;
         page.entries.retain(|Entry::Row { table, .. }| !is_local(table));
@@ -581,7 +574,7 @@ fn leave_old_copy(
             dead_letter::add_lost(&mut lost, table, key, &stored);
         }
     })?;
-    for frame in dead_letter::of_lost(workspace, &lost, now_ms) {
+    for frame in dead_letter::of_lost(store.newest(), workspace, &lost, now_ms)? {
         append_urgent(store, &frame)?;
         store.commit()?;
     }
@@ -688,6 +681,31 @@ mod tests {
         assert_eq!(shown.expect("it reads"), None);
     }
 
+    fn note(name: &str) -> (TableName, Key) {
+        (TableName::new("notes").unwrap(), Key::new(name).unwrap())
+    }
+
+    /// A note that the server sends.
+    fn row(name: &str, seq: u64) -> Entry {
+        let mark = Mark { seq, writer: DeviceId([8; 16]) };
+        let (table, key) = note(name);
+        let record = Record::new(&[("text".into(), Value::Text(name.into()))]).unwrap();
+        let row = Row {
+            deleted: false,
+            last: mark,
+            time_ms: 1,
+            born: mark,
+            full: mark,
+            fields: Vec::new(),
+            revision: 1,
+            hlc: Hlc::default(),
+            op_id: batch_id(7),
+            set_at: 0,
+            record,
+        };
+        Entry::Row { table, key, row }
+    }
+
     fn come_to(input: &Input) -> (u64, u64) {
         let Input::ChangesStored { received_to, cursor, .. } = input else { panic!("{input:?}") };
         (*received_to, *cursor)
@@ -739,24 +757,6 @@ mod tests {
         let db = Database::open(dir.path()).expect("it opens");
         let ws = db.workspace("main").expect("a name");
         let (name, jump) = (ws.name().clone(), 1 << 20);
-        let lost = |seq: u64, key: &str| {
-            let mark = Mark { seq, writer: DeviceId([8; 16]) };
-            let record = Record::new(&[("text".into(), Value::Text(key.into()))]).unwrap();
-            let row = Row {
-                deleted: false,
-                last: mark,
-                time_ms: 1,
-                born: mark,
-                full: mark,
-                fields: Vec::new(),
-                revision: 1,
-                hlc: Hlc::default(),
-                op_id: batch_id(7),
-                set_at: 0,
-                record,
-            };
-            Entry::Row { table: TableName::new("notes").unwrap(), key: Key::new(key).unwrap(), row }
-        };
         let page = |from, to, entries| Changes {
             attachment: 1,
             from,
@@ -778,8 +778,8 @@ mod tests {
             decisions: Vec::new(),
         };
         let receive = move |store: &mut Store| {
-            store_changes(store, &name, page(0, 2, vec![lost(2, "a")]), &|_| false, 1)?;
-            store_changes(store, &name, page(2, 3, vec![lost(3, "b")]), &|_| false, 1)?;
+            store_changes(store, &name, page(0, 2, vec![row("a", 2)]), &|_| false, 1)?;
+            store_changes(store, &name, page(2, 3, vec![row("b", 3)]), &|_| false, 1)?;
             store_attached(store, &name, attached, &Declared::default(), 1)?;
             store_changes(store, &name, page(0, jump, Vec::new()), &|_| false, 1)
         };
@@ -797,6 +797,41 @@ mod tests {
         assert_eq!(ws.status().expect("it reads").undecided, 2);
     }
 
+    /// I4, I19, rule 11.3. The story (seed 1290 of the simulator): the last page of a reset found no
+    /// room after the dead letters of what was lost were written. They were sent again, the page
+    /// came once more and the letters with it, and a second batch went out under the same id.
+    #[test]
+    fn what_was_lost_becomes_dead_letters_once_although_the_last_page_comes_twice() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let db = Database::open(dir.path()).expect("it opens");
+        let ws = db.workspace("main").expect("a name");
+        let (name, jump) = (ws.name().clone(), 1 << 20);
+        let page = |from, to, entries| Changes {
+            attachment: 1,
+            from,
+            to,
+            consistent_at: Some(to),
+            entries,
+        };
+        let (first, last) = (page(0, 2, vec![row("a", 2)]), page(0, jump, Vec::new()));
+        let reset = attached(9, Some(ResetReason::OtherHistory), 0, jump);
+        let found_no_room = {
+            let name = name.clone();
+            move |store: &mut Store| {
+                store_changes(store, &name, first, &|_| false, 1)?;
+                store_attached(store, &name, reset, &Declared::default(), 1)?;
+                leave_old_copy(store, &name, &|_| false, 1)
+            }
+        };
+        db.inner.writer.run(found_no_room).expect("it is stored");
+        let sent = ws.retry_dead_letter(batch_id(7)).expect("it is sent");
+        let again = move |store: &mut Store| store_changes(store, &name, last, &|_| false, 1);
+        db.inner.writer.run(again).expect("it is stored");
+        let letters = ws.dead_letters().expect("they read").len();
+        let undecided = ws.status().expect("it reads").undecided;
+        assert_eq!((sent.len(), letters, undecided), (1, 0, 1));
+    }
+
     /// R2.2, B2. A walk is stored page by page, and only as it goes on; what changed meanwhile
     /// comes again behind it, and is one version.
     #[test]
@@ -804,26 +839,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let db = Database::open(dir.path()).expect("it opens");
         let ws = db.workspace("main").expect("a name");
-        let note = |name: &str| (TableName::new("notes").unwrap(), Key::new(name).unwrap());
-        let row = |name: &str, seq: u64| {
-            let mark = Mark { seq, writer: DeviceId([8; 16]) };
-            let (table, key) = note(name);
-            let record = Record::new(&[("text".into(), Value::Text(name.into()))]).unwrap();
-            let row = Row {
-                deleted: false,
-                last: mark,
-                time_ms: 1,
-                born: mark,
-                full: mark,
-                fields: Vec::new(),
-                revision: 1,
-                hlc: Hlc::default(),
-                op_id: batch_id(7),
-                set_at: 0,
-                record,
-            };
-            Entry::Row { table, key, row }
-        };
         let walk = |after: Option<&str>, is_last, entries: Vec<Entry>| {
             let (name, after) = (ws.name().clone(), after.map(note));
             let page = WalkPage { attachment: 1, base: 4, after, is_last, entries };

@@ -21,7 +21,7 @@ use lastword_store::{Store, read};
 use crate::dead_letter::{self, Kept};
 use crate::error::{Error, Result};
 use crate::live::lock;
-use crate::receipt::{Held, Receipt, Written};
+use crate::receipt::{Held, Receipt, Receipts, Written};
 use crate::view::WorkspaceView;
 use crate::workspace::Workspace;
 use crate::write;
@@ -38,7 +38,6 @@ struct Again {
     letter: BatchId,
     /// As it was refused.
     old: Batch,
-    new_id: BatchId,
 }
 
 impl Workspace {
@@ -165,14 +164,12 @@ impl Workspace {
     }
 
     fn send_unit(&self, unit: BatchId, edit: Edit<'_>) -> Result<Vec<Receipt>> {
-        let device = self.database().device();
         let (mut receipts, mut step, mut step_bytes) = (Vec::new(), Vec::new(), 0);
         for kept in self.unit(unit)? {
             let mut old = self.batch_of(unit, &kept)?;
             self.edit(&mut old, edit)?;
             step_bytes += old.ops.iter().map(Op::size_bytes).sum::<usize>();
-            let new_id = kept.batch_id.again(device, unit);
-            step.push(Again { letter: kept.batch_id, old, new_id });
+            step.push(Again { letter: kept.batch_id, old });
             if step.len() == STEP_BATCHES || step_bytes >= STEP_BYTES {
                 receipts.extend(self.send(unit, std::mem::take(&mut step))?);
                 step_bytes = 0;
@@ -184,22 +181,26 @@ impl Workspace {
 
     fn send(&self, unit: BatchId, step: Vec<Again>) -> Result<Vec<Receipt>> {
         let inner = &self.database().inner;
-        let hold = |again: &Again| inner.receipts.hold(again.new_id);
-        let held: Vec<Held> = step.iter().map(hold).collect();
         let (workspace, clock) = (self.name().clone(), Arc::clone(&inner.last_hlc));
         let (max_undecided, now_ms) = (inner.max_undecided, inner.environment.now_ms());
+        let receipts = Arc::clone(&inner.receipts);
         let sent = self.told_if_full(inner.writer.run(move |store| {
             let mut last_hlc = lock(&clock);
             let mut sent = Vec::with_capacity(step.len());
             for again in step {
-                let renew = Renew { workspace: &workspace, unit, max_undecided, now_ms };
+                let renew = Renew {
+                    workspace: &workspace,
+                    unit,
+                    max_undecided,
+                    now_ms,
+                    receipts: &receipts,
+                };
                 sent.push(renew.append(store, again, &mut last_hlc)?);
             }
             Ok(sent)
         }))?;
         // Somebody else may have sent or discarded some of them meanwhile.
-        let held = held.into_iter().zip(sent);
-        Ok(held.filter_map(|(held, sent)| Some(Receipt::synced(held, sent?))).collect())
+        Ok(sent.into_iter().flatten().map(|(held, sent)| Receipt::synced(held, sent)).collect())
     }
 }
 
@@ -227,6 +228,7 @@ struct Renew<'a> {
     unit: BatchId,
     max_undecided: u64,
     now_ms: i64,
+    receipts: &'a Arc<Receipts>,
 }
 
 impl Renew<'_> {
@@ -236,7 +238,7 @@ impl Renew<'_> {
         store: &mut Store,
         again: Again,
         last_hlc: &mut Hlc,
-    ) -> Result<Option<Written>> {
+    ) -> Result<Option<(Held, Written)>> {
         let newest = store.newest();
         let Some(letter) = dead_letter::removal(newest, again.letter, self.now_ms)? else {
             return Ok(None);
@@ -265,28 +267,31 @@ impl Renew<'_> {
             before.push(((op.table.clone(), op.key.clone()), row));
             ops.push(Op { base, revision, hlc: *last_hlc, action, ..op });
         }
-        let batch = Batch {
+        let mut batch = Batch {
             device: identity.device,
             counter: meta.written + 1,
-            batch_id: again.new_id,
+            batch_id: again.letter,
             created_ms: again.old.created_ms,
             strict: false,
             former: identity.former,
             ops,
         };
         batch.check_limits()?;
+        batch.batch_id = again.letter.again(identity.device, self.unit, &batch.payload_hash());
+        let held = self.receipts.hold(batch.batch_id);
         let (workspace, local) = (self.workspace.clone(), Vec::new());
         let sent = LocalBatch { workspace, batch: Some(batch), local, previous };
         let frame = Payload::Retry(Retry { sent, letter });
         let position = store.append(frame.kind(), &frame.to_bytes())?;
-        Ok(Some(Written { workspace: self.workspace.clone(), position, before }))
+        Ok(Some((held, Written { workspace: self.workspace.clone(), position, before })))
     }
 
     /// An undelete that names a delete of its own unit means that delete under its new id.
     fn tombstone(&self, device: DeviceId, named: TombstoneRef, row: Option<&Row>) -> TombstoneRef {
         let TombstoneRef::Batch(batch_id) = named else { return named };
-        let again = batch_id.again(device, self.unit);
-        let is_named = |row: &&Row| row.deleted && [batch_id, again].contains(&row.op_id);
+        let again = batch_id.half_again(device, self.unit);
+        let is_it = |id: BatchId| id == batch_id || id.half() == again;
+        let is_named = |row: &&Row| row.deleted && is_it(row.op_id);
         match row.filter(is_named) {
             Some(row) if row.last.seq != PENDING_SEQ => TombstoneRef::Seq(row.last.seq),
             Some(row) => TombstoneRef::Batch(row.op_id),
@@ -497,6 +502,29 @@ mod tests {
         assert_eq!((&all[..4], all.len(), fixture.letters()), (&sent[..], 5, 0));
         assert_eq!(undeleted(&all[4]), TombstoneRef::Batch(all[3].batch_id));
         assert_eq!(fixture.text("n1").as_deref(), Some("second"));
+    }
+
+    /// I5, rule 9.1. Two copies of a directory sent the same letter (seed 52 of the simulator): both
+    /// did it under one id with other content, and the later one stopped for good.
+    #[test]
+    fn two_copies_of_a_store_send_a_letter_under_ids_of_their_own() {
+        let (fixture, unit) = refused_unit(10);
+        fixture.db.close().unwrap();
+        let copy = tempfile::tempdir().unwrap();
+        let (from, to) = (fixture.dir.path().join("db"), copy.path().join("db"));
+        let copied = std::process::Command::new("cp").arg("-r").args([&from, &to]).status();
+        assert!(copied.unwrap().success());
+        let sent = [(fixture.dir, "one"), (copy, "other")].map(|(dir, text)| {
+            let fixture = Fixture::open(dir, 10);
+            let edited = fixture.ws.edit_dead_letter(unit, |_, _, record| {
+                let text = lastword_core::value::Value::Text(text.into());
+                record.set(lastword_core::value::Field::new("text", &text));
+                Ok(())
+            });
+            edited.unwrap().first().and_then(Receipt::batch_id).unwrap()
+        });
+        assert_ne!(sent[0], sent[1]);
+        assert_eq!(sent[0].half(), sent[1].half());
     }
 
     /// An edit changes what is sent and is checked like a write before any of it is sent.

@@ -192,18 +192,37 @@ fn parse_hex16(text: &str) -> Option<[u8; 16]> {
 }
 
 impl BatchId {
-    /// The id under which a refused batch of a unit is sent again. It follows from the old one, so
-    /// that ops of the unit can still name it when a process ended between the two; and from the
-    /// device, since a copy of its store may send the same unit with other bases.
+    /// The id under which a refused batch of a unit is sent again, as ops of that hash. Its first
+    /// half follows from the old id, so that ops of the unit can still name it when a process ended
+    /// between the two; its second half from what is sent, since a copy of the store, or this one
+    /// when it was told of its loss twice, may send the same letter with other bases.
     #[must_use]
-    pub fn again(self, device: DeviceId, unit: BatchId) -> BatchId {
+    pub fn again(self, device: DeviceId, unit: BatchId, payload_hash: &[u8; 32]) -> BatchId {
+        let halves = [self.half_again(device, unit), first_half(payload_hash)];
+        let [first, second] = halves.map(u128::from);
+        BatchId((first << 64 | second).to_be_bytes())
+    }
+
+    /// The first half of every id under which it is sent again.
+    #[must_use]
+    pub fn half_again(self, device: DeviceId, unit: BatchId) -> u64 {
         let mut hasher = blake3::Hasher::new_derive_key("lastword 2026 dead letter sent again");
         for id in [device.0, unit.0, self.0] {
             hasher.update(&id);
         }
-        let hash = hasher.finalize();
-        BatchId(*hash.as_bytes().first_chunk().expect("invariant: a hash has 32 bytes"))
+        first_half(hasher.finalize().as_bytes())
     }
+
+    /// Its first half.
+    #[must_use]
+    pub fn half(self) -> u64 {
+        first_half(&self.0)
+    }
+}
+
+/// The first eight bytes of an id, or of a hash that an id is made from.
+fn first_half<const N: usize>(id: &[u8; N]) -> u64 {
+    u64::from_be_bytes(*id.first_chunk().expect("invariant: ids and hashes have 16 bytes or more"))
 }
 
 impl BatchId {

@@ -49,20 +49,20 @@ impl WalkPage {
         Some(place).filter(|_| !self.is_last)
     }
 
+    /// Whether the page goes on from `place`, or begins.
+    #[must_use]
+    pub fn follows(&self, place: Option<&WalkPlace>) -> bool {
+        let Some((table, key)) = &self.after else { return true };
+        place.is_some_and(|at| (self.base, table, key) == (at.base, &at.table, &at.key))
+    }
+
     /// What is wrong with a page that came to a replica at `place`: it must go on from there, or
     /// begin, and hold only checked records whose names rise.
     ///
     /// # Errors
     /// For people: what is wrong.
     pub fn check(&self, place: Option<&WalkPlace>) -> Result<(), &'static str> {
-        let is_next = match (&self.after, place) {
-            (None, _) => true,
-            (Some((table, key)), Some(place)) => {
-                self.base == place.base && *table == place.table && *key == place.key
-            }
-            (Some(_), None) => false,
-        };
-        if !is_next || self.entries.is_empty() && !self.is_last {
+        if !self.follows(place) || self.entries.is_empty() && !self.is_last {
             return Err("a page of a walk does not follow the one before");
         }
         let mut last = self.after.as_ref().map(|(table, key)| (table, key));
