@@ -83,13 +83,18 @@ pub fn settled(world: &World, at: usize, settled: &[(BatchId, Decision)]) -> Don
     for (batch, told) in settled {
         let mut known = world.oracle.workspaces.values();
         let decided = known.find_map(|folded| folded.decided.get(batch));
+        // It may have been said before the authority was restored, and arrive late.
+        let is_of_before = || {
+            let lost = world.lost.get(batch).into_iter().flatten();
+            lost.map(|lost| &lost.decision).any(|decision| decision == told)
+        };
         let right = match (decided, told) {
             (Some(_), Decision::Refused { code: RefusalCode::OutcomeUnknown, .. }) => true,
-            (Some(decided), told) => decided == told,
+            (Some(decided), told) => decided == told || is_of_before(),
             // What went down with a refused batch was not looked at, and what nobody can tell any
             // more the device refuses itself.
             (None, Decision::Refused { .. }) => true,
-            (None, _) => world.lost.contains_key(batch),
+            (None, _) => is_of_before(),
         };
         if !right {
             let text = format!("device {at} was told {told:?} of {batch}; the log has {decided:?}");
@@ -149,7 +154,8 @@ fn look(
     let (waiting, _) = Waiting::look(before, view, workspace)?;
     let batches = waiting.batches();
     world.devices[at].waiting.insert(workspace.clone(), waiting);
-    if let Err(violation) = outbox(world, at, workspace, batches) {
+    let resets = read::reset(view, workspace)?.is_some();
+    if let Err(violation) = outbox(world, at, workspace, batches, resets) {
         return Ok(Err(violation));
     }
     let empty = Folded::default();
@@ -162,7 +168,6 @@ fn look(
     let user = device.user.clone();
     let sum = found.sums.seen_by(&user);
     let (Some(epoch), true) = (meta.epoch, meta.bootstrapped) else { return Ok(Ok(Some(sum))) };
-    let resets = read::reset(view, workspace)?.is_some();
     let seen = device.seen.entry((workspace.clone(), epoch, meta.generation)).or_default();
     for (row_key, row) in &found.rows {
         let seen = seen.entry(row.name).or_default();
@@ -218,7 +223,13 @@ fn dead_letters(world: &World, at: usize) -> BTreeSet<BatchId> {
 }
 
 /// I1, I19, I22, I40: batches stay in their order, and leave the outbox decided or as dead letters.
-fn outbox(world: &mut World, at: usize, workspace: &WorkspaceName, waiting: Vec<BatchId>) -> Done {
+fn outbox(
+    world: &mut World,
+    at: usize,
+    workspace: &WorkspaceName,
+    waiting: Vec<BatchId>,
+    resets: bool,
+) -> Done {
     let limit = world.setting.outbox as usize;
     let folded = world.oracle.workspaces.get(workspace);
     let decided = |batch: &BatchId| folded.is_some_and(|f| f.decided.contains_key(batch));
@@ -235,11 +246,15 @@ fn outbox(world: &mut World, at: usize, workspace: &WorkspaceName, waiting: Vec<
         if waiting.contains(batch) {
             continue;
         }
-        let lost = world.lost.get(batch).is_some_and(|lost| {
-            lost.iter().any(|(epoch, last)| {
-                let passed = device.passed.get(&(workspace.clone(), *epoch));
-                passed.is_some_and(|passed| passed >= last)
-            })
+        let lost = world.lost.get(batch).map(Vec::as_slice).unwrap_or_default();
+        // Told of it in a new copy that then began once more, the device keeps what it wrote in the
+        // old one: the letters are made where that ends.
+        if resets && !lost.is_empty() {
+            continue;
+        }
+        let lost = lost.iter().any(|lost| {
+            let passed = device.passed.get(&(workspace.clone(), lost.epoch));
+            lost.changed_nothing() || passed.is_some_and(|passed| *passed >= lost.last_seq())
         });
         let known = decided(batch) || lost || device.squashed.contains(batch);
         if !known && !letters.get_or_insert_with(|| dead_letters(world, at)).contains(batch) {

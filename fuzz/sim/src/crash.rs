@@ -280,7 +280,8 @@ impl World {
             self.finish_device_job(at)?;
             return self.device_checkpoint(at);
         }
-        if self.checks && matches!(error, Error::Store(StoreError::OutcomeUnknown { .. })) {
+        // Its write takes an id, so it is tried also where nothing else is looked at.
+        if matches!(error, Error::Store(StoreError::OutcomeUnknown { .. })) {
             self.acknowledges_nothing(at)?;
         }
         if let Some(app) = self.devices[at].app.take() {

@@ -6,7 +6,6 @@ use lastword::core::id::{BatchId, Epoch, Key, WorkspaceName};
 use lastword::core::protocol::Role;
 use lastword::core::rules::Policy;
 use lastword::core::schema::{Schema, TableSchema};
-use lastword::core::stamp::Decision;
 use lastword::core::value::{Record, Value};
 use lastword::store::read;
 use lastword::store::{StoreError, Survival};
@@ -17,7 +16,7 @@ use crate::check;
 use crate::fault::Violation;
 use crate::oracle::Oracle;
 use crate::plan::Act;
-use crate::world::{Backup, Done, Everybody, World, broken};
+use crate::world::{Backup, Done, Everybody, Lost, World, broken};
 
 /// The second in which a restored server began is over.
 const RESTORE_MS: u64 = 2_000;
@@ -244,11 +243,8 @@ impl World {
                 if kept.is_some_and(|kept| kept.decided.contains_key(batch)) {
                     continue;
                 }
-                let last = match decision {
-                    Decision::Accepted { last_seq, .. } => *last_seq,
-                    Decision::Refused { .. } => u64::MAX,
-                };
-                self.lost.entry(*batch).or_default().push((*epoch, last));
+                let lost = Lost { epoch: *epoch, decision: decision.clone() };
+                self.lost.entry(*batch).or_default().push(lost);
             }
         }
         for device in &mut self.devices {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lastword::Receipt;
 use lastword::core::id::{BatchId, DeviceId, Epoch, WorkspaceName};
 use lastword::core::protocol::Role;
+use lastword::core::stamp::{Decision, Verdict};
 use lastword::node::{AppNode, AuthorityNode, Environment, Users};
 use lastword::store::keys::WorkspaceMeta;
 use lastword::store::{MemoryDisk, Options, Survival};
@@ -173,6 +174,34 @@ pub struct Backup {
     pub uploaded: BTreeSet<usize>,
 }
 
+/// What a history that is lost had decided of a batch.
+pub struct Lost {
+    pub epoch: Epoch,
+    pub decision: Decision,
+}
+
+impl Lost {
+    /// Whether others had the last word on all of it, so that no row is lost with it.
+    #[must_use]
+    pub fn changed_nothing(&self) -> bool {
+        match &self.decision {
+            Decision::Accepted { verdicts, .. } => {
+                verdicts.iter().all(|verdict| matches!(verdict, Verdict::Superseded { .. }))
+            }
+            Decision::Refused { .. } => false,
+        }
+    }
+
+    /// Its last seq; where it has none no copy comes so far.
+    #[must_use]
+    pub fn last_seq(&self) -> u64 {
+        match self.decision {
+            Decision::Accepted { last_seq, .. } => last_seq,
+            Decision::Refused { .. } => u64::MAX,
+        }
+    }
+}
+
 /// What the authority's schema says that can change.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted {
@@ -207,9 +236,8 @@ pub struct World {
     pub oracle: Oracle,
     pub workspaces: Vec<WorkspaceName>,
     pub epochs: BTreeMap<WorkspaceName, Epoch>,
-    /// Batches that were decided after the backup that the authority went back to, with their last
-    /// seq.
-    pub lost: BTreeMap<BatchId, Vec<(Epoch, u64)>>,
+    /// Batches that were decided after the backup that the authority went back to.
+    pub lost: BTreeMap<BatchId, Vec<Lost>>,
     pub wanted: Wanted,
     pub members: BTreeMap<(WorkspaceName, String), Role>,
     pub trace: u64,

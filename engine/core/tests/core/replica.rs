@@ -33,7 +33,7 @@ fn state(decided: u64, written: u64) -> WorkspaceState {
     WorkspaceState { decided, written, ..WorkspaceState::default() }
 }
 
-fn attached(attachment: u64, last_counter: u64) -> Attached {
+pub fn attached(attachment: u64, last_counter: u64) -> Attached {
     Attached {
         attachment,
         epoch: Epoch([9; 16]),
@@ -49,9 +49,9 @@ fn attached(attachment: u64, last_counter: u64) -> Attached {
     }
 }
 
-fn welcome() -> Message {
+pub fn welcome(version: u64) -> Message {
     Message::Welcome(Welcome {
-        version: 1,
+        version,
         server_time_ms: 0,
         max_message_bytes: 0,
         max_record_bytes: 0,
@@ -94,7 +94,7 @@ impl Played {
     fn connect(&mut self) -> Vec<Output> {
         self.tell(Input::Connected);
         self.tell(Input::Token(Ok("token".into())));
-        self.says(&welcome())
+        self.says(&welcome(1))
     }
 
     /// Attached as number 1, and stored; what it asked for then is returned.
@@ -785,7 +785,7 @@ fn a_forked_device_goes_on_under_a_new_id() {
         assert!(matches!(connected[..], [Output::FetchToken]));
         let hello = sent(&played.tell(Input::Token(Ok("token".into()))));
         assert!(matches!(&hello[..], [Message::Hello(hello)] if hello.device == device));
-        played.says(&welcome());
+        played.says(&welcome(1));
     }
     let outputs = played.says(&Message::Attached(attached(4, 7)));
     let [SyncStatus::Stopped { why: StopReason::DeviceForked, .. }] = statuses(&outputs)[..] else {

@@ -11,10 +11,10 @@ use lastword_core::protocol::replica::{
     Input, Output, ReplicaSession, StopReason, SyncStatus, WorkspaceState,
 };
 use lastword_core::protocol::{
-    Attach, AttachRefusal, Attached, Changes, Entry, Hello, Message, Role, WalkPage, WalkPlace,
-    Welcome,
+    Attach, AttachRefusal, Attached, Changes, Entry, Hello, Message, WalkPage, WalkPlace,
 };
 
+use crate::replica::{attached, welcome};
 use crate::samples;
 use crate::world::{DEVICE, config, workspace};
 
@@ -40,22 +40,6 @@ fn rows(keys: &[&str]) -> Vec<Entry> {
 
 fn page(base: u64, after: Option<&str>, is_last: bool, keys: &[&str]) -> WalkPage {
     WalkPage { attachment: 1, base, after: after.map(name), is_last, entries: rows(keys) }
-}
-
-fn attached(head: u64) -> Attached {
-    Attached {
-        attachment: 1,
-        epoch: Epoch([9; 16]),
-        lineage: vec![],
-        schema: vec![],
-        head,
-        horizon: 0,
-        role: Role::Editor,
-        reset: None,
-        cover: [0; 16],
-        last_counter: 0,
-        decisions: vec![],
-    }
 }
 
 struct Server(AuthoritySession);
@@ -84,7 +68,7 @@ impl Server {
             walk,
             scope: vec![],
         }));
-        let result = Ok(attached(head));
+        let result = Ok(Attached { head, ..attached(1, 0) });
         let outputs = server.tell(authority::Input::AttachAnswer { attachment: 1, result });
         (server, outputs)
     }
@@ -230,22 +214,14 @@ impl Device {
         device.tell(Input::Attach { workspace: workspace(), state: state.clone() });
         device.tell(Input::Connected);
         device.tell(Input::Token(Ok("token".into())));
-        let outputs = device.says(&Message::Welcome(Welcome {
-            version,
-            server_time_ms: 0,
-            max_message_bytes: 0,
-            max_record_bytes: 0,
-            max_batch_bytes: 0,
-            max_batch_ops: 0,
-            max_batches_in_flight: 0,
-        }));
+        let outputs = device.says(&welcome(version));
         (device, outputs)
     }
 
     /// Attached to a workspace of ten seqs.
     fn open(state: &WorkspaceState) -> Self {
         let (mut device, _) = Self::connected(state, 2);
-        device.says(&Message::Attached(attached(10)));
+        device.says(&Message::Attached(Attached { head: 10, ..attached(1, 0) }));
         let state = WorkspaceState { epoch: Some(Epoch([9; 16])), ..state.clone() };
         device.tell(Input::AttachStored { workspace: workspace(), state });
         device
