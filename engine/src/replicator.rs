@@ -797,7 +797,7 @@ mod tests {
         assert_eq!(ws.status().expect("it reads").undecided, 2);
     }
 
-    /// I4, I19, rule 11.3. The story (seed 1290 of the simulator): the last page of a reset found no
+    /// I4, I19, rule 11.3. Seed 1290 of the simulator: the last page of a reset found no
     /// room after the dead letters of what was lost were written. They were sent again, the page
     /// came once more and the letters with it, and a second batch went out under the same id.
     #[test]

@@ -504,7 +504,7 @@ mod tests {
         assert_eq!(fixture.text("n1").as_deref(), Some("second"));
     }
 
-    /// I5, rule 9.1. Two copies of a directory sent the same letter (seed 52 of the simulator): both
+    /// I5, rule 9.1. Two copies of a directory sent one letter (seed 52 of the simulator): both
     /// did it under one id with other content, and the later one stopped for good.
     #[test]
     fn two_copies_of_a_store_send_a_letter_under_ids_of_their_own() {
