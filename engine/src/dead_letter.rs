@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lastword_core::codec::to_bytes;
 use lastword_core::hlc::Hlc;
-use lastword_core::id::{BatchId, DeviceId, Key, TableName, WorkspaceName};
+use lastword_core::id::{BatchId, Key, TableName, WorkspaceName};
 use lastword_core::limits::MAX_BATCH_OPS;
 use lastword_core::op::{Action, Op};
 use lastword_core::plant::{Plant, planted};
@@ -212,52 +212,46 @@ pub(crate) fn add_lost(lost: &mut Lost, table: TableName, key: Key, stored: &Sto
 }
 
 /// Their dead letters, each batch a unit of its own. One whose rows came in several frames has a
-/// letter for each. What somebody has sent again since it was a letter gets none: the page that
-/// ends a reset may have found no room after they were written, and comes once more.
+/// letter for each. The page that ends a reset may have found no room after they were written and
+/// come once more: then those that somebody has sent again or thrown away stay gone.
 pub(crate) fn of_lost<S: ReadState>(
     state: &S,
     workspace: &WorkspaceName,
     lost: &Lost,
     now_ms: i64,
 ) -> Result<Vec<Payload>> {
-    let sent = SentAgain::read(state, workspace)?;
     let message = "the server was restored from a backup that does not have this change";
-    let (mut rows, mut place, mut unit) = (Vec::new(), 0, None);
+    let (mut rows, mut taken) = (Vec::new(), BTreeSet::new());
     for entry in lost.values() {
-        place = if unit == Some(entry.batch_id) { place + 1 } else { 0 };
-        unit = Some(entry.batch_id);
-        let why = Why { unit: entry.batch_id, code: LOST_BY_RESTORE, message, now_ms };
-        let batch_id = entry.batch_id.part(place);
-        if sent.holds(batch_id, why.unit) {
-            continue;
+        for place in 0.. {
+            let batch_id = entry.batch_id.part(place);
+            match told_of(state, batch_id)? {
+                Some(position) if position == entry.position => break,
+                Some(_) => {}
+                None if !taken.insert(batch_id) => {}
+                None => {
+                    let why = Why { unit: entry.batch_id, code: LOST_BY_RESTORE, message, now_ms };
+                    let entry = OutboxEntry { batch_id, ..entry.clone() };
+                    rows.push(letter(workspace, &why, place, &entry));
+                    break;
+                }
+            }
         }
-        let entry = OutboxEntry { batch_id, ..entry.clone() };
-        rows.push(letter(workspace, &why, place, &entry));
     }
     Ok(of_rows(rows))
 }
 
-/// The batches of a device that may have been letters before.
-struct SentAgain {
-    devices: Vec<DeviceId>,
-    halves: BTreeSet<u64>,
+/// Where the ops of a letter are, also of one that is gone.
+fn told_of<S: ReadState>(state: &S, batch_id: BatchId) -> Result<Option<u64>> {
+    let key = Key::new(&batch_id.to_string()).expect("invariant: an id is a key");
+    let row_key = keys::row_key(&read::store_workspace(), 0, &tables::dead_letters(), &key);
+    Ok(read::row(state, &row_key)?.map(|stored| position(&stored.row.record)))
 }
 
-impl SentAgain {
-    /// Those in the outbox, from which none goes while a new copy is made, and dead letters, which
-    /// they may have become once more.
-    fn read<S: ReadState>(state: &S, workspace: &WorkspaceName) -> Result<Self> {
-        let identity = read::identity(state)?.ok_or(Error::Closed)?;
-        let mut devices = identity.former;
-        devices.push(identity.device);
-        let waiting = read::outbox(state, workspace, 0, usize::MAX)?;
-        let waiting = waiting.into_iter().map(|(_, entry)| entry.batch_id);
-        let letters = all(state)?.into_iter().map(|letter| letter.batch_id);
-        Ok(Self { devices, halves: waiting.chain(letters).map(BatchId::half).collect() })
-    }
-
-    fn holds(&self, letter: BatchId, unit: BatchId) -> bool {
-        self.devices.iter().any(|device| self.halves.contains(&letter.half_again(*device, unit)))
+fn position(letter: &Record) -> u64 {
+    match letter.get("position") {
+        Some(Value::Int(position)) => u64::try_from(position).unwrap_or(0),
+        _ => 0,
     }
 }
 
@@ -275,10 +269,7 @@ pub(crate) fn as_they_are<S: ReadState>(state: &S) -> Result<Vec<(u64, Op)>> {
     let prefix = keys::table_prefix(&read::store_workspace(), 0, &tables::dead_letters());
     let rows = read::table_rows(state, &prefix, &[], None, false, usize::MAX)?;
     let op = |key, row: Row| {
-        let position = match row.record.get("position") {
-            Some(Value::Int(position)) => u64::try_from(position).unwrap_or(0),
-            _ => 0,
-        };
+        let position = position(&row.record);
         let action = Action::Create { record: row.record, replace: true };
         let (table, hlc, revision) = (tables::dead_letters(), row.hlc, row.revision);
         (position, Op { table, key, base: 0, revision, hlc, action })

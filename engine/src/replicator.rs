@@ -830,6 +830,16 @@ mod tests {
         let letters = ws.dead_letters().expect("they read").len();
         let undecided = ws.status().expect("it reads").undecided;
         assert_eq!((sent.len(), letters, undecided), (1, 0, 1));
+
+        // More of the batch, in another frame, is lost by a later restore.
+        let Entry::Row { table, key, row } = row("b", 3);
+        let mut lost = dead_letter::Lost::new();
+        let stored = StoredRow { position: u64::MAX, row };
+        dead_letter::add_lost(&mut lost, table, key, &stored);
+        let frames = dead_letter::of_lost(&*db.view(), ws.name(), &lost, 1).expect("it reads");
+        let [Payload::Local(frame)] = &frames[..] else { panic!("{frames:?}") };
+        let keys: Vec<&str> = frame.local.iter().map(|op| op.key.as_str()).collect();
+        assert_eq!(keys, [batch_id(7).part(1).to_string()]);
     }
 
     /// R2.2, B2. A walk is stored page by page, and only as it goes on; what changed meanwhile

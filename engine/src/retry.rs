@@ -15,7 +15,7 @@ use lastword_core::row::Row;
 use lastword_core::rules::PENDING_SEQ;
 use lastword_core::value::Record;
 use lastword_store::keys;
-use lastword_store::payload::{LocalBatch, Payload, RemotePage, Retry};
+use lastword_store::payload::{Identity, LocalBatch, Payload, RemotePage, Retry};
 use lastword_store::{Store, read};
 
 use crate::dead_letter::{self, Kept};
@@ -259,7 +259,7 @@ impl Renew<'_> {
             *last_hlc = last_hlc.next(self.now_ms);
             let action = match op.action {
                 Action::Undelete { tombstone } => Action::Undelete {
-                    tombstone: self.tombstone(identity.device, tombstone, row.as_ref()),
+                    tombstone: self.tombstone(&identity, tombstone, row.as_ref()),
                 },
                 action => action,
             };
@@ -287,10 +287,13 @@ impl Renew<'_> {
     }
 
     /// An undelete that names a delete of its own unit means that delete under its new id.
-    fn tombstone(&self, device: DeviceId, named: TombstoneRef, row: Option<&Row>) -> TombstoneRef {
+    fn tombstone(&self, who: &Identity, named: TombstoneRef, row: Option<&Row>) -> TombstoneRef {
         let TombstoneRef::Batch(batch_id) = named else { return named };
-        let again = batch_id.half_again(device, self.unit);
-        let is_it = |id: BatchId| id == batch_id || id.half() == again;
+        // It may have been sent before this device became another one.
+        let devices = who.former.iter().chain([&who.device]);
+        let again: Vec<u64> =
+            devices.map(|device| batch_id.half_again(*device, self.unit)).collect();
+        let is_it = |id: BatchId| id == batch_id || again.contains(&id.half());
         let is_named = |row: &&Row| row.deleted && is_it(row.op_id);
         match row.filter(is_named) {
             Some(row) if row.last.seq != PENDING_SEQ => TombstoneRef::Seq(row.last.seq),
@@ -502,6 +505,22 @@ mod tests {
         assert_eq!((&all[..4], all.len(), fixture.letters()), (&sent[..], 5, 0));
         assert_eq!(undeleted(&all[4]), TombstoneRef::Batch(all[3].batch_id));
         assert_eq!(fixture.text("n1").as_deref(), Some("second"));
+    }
+
+    /// Rule 9.1. A unit was sent in part, then the device became another one: the undelete still
+    /// named the delete that had been refused, and was refused itself.
+    #[test]
+    fn a_unit_that_was_sent_in_part_goes_on_after_a_fork() {
+        let (fixture, unit) = refused_unit(5);
+        let fixture = fixture.again(4);
+        fixture.ws.retry_dead_letter(unit).unwrap_err();
+        let other = DeviceId([9; 16]);
+        let fork = move |store: &mut Store| crate::replicator::store_fork(store, other, 1);
+        fixture.db.inner.writer.run(fork).unwrap();
+        let fixture = fixture.again(100);
+        assert_eq!(fixture.ws.retry_dead_letter(unit).unwrap().len(), 1);
+        let all = fixture.outbox();
+        assert_eq!(undeleted(&all[4]), TombstoneRef::Batch(all[3].batch_id));
     }
 
     /// I5, rule 9.1. Two copies of a directory sent one letter (seed 52 of the simulator): both

@@ -11,7 +11,7 @@ use crate::check;
 use crate::fault::Violation;
 use crate::known::Waiting;
 use crate::oracle::Written;
-use crate::world::{Device, Done, World, broken};
+use crate::world::{Done, World, broken};
 
 /// The tables, the last of which stays on its device.
 pub const TABLES: [&str; 6] = ["notes", "revs", "inbox", "files", "extra", "drafts"];
@@ -250,9 +250,7 @@ impl World {
         let gone: Vec<BatchId> =
             letters.iter().filter(|l| l.unit == unit).map(|l| l.batch_id).collect();
         self.doing = "write";
-        let way = self.random.below(3);
-        let way = if self.is_double(at) { 0 } else { way };
-        let wrote = match way {
+        let wrote = match self.random.below(3) {
             0 => opened.discard_dead_letter(unit).map(|_| Vec::new()),
             1 => opened.retry_dead_letter(unit),
             _ => opened.edit_dead_letter(unit, |_, _, record| {
@@ -287,14 +285,6 @@ impl World {
             self.remember_written(at, &workspace)?;
         }
         self.wrote(at, &workspace, wrote)
-    }
-
-    /// Whether another store writes under the same device id still. Both would send a dead letter
-    /// again under one batch id with other content, which stops the later for good.
-    fn is_double(&self, at: usize) -> bool {
-        let id = |device: &Device| device.app.as_ref().map(|app| app.database().device());
-        let ours = id(&self.devices[at]);
-        self.devices.iter().filter(|device| id(device) == ours).count() > 1
     }
 
     /// The oracle knows what was written from the device's own log.
