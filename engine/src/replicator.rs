@@ -745,7 +745,7 @@ mod tests {
             Entry::Row { table: TableName::new("_conflicts").unwrap(), key, row }
         };
         let entries = conflicts.iter().map(entry).collect();
-        Changes { attachment: 1, from, to, consistent_at: Some(to), entries }
+        last_page(from, to, entries)
     }
 
     /// B3, R1.2, section 6. The story: the dead letter of what a restored server had lost pointed
@@ -757,31 +757,12 @@ mod tests {
         let db = Database::open(dir.path()).expect("it opens");
         let ws = db.workspace("main").expect("a name");
         let (name, jump) = (ws.name().clone(), 1 << 20);
-        let page = |from, to, entries| Changes {
-            attachment: 1,
-            from,
-            to,
-            consistent_at: Some(to),
-            entries,
-        };
-        let attached = Attached {
-            attachment: 1,
-            epoch: Epoch([9; 16]),
-            lineage: vec![(0, jump)],
-            schema: Vec::new(),
-            head: jump,
-            horizon: 0,
-            role: Role::Editor,
-            reset: Some(ResetReason::OtherHistory),
-            cover: [0; 16],
-            last_counter: 0,
-            decisions: Vec::new(),
-        };
+        let reset = attached(9, Some(ResetReason::OtherHistory), 0, jump);
         let receive = move |store: &mut Store| {
-            store_changes(store, &name, page(0, 2, vec![row("a", 2)]), &|_| false, 1)?;
-            store_changes(store, &name, page(2, 3, vec![row("b", 3)]), &|_| false, 1)?;
-            store_attached(store, &name, attached, &Declared::default(), 1)?;
-            store_changes(store, &name, page(0, jump, Vec::new()), &|_| false, 1)
+            store_changes(store, &name, last_page(0, 2, vec![row("a", 2)]), &|_| false, 1)?;
+            store_changes(store, &name, last_page(2, 3, vec![row("b", 3)]), &|_| false, 1)?;
+            store_attached(store, &name, reset, &Declared::default(), 1)?;
+            store_changes(store, &name, last_page(0, jump, Vec::new()), &|_| false, 1)
         };
         db.inner.writer.run(receive).expect("it is stored");
         let letters = ws.dead_letters().expect("they read");
@@ -790,30 +771,23 @@ mod tests {
         let sent = ws.retry_dead_letter(batch_id(7)).expect("it is sent");
         assert_eq!((sent.len(), ws.dead_letters().expect("they read").len()), (2, 0));
         for key in ["a", "b"] {
-            let (table, key) = (TableName::new("notes").unwrap(), Key::new(key).unwrap());
+            let (table, key) = note(key);
             let shown = ws.get_record(&table, &key).expect("it reads").expect("it is there");
             assert_eq!(shown.record.get("text"), Some(Value::Text(key.as_str().into())));
         }
         assert_eq!(ws.status().expect("it reads").undecided, 2);
     }
 
-    /// I4, I19, rule 11.3. Seed 1290 of the simulator: the last page of a reset found no
-    /// room after the dead letters of what was lost were written. They were sent again, the page
-    /// came once more and the letters with it, and a second batch went out under the same id.
+    /// I4, I19, rule 11.3. Seed 1290 of the simulator: the last page of a reset found no room
+    /// after the dead letters of what was lost were written. They were sent again, the page came
+    /// once more and the letters with it, and a second batch went out under the same id.
     #[test]
     fn what_was_lost_becomes_dead_letters_once_although_the_last_page_comes_twice() {
         let dir = tempfile::tempdir().expect("a folder");
         let db = Database::open(dir.path()).expect("it opens");
         let ws = db.workspace("main").expect("a name");
         let (name, jump) = (ws.name().clone(), 1 << 20);
-        let page = |from, to, entries| Changes {
-            attachment: 1,
-            from,
-            to,
-            consistent_at: Some(to),
-            entries,
-        };
-        let (first, last) = (page(0, 2, vec![row("a", 2)]), page(0, jump, Vec::new()));
+        let (first, last) = (last_page(0, 2, vec![row("a", 2)]), last_page(0, jump, Vec::new()));
         let reset = attached(9, Some(ResetReason::OtherHistory), 0, jump);
         let found_no_room = {
             let name = name.clone();
@@ -964,6 +938,11 @@ mod tests {
         Changes { attachment: 1, from, to, consistent_at: None, entries: Vec::new() }
     }
 
+    /// A page behind which nothing is left.
+    fn last_page(from: u64, to: u64, entries: Vec<Entry>) -> Changes {
+        Changes { consistent_at: Some(to), entries, ..empty_page(from, to) }
+    }
+
     fn put_note(ws: &crate::Workspace, name: &str) -> BatchId {
         let record = Record::new(&[("text".into(), Value::Text("mine".into()))]).unwrap();
         let (table, key) = (TableName::new("notes").unwrap(), Key::new(name).unwrap());
@@ -1040,7 +1019,7 @@ mod tests {
             store_changes(store, &name, page, &|_| false, 1)?;
             let restored = attached(9, Some(ResetReason::OtherHistory), 0, jump);
             store_attached(store, &name, restored, &none, 1)?;
-            let page = Changes { consistent_at: Some(jump), ..empty_page(0, jump) };
+            let page = last_page(0, jump, Vec::new());
             store_changes(store, &name, page, &|_| false, 1)
         });
         assert_eq!(come_to(&stored.expect("it is stored")), (jump, jump));
@@ -1075,7 +1054,7 @@ mod tests {
         let synced = db.inner.writer.run(move |store| {
             let none = Declared::default();
             store_attached(store, &name, attached(8, None, 0, 3), &none, 1)?;
-            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            let page = last_page(0, 3, Vec::new());
             store_changes(store, &name, page, &|_| false, 1)?;
             let behind = attached(8, Some(ResetReason::BehindHorizon), 10, 20);
             store_attached(store, &name, behind, &none, 1)?;
@@ -1103,7 +1082,7 @@ mod tests {
         let stored = db.inner.writer.run(move |store| {
             let none = Declared::default();
             store_attached(store, &name, attached(8, None, 0, 3), &none, 1)?;
-            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            let page = last_page(0, 3, Vec::new());
             store_changes(store, &name, page, &|_| false, 1)?;
             let behind = attached(8, Some(ResetReason::BehindHorizon), 10, 20);
             store_attached(store, &name, behind, &none, 1)?;
@@ -1153,7 +1132,7 @@ mod tests {
         let received = db.inner.writer.run(move |store| {
             store_attached(store, &workspace, attached(8, None, 0, 3), &Declared::default(), 1)?;
             let entries = vec![Entry::Row { table, key, row }];
-            let page = Changes { consistent_at: Some(3), entries, ..empty_page(0, 3) };
+            let page = last_page(0, 3, entries);
             store_changes(store, &workspace, page, &|_| false, 1)
         });
         assert_eq!(come_to(&received.expect("it is stored")), (3, 3));
@@ -1166,7 +1145,7 @@ mod tests {
             store.commit()?;
             let restored = attached(9, Some(ResetReason::OtherHistory), 0, 1 << 20);
             store_attached(store, &name, restored, &Declared::default(), 1)?;
-            let page = Changes { consistent_at: Some(1 << 20), ..empty_page(0, 1 << 20) };
+            let page = last_page(0, 1 << 20, Vec::new());
             store_changes(store, &name, page, &|_| false, 1)
         });
         assert_eq!(come_to(&reset.expect("it is stored")), (1 << 20, 1 << 20));
@@ -1185,11 +1164,11 @@ mod tests {
         let name = ws.name().clone();
         let known = db.inner.writer.run(move |store| {
             store_attached(store, &name, attached(8, None, 0, 3), &Declared::default(), 1)?;
-            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            let page = last_page(0, 3, Vec::new());
             store_changes(store, &name, page, &|_| false, 1)?;
             let before = store_horizon(store, &name, 5)?;
             let state = workspace_state(store.newest(), &name)?;
-            let page = Changes { consistent_at: Some(5), ..empty_page(3, 5) };
+            let page = last_page(3, 5, Vec::new());
             store_changes(store, &name, page, &|_| false, 1)?;
             let after = store_horizon(store, &name, 5)?;
             Ok([before, state.horizon, after, workspace_state(store.newest(), &name)?.horizon])
@@ -1216,7 +1195,7 @@ mod tests {
                 Ok::<_, StoreError>(stored.map(|stored| (stored.row.record, stored.row.last.seq)))
             };
             store_attached(store, &name, attached(8, None, 0, 3), &none, 1)?;
-            let page = Changes { consistent_at: Some(3), ..empty_page(0, 3) };
+            let page = last_page(0, 3, Vec::new());
             store_changes(store, &name, page, &|_| false, 1)?;
             let verdicts = vec![lastword_core::stamp::Verdict::Applied { dropped: Vec::new() }];
             let (first_seq, last_seq, time_ms) = (21, 21, 1);
